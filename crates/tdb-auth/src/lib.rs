@@ -1,0 +1,19 @@
+//! Secrets: random names and passwords, SCRAM verifiers, API keys, sealing. Pure: no I/O, no async.
+//! No secret is in `Debug` or in an error.
+
+mod apikey;
+mod random;
+mod scram;
+mod seal;
+mod tls;
+
+pub use apikey::{API_KEY_PREFIX_LEN, ApiKey, ApiKeyHash};
+pub use random::{base32, password, unguessable, upstream_secret};
+pub use scram::{ITERATIONS_PASSWORD, ITERATIONS_RANDOM_SECRET, SALT_LEN, ScramVerifier, VerifierError};
+pub use seal::{MasterKey, MasterKeyError, SealError};
+pub use tls::{ClientTls, Roots, RootsError};
+
+/// The operating system's random source failed; nothing secret can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system's random source failed")]
+pub struct NoRandom;

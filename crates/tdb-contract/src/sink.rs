@@ -1,0 +1,39 @@
+//! What the proxy says about workspace sessions: who is speaking, and "drain the journal now".
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use tdb_names::{CredentialId, ServerName, WorkspaceId};
+
+use crate::Unavailable;
+
+/// Takes captured changes out of a workspace's journal into the change log. Callable from any runtime.
+#[async_trait]
+pub trait ChangeSink: Send + Sync + 'static {
+    /// A workspace session has begun; its author is known by the server's pid from now on.
+    async fn session_started(&self, session: SessionStart) -> Result<(), Unavailable>;
+
+    /// Copies everything visible in the workspace's journal into the change log. Not cancel-sensitive: a caller that
+    /// stops waiting loses the answer, not the work.
+    async fn drain(&self, workspace: WorkspaceId) -> Result<Drained, Unavailable>;
+}
+
+#[derive(Clone, Debug)]
+pub struct SessionStart {
+    pub workspace: WorkspaceId,
+    pub server: ServerName,
+    /// The server process that runs the session (BackendKeyData).
+    pub server_pid: i32,
+    pub credential: CredentialId,
+    pub client: IpAddr,
+    pub application_name: String,
+}
+
+/// What a drain brought; said to the developer as notices in their own session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Changes that entered the log.
+    pub changes: u32,
+    /// Sentences for the developer: a change that cannot be replayed and why, data statements that were left out.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,372 @@
+//! A temporary PostgreSQL cluster. It ends with its value, and also when the test process is killed: a shell holds the
+//! other end of a pipe and stops the server when the pipe closes.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::{Uid, User};
+use tempfile::TempDir;
+use tokio_postgres::{Client, Config, NoTls};
+
+const SUPERUSER: &str = "postgres";
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+/// Stops PostgreSQL at once when standard input closes.
+const KEEPER: &str = r#""$@" & server=$!; read -r _; kill -QUIT "$server" 2>/dev/null; wait "$server""#;
+
+/// Where `initdb` and `postgres` are.
+#[derive(Clone, Debug)]
+pub struct BinDir(PathBuf);
+
+/// Whether a crash of the machine may lose data. Kill tests want `Safe`, all others `Fast`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Fast,
+    Safe,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    pub durability: Durability,
+    /// Further `name=value` settings for `postgres -c`.
+    pub settings: Vec<String>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fast,
+            settings: Vec::new(),
+        }
+    }
+}
+
+/// A running cluster with SCRAM for every user, on 127.0.0.1 and on a socket in its own directory.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: TempDir,
+    port: u16,
+    password: String,
+    bin: BinDir,
+    account: Option<Account>,
+    keeper: Option<Child>,
+    options: ClusterOptions,
+}
+
+/// Who runs PostgreSQL when the test runs as root, which PostgreSQL refuses.
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+impl BinDir {
+    /// `PG_BIN_DIR`, else the newest under `/usr/lib/postgresql`.
+    pub fn find() -> Result<Self> {
+        if let Some(dir) = env::var_os("PG_BIN_DIR") {
+            return Ok(Self(dir.into()));
+        }
+        let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+            .context("list /usr/lib/postgresql")?
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+            .filter(|bin| bin.join("initdb").exists())
+            .collect();
+        found.sort_by_key(|bin| {
+            bin.components()
+                .rev()
+                .nth(1)
+                .and_then(|v| v.as_os_str().to_str()?.parse::<u32>().ok())
+        });
+        found
+            .pop()
+            .map(Self)
+            .context("no PostgreSQL found; install the package postgresql or set PG_BIN_DIR")
+    }
+
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Cluster {
+    pub fn start() -> Result<Self> {
+        Self::start_with(ClusterOptions::default())
+    }
+
+    pub fn start_with(options: ClusterOptions) -> Result<Self> {
+        let account = account()?;
+        let dir = TempDir::with_prefix("tdb-test-").context("make a temporary directory")?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let password = uuid::Uuid::new_v4().simple().to_string();
+        let mut cluster = Self {
+            dir,
+            port: 0,
+            password,
+            bin: BinDir::find()?,
+            account,
+            keeper: None,
+            options,
+        };
+        cluster.initdb()?;
+        cluster.start_server()?;
+        Ok(cluster)
+    }
+
+    pub fn host(&self) -> &'static str {
+        "127.0.0.1"
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn superuser(&self) -> &'static str {
+        SUPERUSER
+    }
+
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    pub fn bin(&self) -> &BinDir {
+        &self.bin
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!(
+            "postgresql://{SUPERUSER}:{}@127.0.0.1:{}/{database}",
+            self.password, self.port
+        )
+    }
+
+    /// A connection as the superuser.
+    pub async fn connect(&self, database: &str) -> Result<Client> {
+        self.connect_as(SUPERUSER, &self.password, database).await
+    }
+
+    pub async fn connect_as(&self, user: &str, password: &str, database: &str) -> Result<Client> {
+        let mut config = Config::new();
+        config
+            .host("127.0.0.1")
+            .port(self.port)
+            .user(user)
+            .password(password)
+            .dbname(database);
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Kills every server process as `kill -9` would; [`Self::start_server`] recovers.
+    pub fn crash(&mut self) -> Result<()> {
+        self.stop();
+        Ok(())
+    }
+
+    /// Starts the server again on the same data and port.
+    pub fn start_server(&mut self) -> Result<()> {
+        let fixed = (self.port != 0).then_some(self.port);
+        for _ in 0..5 {
+            self.port = match fixed {
+                Some(port) => port,
+                None => crate::free_port()?,
+            };
+            self.keeper = Some(self.spawn()?);
+            if self.wait_until_ready()? {
+                return Ok(());
+            }
+            self.stop();
+        }
+        bail!("PostgreSQL does not start; its log says:\n{}", self.log())
+    }
+
+    /// What the server logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn initdb(&self) -> Result<()> {
+        let password_file = self.dir.path().join("password");
+        fs::write(&password_file, &self.password)?;
+        if let Some(account) = self.account {
+            chown(self.dir.path(), Some(account.uid), Some(account.gid))?;
+            chown(&password_file, Some(account.uid), Some(account.gid))?;
+        }
+        let output = self
+            .command(&self.bin.program("initdb"))
+            .args([
+                "-A",
+                "scram-sha-256",
+                "-U",
+                SUPERUSER,
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+                "-D",
+            ])
+            .arg(self.data_dir())
+            .arg(format!("--pwfile={}", password_file.display()))
+            .output()
+            .context("run initdb")?;
+        ensure!(
+            output.status.success(),
+            "initdb failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))?;
+        let mut command = self.command(Path::new("/bin/sh"));
+        command
+            .args(["-c", KEEPER, "keeper"])
+            .arg(self.bin.program("postgres"))
+            .arg("-D")
+            .arg(self.data_dir());
+        command.args(["-p", &self.port.to_string()]);
+        let socket_dir = format!("unix_socket_directories={}", self.dir.path().display());
+        let fast: &[&str] = match self.options.durability {
+            Durability::Fast => &["fsync=off", "synchronous_commit=off", "full_page_writes=off"],
+            Durability::Safe => &[],
+        };
+        let base = [
+            "listen_addresses=127.0.0.1",
+            "shared_buffers=32MB",
+            "max_connections=200",
+            "max_wal_size=512MB",
+        ];
+        let further = self.options.settings.iter().map(String::as_str);
+        for setting in base
+            .into_iter()
+            .chain([socket_dir.as_str()])
+            .chain(fast.iter().copied())
+            .chain(further)
+        {
+            command.args(["-c", setting]);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start PostgreSQL")
+    }
+
+    /// True once the server accepts connections, false where it ended instead.
+    fn wait_until_ready(&mut self) -> Result<bool> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        while Instant::now() < deadline {
+            let status = self
+                .command(&self.bin.program("pg_isready"))
+                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+                .status()?;
+            let ended = match &mut self.keeper {
+                Some(keeper) => !self.dir.path().join("data/postmaster.pid").exists() && keeper.try_wait()?.is_some(),
+                None => true,
+            };
+            if ended {
+                return Ok(false);
+            }
+            // Another server may have taken the port between our choice and PostgreSQL's bind.
+            if status.success() && self.owns_port() {
+                return Ok(true);
+            }
+            if self.log().contains("could not bind") && !self.owns_port() {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(false)
+    }
+
+    fn owns_port(&self) -> bool {
+        let pid_file = fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
+        let mut lines = pid_file.lines();
+        lines.nth(3) == Some(&self.port.to_string()) && lines.nth(3).is_some_and(|status| status.starts_with("ready"))
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir("/").env("LC_ALL", "C.UTF-8");
+        if let Some(account) = self.account {
+            command.uid(account.uid).gid(account.gid);
+        }
+        command
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn account() -> Result<Option<Account>> {
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    let user = User::from_name("postgres")?.context("no user postgres; install the package postgresql")?;
+    Ok(Some(Account {
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cluster_survives_a_crash_and_ends_with_its_value() {
+        let mut cluster = Cluster::start_with(ClusterOptions {
+            durability: Durability::Safe,
+            ..Default::default()
+        })
+        .unwrap();
+        cluster
+            .connect("postgres")
+            .await
+            .unwrap()
+            .batch_execute("CREATE TABLE t AS SELECT 1 AS a")
+            .await
+            .unwrap();
+        cluster.crash().unwrap();
+        assert!(cluster.connect("postgres").await.is_err());
+        cluster.start_server().unwrap();
+        let row = cluster
+            .connect("postgres")
+            .await
+            .unwrap()
+            .query_one("SELECT a FROM t", &[])
+            .await
+            .unwrap();
+        assert_eq!(row.get::<_, i32>(0), 1);
+        let port = cluster.port();
+        drop(cluster);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+}

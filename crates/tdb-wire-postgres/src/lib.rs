@@ -1,0 +1,1 @@
+//! tdb-wire-postgres
