@@ -1,1 +1,23 @@
-//! tdb-tests
+//! The harness of the end-to-end tests: the built binaries as processes of their own, PostgreSQL's own programs, and
+//! raw JSON over HTTP. It knows the contract only, none of the product's types for requests and answers: a renamed
+//! field fails here. Everything panics with what was seen; nothing here fakes a server.
+
+mod api;
+mod binaries;
+mod fixture;
+mod instance;
+mod lab;
+mod programs;
+mod session;
+mod wait;
+mod wire;
+
+pub use api::{Answer, Api};
+pub use binaries::{Binaries, target_dir, workspace_root};
+pub use fixture::{SCHEMA, fixture};
+pub use instance::{Instance, InstanceOptions, Killed};
+pub use lab::{Tenant, Workspace};
+pub use programs::{Ran, clean, pg_dump, pg_program, pgbench, psql, psql_file, run, schema_dump};
+pub use session::{Session, Tls, connect, database_of, sqlstate, url_with};
+pub use wait::{eventually, eventually_async};
+pub use wire::{Frame, Wire};

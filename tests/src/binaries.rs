@@ -1,0 +1,54 @@
+//! Builds `tenantsdb` and `tdb` once per test process, into the target directory the test itself runs from. Debug builds:
+//! only they have the fault points the kill tests need.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Where the two programs are.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    pub tenantsdb: PathBuf,
+    pub tdb: PathBuf,
+}
+
+impl Binaries {
+    pub fn built() -> &'static Binaries {
+        static BUILT: OnceLock<Binaries> = OnceLock::new();
+        BUILT.get_or_init(build)
+    }
+}
+
+/// The cargo target directory this test process was built into.
+pub fn target_dir() -> PathBuf {
+    let exe = env::current_exe().expect("own path");
+    // <target>/<profile>/deps/<test>
+    exe.ancestors().nth(3).expect("a target directory").to_owned()
+}
+
+pub fn workspace_root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().expect("the workspace's root").to_owned()
+}
+
+fn build() -> Binaries {
+    let target = target_dir();
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--quiet", "-p", "tdb-server", "-p", "tdb-cli", "--target-dir"])
+        .arg(&target)
+        .current_dir(workspace_root())
+        .output()
+        .expect("run cargo build");
+    assert!(
+        output.status.success(),
+        "the binaries under test do not build:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let bin = target.join("debug");
+    Binaries {
+        tenantsdb: bin.join("tenantsdb"),
+        tdb: bin.join("tdb"),
+    }
+}

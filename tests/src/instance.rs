@@ -1,0 +1,328 @@
+//! `tenantsdb dev` as a process of its own on a directory of its own. It ends with its value, and also when the test
+//! process is killed: a shell holds the other end of a pipe and cleans up when the pipe closes.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::programs::{Ran, clean, run};
+use crate::{Api, Binaries, Session, connect, eventually, url_with};
+
+/// From start to readiness, initdb included, on a machine that runs other tests too.
+const START_TIME_MAX: Duration = Duration::from_secs(120);
+const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+/// Ends what is left under a directory once nobody holds the pipe, and removes the directory. Arguments: directory.
+const KEEPER: &str = r#"
+read -r _
+[ -s "$1/pid" ] && kill -KILL "$(cat "$1/pid")" 2>/dev/null
+find "$1" -maxdepth 4 -name postmaster.pid | while read -r file; do kill -QUIT "$(head -1 "$file")" 2>/dev/null; done
+for attempt in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null; [ -e "$1" ] || exit 0; sleep 0.2; done
+"#;
+
+#[derive(Clone, Debug, Default)]
+pub struct InstanceOptions {
+    pub environment: Vec<(String, String)>,
+    pub arguments: Vec<String>,
+}
+
+/// A running development instance.
+#[derive(Debug)]
+pub struct Instance {
+    dir: PathBuf,
+    process: Option<Child>,
+    ready: Value,
+    _keeper: Keeper,
+}
+
+/// How a process ended that was to be killed at a fault point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    AtThePoint,
+    NotReached,
+}
+
+#[derive(Debug)]
+struct Keeper {
+    child: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Instance {
+    /// A fresh one.
+    pub fn start() -> Self {
+        Self::start_with(&InstanceOptions::default())
+    }
+
+    pub fn start_with(options: &InstanceOptions) -> Self {
+        let dir = TempDir::with_prefix("tdb-e2e-").expect("a temporary directory").keep();
+        // PostgreSQL runs as another user when the tests run as root.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("open the directory");
+        let keeper = Keeper::start(&dir);
+        let mut instance = Self {
+            dir,
+            process: None,
+            ready: Value::Null,
+            _keeper: keeper,
+        };
+        instance.restart_with(options);
+        instance
+    }
+
+    /// Starts again on the same data after the process ended.
+    pub fn restart(&mut self) {
+        self.restart_with(&InstanceOptions::default());
+    }
+
+    pub fn restart_with(&mut self, options: &InstanceOptions) {
+        self.try_restart(options).unwrap_or_else(|status| {
+            panic!(
+                "tenantsdb dev ended with {status} instead of getting ready:\n{}",
+                self.log()
+            );
+        });
+    }
+
+    /// As [`Self::restart_with`]; an exit status where the process ended before it was ready.
+    pub fn try_restart(&mut self, options: &InstanceOptions) -> Result<(), ExitStatus> {
+        assert!(self.process.is_none(), "it still runs");
+        let (child, lines) = self.spawn(options);
+        let child = self.process.insert(child);
+        let deadline = Instant::now() + START_TIME_MAX;
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let Ok(ready) = serde_json::from_str::<Value>(&line) else {
+                        continue;
+                    };
+                    if ready["api_url"].is_string() {
+                        self.ready = self.facts();
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = child.wait().expect("wait for tenantsdb");
+                    self.process = None;
+                    return Err(status);
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("not ready within {START_TIME_MAX:?}:\n{}", self.log()),
+            }
+        }
+    }
+
+    /// `kill -9` of tenantsdb alone: its PostgreSQL goes on as an orphan, as on a real machine.
+    pub fn kill(&mut self) {
+        let mut child = self.process.take().expect("a running tenantsdb");
+        child.kill().expect("kill tenantsdb");
+        child.wait().expect("wait for tenantsdb");
+    }
+
+    /// Ends it as an operator does (SIGTERM).
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut child = self.process.take().expect("a running tenantsdb");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        kill(pid, Signal::SIGTERM).expect("signal tenantsdb");
+        eventually(STOP_TIME_MAX, "tenantsdb stops after SIGTERM", || {
+            child.try_wait().expect("wait")
+        })
+    }
+
+    /// Waits until an armed fault point killed it; `NotReached` past `limit`, and then it goes on running.
+    pub fn wait_for_the_kill(&mut self, limit: Duration) -> Killed {
+        let deadline = Instant::now() + limit;
+        let child = self.process.as_mut().expect("a running tenantsdb");
+        while Instant::now() < deadline {
+            if let Some(status) = child.try_wait().expect("wait for tenantsdb") {
+                assert_eq!(
+                    status.signal(),
+                    Some(9),
+                    "ended by itself with {status}:\n{}",
+                    self.log()
+                );
+                self.process = None;
+                return Killed::AtThePoint;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Killed::NotReached
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        let child = self.process.as_mut();
+        child.is_some_and(|child| child.try_wait().expect("wait for tenantsdb").is_none())
+    }
+
+    /// What `dev.json` says.
+    pub fn facts(&self) -> Value {
+        let path = self.data_dir().join("dev.json");
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+        serde_json::from_str(&text).expect("dev.json is JSON")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running tenantsdb").id()
+    }
+
+    pub fn api_url(&self) -> &str {
+        self.fact("api_url")
+    }
+
+    pub fn api_key(&self) -> &str {
+        self.fact("api_key")
+    }
+
+    pub fn metrics_url(&self) -> &str {
+        self.fact("metrics_url")
+    }
+
+    /// `host:port` of the proxy.
+    pub fn proxy(&self) -> &str {
+        self.ready["proxy"]["postgres"]
+            .as_str()
+            .expect("proxy.postgres in dev.json")
+    }
+
+    pub fn api(&self) -> Api {
+        Api::new(self.api_url(), Some(self.api_key()))
+    }
+
+    /// `tdb ARGUMENTS`, told where its instance is.
+    #[track_caller]
+    pub fn tdb(&self, arguments: &[&str]) -> Ran {
+        let mut command = clean(&Binaries::built().tdb);
+        command
+            .args(arguments)
+            .env("TDB_API_URL", self.api_url())
+            .env("TDB_API_KEY", self.api_key());
+        run(command, "")
+    }
+
+    /// `tdb --json ARGUMENTS`, which must succeed.
+    #[track_caller]
+    pub fn tdb_json(&self, arguments: &[&str]) -> Value {
+        let ran = self.tdb(&[&["--json"], arguments].concat()).ok();
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("not JSON ({e}): {}", ran.stdout))
+    }
+
+    /// The superuser of the private PostgreSQL, past the proxy.
+    pub fn server_url(&self, database: &str) -> String {
+        url_with(self.fact("server_url"), None, None, Some(database))
+    }
+
+    pub async fn server(&self, database: &str) -> Session {
+        connect(&self.server_url(database))
+            .await
+            .expect("the private PostgreSQL")
+    }
+
+    /// The metadata store, as superuser, past row-level security: what is really in the tables.
+    pub async fn store(&self) -> Session {
+        let server = self.server("postgres").await;
+        let names = server
+            .query("SELECT datname FROM pg_database WHERE datallowconn", &[])
+            .await
+            .expect("databases");
+        for row in names {
+            let session = self.server(row.get(0)).await;
+            let found = session
+                .query_one("SELECT to_regnamespace('control_plane') IS NOT NULL", &[])
+                .await;
+            if found.expect("look for the store").get(0) {
+                return session;
+            }
+        }
+        panic!("no database of the private PostgreSQL holds a schema control_plane");
+    }
+
+    /// What tenantsdb wrote to standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn fact(&self, name: &str) -> &str {
+        self.ready[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name} in dev.json: {}", self.ready))
+    }
+
+    fn spawn(&self, options: &InstanceOptions) -> (Child, Receiver<String>) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log"))
+            .expect("open the log");
+        let mut command = Command::new(&Binaries::built().tenantsdb);
+        command.arg("dev").arg("--data-dir").arg(self.data_dir());
+        for flag in ["--postgres-port", "--api-port", "--metrics-port", "--upstream-port"] {
+            command.args([flag, "0"]);
+        }
+        command.arg("--json").args(&options.arguments);
+        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
+        // `dev` remembers where it runs under these; tests must not see each other or the user's own instance.
+        for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
+            command.env(name, self.dir.join("home"));
+        }
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        let mut child = command.spawn().expect("start tenantsdb");
+        fs::write(self.dir.join("pid"), child.id().to_string()).expect("note the pid");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (send, lines) = channel();
+        // Reads on after readiness, so that tenantsdb never waits for us.
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        (child, lines)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.process {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Keeper {
+    fn start(dir: &Path) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", KEEPER, "keeper"]).arg(dir);
+        // Not in the test's group: Ctrl-C must not end the one that cleans up.
+        command
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("start the keeper");
+        let pipe = child.stdin.take();
+        Self { child, pipe }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        let _ = self.child.wait();
+    }
+}

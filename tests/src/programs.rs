@@ -1,0 +1,173 @@
+//! PostgreSQL's own programs and the two binaries as child processes, each with a deadline.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tdb_testkit::BinDir;
+
+/// Nothing a test runs takes longer unless the thing under test hangs.
+const RUN_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// What a program did.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    line: String,
+}
+
+impl Ran {
+    /// Panics unless the program succeeded.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}\n{}{}", self.line, self.stdout, self.stderr);
+        self
+    }
+
+    /// Panics unless the program failed and said `text` on standard error.
+    #[track_caller]
+    pub fn fails_saying(self, text: &str) -> Self {
+        assert_ne!(self.code, 0, "{} should have failed:\n{}", self.line, self.stdout);
+        let said = self.stderr.contains(text);
+        assert!(said, "{} should have said {text:?}:\n{}", self.line, self.stderr);
+        self
+    }
+
+    /// Standard output without the line ends around it.
+    pub fn text(&self) -> &str {
+        self.stdout.trim()
+    }
+}
+
+/// Runs to the end, feeding `input`; kills and panics past the deadline.
+#[track_caller]
+pub fn run(mut command: Command, input: &str) -> Ran {
+    let line = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("start {line}: {e}"));
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_owned();
+    // A child that does not read its input must not stop us; the pipe breaks when it ends.
+    let writer = thread::spawn(move || {
+        let _ = stdin.write_all(input.as_bytes());
+    });
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let stderr = collect(child.stderr.take().expect("piped"));
+    let deadline = Instant::now() + RUN_TIME_MAX;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait for a child") {
+            break status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{line} did not end within {RUN_TIME_MAX:?}");
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    let _ = writer.join();
+    Ran {
+        code: status.code().unwrap_or(-1),
+        stdout: stdout.join().expect("read output"),
+        stderr: stderr.join().expect("read output"),
+        line,
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A program of the installed PostgreSQL.
+pub fn pg_program(name: &str) -> PathBuf {
+    BinDir::find().expect("an installed PostgreSQL").program(name)
+}
+
+/// A command that sees nothing of the surrounding libpq settings.
+pub fn clean(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for name in [
+        "PGHOST",
+        "PGPORT",
+        "PGUSER",
+        "PGDATABASE",
+        "PGPASSWORD",
+        "PGSSLMODE",
+        "PGOPTIONS",
+        "PGSERVICE",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .env("PGCONNECT_TIMEOUT", "30")
+        .env("HOME", "/nonexistent")
+        .env("LC_ALL", "C.UTF-8");
+    command
+}
+
+/// Runs SQL through psql's standard input: every statement a message of its own, stop at the first error.
+#[track_caller]
+pub fn psql(url: &str, sql: &str) -> Ran {
+    let mut command = clean(pg_program("psql"));
+    command.args([
+        "-X",
+        "-q",
+        "-A",
+        "-t",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-v",
+        "VERBOSITY=verbose",
+        "-d",
+        url,
+    ]);
+    run(command, sql)
+}
+
+/// `psql URL -f FILE`.
+#[track_caller]
+pub fn psql_file(url: &str, file: &Path) -> Ran {
+    let mut command = clean(pg_program("psql"));
+    command
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-f"])
+        .arg(file);
+    run(command, "")
+}
+
+#[track_caller]
+pub fn pg_dump(url: &str, arguments: &[&str]) -> Ran {
+    let mut command = clean(pg_program("pg_dump"));
+    command.args(arguments).args(["-d", url]);
+    run(command, "")
+}
+
+#[track_caller]
+pub fn pgbench(url: &str, arguments: &[&str]) -> Ran {
+    let mut command = clean(pg_program("pgbench"));
+    command.args(arguments).arg(url);
+    run(command, "")
+}
+
+/// The schema as `pg_dump` writes it, with the owner's name symbolic, without what differs from run to run.
+#[track_caller]
+pub fn schema_dump(url: &str, owner: &str) -> String {
+    let dump = pg_dump(url, &["--schema-only"]).ok().stdout;
+    let kept = dump.lines().filter(|line| {
+        let random = line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
+        !random && !line.starts_with("--") && !line.trim().is_empty()
+    });
+    kept.map(|line| line.replace(owner, "OWNER") + "\n").collect()
+}
