@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tdb_testkit::Durability;
 use tempfile::TempDir;
 
-use crate::programs::{Ran, clean, run};
+use crate::programs::{Ran, clean, pg_program, run};
 use crate::{Api, Binaries, Session, connect, eventually, url_with};
 
 /// From start to readiness, initdb included, on a machine that runs other tests too.
@@ -30,10 +31,38 @@ find "$1" -maxdepth 4 -name postmaster.pid | while read -r file; do kill -QUIT "
 for attempt in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null; [ -e "$1" ] || exit 0; sleep 0.2; done
 "#;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct InstanceOptions {
+    /// `Safe` leaves PostgreSQL's settings alone, as `tenantsdb dev` does.
+    pub durability: Durability,
     pub environment: Vec<(String, String)>,
     pub arguments: Vec<String>,
+}
+
+impl Default for InstanceOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fast,
+            environment: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+impl InstanceOptions {
+    /// For tests that kill.
+    pub fn safe() -> Self {
+        Self {
+            durability: Durability::Safe,
+            ..Self::default()
+        }
+    }
+
+    /// With a fault point armed: the process kills itself there.
+    pub fn with_fault(mut self, point: &str) -> Self {
+        self.environment.push(("TDB_FAULT".to_owned(), point.to_owned()));
+        self
+    }
 }
 
 /// A running development instance.
@@ -173,6 +202,11 @@ impl Instance {
         self.dir.join("data")
     }
 
+    /// Where this instance notes that it is the last one that ran; a test must not see the user's own.
+    pub fn state_home(&self) -> PathBuf {
+        self.dir.join("home")
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("a running tenantsdb").id()
     }
@@ -248,6 +282,13 @@ impl Instance {
         panic!("no database of the private PostgreSQL holds a schema control_plane");
     }
 
+    /// The same connection string at the proxy's present address: a restart takes other ports.
+    pub fn at_the_proxy(&self, url: &str) -> String {
+        let (before, rest) = url.split_once('@').expect("a connection string with a user");
+        let (_, after) = rest.split_once('/').expect("a connection string with a database");
+        format!("{before}@{}/{after}", self.proxy())
+    }
+
     /// What tenantsdb wrote to standard error.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
@@ -268,9 +309,20 @@ impl Instance {
         let mut command = Command::new(&Binaries::built().tenantsdb);
         command.arg("dev").arg("--data-dir").arg(self.data_dir());
         for flag in ["--postgres-port", "--api-port", "--metrics-port", "--upstream-port"] {
-            command.args([flag, "0"]);
+            if !options.arguments.iter().any(|argument| argument == flag) {
+                command.args([flag, "0"]);
+            }
         }
-        command.arg("--json").args(&options.arguments);
+        command
+            .arg("--json")
+            .args(&options.arguments)
+            .env("XDG_STATE_HOME", self.state_home());
+        for name in ["XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
+            command.env(name, self.dir.join("home"));
+        }
+        if options.durability == Durability::Fast {
+            command.env("PG_BIN_DIR", self.fast_programs());
+        }
         command.envs(options.environment.iter().map(|(name, value)| (name, value)));
         // `dev` remembers where it runs under these; tests must not see each other or the user's own instance.
         for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
@@ -292,6 +344,24 @@ impl Instance {
             }
         });
         (child, lines)
+    }
+}
+
+impl Instance {
+    /// A directory with PostgreSQL's programs that do not wait for the disk; only a crash of the machine tells them apart.
+    fn fast_programs(&self) -> PathBuf {
+        let dir = self.dir.join("bin");
+        if dir.exists() {
+            return dir;
+        }
+        fs::create_dir(&dir).expect("make a directory");
+        let flags = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off";
+        for (name, flags) in [("postgres", flags), ("initdb", "--no-sync")] {
+            let script = format!("#!/bin/sh\nexec '{}' \"$@\" {flags}\n", pg_program(name).display());
+            fs::write(dir.join(name), script).expect("write a wrapper");
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).expect("make it executable");
+        }
+        dir
     }
 }
 

@@ -3,6 +3,7 @@
 //! field fails here. Everything panics with what was seen; nothing here fakes a server.
 
 mod api;
+mod audit;
 mod binaries;
 mod fixture;
 mod instance;

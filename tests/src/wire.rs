@@ -164,3 +164,35 @@ impl Wire {
         if frame.tag == b'E' { Err(frame) } else { Ok(frame) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tdb_testkit::Cluster;
+
+    use super::*;
+    use crate::{SCHEMA, psql, schema_dump};
+
+    /// The harness against PostgreSQL itself: what fails here fails for reasons of its own.
+    #[test]
+    fn the_harness_speaks_with_postgresql_itself() {
+        let cluster = Cluster::start().unwrap();
+        let url = cluster.url("postgres");
+        let mut wire = Wire::login(&url).unwrap();
+        wire.send(|out| {
+            Wire::extended(out, "SELECT 1");
+            Wire::extended(out, "SELECT 1/0");
+            frontend::sync(out);
+            Wire::extended(out, "SELECT 2");
+            frontend::sync(out);
+        });
+        let failed = wire.read_until_ready();
+        let error = failed.iter().find(|frame| frame.tag == b'E').unwrap();
+        assert_eq!(error.field(b'C').as_deref(), Some("22012"));
+        assert!(wire.read_until_ready().iter().any(|frame| frame.tag == b'D'));
+        let refused = Wire::login_to(&url, "nowhere").unwrap_err();
+        assert_eq!(refused.field(b'C').as_deref(), Some("3D000"));
+        psql(&url, SCHEMA).ok();
+        assert!(schema_dump(&url, "postgres").contains("OWNER TO OWNER"));
+        psql(&url, "SELECT 1/0").fails_saying("22012");
+    }
+}

@@ -199,7 +199,6 @@ fn a_workspace_with_tenants_stays_and_one_without_goes() {
 async fn stopping_ends_sessions_with_57p01() {
     let mut instance = Instance::start();
     let workspace = instance.workspace("stopping");
-    let old = instance.proxy().to_owned();
     let mut session: Session = connect(&workspace.url).await.unwrap();
     session.batch_execute("SELECT 1").await.unwrap();
     let status = instance.stop();
@@ -209,6 +208,5 @@ async fn stopping_ends_sessions_with_57p01() {
         Some("57P01".to_owned())
     );
     instance.restart();
-    let moved = workspace.url.replace(&old, instance.proxy());
-    psql(&moved, "SELECT 1").ok();
+    psql(&instance.at_the_proxy(&workspace.url), "SELECT 1").ok();
 }

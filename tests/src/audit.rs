@@ -1,0 +1,147 @@
+//! The server's catalogs compared with the metadata store, past every program of ours: nothing lost, doubled, half done
+//! or left over.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{Instance, Session, eventually_async};
+
+/// How long a restarted instance may take to finish or undo what the kill interrupted.
+const RECOVERY_TIME_MAX: Duration = Duration::from_secs(90);
+/// Databases of the server that belong to no project.
+const OWN_DATABASES: [&str; 4] = ["postgres", "template0", "template1", "tdb_base"];
+
+impl Instance {
+    /// Waits until the store and the server tell the same, then checks every tenant and change of `blueprint`.
+    pub async fn audit(&self, blueprint: &str) {
+        let (store, server) = (self.store().await, self.server("postgres").await);
+        let deadline = Instant::now() + RECOVERY_TIME_MAX;
+        while let Some(found) = self.differences(&store, &server).await {
+            assert!(
+                Instant::now() < deadline,
+                "store and server differ after a restart: {found}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.every_tenant_is_whole(blueprint).await;
+    }
+
+    /// What does not fit yet; `None` when all is well.
+    async fn differences(&self, store: &Session, server: &Session) -> Option<String> {
+        let unsettled = column(
+            store,
+            "SELECT format('%s %s %s', physical_database, status, step) FROM control_plane.tenant_databases
+             WHERE status NOT IN ('ready', 'suspended', 'deleted')",
+        )
+        .await;
+        if !unsettled.is_empty() {
+            return Some(format!("unsettled: {unsettled:?}"));
+        }
+        let known = column(
+            store,
+            "SELECT physical_database FROM control_plane.workspaces WHERE physical_database IS NOT NULL
+             UNION SELECT physical_database FROM control_plane.tenant_databases WHERE physical_database IS NOT NULL
+             UNION SELECT physical_database FROM control_plane.templates WHERE physical_database IS NOT NULL",
+        )
+        .await;
+        let store_database: String = store
+            .query_one("SELECT current_database()::text", &[])
+            .await
+            .ok()?
+            .get(0);
+        let mut found = column(server, "SELECT datname::text FROM pg_database").await;
+        found.retain(|name| !OWN_DATABASES.contains(&name.as_str()) && *name != store_database);
+        if known != found {
+            let lost: Vec<_> = known.difference(&found).collect();
+            let left: Vec<_> = found.difference(&known).collect();
+            return Some(format!("databases lost {lost:?}, left over {left:?}"));
+        }
+        // A role is one of a database that exists, and every database has its roles.
+        let orphans = column(
+            server,
+            "SELECT rolname::text FROM pg_roles r WHERE starts_with(rolname, 'r_') AND NOT EXISTS
+             (SELECT FROM pg_database d WHERE d.datname <> 'template0' AND has_database_privilege(r.oid, d.oid, 'CONNECT'))",
+        )
+        .await;
+        if !orphans.is_empty() {
+            return Some(format!("roles of no database: {orphans:?}"));
+        }
+        None
+    }
+
+    /// Every tenant has exactly the changes the store says, each once and done, and no drift.
+    async fn every_tenant_is_whole(&self, blueprint: &str) {
+        let drift = self.api().get(&format!("/drift?blueprint={blueprint}")).ok();
+        assert_eq!(drift["count"], 0, "{drift:#}");
+        let tenants = self.api().get("/tenants?limit=1000").ok();
+        for tenant in tenants["tenants"].as_array().expect("tenants") {
+            for database in tenant["databases"].as_array().expect("databases") {
+                if database["blueprint"] == blueprint && tenant["status"] == "ready" {
+                    self.one_tenant_is_whole(blueprint, tenant["tenant_id"].as_str().expect("a name"))
+                        .await;
+                }
+            }
+        }
+    }
+
+    async fn one_tenant_is_whole(&self, blueprint: &str, tenant: &str) {
+        let store = self.store().await;
+        let sql = "SELECT t.physical_database::text, v.change_ids::text FROM control_plane.tenant_databases t
+                   JOIN control_plane.workspaces w USING (blueprint)
+                   JOIN control_plane.versions v ON v.workspace_id = w.id AND v.number = t.version
+                   WHERE t.tenant = $1 AND t.blueprint = $2";
+        let row = store
+            .query_one(sql, &[&tenant, &blueprint])
+            .await
+            .expect("the tenant's row");
+        let (physical, expected): (String, String) = (row.get(0), row.get(1));
+        let direct = self.server(&physical).await;
+        let sql = "SELECT coalesce(array_agg(change_id ORDER BY change_id), '{}')::text, coalesce(bool_and(state = 'done'), true)
+                   FROM tdb.deployed_change";
+        let row = direct.query_one(sql, &[]).await.expect("its deployed changes");
+        assert_eq!(
+            row.get::<_, String>(0),
+            expected,
+            "changes of {tenant}: its database (left), its version (right)"
+        );
+        assert!(row.get::<_, bool>(1), "{tenant} has a change that is half done");
+    }
+
+    /// The change log holds each of `tables` exactly once (made by `CREATE TABLE`), and nothing waits in the journal.
+    pub async fn logged_once(&self, blueprint: &str, tables: &BTreeSet<String>) {
+        // Reading the diff drains first.
+        let _: Vec<Value> = self.diff(blueprint);
+        let store = self.store().await;
+        let sql = "SELECT c.statements::text FROM control_plane.changes c JOIN control_plane.workspaces w ON w.id = c.workspace_id
+                   WHERE w.blueprint = $1";
+        let rows = store.query(sql, &[&blueprint]).await.expect("the change log");
+        for table in tables {
+            let text = format!("CREATE TABLE {table} ");
+            let times = rows
+                .iter()
+                .filter(|row| row.get::<_, String>(0).contains(&text))
+                .count();
+            assert_eq!(times, 1, "{text}is {times} times in the change log");
+        }
+        let sql = "SELECT physical_database::text FROM control_plane.workspaces WHERE blueprint = $1";
+        let physical: String = store.query_one(sql, &[&blueprint]).await.expect("the workspace").get(0);
+        let direct = self.server(&physical).await;
+        let direct = &direct;
+        eventually_async(RECOVERY_TIME_MAX, "the journal is drained", || async move {
+            let row = direct
+                .query_one("SELECT count(*) FROM tdb.ddl_event", &[])
+                .await
+                .expect("the journal");
+            (row.get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn column(session: &Session, sql: &str) -> BTreeSet<String> {
+    let rows = session.query(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}

@@ -1,0 +1,392 @@
+//! Isolation (P1), attacked: real secrets straight at the server, code planted where the product runs it, names that
+//! are none, logins that guess.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tdb_tests::{Instance, Session, Wire, connect, psql, sqlstate, url_with};
+
+static INSTANCE: OnceLock<Instance> = OnceLock::new();
+
+fn instance() -> &'static Instance {
+    INSTANCE.get_or_init(Instance::start)
+}
+
+#[tokio::test]
+async fn with_its_real_secret_a_role_opens_its_own_database_only() {
+    instance().simple("walls", &["w-one", "w-two"]);
+    let other = instance().workspace("moat");
+    psql(&other.url, "CREATE TABLE m (id int)").ok();
+    let secrets = instance().role_secrets().await;
+    assert!(
+        secrets.len() >= 4 * 3,
+        "workspaces and tenants have three roles each: {:?}",
+        secrets.keys()
+    );
+    let server = instance().server("postgres").await;
+    let rows = server
+        .query("SELECT datname::text, datallowconn FROM pg_database", &[])
+        .await
+        .unwrap();
+    assert!(
+        rows.len() > 6,
+        "the server's own, the store, the base, workspaces, tenants, templates"
+    );
+    for (role, (own, secret)) in &secrets {
+        for row in &rows {
+            let (database, open): (String, bool) = (row.get(0), row.get(1));
+            let url = url_with(&instance().server_url(&database), Some(role), Some(secret), None);
+            match connect(&url).await {
+                Ok(_) => assert_eq!(&database, own, "{role} opened {database}"),
+                Err(error) => {
+                    assert!(&database != own, "{role} cannot open its own {own}: {error:?}");
+                    let expected = if open { "42501" } else { "55000" };
+                    let code = sqlstate(&error);
+                    assert!(code == expected || code == "42501", "{role} at {database}: {error:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_role_of_a_database_has_rights_over_the_server() {
+    instance().simple("humble", &["h-one"]);
+    let server = instance().server("postgres").await;
+    let sql = "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, 'r_')
+               AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)";
+    assert!(server.query(sql, &[]).await.unwrap().is_empty());
+    let sql = "SELECT m.rolname::text, g.rolname::text FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member
+               JOIN pg_roles g ON g.oid = a.roleid WHERE starts_with(m.rolname, 'r_')";
+    for row in server.query(sql, &[]).await.unwrap() {
+        let (member, group): (String, String) = (row.get(0), row.get(1));
+        let fine = match member.rsplit_once('_') {
+            Some((base, "dep")) => group == base || group == "tdb_migrators",
+            Some((_, "ro")) => group == "pg_read_all_data",
+            _ => false,
+        };
+        assert!(fine, "{member} is a member of {group}");
+    }
+    let sql = "SELECT datname::text FROM pg_database d WHERE datistemplate IS FALSE AND datname <> 'template0'
+               AND EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')";
+    let open: Vec<String> = server
+        .query(sql, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(open, Vec::<String>::new(), "everybody may connect to these");
+}
+
+/// What an attacker would want, tried one after the other; each failure is swallowed, so that the code around it goes on.
+/// It notes who it ran as.
+const ATTACK: &str = r#"
+CREATE TABLE loot (place text, session text, effective text);
+CREATE FUNCTION attack(place text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE was text := current_user; try text;
+BEGIN
+    INSERT INTO public.loot VALUES (attack.place, session_user, current_user);
+    FOREACH try IN ARRAY ARRAY['RESET ROLE', 'SET ROLE NONE', 'SET ROLE postgres', 'RESET SESSION AUTHORIZATION',
+        'SET SESSION AUTHORIZATION postgres', 'SET ROLE tdb_template'] LOOP
+        BEGIN
+            EXECUTE try;
+            INSERT INTO public.loot VALUES (attack.place, session_user, current_user);
+        EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE 'CREATE ROLE evil SUPERUSER LOGIN'; EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE format('ALTER ROLE %I SUPERUSER CREATEROLE', was); EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE format('GRANT pg_read_all_data, pg_execute_server_program TO %I', was); EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE 'COPY public.loot TO PROGRAM ''cat >/dev/null'''; EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE format('SET ROLE %I', was); EXCEPTION WHEN OTHERS THEN NULL; END;
+    END LOOP;
+    RETURN attack.place;
+END $$;
+"#;
+
+#[tokio::test]
+async fn planted_code_finds_no_session_that_reaches_further() {
+    let workspace = instance().workspace("planted");
+    psql(&workspace.url, "CREATE TABLE t (id int, a text)").ok();
+    psql(&workspace.url, ATTACK).ok();
+    let tenant = instance().tenant("victim", "planted");
+    psql(&tenant.url, "INSERT INTO t VALUES (1, 'x'), (2, 'y')").ok();
+    // Another that the tenant planted itself, where the developer's own is called.
+    psql(
+        &tenant.url,
+        "CREATE OR REPLACE VIEW seen AS SELECT attack('tenant view') AS a",
+    )
+    .ok();
+    let server = instance().server("postgres").await;
+    let before = rights(&server).await;
+
+    let changes = [
+        "DO $$ BEGIN CREATE TABLE by_do (id int); PERFORM public.attack('do'); BEGIN EXECUTE 'RESET ROLE'; \
+         EXECUTE 'CREATE ROLE evil SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END; END $$",
+        "ALTER TABLE t ALTER a TYPE varchar(50) USING attack('using')",
+        "ALTER TABLE t ADD COLUMN d text DEFAULT attack('default')",
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (attack('check') IS NOT NULL)",
+        "CREATE VIEW planted_view AS SELECT attack('view') AS a",
+        "CREATE MATERIALIZED VIEW planted_matview AS SELECT attack('matview') AS a",
+        "CREATE INDEX planted_index ON t ((a || 'x')) WHERE id > 0",
+    ];
+    for change in changes {
+        psql(&workspace.url, change).ok();
+    }
+    let job = instance().deploy_all("planted");
+    assert_eq!(job["status"], "completed", "{job:#}");
+    // Replay on an empty database, by a new tenant; then the admin's queries over what was planted.
+    let fresh = instance().tenant("fresh", "planted");
+    for sql in [
+        "SELECT * FROM planted_view",
+        "INSERT INTO t (id, a) VALUES (3, 'z')",
+        "SELECT attack('admin')",
+        "SELECT * FROM loot",
+    ] {
+        let body = json!({"all_tenants": true, "blueprint": "planted", "query": sql});
+        instance().api().post("/admin/query", body).ok();
+        instance()
+            .api()
+            .post("/workspaces/planted/queries", json!({"query": sql}))
+            .ok();
+    }
+    assert_eq!(instance().api().get("/drift?blueprint=planted").status, 200);
+
+    unchanged(&before, &rights(&server).await);
+    for url in [&workspace.url, &tenant.url, &fresh.url] {
+        let loot = psql(url, "SELECT place, session, effective FROM loot").ok().stdout;
+        for line in loot.lines() {
+            let roles = line.split('|').skip(1);
+            for role in roles {
+                assert!(
+                    reaches_one(&server, role).await,
+                    "planted code ran in a session of {role}: {line}"
+                );
+            }
+        }
+    }
+    let places = psql(&tenant.url, "SELECT DISTINCT place FROM loot ORDER BY 1")
+        .ok()
+        .stdout;
+    for place in ["admin", "check", "default", "do", "matview", "using", "view"] {
+        assert!(
+            places.lines().any(|line| line == place),
+            "the attack never ran in {place}: {places}"
+        );
+    }
+}
+
+/// Attributes, memberships and grants of every role, as text.
+async fn rights(server: &Session) -> BTreeMap<String, String> {
+    let sql = "SELECT r.rolname::text, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
+                 rolcanlogin, (SELECT string_agg(g.rolname, ',' ORDER BY g.rolname) FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+                 WHERE m.member = r.oid), (SELECT string_agg(d.datname, ',' ORDER BY d.datname) FROM pg_database d
+                 WHERE d.datdba = r.oid AND NOT d.datname ~ '^tdb_c_')) FROM pg_roles r";
+    server
+        .query(sql, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect()
+}
+
+/// Roles that were there are as they were; new ones are a database's own, without attributes.
+fn unchanged(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) {
+    for (role, now) in after {
+        match before.get(role) {
+            // The administrator owns the databases made meanwhile.
+            Some(then) if role != "postgres" && !then.starts_with('t') => assert_eq!(then, now, "{role}"),
+            Some(then) => assert_eq!(
+                then.split(' ').take(7).collect::<Vec<_>>(),
+                now.split(' ').take(7).collect::<Vec<_>>()
+            ),
+            None => {
+                let attributes: BTreeSet<&str> = now.split(' ').skip(2).take(4).collect();
+                assert!(
+                    role.starts_with("r_") && now.starts_with('f') && attributes == BTreeSet::from(["f"]),
+                    "{role}: {now}"
+                );
+            }
+        }
+    }
+}
+
+/// True for a role that is no superuser and may connect to one database at most.
+async fn reaches_one(server: &Session, role: &str) -> bool {
+    let sql = "SELECT NOT rolsuper AND (SELECT count(*) FROM pg_database d WHERE d.datallowconn AND has_database_privilege(r.oid, d.oid, 'CONNECT')) <= 1
+               FROM pg_roles r WHERE rolname = $1";
+    let row = server.query_opt(sql, &[&role]).await.unwrap();
+    // A build's role is dropped when its template is published; it was one database's, by its name.
+    row.map_or_else(|| role.starts_with("r_"), |row| row.get(0))
+}
+
+#[test]
+fn names_that_are_none_are_refused_cleanly_after_authentication() {
+    let (_, tenants) = instance().simple("named", &["n-one"]);
+    let url = &tenants[0].url;
+    let long = format!("named__{}", "x".repeat(57));
+    assert_eq!(long.len(), 64);
+    let names = [
+        "foo__dev",
+        "a__b__c",
+        &long,
+        "named__\"n-one\"",
+        "named__n-one'--",
+        "named__n-öne",
+        "NAMED__N-ONE",
+        "named__n-one ",
+        "..",
+        "template1",
+        "postgres",
+        "tdb_base",
+        "",
+        "named_dev_dev",
+        "named__",
+        "__n-one",
+        "💥",
+        "%s%n",
+        "named__n-one\n",
+    ];
+    for name in names {
+        let refused = Wire::login_to(url, name)
+            .err()
+            .unwrap_or_else(|| panic!("{name:?} was let in"));
+        let code = refused.field(b'C').expect("an SQLSTATE");
+        assert!(["3D000", "42501"].contains(&code.as_str()), "{name:?}: {refused:?}");
+        assert!(
+            refused.field(b'M').is_some_and(|message| !message.is_empty()),
+            "{name:?}"
+        );
+    }
+    for name in ["foo__dev", "a__b__c", &long] {
+        let refused = Wire::login_to(url, name).unwrap_err();
+        assert_eq!(refused.field(b'C').as_deref(), Some("3D000"), "{refused:?}");
+        assert_eq!(refused.field(b'M'), Some(format!("invalid database name \"{name}\"")));
+        assert!(
+            refused.field(b'H').is_some_and(|hint| hint.ends_with('.')),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn a_nul_in_a_startup_packet_is_a_clean_refusal() {
+    let (_, tenants) = instance().simple("nul", &["nul-one"]);
+    let user = tenants[0].user();
+    for body in [
+        format!("user\0{user}\0database\0nul__nul\0-one\0\0"),
+        format!("user\0{user}\0database\0nul__nul-one"),
+        "\0\0\0".to_owned(),
+        "database\0nul__nul-one\0\0".to_owned(),
+    ] {
+        let mut wire = Wire::dial(&tenants[0].url);
+        let len = u32::try_from(body.len() + 8).unwrap();
+        wire.send_raw(&[&len.to_be_bytes()[..], &196_608_u32.to_be_bytes(), body.as_bytes()].concat());
+        let frame = wire.try_read().expect("an answer");
+        // Read as parameters, it may get as far as the password; it never gets further with what we sent.
+        assert!(frame.tag == b'E' || frame.tag == b'R', "{body:?}: {frame:?}");
+    }
+    psql(&tenants[0].url, "SELECT 1").ok();
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_user_look_the_same_and_take_as_long() {
+    let (_, tenants) = instance().simple("alike", &["al-one"]);
+    let known = tenants[0].user();
+    let unknown = "zz".to_owned() + &known[2..];
+    let mut times: [Vec<Duration>; 2] = Default::default();
+    for _ in 0..15 {
+        let answers = [&known, &unknown].map(|user| {
+            let begun = Instant::now();
+            let url = url_with(&tenants[0].url, Some(user), Some("wrong"), None);
+            let refused = Wire::login(&url).unwrap_err();
+            (
+                begun.elapsed(),
+                String::from_utf8(refused.body).unwrap().replace(user.as_str(), "USER"),
+            )
+        });
+        assert_eq!(answers[0].1, answers[1].1);
+        assert!(answers[0].1.contains("28P01"), "{}", answers[0].1);
+        for (times, answer) in times.iter_mut().zip(&answers) {
+            times.push(answer.0);
+        }
+    }
+    let [known, unknown] = times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    });
+    let apart = known.abs_diff(unknown);
+    assert!(
+        apart < Duration::from_millis(15),
+        "wrong password {known:?}, unknown user {unknown:?}"
+    );
+}
+
+#[test]
+fn an_unknown_user_is_shown_the_same_salt_every_time() {
+    let (_, tenants) = instance().simple("salted", &["sa-one"]);
+    let salt = |user: &str| {
+        let mut wire = Wire::dial(&tenants[0].url);
+        wire.send(|out| {
+            postgres_protocol::message::frontend::startup_message([("user", user), ("database", "salted_dev")], out)
+                .unwrap();
+        });
+        assert_eq!(wire.read().tag, b'R');
+        wire.send(|out| {
+            postgres_protocol::message::frontend::sasl_initial_response(
+                "SCRAM-SHA-256",
+                b"n,,n=,r=abcdefghijklmnop",
+                out,
+            )
+            .unwrap();
+        });
+        let challenge = wire.read().text();
+        challenge.split(',').skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(salt("nobody_aaaaaa"), salt("nobody_aaaaaa"));
+    assert_ne!(salt("nobody_aaaaaa"), salt("nobody_bbbbbb"));
+    let (known, unknown) = (salt(&tenants[0].user()), salt("nobody_aaaaaa"));
+    assert_eq!(known[1], unknown[1], "iterations");
+    assert_eq!(known[0].len(), unknown[0].len(), "length of the salt");
+}
+
+#[tokio::test]
+async fn what_a_role_may_do_inside_its_database_stops_at_its_edge() {
+    let (_, tenants) = instance().simple("edges", &["e-one", "e-two"]);
+    let session = tenants[0].connect().await;
+    let other = tenants[1].connect().await;
+    let database: String = other
+        .query_one("SELECT current_database()::text", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let role: String = other.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
+    for attempt in [
+        format!("SET ROLE {role}"),
+        format!("SET ROLE {role}_dep"),
+        "SET ROLE tdb_migrators".to_owned(),
+        "SET ROLE tdb_template".to_owned(),
+        "SET SESSION AUTHORIZATION postgres".to_owned(),
+        format!("GRANT CONNECT ON DATABASE \"{database}\" TO CURRENT_USER"),
+        format!("DROP DATABASE \"{database}\""),
+        format!("ALTER DATABASE \"{database}\" RENAME TO mine"),
+        "CREATE DATABASE mine".to_owned(),
+        "CREATE ROLE mine".to_owned(),
+        "ALTER SYSTEM SET work_mem = '1GB'".to_owned(),
+        "SELECT pg_read_file('PG_VERSION')".to_owned(),
+        "COPY t FROM PROGRAM 'id'".to_owned(),
+        "CREATE EXTENSION dblink".to_owned(),
+        "INSERT INTO tdb.deployed_change DEFAULT VALUES".to_owned(),
+        "DELETE FROM tdb.deployed_change".to_owned(),
+        "SELECT rolpassword FROM pg_authid".to_owned(),
+    ] {
+        let refused = session.batch_execute(&attempt).await.expect_err(&attempt);
+        assert!(
+            ["42501", "2BP01", "55006", "25001"].contains(&sqlstate(&refused).as_str()),
+            "{attempt}: {refused:?}"
+        );
+    }
+    other.batch_execute("SELECT 1").await.unwrap();
+}
