@@ -1,0 +1,84 @@
+//! Projects and API keys.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::connections::Connection;
+use crate::lists::{list, words};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Project {
+    /// `prj_…`
+    pub id: String,
+    pub name: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+list! { ProjectList, projects: Project }
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateProject {
+    /// Free text of 1 to 64 characters.
+    pub name: String,
+}
+
+/// A project just made: its database credential and its first API key are shown this once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedProject {
+    #[serde(flatten)]
+    pub project: Project,
+    /// The project's first key, with all scopes.
+    pub api_key: String,
+    pub connection: Connection,
+    pub connection_string: String,
+}
+
+/// A project's database credential after rotation; the former one is refused from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RotatedCredential {
+    /// The project.
+    pub id: String,
+    pub connection: Connection,
+    pub connection_string: String,
+}
+
+words! {
+    /// What a key may do: `read` looks, `write` changes what is in the project, `admin` changes projects and keys too.
+    Scope { Read = "read", Write = "write", Admin = "admin" }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApiKey {
+    pub id: String,
+    pub name: String,
+    /// The first characters of the key, to recognise it by.
+    pub prefix: String,
+    pub scopes: Vec<Scope>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+list! { ApiKeyList, api_keys: ApiKey }
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateApiKey {
+    /// Free text of 1 to 64 characters.
+    pub name: String,
+    /// Defaults to `read` and `write`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<Scope>>,
+}
+
+/// A key just made; the key itself is shown this once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedApiKey {
+    pub api_key: String,
+    #[serde(flatten)]
+    pub key: ApiKey,
+}

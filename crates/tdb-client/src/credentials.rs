@@ -1,0 +1,46 @@
+//! Credentials of tenants.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::connections::Connection;
+use crate::lists::{list, words};
+
+words! {
+    Rights { ReadWrite = "rw", ReadOnly = "ro" }
+}
+
+words! {
+    CredentialScope { Project = "project", Workspace = "workspace", Tenant = "tenant" }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Credential {
+    pub id: String,
+    pub user: String,
+    pub scope: CredentialScope,
+    /// The workspace or tenant it opens; null for the project's.
+    pub name: Option<String>,
+    pub rights: Rights,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+list! { CredentialList, credentials: Credential }
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCredential {
+    pub tenant_id: String,
+}
+
+/// A credential just made; its password is shown this once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedCredential {
+    pub id: String,
+    pub connection: Connection,
+    pub connection_string: String,
+}

@@ -1,0 +1,137 @@
+//! Problem documents (RFC 9457) and their stable codes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::lists::words;
+
+/// The media type of a problem document.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+words! {
+    /// What went wrong, for programs. A code never changes its meaning.
+    ProblemCode {
+        MalformedRequest = "malformed_request",
+        UnknownField = "unknown_field",
+        UnknownParameter = "unknown_parameter",
+        Unauthorized = "unauthorized",
+        Forbidden = "forbidden",
+        NotFound = "not_found",
+        NoSuchEndpoint = "no_such_endpoint",
+        MethodNotAllowed = "method_not_allowed",
+        AlreadyExists = "already_exists",
+        WrongState = "wrong_state",
+        InUse = "in_use",
+        BlueprintBroken = "blueprint_broken",
+        BlueprintUnproven = "blueprint_unproven",
+        TooLarge = "too_large",
+        UnsupportedMediaType = "unsupported_media_type",
+        InvalidValue = "invalid_value",
+        QueryFailed = "query_failed",
+        LimitReached = "limit_reached",
+        Internal = "internal",
+        DatabaseUnreachable = "database_unreachable",
+        Unavailable = "unavailable",
+        TimedOut = "timed_out",
+    }
+}
+
+/// Every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A URN made of the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for every problem of this code.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The path that was asked for.
+    pub instance: String,
+    pub code: ProblemCode,
+    /// Names this request in the log; also the header `X-Request-Id`.
+    pub request_id: String,
+    /// The field or parameter at fault, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What the database said, where it was the database that refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    pub success: bool,
+}
+
+impl ProblemCode {
+    pub fn status(self) -> u16 {
+        match self {
+            ProblemCode::MalformedRequest | ProblemCode::UnknownField | ProblemCode::UnknownParameter => 400,
+            ProblemCode::Unauthorized => 401,
+            ProblemCode::Forbidden => 403,
+            ProblemCode::NotFound | ProblemCode::NoSuchEndpoint => 404,
+            ProblemCode::MethodNotAllowed => 405,
+            ProblemCode::AlreadyExists
+            | ProblemCode::WrongState
+            | ProblemCode::InUse
+            | ProblemCode::BlueprintBroken
+            | ProblemCode::BlueprintUnproven => 409,
+            ProblemCode::TooLarge => 413,
+            ProblemCode::UnsupportedMediaType => 415,
+            ProblemCode::InvalidValue | ProblemCode::QueryFailed => 422,
+            ProblemCode::LimitReached => 429,
+            ProblemCode::Internal => 500,
+            ProblemCode::DatabaseUnreachable => 502,
+            ProblemCode::Unavailable => 503,
+            ProblemCode::TimedOut => 504,
+        }
+    }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            ProblemCode::MalformedRequest => "The request is malformed",
+            ProblemCode::UnknownField => "The body has a field that is not known",
+            ProblemCode::UnknownParameter => "The query has a parameter that is not known",
+            ProblemCode::Unauthorized => "No API key, or one that is not valid",
+            ProblemCode::Forbidden => "The API key may not do this",
+            ProblemCode::NotFound => "There is no such thing",
+            ProblemCode::NoSuchEndpoint => "There is no such endpoint",
+            ProblemCode::MethodNotAllowed => "The endpoint does not take this method",
+            ProblemCode::AlreadyExists => "It exists already",
+            ProblemCode::WrongState => "Its state does not allow this",
+            ProblemCode::InUse => "Something else still needs it",
+            ProblemCode::BlueprintBroken => "The blueprint has a broken change",
+            ProblemCode::BlueprintUnproven => "The blueprint could not be proven",
+            ProblemCode::TooLarge => "The body is too large",
+            ProblemCode::UnsupportedMediaType => "The body is not JSON",
+            ProblemCode::InvalidValue => "A value is not valid",
+            ProblemCode::QueryFailed => "The database refused the query",
+            ProblemCode::LimitReached => "A limit is reached",
+            ProblemCode::Internal => "An internal fault",
+            ProblemCode::DatabaseUnreachable => "A database server cannot be reached",
+            ProblemCode::Unavailable => "The metadata store cannot be reached",
+            ProblemCode::TimedOut => "It took too long",
+        }
+    }
+
+    /// The `type` of its documents.
+    pub fn urn(self) -> String {
+        format!("urn:tenantsdb:problem:{}", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_status_of_failure_and_a_sentence() {
+        for code in ProblemCode::ALL {
+            assert!((400..600).contains(&code.status()), "{code}");
+            assert!(!code.title().ends_with('.') && code.title().len() > 10, "{code}");
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+}

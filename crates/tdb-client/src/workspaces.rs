@@ -1,0 +1,139 @@
+//! Workspaces, their schema and their pending changes.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::connections::Connection;
+use crate::lists::{list, words};
+
+words! {
+    /// The database engines there are.
+    Engine { PostgreSql = "PostgreSQL" }
+}
+
+words! {
+    WorkspaceStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting", Error = "error" }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Workspace {
+    /// The workspace's name, as paths want it.
+    pub id: String,
+    pub name: String,
+    pub blueprint: String,
+    pub database: Engine,
+    pub status: WorkspaceStatus,
+    /// The newest version of its blueprint.
+    pub version: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Changes that a tenant lacks, as the diff lists them.
+    pub undeployed_changes: i64,
+    /// Left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
+    pub connection: Connection,
+    pub connection_string: String,
+    /// Why it is not ready, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+list! { WorkspaceList, workspaces: Workspace }
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateWorkspace {
+    /// Also the blueprint's name.
+    pub name: String,
+    /// `PostgreSQL`, in any case.
+    #[serde(default = "postgresql")]
+    pub database: String,
+}
+
+fn postgresql() -> String {
+    Engine::PostgreSql.as_str().to_owned()
+}
+
+words! {
+    SchemaKind { Tables = "tables" }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Schema {
+    #[serde(rename = "type")]
+    pub kind: SchemaKind,
+    pub data: Tables,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tables {
+    pub table_count: usize,
+    pub tables: Vec<Table>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Table {
+    pub name: String,
+    pub columns: Vec<Column>,
+    /// Their definitions.
+    pub indexes: Vec<Part>,
+    pub constraints: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Column {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub data_type: String,
+    pub nullable: bool,
+    pub default: Option<String>,
+}
+
+/// An index or a constraint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Part {
+    pub name: String,
+    pub definition: String,
+}
+
+/// A workspace's schema, on its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkspaceSchema {
+    pub workspace: String,
+    pub schema: Schema,
+}
+
+words! {
+    ChangeState {
+        Pending = "pending",
+        Deployed = "deployed",
+        Skipped = "skipped",
+        Reverted = "reverted",
+        Broken = "broken",
+    }
+}
+
+/// One committed DDL transaction of a workspace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    pub ddl_id: i64,
+    /// The first version that has it; null while no version does.
+    pub version: Option<i64>,
+    pub statements: Vec<String>,
+    pub command_tags: Vec<String>,
+    pub objects: Vec<String>,
+    /// The user name of the session, where it is known.
+    pub author: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Statements of the same transaction that are data, not schema: they reach no tenant.
+    pub left_out: Vec<String>,
+    pub state: ChangeState,
+    /// Why it is broken, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+list! { ChangeList, changes: Change }
