@@ -1,0 +1,48 @@
+# Everything a developer does here; `make` alone lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+# A cargo installed by rustup need not be on the path of make.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+NEXTEST := $(shell PATH="$(PATH)" command -v cargo-nextest 2>/dev/null)
+BINARIES := -p tdb-server -p tdb-cli
+
+.PHONY: help
+help: ## List what make can do
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## Build tenantsdb and tdb
+	@scripts/bootstrap dev
+	cargo build --release $(BINARIES)
+
+.PHONY: dev
+dev: build ## Install what is missing, build, start a development instance (ARGS="--postgres-port 0" …)
+	@exec "$(TARGET)/release/tenantsdb" dev $(ARGS)
+
+.PHONY: demo
+demo: build ## Run the story of the README on a fresh instance of its own, step by step
+	@PATH="$(abspath $(TARGET))/release:$$PATH" scripts/demo
+
+.PHONY: test
+test: ## Run every test (real PostgreSQL clusters, real drivers)
+	@scripts/bootstrap test
+	cargo build $(BINARIES)
+ifneq ($(NEXTEST),)
+	cargo nextest run --workspace --no-fail-fast
+	cargo test --workspace --doc --no-fail-fast
+else
+	cargo test --workspace --no-fail-fast
+endif
+
+.PHONY: lint
+lint: ## Check formatting and clippy's warnings
+	@scripts/bootstrap dev
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: bench
+bench: ## Measure against PgBouncer and HAProxy (installs both, services disabled)
+	@scripts/bootstrap bench
+	cargo build --release $(BINARIES)
+	cargo run --release -p tdb-benches -- $(ARGS)
