@@ -44,10 +44,12 @@ async fn a_rotated_project_credential_replaces_the_old_one() {
 }
 
 #[tokio::test]
-async fn read_only_credentials_cannot_write_and_deleted_ones_end() {
-    instance().simple("reads", &["ro-one"]);
-    let body = json!({"tenant_id": "ro-one", "rights": "ro"});
-    let made = instance().api().post("/credentials", body).ok();
+async fn a_deleted_credential_ends_its_sessions() {
+    let (_, tenants) = instance().simple("reads", &["ro-one"]);
+    let made = instance()
+        .api()
+        .post("/credentials", json!({"tenant_id": "ro-one"}))
+        .ok();
     let url = url_with(
         made["connection_string"].as_str().unwrap(),
         None,
@@ -55,20 +57,25 @@ async fn read_only_credentials_cannot_write_and_deleted_ones_end() {
         Some("reads__ro-one"),
     );
     let mut session = connect(&url).await.unwrap();
-    session.query("SELECT * FROM t", &[]).await.unwrap();
-    for attempt in [
-        "INSERT INTO t VALUES (1)",
-        "SET default_transaction_read_only = off; INSERT INTO t VALUES (1)",
-        "CREATE TABLE x (id int)",
-    ] {
-        assert!(session.batch_execute(attempt).await.is_err(), "{attempt} succeeded");
-    }
+    session.execute("INSERT INTO t VALUES (1)", &[]).await.unwrap();
     let id = made["id"].as_str().unwrap();
+    let password = made["connection"]["password"].as_str().expect("a password");
     let list = instance().api().get("/credentials").ok().to_string();
-    assert!(list.contains(id) && !list.contains("password\":\""), "{list}");
+    assert!(list.contains(id) && !list.contains(password), "{list}");
     instance().api().delete(&format!("/credentials/{id}")).ok();
     assert!(session.ended().await.is_some(), "the session ends with its credential");
     assert_eq!(sqlstate(&refusal(&url).await), "28P01");
+    connect(&tenants[0].url)
+        .await
+        .expect("the tenant's other credential goes on");
+    // Not built yet, so refused by name instead of being ignored.
+    let refused = instance()
+        .api()
+        .post("/credentials", json!({"tenant_id": "ro-one", "rights": "ro"}));
+    assert!(
+        (400..500).contains(&refused.status) && refused.body.to_string().contains("rights"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
