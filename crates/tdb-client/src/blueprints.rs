@@ -17,7 +17,7 @@ pub struct Blueprint {
     pub id: String,
     pub name: String,
     /// Its newest version.
-    pub version: i64,
+    pub version: u32,
     pub status: BlueprintStatus,
     pub database: Engine,
     pub workspace: String,
@@ -27,30 +27,37 @@ pub struct Blueprint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
     pub deployment_status: DeploymentStatus,
-    /// The tenants that have it.
-    pub deployed_to: Vec<String>,
+    pub deployed_to: Vec<DeployedTo>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentStatus {
-    /// Whether a tenant has it.
+    /// Whether there are tenants and all have the present schema.
     pub deployed: bool,
-    pub deployed_to_count: usize,
+    pub deployed_to_count: u32,
     /// Changes that a deployment would bring to a tenant.
-    pub ready_to_deploy: i64,
-    pub total_ddl_statements: i64,
+    pub ready_to_deploy: u32,
+    pub total_ddl_statements: u32,
+}
+
+/// A tenant that has the blueprint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeployedTo {
+    pub tenant_id: String,
+    pub version: u32,
 }
 
 list! { BlueprintList, blueprints: Blueprint }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Version {
-    pub version: i64,
-    pub change_ids: Vec<i64>,
+    pub version: u32,
+    pub change_ids: Vec<u32>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    pub author: Option<String>,
-    pub statements: i64,
+    pub author: String,
+    pub statements: u32,
+    /// Null where it was not built yet.
     pub fingerprint: Option<String>,
     pub verified: bool,
     /// Why it is not verified, where it is not.

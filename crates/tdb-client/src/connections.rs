@@ -18,8 +18,18 @@ pub struct Connection {
 // By hand, so that no log ever shows the password.
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, port, database, user, password: _ } = self;
-        write!(f, "Connection({user}@{host}:{port}/{})", database.as_deref().unwrap_or_default())
+        let Self {
+            host,
+            port,
+            database,
+            user,
+            password: _,
+        } = self;
+        write!(
+            f,
+            "Connection({user}@{host}:{port}/{})",
+            database.as_deref().unwrap_or_default()
+        )
     }
 }
 
@@ -27,13 +37,25 @@ impl Connection {
     /// `postgresql://USER[:PASSWORD]@HOST:PORT/DATABASE`. Names and passwords are made of unreserved characters only, so
     /// nothing needs escaping; an IPv6 address is bracketed.
     pub fn url(&self) -> String {
-        let Self { host, port, database, user, password } = self;
-        let secret = password.as_ref().map(|password| format!(":{password}")).unwrap_or_default();
+        let Self {
+            host,
+            port,
+            database,
+            user,
+            password,
+        } = self;
+        let secret = password
+            .as_ref()
+            .map(|password| format!(":{password}"))
+            .unwrap_or_default();
         let host = match host.contains(':') {
             true => format!("[{host}]"),
             false => host.clone(),
         };
-        format!("postgresql://{user}{secret}@{host}:{port}/{}", database.as_deref().unwrap_or_default())
+        format!(
+            "postgresql://{user}{secret}@{host}:{port}/{}",
+            database.as_deref().unwrap_or_default()
+        )
     }
 }
 
@@ -50,7 +72,10 @@ mod tests {
             user: "myapp_abc234".to_owned(),
             password: Some("s3cret".to_owned()),
         };
-        assert_eq!(connection.url(), "postgresql://myapp_abc234:s3cret@127.0.0.1:6432/myapp_dev");
+        assert_eq!(
+            connection.url(),
+            "postgresql://myapp_abc234:s3cret@127.0.0.1:6432/myapp_dev"
+        );
         assert!(!format!("{connection:?}").contains("s3cret"));
         connection.password = None;
         connection.host = "::1".to_owned();

@@ -35,6 +35,9 @@ list! { CredentialList, credentials: Credential }
 #[serde(deny_unknown_fields)]
 pub struct CreateCredential {
     pub tenant_id: String,
+    /// Defaults to `rw`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<Rights>,
 }
 
 /// A credential just made; its password is shown this once.

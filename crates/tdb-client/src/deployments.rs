@@ -43,17 +43,17 @@ pub struct Job {
     /// `dep_…`; null in the plan of a dry run.
     pub job_id: Option<String>,
     pub blueprint_id: String,
-    pub from_versions: Vec<i64>,
-    /// The version that the tenants are brought to; null in a dry run that would make a new one.
-    pub version: Option<i64>,
+    pub from_versions: Vec<u32>,
+    /// The version that the tenants are brought to.
+    pub version: u32,
     pub status: JobStatus,
     /// Per cent of the tenants that are through.
-    pub progress: u8,
+    pub progress: u32,
     /// The same for people, such as `3 of 12 tenants`.
     pub progress_display: String,
-    pub total_tenants: usize,
-    pub completed_tenants: usize,
-    pub failed_tenants: usize,
+    pub total_tenants: u32,
+    pub completed_tenants: u32,
+    pub failed_tenants: u32,
     #[serde(with = "time::serde::rfc3339::option")]
     pub started_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -69,23 +69,23 @@ list! { JobList, jobs: Job }
 pub struct Target {
     pub tenant_id: String,
     pub status: TargetStatus,
-    pub from: Option<i64>,
-    pub to: Option<i64>,
+    pub from: u32,
+    pub to: u32,
     /// Changes that have committed on this tenant.
-    pub changes_done: i64,
+    pub changes_done: u32,
     /// Changes that it lacked at the start.
-    pub changes_total: i64,
+    pub changes_total: u32,
     /// Whether its schema differs from the version's at the end.
     pub drift: bool,
-    pub attempts: i64,
+    pub attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<TargetError>,
-    pub duration_ms: Option<i64>,
+    pub duration_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TargetError {
-    pub sqlstate: Option<String>,
+    pub sqlstate: String,
     pub message: String,
     pub statement: Option<String>,
 }
@@ -96,7 +96,7 @@ pub struct CreateDeployment {
     pub blueprint_name: String,
     /// Defaults to the blueprint's present schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<i64>,
+    pub version: Option<u32>,
     /// All tenants of the blueprint; either this or `tenants`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deploy_all: bool,

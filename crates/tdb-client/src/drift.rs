@@ -17,7 +17,7 @@ pub struct Drift {
 pub struct TenantDrift {
     pub tenant_id: String,
     pub blueprint: String,
-    pub version: i64,
+    pub version: u32,
     pub differences: Vec<Difference>,
 }
 
@@ -33,6 +33,5 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unchecked {
     pub tenant_id: String,
-    pub blueprint: String,
     pub reason: String,
 }

@@ -8,6 +8,8 @@ pub mod connections;
 pub mod credentials;
 pub mod deployments;
 pub mod drift;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod lists;
 pub mod problems;
 pub mod queries;
@@ -15,4 +17,3 @@ pub mod servers;
 pub mod service;
 pub mod tenants;
 pub mod workspaces;
-

@@ -29,9 +29,9 @@ words! {
         InvalidValue = "invalid_value",
         QueryFailed = "query_failed",
         LimitReached = "limit_reached",
-        Internal = "internal",
+        Internal = "internal_error",
         DatabaseUnreachable = "database_unreachable",
-        Unavailable = "unavailable",
+        Unavailable = "control_plane_unavailable",
         TimedOut = "timed_out",
     }
 }

@@ -63,7 +63,6 @@ pub enum TenantOutcome {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueryError {
-    /// Null where the database was not reached.
-    pub sqlstate: Option<String>,
+    pub sqlstate: String,
     pub message: String,
 }

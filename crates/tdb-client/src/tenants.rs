@@ -33,18 +33,22 @@ pub struct Tenant {
 
 list! { TenantList, tenants: Tenant }
 
+words! {
+    DatabaseStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting", Error = "error" }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TenantDatabase {
     pub blueprint: String,
     pub database_type: Engine,
     /// 1: pooled with other tenants.
-    pub isolation_level: i64,
+    pub isolation_level: u32,
     /// Null while it is being made.
-    pub version: Option<i64>,
+    pub version: Option<u32>,
     pub server: String,
-    pub status: TenantStatus,
+    pub status: DatabaseStatus,
     pub connection: TenantConnection,
-    /// What stands in its way, where something does.
+    /// Why the last step of its making or deletion failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
@@ -77,8 +81,16 @@ pub struct CreateTenantDatabase {
     pub blueprint: String,
     /// 1, the default: pooled with other tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub isolation_level: Option<i64>,
+    pub isolation_level: Option<u32>,
     /// Defaults to the blueprint's present schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<i64>,
+    pub version: Option<u32>,
+}
+
+/// What deleting left: softly, the name and the data, which `restore` brings back; hard, nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeletedTenant {
+    pub tenant_id: String,
+    pub status: TenantStatus,
+    pub message: String,
 }

@@ -13,23 +13,23 @@ words! {
 }
 
 words! {
-    WorkspaceStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting", Error = "error" }
+    WorkspaceStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting" }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Workspace {
-    /// The workspace's name, as paths want it.
+    /// Another one for a workspace that is made again under an old name. Paths take the name.
     pub id: String,
     pub name: String,
     pub blueprint: String,
     pub database: Engine,
     pub status: WorkspaceStatus,
     /// The newest version of its blueprint.
-    pub version: i64,
+    pub version: u32,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Changes that a tenant lacks, as the diff lists them.
-    pub undeployed_changes: i64,
+    pub undeployed_changes: u32,
     /// Left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
@@ -77,7 +77,6 @@ pub struct Tables {
 pub struct Table {
     pub name: String,
     pub columns: Vec<Column>,
-    /// Their definitions.
     pub indexes: Vec<Part>,
     pub constraints: Vec<Part>,
 }
@@ -118,14 +117,13 @@ words! {
 /// One committed DDL transaction of a workspace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
-    pub ddl_id: i64,
+    pub ddl_id: u32,
     /// The first version that has it; null while no version does.
-    pub version: Option<i64>,
+    pub version: Option<u32>,
     pub statements: Vec<String>,
     pub command_tags: Vec<String>,
     pub objects: Vec<String>,
-    /// The user name of the session, where it is known.
-    pub author: Option<String>,
+    pub author: String,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Statements of the same transaction that are data, not schema: they reach no tenant.

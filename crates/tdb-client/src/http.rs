@@ -1,0 +1,344 @@
+//! The typed client over HTTP: one blocking method per endpoint. Lists are followed to their last page.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use ureq::http::Request;
+
+use crate::accounts::{
+    ApiKeyList, CreateApiKey, CreateProject, CreatedApiKey, CreatedProject, ProjectList, RotatedCredential,
+};
+use crate::blueprints::{Blueprint, BlueprintList, VersionList};
+use crate::credentials::{CreateCredential, CreatedCredential, CredentialList};
+use crate::deployments::{CreateDeployment, Job, JobList};
+use crate::drift::Drift;
+use crate::lists::{Done, Paged};
+use crate::problems::Problem;
+use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
+use crate::servers::{Server, ServerList};
+use crate::service::{Health, Service};
+use crate::tenants::{CreateTenant, DeletedTenant, Tenant, TenantList};
+use crate::workspaces::{Change, ChangeList, CreateWorkspace, Workspace, WorkspaceList, WorkspaceSchema};
+
+/// Longer than the API's own deadline, so that its answer comes first.
+const DEADLINE: Duration = Duration::from_secs(150);
+const ANSWER_LEN_MAX: u64 = 256 * 1024 * 1024;
+
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("cannot reach the API at {url}")]
+    Unreachable {
+        url: String,
+        #[source]
+        source: Box<ureq::Error>,
+    },
+    /// The API refused, and said why.
+    #[error("{}", .0.detail)]
+    Problem(Box<Problem>),
+    /// What answered does not speak this API.
+    #[error("{url} gave an answer that is not TenantsDB's (status {status}): {excerpt}")]
+    Foreign { url: String, status: u16, excerpt: String },
+}
+
+pub type Result<T> = std::result::Result<T, ClientError>;
+
+/// An address and a key.
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+    key: Option<String>,
+}
+
+/// What to do with a tenant that is to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    Soft,
+    Hard,
+}
+
+impl Client {
+    /// `base` is the API's address, such as `http://127.0.0.1:9876`.
+    pub fn new(base: &str, key: Option<String>) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(DEADLINE))
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .user_agent(concat!("tdb/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self {
+            agent: config.new_agent(),
+            base: base.trim_end_matches('/').to_owned(),
+            key,
+        }
+    }
+
+    pub fn service(&self) -> Result<Service> {
+        self.get("/")
+    }
+
+    pub fn health(&self) -> Result<Health> {
+        self.get("/health")
+    }
+
+    pub fn projects(&self) -> Result<ProjectList> {
+        self.list("/projects")
+    }
+
+    pub fn create_project(&self, request: &CreateProject) -> Result<CreatedProject> {
+        self.post("/projects", request)
+    }
+
+    pub fn delete_project(&self, id: &str) -> Result<Done> {
+        self.delete(&format!("/projects/{}", segment(id)))
+    }
+
+    pub fn rotate_project_credential(&self, id: &str) -> Result<RotatedCredential> {
+        self.post_nothing(&format!("/projects/{}/credential", segment(id)))
+    }
+
+    pub fn api_keys(&self) -> Result<ApiKeyList> {
+        self.list("/apikeys")
+    }
+
+    pub fn create_api_key(&self, request: &CreateApiKey) -> Result<CreatedApiKey> {
+        self.post("/apikeys", request)
+    }
+
+    pub fn delete_api_key(&self, id: &str) -> Result<Done> {
+        self.delete(&format!("/apikeys/{}", segment(id)))
+    }
+
+    pub fn workspaces(&self) -> Result<WorkspaceList> {
+        self.list("/workspaces")
+    }
+
+    pub fn create_workspace(&self, request: &CreateWorkspace) -> Result<Workspace> {
+        self.post("/workspaces", request)
+    }
+
+    pub fn workspace(&self, name: &str) -> Result<Workspace> {
+        self.get(&format!("/workspaces/{}", segment(name)))
+    }
+
+    pub fn delete_workspace(&self, name: &str) -> Result<Done> {
+        self.delete(&format!("/workspaces/{}", segment(name)))
+    }
+
+    pub fn workspace_schema(&self, name: &str) -> Result<WorkspaceSchema> {
+        self.get(&format!("/workspaces/{}/schema", segment(name)))
+    }
+
+    pub fn workspace_diff(&self, name: &str) -> Result<ChangeList> {
+        self.list(&format!("/workspaces/{}/diff", segment(name)))
+    }
+
+    pub fn skip_change(&self, name: &str, ddl_id: u32) -> Result<Change> {
+        self.delete(&format!("/workspaces/{}/diff/{ddl_id}", segment(name)))
+    }
+
+    pub fn workspace_query(&self, name: &str, query: &Query) -> Result<QueryResult> {
+        self.post(&format!("/workspaces/{}/queries", segment(name)), query)
+    }
+
+    pub fn blueprints(&self) -> Result<BlueprintList> {
+        self.list("/blueprints")
+    }
+
+    pub fn blueprint(&self, name: &str) -> Result<Blueprint> {
+        self.get(&format!("/blueprints/{}", segment(name)))
+    }
+
+    pub fn versions(&self, blueprint: &str) -> Result<VersionList> {
+        self.list(&format!("/blueprints/{}/versions", segment(blueprint)))
+    }
+
+    pub fn tenants(&self) -> Result<TenantList> {
+        self.list("/tenants")
+    }
+
+    pub fn create_tenant(&self, request: &CreateTenant) -> Result<Tenant> {
+        self.post("/tenants", request)
+    }
+
+    pub fn tenant(&self, name: &str) -> Result<Tenant> {
+        self.get(&format!("/tenants/{}", segment(name)))
+    }
+
+    pub fn delete_tenant(&self, name: &str, deletion: Deletion) -> Result<DeletedTenant> {
+        let how = match deletion {
+            Deletion::Soft => "",
+            Deletion::Hard => "?hard=true",
+        };
+        self.delete(&format!("/tenants/{}{how}", segment(name)))
+    }
+
+    pub fn suspend_tenant(&self, name: &str) -> Result<Tenant> {
+        self.post_nothing(&format!("/tenants/{}/suspend", segment(name)))
+    }
+
+    pub fn resume_tenant(&self, name: &str) -> Result<Tenant> {
+        self.post_nothing(&format!("/tenants/{}/resume", segment(name)))
+    }
+
+    pub fn restore_tenant(&self, name: &str) -> Result<Tenant> {
+        self.post_nothing(&format!("/tenants/{}/restore", segment(name)))
+    }
+
+    pub fn tenant_deployments(&self, name: &str) -> Result<JobList> {
+        self.list(&format!("/tenants/{}/deployments", segment(name)))
+    }
+
+    pub fn deployments(&self) -> Result<JobList> {
+        self.list("/deployments")
+    }
+
+    pub fn create_deployment(&self, request: &CreateDeployment) -> Result<Job> {
+        self.post("/deployments", request)
+    }
+
+    pub fn deployment(&self, id: &str) -> Result<Job> {
+        self.get(&format!("/deployments/{}", segment(id)))
+    }
+
+    pub fn retry_deployment(&self, id: &str) -> Result<Job> {
+        self.post_nothing(&format!("/deployments/{}/retry", segment(id)))
+    }
+
+    pub fn admin_query(&self, query: &AdminQuery) -> Result<AdminQueryResults> {
+        self.post("/admin/query", query)
+    }
+
+    pub fn servers(&self) -> Result<ServerList> {
+        self.list("/servers")
+    }
+
+    pub fn server(&self, name: &str) -> Result<Server> {
+        self.get(&format!("/servers/{}", segment(name)))
+    }
+
+    pub fn credentials(&self) -> Result<CredentialList> {
+        self.list("/credentials")
+    }
+
+    pub fn create_credential(&self, request: &CreateCredential) -> Result<CreatedCredential> {
+        self.post("/credentials", request)
+    }
+
+    pub fn delete_credential(&self, id: &str) -> Result<Done> {
+        self.delete(&format!("/credentials/{}", segment(id)))
+    }
+
+    /// Of one blueprint, or of all.
+    pub fn drift(&self, blueprint: Option<&str>) -> Result<Drift> {
+        match blueprint {
+            Some(blueprint) => self.get(&format!("/drift?blueprint={}", segment(blueprint))),
+            None => self.get("/drift"),
+        }
+    }
+
+    /// Follows `next_cursor` to the end.
+    fn list<L: Paged + DeserializeOwned>(&self, path: &str) -> Result<L> {
+        let mut whole: L = self.get(path)?;
+        while let Some(cursor) = whole.next_cursor() {
+            let next = self.get(&format!("{path}?cursor={}", segment(cursor)))?;
+            whole.append(next);
+        }
+        Ok(whole)
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send("GET", path, None)
+    }
+
+    fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send("DELETE", path, None)
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let body = serde_json::to_string(body).map_err(|error| self.foreign(0, error.to_string()))?;
+        self.send("POST", path, Some(body))
+    }
+
+    fn post_nothing<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send("POST", path, Some("{}".to_owned()))
+    }
+
+    fn send<T: DeserializeOwned>(&self, method: &str, path: &str, body: Option<String>) -> Result<T> {
+        let (status, text) = self
+            .exchange(method, path, body)
+            .map_err(|source| ClientError::Unreachable {
+                url: self.base.clone(),
+                source: Box::new(source),
+            })?;
+        let answer = match (200..300).contains(&status) {
+            true => serde_json::from_str(&text).map(Ok),
+            false => serde_json::from_str(&text).map(Err),
+        };
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(problem)) => Err(ClientError::Problem(problem)),
+            Err(_) => Err(self.foreign(status, text.chars().take(200).collect())),
+        }
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<String>,
+    ) -> std::result::Result<(u16, String), ureq::Error> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        let mut response = match body {
+            Some(body) => {
+                let request = request.header("Content-Type", "application/json").body(body);
+                self.agent.run(request.map_err(ureq::Error::Http)?)?
+            }
+            None => self.agent.run(request.body(()).map_err(ureq::Error::Http)?)?,
+        };
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_LEN_MAX)
+            .read_to_string()?;
+        Ok((response.status().as_u16(), text))
+    }
+
+    fn foreign(&self, status: u16, excerpt: String) -> ClientError {
+        ClientError::Foreign {
+            url: self.base.clone(),
+            status,
+            excerpt,
+        }
+    }
+}
+
+/// Escapes what is not unreserved (RFC 3986, 2.3), so that no name can be read as another path.
+fn segment(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(char::from(byte)),
+            b'.' => escaped.push_str("%2E"),
+            // Writing to a String cannot fail.
+            other => _ = write!(escaped, "%{other:02X}"),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_escapes_its_path_segment() {
+        assert_eq!(segment("my-app_1"), "my-app_1");
+        assert_eq!(segment("../x?a=b#c d/ä"), "%2E%2E%2Fx%3Fa%3Db%23c%20d%2F%C3%A4");
+    }
+}
