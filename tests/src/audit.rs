@@ -34,7 +34,12 @@ impl Instance {
         let unsettled = column(
             store,
             "SELECT format('%s %s %s', physical_database, status, step) FROM control_plane.tenant_databases
-             WHERE status NOT IN ('ready', 'suspended', 'deleted')",
+             WHERE status NOT IN ('ready', 'suspended', 'deleted')
+             UNION ALL SELECT format('%s %s %s', physical_database, status, step) FROM control_plane.workspaces WHERE status <> 'ready'
+             UNION ALL SELECT format('tenant %s %s', name, status) FROM control_plane.tenants
+             WHERE status NOT IN ('ready', 'suspended', 'deleted')
+             UNION ALL SELECT format('%s %s %s', deployment_id, tenant, status) FROM control_plane.deployment_targets
+             WHERE status NOT IN ('done', 'skipped', 'failed')",
         )
         .await;
         if !unsettled.is_empty() {

@@ -94,18 +94,23 @@ impl Instance {
     }
 
     pub fn start_with(options: &InstanceOptions) -> Self {
+        let mut instance = Self::prepare();
+        instance.restart_with(options);
+        instance
+    }
+
+    /// A directory for one, in which nothing runs yet.
+    pub fn prepare() -> Self {
         let dir = TempDir::with_prefix("tdb-e2e-").expect("a temporary directory").keep();
         // PostgreSQL runs as another user when the tests run as root.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("open the directory");
         let keeper = Keeper::start(&dir);
-        let mut instance = Self {
+        Self {
             dir,
             process: None,
             ready: Value::Null,
             _keeper: keeper,
-        };
-        instance.restart_with(options);
-        instance
+        }
     }
 
     /// Starts again on the same data after the process ended.

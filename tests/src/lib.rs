@@ -9,6 +9,7 @@ mod fixture;
 mod instance;
 mod lab;
 mod programs;
+mod secrets;
 mod session;
 mod wait;
 mod wire;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ const RANDOM_KILLS: usize = 50;
 /// What must be under way for a point to be passed, by the first word of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
+    FirstStart,
     WorkspaceCreation,
     WorkspaceDeletion,
     TenantCreation,
@@ -30,6 +32,7 @@ enum Scenario {
 fn scenario_of(point: &str) -> Scenario {
     let words: Vec<&str> = point.split('.').collect();
     match words[..] {
+        ["server", "prepare", ..] => Scenario::FirstStart,
         ["workspace", "create", ..] => Scenario::WorkspaceCreation,
         ["workspace", "delete", ..] => Scenario::WorkspaceDeletion,
         ["tenant", "create", ..] | ["template", ..] | ["build", ..] | ["version", ..] => Scenario::TenantCreation,
@@ -109,7 +112,7 @@ impl Victim {
                 .ok();
                 self.tables.insert(format!("pending{n}"));
             }
-            Scenario::WorkspaceCreation | Scenario::Drain => {}
+            Scenario::WorkspaceCreation | Scenario::Drain | Scenario::FirstStart => {}
         }
     }
 
@@ -118,6 +121,7 @@ impl Victim {
         let n = self.number;
         let api = self.instance.api();
         let _ = match scenario {
+            Scenario::FirstStart => return,
             Scenario::WorkspaceCreation => api.try_send(
                 "POST",
                 "/workspaces",
@@ -173,7 +177,7 @@ impl Victim {
                 instance.deploy_all("kill");
                 assert_eq!(instance.diff("kill"), Vec::<Value>::new());
             }
-            Scenario::Drain => {}
+            Scenario::Drain | Scenario::FirstStart => {}
         }
         instance.audit("kill").await;
         instance.logged_once("kill", &self.tables).await;
@@ -208,6 +212,10 @@ async fn killed_at_every_named_step_it_goes_on_where_it_was() {
     let mut victim = Victim::new();
     for point in &points {
         let scenario = scenario_of(point);
+        if scenario == Scenario::FirstStart {
+            killed_at_the_first_start(point).await;
+            continue;
+        }
         victim.prepare(scenario);
         victim.instance.kill();
         victim.instance.restart_with(&InstanceOptions::safe().with_fault(point));
@@ -218,6 +226,18 @@ async fn killed_at_every_named_step_it_goes_on_where_it_was() {
         victim.settled(scenario).await;
         eprintln!("killed at {point}: fine");
     }
+}
+
+/// The very first start prepares the server; killed there, the next start finishes it.
+async fn killed_at_the_first_start(point: &str) {
+    let mut instance = Instance::prepare();
+    let status = instance
+        .try_restart(&InstanceOptions::safe().with_fault(point))
+        .expect_err("the point is passed");
+    assert_eq!(status.signal(), Some(9), "{point}: {status}\n{}", instance.log());
+    instance.restart_with(&InstanceOptions::safe());
+    instance.simple("kill", &["after"]);
+    instance.audit("kill").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,35 @@
+//! What a thief of the store and of its master key would hold: every role's real secret.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use secrecy::ExposeSecret;
+use tdb_auth::MasterKey;
+
+use crate::Instance;
+
+impl Instance {
+    /// Role name to its own database and its secret, for every workspace, build and tenant of the store.
+    pub async fn role_secrets(&self) -> BTreeMap<String, (String, String)> {
+        let text = fs::read_to_string(self.data_dir().join("master-key")).expect("the master key");
+        let key = MasterKey::parse(&text.into()).expect("a master key");
+        let store = self.store().await;
+        let mut secrets = BTreeMap::new();
+        for table in ["workspaces", "tenant_databases", "templates"] {
+            for role in ["owner", "deployer", "readonly"] {
+                let sql = format!(
+                    "SELECT {role}_role, {role}_secret, physical_database FROM control_plane.{table}
+                     WHERE {role}_role IS NOT NULL AND physical_database IS NOT NULL"
+                );
+                for row in store.query(&sql, &[]).await.expect("roles of the store") {
+                    let (name, sealed, database): (String, Vec<u8>, String) = (row.get(0), row.get(1), row.get(2));
+                    let secret = key
+                        .open(&format!("role:{name}"), &sealed)
+                        .expect("a secret sealed with this key");
+                    secrets.insert(name, (database, secret.expose_secret().to_owned()));
+                }
+            }
+        }
+        secrets
+    }
+}
