@@ -1,0 +1,116 @@
+//! Named points at which a test kills the process. In a build without debug assertions they are nothing at all.
+
+/// Where the process may be made to die: `point("tenant.create.cloned")`.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn point(_name: &str) {}
+
+/// Arms nothing: this build has no fault points.
+#[cfg(not(debug_assertions))]
+pub fn arm(_spec: &str) -> Result<(), FaultSpecError> {
+    Err(FaultSpecError::NotBuilt)
+}
+
+#[cfg(debug_assertions)]
+pub use armed::{arm, point};
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultSpecError {
+    #[error("this build has no fault points")]
+    NotBuilt,
+    #[error("a fault is `name`, `name:N` or `name:hang`, not \"{0}\"")]
+    Malformed(String),
+    #[error("a fault is armed already")]
+    Twice,
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::FaultSpecError;
+
+    /// The one global of the crate: fault points are compiled into test builds only and armed once, by `main`.
+    static FAULT: OnceLock<Fault> = OnceLock::new();
+
+    struct Fault {
+        name: String,
+        passes_left: AtomicU32,
+        action: Action,
+    }
+
+    enum Action {
+        Kill,
+        Hang,
+    }
+
+    /// Dies, or hangs for ever, when this is the armed point and its pass has come.
+    pub fn point(name: &str) {
+        let Some(fault) = FAULT.get().filter(|fault| fault.name == name) else {
+            return;
+        };
+        let before = fault
+            .passes_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if before != Ok(1) {
+            return;
+        }
+        match fault.action {
+            // SIGKILL to ourselves: no destructor, no flush, as if the machine had lost power.
+            Action::Kill => {
+                let pid = std::process::id().to_string();
+                let _ = std::process::Command::new("kill").args(["-KILL", &pid]).status();
+                std::process::abort();
+            }
+            Action::Hang => loop {
+                std::thread::park();
+            },
+        }
+    }
+
+    /// Arms one point: `name` (first pass), `name:N` (N-th pass) or `name:hang`. Once per process.
+    pub fn arm(spec: &str) -> Result<(), FaultSpecError> {
+        FAULT.set(parse(spec)?).map_err(|_| FaultSpecError::Twice)
+    }
+
+    fn parse(spec: &str) -> Result<Fault, FaultSpecError> {
+        let malformed = || FaultSpecError::Malformed(spec.to_owned());
+        let (name, rest) = spec.split_once(':').unwrap_or((spec, "1"));
+        let (pass, action) = match rest {
+            "hang" => (1, Action::Hang),
+            number => (number.parse::<u32>().map_err(|_| malformed())?, Action::Kill),
+        };
+        if name.is_empty() || pass == 0 {
+            return Err(malformed());
+        }
+        Ok(Fault {
+            name: name.to_owned(),
+            passes_left: AtomicU32::new(pass),
+            action,
+        })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_spec_names_a_point_and_a_pass() {
+            let fault = parse("tenant.create.cloned:3").unwrap();
+            assert_eq!(
+                (fault.name.as_str(), fault.passes_left.into_inner()),
+                ("tenant.create.cloned", 3)
+            );
+            assert!(matches!(parse("a:hang").unwrap().action, Action::Hang));
+            for bad in ["", ":1", "a:0", "a:x"] {
+                assert!(parse(bad).is_err(), "{bad}");
+            }
+        }
+
+        #[test]
+        fn unarmed_points_do_nothing() {
+            point("nowhere");
+        }
+    }
+}
