@@ -4,6 +4,7 @@
 use std::fs;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use tdb_tests::{
@@ -493,4 +494,36 @@ fn a_dump_shows_no_object_of_ours_and_restores_with_clean() {
         assert_eq!(schema_dump(url, "nobody"), before);
         fs::remove_file(&file).expect("remove the dump");
     }
+}
+
+/// On an instance of its own: the lock stops every drain there is.
+#[tokio::test]
+async fn a_change_log_out_of_reach_delays_the_reply_little_and_loses_nothing() {
+    let instance = Instance::start();
+    let workspace = instance.workspace("patient");
+    let (store, session) = (instance.store().await, workspace.connect().await);
+    store
+        .batch_execute("BEGIN; LOCK TABLE control_plane.changes IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    session.batch_execute("CREATE TABLE late (id int)").await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "the reply came after {:?}",
+        begun.elapsed()
+    );
+    let notices: Vec<String> = session
+        .notices()
+        .iter()
+        .map(|notice| notice.message().to_owned())
+        .collect();
+    let said = notices
+        .iter()
+        .any(|text| text.contains("captured, not yet in the change log"));
+    assert!(said, "{notices:?}");
+    store.batch_execute("ROLLBACK").await.unwrap();
+    let changes = instance.diff("patient");
+    assert_eq!(changes.len(), 1, "{changes:#?}");
+    instance.prove(&workspace);
 }
