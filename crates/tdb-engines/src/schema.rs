@@ -1,9 +1,11 @@
 //! A schema as the API shows it: tables with columns, indexes, constraints.
 
+use serde::Deserialize;
+
 use crate::error::EngineError;
 use crate::server::Server;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Table {
     /// With its schema where that is not `public`.
     pub name: String,
@@ -12,7 +14,7 @@ pub struct Table {
     pub constraints: Vec<Object>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Column {
     pub name: String,
     pub type_name: String,
@@ -20,7 +22,7 @@ pub struct Column {
     pub default: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Object {
     pub name: String,
     pub definition: String,
@@ -28,6 +30,14 @@ pub struct Object {
 
 /// The tables of a database, by name. Nothing of ours, of extensions, or temporary.
 pub async fn describe(server: &Server, database: &str) -> Result<Vec<Table>, EngineError> {
-    let _ = (server, database);
-    Ok(Vec::new())
+    let inside = server.dedicated(database).await?;
+    inside
+        .run("SET search_path = ''; SET lock_timeout = '1s'; SET default_transaction_read_only = on")
+        .await?;
+    let row = inside.row(include_str!("../sql/describe.sql"), &[]).await?;
+    let described: Option<serde_json::Value> = row.map(|row| row.try_get(0)).transpose()?.flatten();
+    let tables = described.map(serde_json::from_value).transpose();
+    tables
+        .map(Option::unwrap_or_default)
+        .map_err(|error| EngineError::Unexpected(format!("schema: {error}")))
 }

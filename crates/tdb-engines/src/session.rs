@@ -81,10 +81,6 @@ pub(crate) async fn within<T, E: Into<EngineError>>(
 }
 
 impl Session {
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
