@@ -1,0 +1,193 @@
+//! The instance under test: the release build of `tenantsdb dev`, as `make` builds it, with metrics and logging on, on
+//! free ports and a data directory of its own. Stopped and removed with its value.
+
+use std::env;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tdb_client::http::Client;
+use tdb_client::queries::Query;
+use tdb_client::tenants::{CreateTenant, CreateTenantDatabase, Tenant, TenantStatus};
+use tdb_client::workspaces::CreateWorkspace;
+use tempfile::TempDir;
+
+use crate::pgbench::Endpoint;
+use crate::process::{Program, tied};
+
+const START_TIME_MAX: Duration = Duration::from_secs(120);
+const READY_TIME_MAX: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A running `tenantsdb dev`.
+pub struct Instance {
+    // Before the directory: fields end in this order.
+    program: Program,
+    pub api: Client,
+    proxy: (String, u16),
+    server_url: String,
+    _dir: TempDir,
+}
+
+impl Instance {
+    pub fn start() -> Result<Self> {
+        let dir = TempDir::with_prefix("tdb-bench-")?;
+        // PostgreSQL runs as another user when we are root.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let data = dir.path().join("data");
+        let log = dir.path().join("log");
+        let mut command = tied(binary()?);
+        command.arg("dev").arg("--data-dir").arg(&data).arg("--json");
+        for port in ["--postgres-port", "--api-port", "--metrics-port", "--upstream-port"] {
+            command.args([port, "0"]);
+        }
+        // `dev` notes the last instance there; the user's own note must stay.
+        for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
+            command.env(name, dir.path().join("home"));
+        }
+        command.stdout(Stdio::null()).stderr(File::create(&log)?);
+        let mut program = Program::spawn("tenantsdb", &mut command)?;
+        let facts = facts(&mut program, &data.join("dev.json"), &log)?;
+        let text = |pointer: &str| -> Result<String> {
+            let value = facts.pointer(pointer).and_then(Value::as_str);
+            Ok(value.with_context(|| format!("dev.json has no {pointer}"))?.to_owned())
+        };
+        let proxy = text("/proxy/postgres")?;
+        let (host, port) = proxy.rsplit_once(':').context("address of the proxy")?;
+        Ok(Self {
+            program,
+            api: Client::new(&text("/api_url")?, Some(text("/api_key")?)),
+            proxy: (host.to_owned(), port.parse()?),
+            server_url: text("/server_url")?,
+            _dir: dir,
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
+    /// A workspace whose schema is `ddl`.
+    pub fn blueprint(&self, name: &str, ddl: &str) -> Result<()> {
+        let request = CreateWorkspace {
+            name: name.to_owned(),
+            database: "PostgreSQL".to_owned(),
+        };
+        self.api.create_workspace(&request).context("create the workspace")?;
+        self.change(name, ddl)
+    }
+
+    /// Runs DDL in a workspace.
+    pub fn change(&self, workspace: &str, ddl: &str) -> Result<()> {
+        let query = Query { query: ddl.to_owned() };
+        self.api
+            .workspace_query(workspace, &query)
+            .context("change the workspace")?;
+        Ok(())
+    }
+
+    /// Asks for a tenant and waits until it is ready.
+    pub fn tenant(&self, name: &str, blueprint: &str) -> Result<Tenant> {
+        let database = CreateTenantDatabase {
+            blueprint: blueprint.to_owned(),
+            isolation_level: None,
+            version: None,
+        };
+        let request = CreateTenant {
+            tenant_id: name.to_owned(),
+            databases: vec![database],
+        };
+        let created = self.api.create_tenant(&request).context("create the tenant")?;
+        let deadline = Instant::now() + READY_TIME_MAX;
+        let mut status = created.status;
+        while status != TenantStatus::Ready {
+            ensure!(Instant::now() < deadline, "tenant {name} is still {}", status.as_str());
+            thread::sleep(POLL);
+            status = self.api.tenant(name)?.status;
+        }
+        Ok(created)
+    }
+
+    /// A tenant's database as its own credential reaches it, through the proxy.
+    pub fn tenant_endpoint(&self, tenant: &Tenant) -> Result<Endpoint> {
+        let database = tenant.databases.first().context("the tenant has no database")?;
+        let (user, password) = login(&database.connection.connection_string)?;
+        Ok(Endpoint {
+            host: self.proxy.0.clone(),
+            port: self.proxy.1,
+            user,
+            password,
+            database: database.connection.database.clone(),
+        })
+    }
+
+    /// A database of the private PostgreSQL, past the proxy, as its administrator.
+    pub fn server_endpoint(&self, database: &str) -> Result<Endpoint> {
+        let (user, password) = login(&self.server_url)?;
+        let (_, address) = self.server_url.split_once('@').context("server_url has no address")?;
+        let address = address.split(['/', '?']).next().unwrap_or_default();
+        let (host, port) = address.rsplit_once(':').context("server_url has no port")?;
+        Ok(Endpoint {
+            host: host.to_owned(),
+            port: port.parse()?,
+            user,
+            password,
+            database: database.to_owned(),
+        })
+    }
+}
+
+/// `tenantsdb` from the directory of this program: one cargo target directory, one profile.
+fn binary() -> Result<PathBuf> {
+    let this = env::current_exe().context("find this program")?;
+    let binary = this.with_file_name("tenantsdb");
+    ensure!(
+        binary.exists(),
+        "there is no {}; run `cargo build --release -p tdb-server` first",
+        binary.display()
+    );
+    Ok(binary)
+}
+
+/// Waits for `dev.json`, which is there from readiness on.
+fn facts(program: &mut Program, file: &Path, log: &Path) -> Result<Value> {
+    let deadline = Instant::now() + START_TIME_MAX;
+    while Instant::now() < deadline {
+        if let Ok(text) = fs::read_to_string(file) {
+            return serde_json::from_str(&text).context("read dev.json");
+        }
+        if let Err(ended) = program.still_running() {
+            bail!(
+                "{ended}; its log says:\n{}",
+                fs::read_to_string(log).unwrap_or_default()
+            );
+        }
+        thread::sleep(POLL);
+    }
+    bail!("tenantsdb dev is not ready after {START_TIME_MAX:?}")
+}
+
+/// User and password of `postgresql://USER:PASSWORD@…`; generated ones need no unescaping.
+fn login(url: &str) -> Result<(String, String)> {
+    let (_, rest) = url.split_once("://").context("connection string")?;
+    let (login, _) = rest.split_once('@').context("connection string without user")?;
+    let (user, password) = login.split_once(':').context("connection string without password")?;
+    Ok((user.to_owned(), password.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn login_of_a_connection_string() {
+        let found = login("postgresql://acme_abc234:s3cret@127.0.0.1:6432/myapp__acme?sslmode=disable").unwrap();
+        assert_eq!(found, ("acme_abc234".to_owned(), "s3cret".to_owned()));
+        assert!(login("postgresql://127.0.0.1/x").is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! Sessions of the administrator at the private PostgreSQL, for what TenantsDB is compared with.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::pgbench::Endpoint;
+
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// One session that stays open, driven from blocking code.
+pub struct Session {
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Session {
+    pub fn open(endpoint: &Endpoint) -> Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let client = runtime.block_on(connect(endpoint))?;
+        Ok(Self { client, runtime })
+    }
+
+    pub fn run(&self, sql: &str) -> Result<()> {
+        self.wait(self.client.batch_execute(sql))
+            .with_context(|| sql.to_owned())
+    }
+
+    /// The first column of each row.
+    pub fn column(&self, sql: &str) -> Result<Vec<String>> {
+        let rows = self.wait(self.client.query(sql, &[])).with_context(|| sql.to_owned())?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+}
+
+/// Must be called on a runtime; the session ends with the client.
+pub async fn connect(endpoint: &Endpoint) -> Result<Client> {
+    let mut config = Config::new();
+    config
+        .host(&endpoint.host)
+        .port(endpoint.port)
+        .user(&endpoint.user)
+        .password(&endpoint.password)
+        .dbname(&endpoint.database)
+        .connect_timeout(CONNECT_TIME_MAX);
+    let (client, connection) = config
+        .connect(NoTls)
+        .await
+        .with_context(|| format!("log in to {}", endpoint.database))?;
+    tokio::spawn(connection);
+    Ok(client)
+}
