@@ -388,7 +388,7 @@ RETURNS TABLE (epoch bigint, project_id text, kind text, blueprint text, tenant 
                user_name text, credential_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT e.epoch, e.project_id, e.kind, e.blueprint, e.tenant, e.workspace_id, e.database_id, e.user_name, e.credential_id
-    FROM control_plane.route_events e WHERE e.epoch > the_epoch ORDER BY e.epoch
+    FROM control_plane.route_events e WHERE e.epoch > the_epoch ORDER BY e.epoch LIMIT 1000
 $$;
 
 CREATE FUNCTION acknowledge(the_instance uuid, the_epoch bigint, the_lease interval) RETURNS void

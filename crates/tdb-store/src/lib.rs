@@ -1,1 +1,133 @@
-//! tdb-store
+//! The control plane's metadata in PostgreSQL 13 or later: one schema, one `Tx` per use case, functions over it that give
+//! typed rows, and [`Directory`], which answers the data plane. No HTTP, no state machines, nothing of the databases of
+//! tenants but their names and sealed secrets.
+//!
+//! Below all of it stands row-level security: the sessions of [`Store::project`] see and write rows of one project,
+//! those of [`Store::jobs`] rows of all, and those of the directory no table at all. A bug above cannot cross projects.
+
+mod directory;
+mod error;
+mod feed;
+mod pools;
+mod row;
+mod setup;
+mod tx;
+mod url;
+
+pub mod api_keys;
+pub mod changes;
+pub mod credentials;
+pub mod deployments;
+pub mod events;
+pub mod migrations;
+pub mod physical;
+pub mod projects;
+pub mod servers;
+pub mod sessions;
+pub mod templates;
+pub mod tenants;
+pub mod versions;
+pub mod workspaces;
+
+pub use directory::{Directory, DirectorySettings};
+pub use error::{Result, StoreError};
+pub use setup::SetupError;
+pub use tx::{Parameter, Tx};
+pub use url::{StoreUrl, UrlError};
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use deadpool_postgres::Object;
+use secrecy::SecretString;
+use tdb_auth::{ClientTls, MasterKey};
+use tdb_names::ProjectId;
+use tokio_postgres::Row;
+
+use crate::pools::Pools;
+
+/// The metadata store, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pools: Pools,
+    master_key: Arc<MasterKey>,
+    installation: String,
+}
+
+/// How to reach the store.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// Of the role that owns the database. It is used to look at migrations and to find the store's own logins.
+    pub url: StoreUrl,
+    /// Most connections of this process, without the one that listens; at least six are used.
+    pub connections_max: NonZeroUsize,
+}
+
+impl Store {
+    /// Opens a migrated store. The master key must be the one it was migrated with.
+    pub async fn connect(settings: &StoreSettings, master_key: Arc<MasterKey>, tls: &ClientTls) -> Result<Self, SetupError> {
+        let found = setup::look(&settings.url, &master_key, tls).await?;
+        let pools = Pools::new(settings, &found.logins, tls)?;
+        let store = Self { inner: Arc::new(Inner { pools, master_key, installation: found.installation }) };
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// A transaction that sees and writes rows of this project only.
+    pub async fn project(&self, project: &ProjectId) -> Result<Tx> {
+        let connection = self.inner.pools.api().await?;
+        // The id is base32 by its type.
+        Tx::begin(connection, &format!("BEGIN; SET LOCAL tdb.project = '{project}'")).await
+    }
+
+    /// A transaction over all projects, for workers and for what belongs to the installation. It cannot see API keys.
+    pub async fn jobs(&self) -> Result<Tx> {
+        Tx::begin(self.inner.pools.jobs().await?, "BEGIN").await
+    }
+
+    /// Asks one of the data plane's functions, as its role. A connection whose answer is in doubt is closed.
+    pub(crate) async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        let connection = self.inner.pools.data_plane().await?;
+        let answer = tx::answered(async {
+            let statement = connection.prepare_cached(sql).await?;
+            connection.query(&statement, parameters).await
+        })
+        .await;
+        if answer.is_err() {
+            drop(Object::take(connection));
+        }
+        answer
+    }
+
+    /// The store answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.ask("SELECT 1", &[]).await.map(drop)
+    }
+
+    /// Eight characters of base32: what this installation's things are called on shared servers.
+    pub fn installation(&self) -> &str {
+        &self.inner.installation
+    }
+
+    /// Seals the secret of a database role; it opens only as the secret of this very role.
+    pub fn seal_role(&self, role: &str, secret: &SecretString) -> Result<Vec<u8>> {
+        Ok(self.inner.master_key.seal(&format!("role:{role}"), secret)?)
+    }
+
+    pub fn open_role(&self, role: &str, sealed: &[u8]) -> Result<SecretString> {
+        Ok(self.inner.master_key.open(&format!("role:{role}"), sealed)?)
+    }
+
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.inner.pools
+    }
+
+    pub(crate) fn master_key(&self) -> &MasterKey {
+        &self.inner.master_key
+    }
+}

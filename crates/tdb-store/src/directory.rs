@@ -1,0 +1,175 @@
+//! What the data plane asks of the store: as a role that may execute a handful of functions and read no table. The data
+//! plane lives on a runtime of its own; all I/O here runs on the control plane's, to which the connections belong.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tdb_contract::{
+    ChangeFeed, ClientLimit, Credential, Epoch, Rights, Route, RouteKind, RouteSource, RouteState, Unavailable,
+};
+use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, UserName, WorkspaceId};
+use tokio::runtime::Handle;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::error::{Result, StoreError};
+use crate::feed::{self, Reader};
+use crate::row::{column, parsed};
+use crate::{Store, credentials, servers};
+
+/// The answers for one proxy.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    store: Store,
+    /// The control plane's.
+    runtime: Handle,
+    reader: Arc<Reader>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct DirectorySettings {
+    /// How long a proxy that is silent is still waited for when something is suspended, deleted or rotated.
+    pub lease: Duration,
+}
+
+impl Default for DirectorySettings {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(10) }
+    }
+}
+
+impl Directory {
+    /// `runtime` is the one that `store` was opened on.
+    pub fn new(store: Store, runtime: Handle, settings: DirectorySettings) -> Self {
+        Self { store, runtime, reader: Arc::new(Reader::new(settings.lease)) }
+    }
+
+    /// The proxy stops: nobody waits for it any longer.
+    pub async fn retire(&self) -> Result<(), Unavailable> {
+        let instance = self.reader.instance;
+        self.on_runtime(async move |store| {
+            store.ask("SELECT retire_proxy($1)", &[&instance]).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs to its end even if our caller stops waiting: no connection is left in the middle of an answer.
+    async fn on_runtime<T, F>(&self, work: impl FnOnce(Store) -> F) -> Result<T, Unavailable>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let done = self.runtime.spawn(work(self.store.clone())).await;
+        match done {
+            Ok(answer) => answer.map_err(|error| Unavailable { reason: error.to_string() }),
+            Err(error) => Err(Unavailable { reason: error.to_string() }),
+        }
+    }
+}
+
+#[async_trait]
+impl RouteSource for Directory {
+    async fn credential(&self, user: &UserName) -> Result<Option<Credential>, Unavailable> {
+        let user = user.clone();
+        self.on_runtime(|store| async move {
+            let sql = "SELECT id, project_id, verifier, scope, blueprint, tenant, rights, expires_at FROM credential_by_user($1)";
+            let rows = store.ask(sql, &[&user.as_str()]).await?;
+            rows.first().map(credential).transpose()
+        })
+        .await
+    }
+
+    async fn route(
+        &self,
+        project: &ProjectId,
+        database: &DatabaseName,
+        rights: Rights,
+    ) -> Result<Option<Route>, Unavailable> {
+        let (project, database) = (project.clone(), database.clone());
+        self.on_runtime(move |store| async move {
+            let tenant = match &database {
+                DatabaseName::Workspace(_) => None,
+                DatabaseName::Tenant { tenant, .. } => Some(tenant.as_str()),
+            };
+            let sql = "SELECT id, server, host, port, tls, physical_database, role, secret, status, tenant_status, clients_max
+                       FROM route($1, $2, $3, $4)";
+            let blueprint = database.blueprint().as_str();
+            let word = credentials::rights_word(rights);
+            let rows = store.ask(sql, &[&project.as_str(), &blueprint, &tenant, &word]).await?;
+            rows.first().map(|row| route(&store, row, &database)).transpose()
+        })
+        .await
+    }
+
+    async fn subscribe(&self) -> Result<ChangeFeed, Unavailable> {
+        let reader = self.reader.clone();
+        self.on_runtime(|store| async move { feed::open(store.pools(), reader).await }).await
+    }
+
+    async fn acknowledge(&self, epoch: Epoch) -> Result<(), Unavailable> {
+        let reader = self.reader.clone();
+        self.on_runtime(move |store| async move {
+            let acknowledged = reader.note_acknowledged(epoch);
+            let sql = "SELECT acknowledge($1, $2, make_interval(secs => $3))";
+            store.ask(sql, &[&reader.instance, &acknowledged, &reader.lease_seconds()]).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn credential(row: &Row) -> Result<Credential> {
+    Ok(Credential {
+        id: CredentialId::from_uuid(column(row, "id")?),
+        project: parsed(row, "project_id")?,
+        verifier: parsed(row, "verifier")?,
+        scope: credentials::scope(row)?,
+        rights: credentials::rights(row)?,
+        expires_at: column::<Option<SystemTime>>(row, "expires_at")?,
+    })
+}
+
+fn route(store: &Store, row: &Row, database: &DatabaseName) -> Result<Route> {
+    let id: Uuid = column(row, "id")?;
+    let role: String = column(row, "role")?;
+    let secret = store.open_role(&role, column(row, "secret")?)?;
+    let physical: Option<String> = column(row, "physical_database")?;
+    let state = match &physical {
+        Some(_) => state(column(row, "tenant_status")?, column(row, "status")?),
+        None => RouteState::NotReady,
+    };
+    Ok(Route {
+        server: Arc::new(servers::endpoint(row, "server")?),
+        physical_database: physical.unwrap_or_default(),
+        role,
+        secret,
+        kind: match database {
+            DatabaseName::Workspace(_) => RouteKind::Workspace(WorkspaceId::from_uuid(id)),
+            DatabaseName::Tenant { .. } => RouteKind::Tenant(DatabaseId::from_uuid(id)),
+        },
+        state,
+        clients_max: clients_max(column(row, "clients_max")?)?,
+    })
+}
+
+/// What its owner wants comes first; a database at work in a deployment serves its clients meanwhile.
+fn state(tenant: Option<&str>, database: &str) -> RouteState {
+    match (tenant, database) {
+        (Some("suspended"), _) => RouteState::Suspended,
+        (Some("deleted"), _) => RouteState::Deleted,
+        (Some("deleting"), _) => RouteState::NotReady,
+        (_, "ready" | "migrating") => RouteState::Active,
+        _ => RouteState::NotReady,
+    }
+}
+
+fn clients_max(column: Option<i32>) -> Result<ClientLimit> {
+    let Some(limit) = column else {
+        return Ok(ClientLimit::Unlimited);
+    };
+    let limit = u32::try_from(limit).ok().and_then(NonZeroU32::new);
+    limit.map(ClientLimit::At).ok_or_else(|| StoreError::corrupt("clients_max"))
+}

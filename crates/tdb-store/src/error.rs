@@ -1,0 +1,69 @@
+//! Why the store did not do something. Use cases look at the kind; the text is for the log.
+
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The store did not answer: nothing is known about what was asked last.
+    #[error("the metadata store is unavailable: {reason}")]
+    Unavailable { reason: String },
+    /// The row exists already, or another refers to it, or it was changed meanwhile.
+    #[error("conflict in the metadata store: {constraint}")]
+    Conflict { constraint: String },
+    #[error("{what} does not exist")]
+    NotFound { what: &'static str },
+    /// A stored value is none that this code wrote.
+    #[error("the metadata store holds an invalid {what}")]
+    Corrupt { what: String },
+    #[error("a secret cannot be sealed or opened: {0}")]
+    Seal(#[from] tdb_auth::SealError),
+    #[error(transparent)]
+    NoRandom(#[from] tdb_auth::NoRandom),
+    #[error("the metadata store refused a statement: {0}")]
+    Database(#[source] tokio_postgres::Error),
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(what: &str) -> Self {
+        StoreError::Corrupt { what: what.to_owned() }
+    }
+
+    pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
+        StoreError::Unavailable { reason: reason.to_string() }
+    }
+
+    /// The constraint that was violated, by its name in the schema.
+    pub fn conflicts_with(&self, constraint: &str) -> bool {
+        matches!(self, StoreError::Conflict { constraint: found } if found == constraint)
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(refusal) = error.as_db_error() else {
+            // Without an answer from the server it is the connection, or a value that did not fit its type.
+            return if error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
+                StoreError::unavailable(error)
+            } else {
+                StoreError::Database(error)
+            };
+        };
+        let code = refusal.code();
+        let class = code.code().get(..2).unwrap_or_default();
+        if code == &SqlState::UNIQUE_VIOLATION || code == &SqlState::FOREIGN_KEY_VIOLATION || code == &SqlState::EXCLUSION_VIOLATION {
+            let constraint = refusal.constraint().unwrap_or_default().to_owned();
+            return StoreError::Conflict { constraint };
+        }
+        if code == &SqlState::T_R_SERIALIZATION_FAILURE || code == &SqlState::T_R_DEADLOCK_DETECTED {
+            return StoreError::Conflict { constraint: refusal.message().to_owned() };
+        }
+        // 08 connection, 53 resources, 57P0x shutdown; 57014 and 55P03 are our own deadlines.
+        if matches!(class, "08" | "53" | "57") || code == &SqlState::LOCK_NOT_AVAILABLE {
+            return StoreError::unavailable(refusal.message());
+        }
+        StoreError::Database(error)
+    }
+}

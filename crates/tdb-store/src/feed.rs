@@ -1,0 +1,163 @@
+//! The stream of route events to one data plane: LISTEN first, then the rows of the table in the order of their epochs.
+//! A notification only says "look"; so does the heartbeat, which also renews the proxy's lease and finds a connection
+//! that died without a word. When anything fails the feed ends, and the proxy subscribes again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tdb_contract::{Change, ChangeFeed, Epoch};
+use tdb_names::{CredentialId, DatabaseId, WorkspaceId};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::error::{Result, StoreError};
+use crate::pools::Pools;
+use crate::row::{column, parsed};
+use crate::tx::{Parameter, answered};
+use crate::url::Connected;
+
+/// Changes that a proxy has not taken yet; behind it the feed waits, and with it the proxy's lease.
+const QUEUE_LEN: usize = 1024;
+/// As many as `events_after` gives at most.
+const BATCH_LEN: usize = 1000;
+
+/// A data plane's place in the stream; outlives its feeds.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) instance: Uuid,
+    /// Epochs up to here went into a feed. Negative: none yet.
+    delivered: AtomicI64,
+    acknowledged: AtomicI64,
+    heartbeat: Duration,
+    lease: Duration,
+}
+
+impl Reader {
+    /// A proxy counts as gone after `lease` without a sign of it; it gives three in that time.
+    pub(crate) fn new(lease: Duration) -> Self {
+        Self {
+            instance: Uuid::new_v4(),
+            delivered: AtomicI64::new(-1),
+            acknowledged: AtomicI64::new(0),
+            heartbeat: lease / 3,
+            lease,
+        }
+    }
+
+    pub(crate) fn note_acknowledged(&self, epoch: Epoch) -> i64 {
+        self.acknowledged.fetch_max(epoch.0, Ordering::AcqRel).max(epoch.0)
+    }
+
+    pub(crate) fn lease_seconds(&self) -> f64 {
+        self.lease.as_secs_f64()
+    }
+}
+
+/// Opens a feed. The first one begins now; a later one where the one before it ended, so that sessions that had to end
+/// meanwhile do end.
+pub(crate) async fn open(pools: &Pools, reader: Arc<Reader>) -> Result<ChangeFeed> {
+    let connected = pools.listener().await?;
+    answered(connected.client.batch_execute("LISTEN tdb_routes")).await?;
+    if reader.delivered.load(Ordering::Acquire) < 0 {
+        let rows = answered(connected.client.query("SELECT newest_epoch() AS epoch", &[])).await?;
+        let newest: i64 = rows.first().map_or(Ok(0), |row| column(row, "epoch"))?;
+        reader.delivered.store(newest, Ordering::Release);
+        reader.note_acknowledged(Epoch(newest));
+    }
+    let (sender, receiver) = mpsc::channel(QUEUE_LEN);
+    let feed = Feed { connected, reader, sender };
+    feed.renew_lease().await?;
+    tokio::spawn(feed.run());
+    Ok(ChangeFeed::new(receiver))
+}
+
+struct Feed {
+    connected: Connected,
+    reader: Arc<Reader>,
+    sender: mpsc::Sender<Change>,
+}
+
+impl Feed {
+    /// Until the reader is gone or the connection is in doubt.
+    async fn run(self) {
+        let mut beat = interval(self.reader.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Err(error) = self.deliver().await {
+                tracing::warn!(%error, "the feed of route changes is lost");
+                return;
+            }
+            let alive = tokio::select! {
+                () = self.connected.notified.notified() => Ok(()),
+                _ = beat.tick() => self.renew_lease().await,
+                () = self.sender.closed() => return,
+            };
+            if let Err(error) = alive {
+                tracing::warn!(%error, "the feed of route changes is lost");
+                return;
+            }
+        }
+    }
+
+    /// Everything after what was delivered last.
+    async fn deliver(&self) -> Result<()> {
+        loop {
+            let last = self.reader.delivered.load(Ordering::Acquire);
+            let sql = "SELECT epoch, project_id, kind, blueprint, tenant, workspace_id, database_id, user_name, credential_id
+                       FROM events_after($1)";
+            let rows = self.ask(sql, &[&last]).await?;
+            for row in &rows {
+                let change = change(row)?;
+                let epoch = change.epoch().0;
+                if self.sender.send(change).await.is_err() {
+                    return Ok(());
+                }
+                self.reader.delivered.store(epoch, Ordering::Release);
+            }
+            if rows.len() < BATCH_LEN {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn renew_lease(&self) -> Result<()> {
+        let acknowledged = self.reader.acknowledged.load(Ordering::Acquire);
+        let sql = "SELECT acknowledge($1, $2, make_interval(secs => $3))";
+        self.ask(sql, &[&self.reader.instance, &acknowledged, &self.reader.lease_seconds()]).await?;
+        Ok(())
+    }
+
+    /// An answer that takes longer than a heartbeat is none: somebody may be waiting for this proxy.
+    async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        match timeout(self.reader.heartbeat, self.connected.client.query(sql, parameters)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(StoreError::unavailable("the connection of the feed does not answer")),
+        }
+    }
+}
+
+fn change(row: &Row) -> Result<Change> {
+    let epoch = Epoch(column(row, "epoch")?);
+    let project = parsed(row, "project_id")?;
+    Ok(match column(row, "kind")? {
+        "workspace" => Change::Workspace { epoch, project, blueprint: parsed(row, "blueprint")? },
+        "tenant" => Change::Tenant { epoch, project, tenant: parsed(row, "tenant")? },
+        "database_closed" => {
+            let database = DatabaseId::from_uuid(column(row, "database_id")?);
+            Change::DatabaseClosed { epoch, project, tenant: parsed(row, "tenant")?, database }
+        }
+        "workspace_closed" => {
+            let workspace = WorkspaceId::from_uuid(column(row, "workspace_id")?);
+            Change::WorkspaceClosed { epoch, project, blueprint: parsed(row, "blueprint")?, workspace }
+        }
+        "credential" => Change::Credential { epoch, user: parsed(row, "user_name")? },
+        "credential_revoked" => {
+            let credential = CredentialId::from_uuid(column(row, "credential_id")?);
+            Change::CredentialRevoked { epoch, user: parsed(row, "user_name")?, credential }
+        }
+        _ => return Err(StoreError::corrupt("kind")),
+    })
+}

@@ -1,0 +1,204 @@
+//! The numbered migrations of the schema `control_plane`: embedded, applied in order under an advisory lock, each in a
+//! transaction of its own, recorded with a checksum. One that was changed after it had been applied stops everything.
+
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+use tdb_auth::{ClientTls, MasterKey};
+use time::OffsetDateTime;
+use tokio_postgres::Client;
+
+use crate::setup::{self, Logins, SetupError, hex};
+use crate::tx::answered;
+use crate::url::StoreUrl;
+
+/// In order of their numbers, without gaps.
+const MIGRATIONS: [Migration; 1] = [Migration {
+    number: 1,
+    name: "initial",
+    sql: include_str!("../migrations/0001_initial.sql"),
+}];
+const ACCESS: &str = include_str!("../migrations/access.sql");
+/// Two programs that start at once: the second waits this long for the first.
+const LOCK: &str = "SET lock_timeout = '60s'; SET statement_timeout = '60s'; SELECT pg_advisory_lock(8390876222181731424)";
+const VERSION_MIN: i32 = 130_000;
+
+struct Migration {
+    number: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+/// A migration as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationStatus {
+    pub number: i32,
+    pub name: String,
+    pub state: MigrationState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MigrationState {
+    Pending,
+    Applied { at: OffsetDateTime },
+    /// Applied with another text than this program has.
+    Changed { at: OffsetDateTime },
+    /// Applied by a newer program.
+    Unknown { at: OffsetDateTime },
+}
+
+/// Brings the store to this program's schema and gives it its login roles and access rules. Safe to repeat and to run
+/// from several programs at once. Gives what was applied now.
+pub async fn migrate(url: &StoreUrl, master_key: &Arc<MasterKey>, tls: &ClientTls) -> Result<Vec<MigrationStatus>, SetupError> {
+    let connected = url.connect("migrate", tls).await?;
+    let client = &connected.client;
+    check_server(client).await?;
+    // Released with the session, whatever happens.
+    locked(client).await?;
+    answered(client.batch_execute(setup::SCHEMA)).await.map_err(SetupError::schema)?;
+    let mut applied = Vec::new();
+    for status in checked(client).await? {
+        if status.state == MigrationState::Pending {
+            apply(client, status.number).await?;
+            applied.push(status);
+        }
+    }
+    setup::name_installation(client).await?;
+    let logins = setup::login_roles(client, master_key).await?;
+    apply_access(client, &logins).await?;
+    setup::check_privacy(client).await?;
+    Ok(applied)
+}
+
+/// Every migration, known here or applied there. Changes nothing.
+pub async fn status(url: &StoreUrl, tls: &ClientTls) -> Result<Vec<MigrationStatus>, SetupError> {
+    let connected = url.connect("migrate status", tls).await?;
+    check_server(&connected.client).await?;
+    listed(&connected.client).await
+}
+
+/// The state of each migration; an error where one was changed or is of a newer program.
+pub(crate) async fn checked(client: &Client) -> Result<Vec<MigrationStatus>, SetupError> {
+    let all = listed(client).await?;
+    for status in &all {
+        match status.state {
+            MigrationState::Pending | MigrationState::Applied { .. } => {}
+            MigrationState::Changed { .. } => {
+                return Err(SetupError::Changed { number: status.number, name: status.name.clone() });
+            }
+            MigrationState::Unknown { .. } => {
+                return Err(SetupError::Newer { number: status.number, name: status.name.clone() });
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn check_server(client: &Client) -> Result<(), SetupError> {
+    let sql = "SELECT current_setting('server_version_num')::int, r.rolsuper FROM pg_roles r WHERE r.rolname = current_user";
+    let row = answered(client.query_one(sql, &[])).await?;
+    let version: i32 = row.try_get(0).map_err(SetupError::schema_of)?;
+    if version < VERSION_MIN {
+        return Err(SetupError::Version { found: version / 10_000 });
+    }
+    if row.try_get(1).map_err(SetupError::schema_of)? {
+        tracing::warn!("the metadata store is owned by a superuser; a role of its own with CREATEROLE is enough");
+    }
+    Ok(())
+}
+
+/// Waits for the lock longer than the store usually may take for an answer.
+async fn locked(client: &Client) -> Result<(), SetupError> {
+    client.batch_execute(LOCK).await.map_err(|_| SetupError::Locked)
+}
+
+async fn listed(client: &Client) -> Result<Vec<MigrationStatus>, SetupError> {
+    let exists = "SELECT to_regclass('control_plane.schema_migrations') IS NOT NULL";
+    let exists: bool = answered(client.query_one(exists, &[])).await?.try_get(0).map_err(SetupError::schema_of)?;
+    let rows = if exists {
+        let sql = "SELECT number, name, checksum, applied_at FROM control_plane.schema_migrations ORDER BY number";
+        answered(client.query(sql, &[])).await?
+    } else {
+        Vec::new()
+    };
+    let mut recorded = Vec::new();
+    for row in &rows {
+        let read = || Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+        recorded.push(read().map_err(SetupError::schema_of)?);
+    }
+    Ok(compared(&recorded))
+}
+
+type Recorded = (i32, String, String, OffsetDateTime);
+
+fn compared(recorded: &[Recorded]) -> Vec<MigrationStatus> {
+    let mut all: Vec<MigrationStatus> = MIGRATIONS
+        .iter()
+        .map(|migration| {
+            let state = match recorded.iter().find(|(number, ..)| *number == migration.number) {
+                None => MigrationState::Pending,
+                Some((_, _, checksum, at)) if *checksum == migration.checksum() => MigrationState::Applied { at: *at },
+                Some((_, _, _, at)) => MigrationState::Changed { at: *at },
+            };
+            MigrationStatus { number: migration.number, name: migration.name.to_owned(), state }
+        })
+        .collect();
+    let unknown = recorded.iter().filter(|(number, ..)| MIGRATIONS.iter().all(|known| known.number != *number));
+    all.extend(unknown.map(|(number, name, _, at)| MigrationStatus {
+        number: *number,
+        name: name.clone(),
+        state: MigrationState::Unknown { at: *at },
+    }));
+    all
+}
+
+async fn apply(client: &Client, number: i32) -> Result<(), SetupError> {
+    let Some(migration) = MIGRATIONS.iter().find(|migration| migration.number == number) else {
+        return Ok(());
+    };
+    let record = format!(
+        "INSERT INTO control_plane.schema_migrations (number, name, checksum) VALUES ({number}, '{}', '{}')",
+        migration.name,
+        migration.checksum()
+    );
+    // One message, so that nothing can come between.
+    let script = format!("BEGIN; SET LOCAL search_path = control_plane, pg_catalog;\n{}\n;{record}; COMMIT", migration.sql);
+    let failed = |source| SetupError::Failed { number, name: migration.name.to_owned(), source };
+    client.batch_execute(&script).await.map_err(failed)
+}
+
+/// Grants and policies, by a loop over the catalog.
+async fn apply_access(client: &Client, logins: &Logins) -> Result<(), SetupError> {
+    let settings = "SELECT set_config('tdb.role_api', $1, false), set_config('tdb.role_data_plane', $2, false),
+                           set_config('tdb.role_jobs', $3, false)";
+    answered(client.query(settings, &[&logins.api.name, &logins.data_plane.name, &logins.jobs.name])).await?;
+    answered(client.batch_execute(ACCESS)).await.map_err(SetupError::access)
+}
+
+impl Migration {
+    fn checksum(&self) -> String {
+        hex(digest(&SHA256, self.sql.as_bytes()).as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_without_gaps() {
+        let numbers: Vec<i32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
+        assert_eq!(numbers, (1..).take(numbers.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_changed_text_and_an_unknown_number_are_told_apart() {
+        let at = OffsetDateTime::UNIX_EPOCH;
+        let good = MIGRATIONS[0].checksum();
+        assert_eq!(compared(&[])[0].state, MigrationState::Pending);
+        assert_eq!(compared(&[(1, "initial".into(), good.clone(), at)])[0].state, MigrationState::Applied { at });
+        let found = compared(&[(1, "initial".into(), "00".into(), at), (9, "later".into(), good, at)]);
+        assert_eq!(found[0].state, MigrationState::Changed { at });
+        assert_eq!(found[1], MigrationStatus { number: 9, name: "later".into(), state: MigrationState::Unknown { at } });
+    }
+}

@@ -1,0 +1,82 @@
+//! One bounded pool per login role of the store. A caller waits a bounded time for a connection, then learns that the
+//! store is unavailable.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use tdb_auth::ClientTls;
+use tokio_postgres::NoTls;
+
+use crate::StoreSettings;
+use crate::error::{Result, StoreError};
+use crate::setup::{Login, Logins, SetupError};
+use crate::url::{Connected, StoreUrl};
+
+const WAIT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A use case may look something up in a second transaction.
+const POOL_SIZE_MIN: usize = 2;
+
+#[derive(Debug)]
+pub(crate) struct Pools {
+    api: Pool,
+    data_plane: Pool,
+    jobs: Pool,
+    /// For connections outside the pools: the one that listens.
+    listener: StoreUrl,
+    tls: ClientTls,
+}
+
+impl Pools {
+    pub(crate) fn new(settings: &StoreSettings, logins: &Logins, tls: &ClientTls) -> Result<Self, SetupError> {
+        // The data plane asks single small questions; requests and workers hold transactions.
+        let total = settings.connections_max.get();
+        let data_plane = (total / 4).max(POOL_SIZE_MIN);
+        let rest = total.saturating_sub(data_plane);
+        let jobs = (rest / 2).max(POOL_SIZE_MIN);
+        let api = rest.saturating_sub(jobs).max(POOL_SIZE_MIN);
+        let make = |login: &Login, purpose, size| pool(&settings.url.login_as(&login.name, &login.secret), purpose, size, tls);
+        Ok(Self {
+            api: make(&logins.api, "api", api)?,
+            data_plane: make(&logins.data_plane, "data plane", data_plane)?,
+            jobs: make(&logins.jobs, "jobs", jobs)?,
+            listener: settings.url.login_as(&logins.data_plane.name, &logins.data_plane.secret),
+            tls: tls.clone(),
+        })
+    }
+
+    pub(crate) async fn api(&self) -> Result<Object> {
+        taken(&self.api).await
+    }
+
+    pub(crate) async fn data_plane(&self) -> Result<Object> {
+        taken(&self.data_plane).await
+    }
+
+    pub(crate) async fn jobs(&self) -> Result<Object> {
+        taken(&self.jobs).await
+    }
+
+    pub(crate) async fn listener(&self) -> Result<Connected> {
+        self.listener.connect("feed", &self.tls).await
+    }
+}
+
+async fn taken(pool: &Pool) -> Result<Object> {
+    pool.get().await.map_err(StoreError::unavailable)
+}
+
+fn pool(url: &StoreUrl, purpose: &str, size: usize, tls: &ClientTls) -> Result<Pool, SetupError> {
+    let config = url.dial(purpose);
+    // A session that ended is not handed out; one whose transaction did not end was never given back.
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = match url.tls(tls)? {
+        Some(tls) => Manager::from_config(config, tls, recycling),
+        None => Manager::from_config(config, NoTls, recycling),
+    };
+    Pool::builder(manager)
+        .max_size(size)
+        .timeouts(Timeouts { wait: Some(WAIT_TIME_MAX), create: Some(WAIT_TIME_MAX), recycle: Some(WAIT_TIME_MAX) })
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|e| StoreError::unavailable(e).into())
+}

@@ -1,0 +1,85 @@
+//! Table `projects`. An account is what holds several projects together until there are users.
+
+use tdb_auth::base32;
+use tdb_names::ProjectId;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::credentials;
+use crate::error::{Result, StoreError};
+use crate::row::{column, parsed};
+use crate::tx::Tx;
+
+#[derive(Clone, Debug)]
+pub struct ProjectRow {
+    pub id: ProjectId,
+    pub account: Uuid,
+    pub name: String,
+    pub created_at: OffsetDateTime,
+}
+
+/// What became of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProjectDeletion {
+    Deleted,
+    /// It has workspaces or tenants, soft-deleted ones too.
+    NotEmpty,
+    Unknown,
+}
+
+impl ProjectRow {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: parsed(row, "project_id")?,
+            account: column(row, "account")?,
+            name: column(row, "name")?,
+            created_at: column(row, "created_at")?,
+        })
+    }
+}
+
+/// The id of a project to be made; its first transaction is already the project's own.
+pub fn new_id() -> Result<ProjectId> {
+    format!("prj_{}", base32(10)?).parse().map_err(|_| StoreError::corrupt("project_id"))
+}
+
+/// In a transaction of this very project.
+pub async fn insert(tx: &Tx, id: &ProjectId, account: Uuid, name: &str) -> Result<ProjectRow> {
+    let sql = "INSERT INTO projects (project_id, account, name) VALUES ($1, $2, $3) RETURNING project_id, account, name, created_at";
+    ProjectRow::from_row(&tx.query_one(sql, &[&id.as_str(), &account, &name]).await?)
+}
+
+pub async fn by_id(tx: &Tx, id: &ProjectId) -> Result<Option<ProjectRow>> {
+    let sql = "SELECT project_id, account, name, created_at FROM projects WHERE project_id = $1";
+    let row = tx.query_opt(sql, &[&id.as_str()]).await?;
+    row.as_ref().map(ProjectRow::from_row).transpose()
+}
+
+/// Of the account that `id` belongs to, `id` included, oldest first; in a transaction of [`crate::Store::jobs`].
+pub async fn of_same_account(tx: &Tx, id: &ProjectId, limit: i64) -> Result<Vec<ProjectRow>> {
+    let sql = "SELECT project_id, account, name, created_at FROM projects
+               WHERE account = (SELECT account FROM projects WHERE project_id = $1) ORDER BY created_at, project_id LIMIT $2";
+    let rows = tx.query(sql, &[&id.as_str(), &limit]).await?;
+    rows.iter().map(ProjectRow::from_row).collect()
+}
+
+/// Whether the installation has a project yet; in a transaction of [`crate::Store::jobs`].
+pub async fn any(tx: &Tx) -> Result<bool> {
+    Ok(tx.query_opt("SELECT 1 FROM projects LIMIT 1", &[]).await?.is_some())
+}
+
+/// With its keys and credentials; in a transaction of this very project.
+pub async fn delete(tx: &Tx, id: &ProjectId) -> Result<ProjectDeletion> {
+    let locked = "SELECT 1 FROM projects WHERE project_id = $1 FOR UPDATE";
+    if tx.query_opt(locked, &[&id.as_str()]).await?.is_none() {
+        return Ok(ProjectDeletion::Unknown);
+    }
+    let used = "SELECT 1 FROM workspaces WHERE project_id = $1 UNION ALL SELECT 1 FROM tenants WHERE project_id = $1 LIMIT 1";
+    if tx.query_opt(used, &[&id.as_str()]).await?.is_some() {
+        return Ok(ProjectDeletion::NotEmpty);
+    }
+    credentials::revoke_all(tx, id).await?;
+    tx.execute("DELETE FROM projects WHERE project_id = $1", &[&id.as_str()]).await?;
+    Ok(ProjectDeletion::Deleted)
+}

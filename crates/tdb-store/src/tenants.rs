@@ -1,0 +1,280 @@
+//! Tables `tenants` and `tenant_databases`. The tenant's status says who may come in, the database's how far it is made.
+
+use tdb_names::{BlueprintName, DatabaseId, ProjectId, TenantName, WorkspaceId};
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::physical::{self, Physical, Progress};
+use crate::row::{column, count, number, parsed, words};
+use crate::tx::Tx;
+
+words! {
+    TenantStatus {
+        Ready = "ready",
+        Suspended = "suspended",
+        Deleted = "deleted",
+        /// On its way out for ever.
+        Deleting = "deleting",
+    }
+}
+
+words! {
+    DatabaseStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting" }
+}
+
+#[derive(Clone, Debug)]
+pub struct TenantRow {
+    pub name: TenantName,
+    pub status: TenantStatus,
+    pub environment: String,
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug)]
+pub struct TenantDatabaseRow {
+    pub id: DatabaseId,
+    pub project: ProjectId,
+    pub tenant: TenantName,
+    pub blueprint: BlueprintName,
+    pub workspace: WorkspaceId,
+    pub status: DatabaseStatus,
+    /// What it holds, or is going to hold once it is made.
+    pub version: Option<u32>,
+    /// The version that was asked for; none: head.
+    pub wanted_version: Option<u32>,
+    /// The template it is cloned from, once that is known.
+    pub template: Option<Uuid>,
+    pub physical: Physical,
+    pub progress: Progress,
+    pub created_at: OffsetDateTime,
+}
+
+/// A tenant database with what a list or a deployment needs of its tenant.
+#[derive(Clone, Debug)]
+pub struct FleetRow {
+    pub database: TenantDatabaseRow,
+    pub tenant_status: TenantStatus,
+    /// A deployment works on it at this moment.
+    pub migrating: bool,
+}
+
+impl TenantRow {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            name: parsed(row, "name")?,
+            status: parsed(row, "status")?,
+            environment: column(row, "environment")?,
+            created_at: column(row, "created_at")?,
+        })
+    }
+}
+
+impl TenantDatabaseRow {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let optional = |name: &str| -> Result<Option<u32>, StoreError> {
+            let value: Option<i32> = column(row, name)?;
+            value.map(|_| count(row, name)).transpose()
+        };
+        Ok(Self {
+            id: DatabaseId::from_uuid(column(row, "id")?),
+            project: parsed(row, "project_id")?,
+            tenant: parsed(row, "tenant")?,
+            blueprint: parsed(row, "blueprint")?,
+            workspace: WorkspaceId::from_uuid(column(row, "workspace_id")?),
+            status: parsed(row, "status")?,
+            version: optional("version")?,
+            wanted_version: optional("wanted_version")?,
+            template: column(row, "template_id")?,
+            physical: Physical::from_row(row)?,
+            progress: Progress::from_row(row)?,
+            created_at: column(row, "created_at")?,
+        })
+    }
+}
+
+/// False where the project has a tenant of this name already.
+pub async fn insert(tx: &Tx, project: &ProjectId, name: &TenantName, environment: &str) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO tenants (project_id, name, status, environment) VALUES ($1, $2, 'ready', $3)
+               ON CONFLICT (project_id, name) DO NOTHING";
+    Ok(tx.execute(sql, &[&project.as_str(), &name.as_str(), &environment]).await? == 1)
+}
+
+/// The tenant, locked: its databases and its status are changed by one at a time.
+pub async fn lock(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<Option<TenantRow>, StoreError> {
+    let sql = "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 AND name = $2 FOR UPDATE";
+    let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;
+    row.as_ref().map(TenantRow::from_row).transpose()
+}
+
+pub async fn by_name(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<Option<TenantRow>, StoreError> {
+    let sql = "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 AND name = $2";
+    let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;
+    row.as_ref().map(TenantRow::from_row).transpose()
+}
+
+/// By name, at most `limit`.
+pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<TenantRow>, StoreError> {
+    let sql = "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 ORDER BY name LIMIT $2";
+    let rows = tx.query(sql, &[&project.as_str(), &limit]).await?;
+    rows.iter().map(TenantRow::from_row).collect()
+}
+
+/// Compare and set along the transition table: ready ⇄ suspended, both → deleted → ready, all → deleting.
+pub async fn change_status(
+    tx: &Tx,
+    project: &ProjectId,
+    name: &TenantName,
+    from: &[TenantStatus],
+    to: TenantStatus,
+) -> Result<bool, StoreError> {
+    let from: Vec<&str> = from.iter().map(|status| status.as_str()).collect();
+    let sql = "UPDATE tenants SET status = $4, deleted_at = CASE WHEN $4 = 'deleted' THEN now() END
+               WHERE project_id = $1 AND name = $2 AND status = ANY ($3)";
+    let changed = tx.execute(sql, &[&project.as_str(), &name.as_str(), &from, &to.as_str()]).await?;
+    Ok(changed == 1)
+}
+
+pub async fn delete(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<(), StoreError> {
+    let sql = "DELETE FROM tenants WHERE project_id = $1 AND name = $2";
+    tx.execute(sql, &[&project.as_str(), &name.as_str()]).await?;
+    Ok(())
+}
+
+/// Tenants on their way out that have no database any more, or whose databases wait to be dropped.
+pub async fn deleting(tx: &Tx) -> Result<Vec<(ProjectId, TenantName)>, StoreError> {
+    let sql = "SELECT project_id, name FROM tenants WHERE status = 'deleting' ORDER BY created_at LIMIT 100";
+    let rows = tx.query(sql, &[]).await?;
+    rows.iter().map(|row| Ok((parsed(row, "project_id")?, parsed(row, "name")?))).collect()
+}
+
+fn select_databases(rest: &str) -> String {
+    let columns: Vec<String> = physical::COLUMNS.split(',').map(|name| format!("d.{}", name.trim())).collect();
+    format!(
+        "SELECT d.id, d.project_id, d.tenant, d.blueprint, d.workspace_id, d.status, d.version, d.wanted_version, d.template_id,
+                d.step, d.attempts, d.last_error, d.created_at, t.status AS tenant_status, {},
+                EXISTS (SELECT FROM deployment_targets g WHERE g.database_id = d.id AND g.status = 'running') AS migrating
+           FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant {rest}",
+        columns.join(", ")
+    )
+}
+
+async fn databases(tx: &Tx, rest: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<FleetRow>, StoreError> {
+    let rows = tx.query(&select_databases(rest), parameters).await?;
+    let row = |row: &Row| {
+        Ok(FleetRow {
+            database: TenantDatabaseRow::from_row(row)?,
+            tenant_status: parsed(row, "tenant_status")?,
+            migrating: column(row, "migrating")?,
+        })
+    };
+    rows.iter().map(row).collect()
+}
+
+/// A database's intent. False where the tenant has one of this blueprint.
+pub async fn insert_database(tx: &Tx, database: &NewDatabase<'_>) -> Result<bool, StoreError> {
+    let sql = format!(
+        "INSERT INTO tenant_databases (id, project_id, tenant, blueprint, workspace_id, wanted_version, status, step, {})
+         VALUES ($1, $2, $3, $4, $5, $6, 'provisioning', 'intent', $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         ON CONFLICT (project_id, tenant, blueprint) DO NOTHING",
+        physical::COLUMNS
+    );
+    let (physical, roles) = (database.physical, &database.physical.roles);
+    let wanted = database.wanted_version.map(number).transpose()?;
+    let made = tx
+        .execute(
+            &sql,
+            &[
+                &database.id.as_uuid(),
+                &database.project.as_str(),
+                &database.tenant.as_str(),
+                &database.blueprint.as_str(),
+                &database.workspace.as_uuid(),
+                &wanted,
+                &physical.server.as_str(),
+                &physical.database,
+                &physical.oid.map(i64::from),
+                &roles.owner.name,
+                &roles.owner.sealed,
+                &roles.deployer.name,
+                &roles.deployer.sealed,
+                &roles.readonly.name,
+                &roles.readonly.sealed,
+            ],
+        )
+        .await?;
+    Ok(made == 1)
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct NewDatabase<'a> {
+    pub id: DatabaseId,
+    pub project: &'a ProjectId,
+    pub tenant: &'a TenantName,
+    pub blueprint: &'a BlueprintName,
+    pub workspace: WorkspaceId,
+    pub wanted_version: Option<u32>,
+    pub physical: &'a Physical,
+}
+
+pub async fn database(tx: &Tx, id: DatabaseId) -> Result<Option<FleetRow>, StoreError> {
+    Ok(databases(tx, "WHERE d.id = $1", &[&id.as_uuid()]).await?.pop())
+}
+
+pub async fn of_tenant(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> Result<Vec<FleetRow>, StoreError> {
+    let rest = "WHERE d.project_id = $1 AND d.tenant = $2 ORDER BY d.blueprint";
+    databases(tx, rest, &[&project.as_str(), &tenant.as_str()]).await
+}
+
+pub async fn of_tenants(tx: &Tx, project: &ProjectId, tenants: &[String]) -> Result<Vec<FleetRow>, StoreError> {
+    let rest = "WHERE d.project_id = $1 AND d.tenant = ANY ($2) ORDER BY d.tenant, d.blueprint";
+    databases(tx, rest, &[&project.as_str(), &tenants]).await
+}
+
+/// All of a blueprint, whatever their state, by tenant.
+pub async fn of_blueprint(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Vec<FleetRow>, StoreError> {
+    let rest = "WHERE d.project_id = $1 AND d.blueprint = $2 ORDER BY d.tenant";
+    databases(tx, rest, &[&project.as_str(), &blueprint.as_str()]).await
+}
+
+/// Creations and deletions that nobody finished.
+pub async fn unfinished(tx: &Tx) -> Result<Vec<FleetRow>, StoreError> {
+    let rest = "WHERE (d.status <> 'ready' OR t.status = 'deleting') AND d.not_before <= now() ORDER BY d.created_at LIMIT 200";
+    databases(tx, rest, &[]).await
+}
+
+/// Which template it is made from, and so which version it will have.
+pub async fn choose_template(tx: &Tx, id: DatabaseId, template: Uuid, version: u32) -> Result<bool, StoreError> {
+    let sql = "UPDATE tenant_databases SET template_id = $2, version = $3
+               WHERE id = $1 AND status = 'provisioning'
+                 AND EXISTS (SELECT FROM templates WHERE id = $2 AND status = 'published' FOR SHARE)";
+    Ok(tx.execute(sql, &[&id.as_uuid(), &template, &number(version)?]).await? == 1)
+}
+
+/// Provisioning is over.
+pub async fn set_ready(tx: &Tx, id: DatabaseId) -> Result<bool, StoreError> {
+    let sql = "UPDATE tenant_databases SET status = 'ready', step = 'ready', attempts = 0, last_error = NULL, template_id = NULL
+               WHERE id = $1 AND status = 'provisioning'";
+    Ok(tx.execute(sql, &[&id.as_uuid()]).await? == 1)
+}
+
+/// All of a tenant's databases are to be dropped.
+pub async fn set_deleting(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> Result<(), StoreError> {
+    let sql = "UPDATE tenant_databases SET status = 'deleting', step = 'deleting', attempts = 0, last_error = NULL, not_before = now()
+               WHERE project_id = $1 AND tenant = $2";
+    tx.execute(sql, &[&project.as_str(), &tenant.as_str()]).await?;
+    Ok(())
+}
+
+pub async fn set_version(tx: &Tx, id: DatabaseId, version: u32) -> Result<(), StoreError> {
+    let sql = "UPDATE tenant_databases SET version = $2 WHERE id = $1";
+    tx.execute(sql, &[&id.as_uuid(), &number(version)?]).await?;
+    Ok(())
+}
+
+pub async fn delete_database(tx: &Tx, id: DatabaseId) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM tenant_databases WHERE id = $1", &[&id.as_uuid()]).await?;
+    Ok(())
+}

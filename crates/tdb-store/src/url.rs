@@ -1,0 +1,201 @@
+//! The store's URL, and connections made from it. `sslmode` is libpq's, of which tokio-postgres knows only a part.
+
+use std::future::poll_fn;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+use tdb_auth::{ClientTls, RootsError};
+use tdb_names::TlsMode;
+use thiserror::Error;
+use tokio_postgres::config::SslMode;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{Result, StoreError};
+use crate::tx::answered;
+
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Where the store is and how to log in there.
+#[derive(Clone)]
+pub struct StoreUrl {
+    config: Config,
+    mode: TlsMode,
+}
+
+#[derive(Debug, Error)]
+pub enum UrlError {
+    /// The text is not repeated: it holds a password.
+    #[error("the URL of the metadata store is not a PostgreSQL connection URL: {0}")]
+    Invalid(String),
+    #[error("the URL of the metadata store names no user")]
+    NoUser,
+    #[error("the URL of the metadata store names no database")]
+    NoDatabase,
+    #[error("the URL of the metadata store has sslmode \"{0}\"; it may be disable, prefer, require, verify-ca or verify-full")]
+    Mode(String),
+}
+
+impl StoreUrl {
+    pub fn parse(url: &SecretString) -> Result<Self, UrlError> {
+        let (rest, mode) = without_mode(url.expose_secret());
+        let mode = mode.map_or(Ok(TlsMode::Prefer), |text| text.parse().map_err(|_| UrlError::Mode(text.to_owned())))?;
+        let invalid = |e: tokio_postgres::Error| UrlError::Invalid(std::error::Error::source(&e).map_or_else(String::new, ToString::to_string));
+        let config = Config::from_str(&rest).map_err(invalid)?;
+        if config.get_user().is_none() {
+            return Err(UrlError::NoUser);
+        }
+        if config.get_dbname().is_none() {
+            return Err(UrlError::NoDatabase);
+        }
+        Ok(Self { config, mode })
+    }
+
+    pub fn user(&self) -> &str {
+        self.config.get_user().unwrap_or_default()
+    }
+
+    pub fn database(&self) -> &str {
+        self.config.get_dbname().unwrap_or_default()
+    }
+
+    /// The same place as another role.
+    pub(crate) fn login_as(&self, user: &str, secret: &SecretString) -> Self {
+        let mut config = self.config.clone();
+        config.user(user).password(secret.expose_secret());
+        Self { config, mode: self.mode }
+    }
+
+    /// The configuration to dial with. A name that is not qualified is found in our schema or in pg_catalog.
+    pub(crate) fn dial(&self, purpose: &str) -> Config {
+        let mut config = self.config.clone();
+        config
+            .ssl_mode(match self.mode {
+                TlsMode::Disable => SslMode::Disable,
+                TlsMode::Prefer => SslMode::Prefer,
+                TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+            })
+            .application_name(format!("tenantsdb {purpose}"))
+            .connect_timeout(CONNECT_TIME_MAX)
+            .keepalives_idle(Duration::from_secs(30))
+            .options(
+                "-c search_path=control_plane,pg_catalog -c statement_timeout=10s -c lock_timeout=5s \
+                 -c idle_in_transaction_session_timeout=60s -c client_min_messages=warning -c TimeZone=UTC",
+            );
+        config
+    }
+
+    /// The TLS connector; none for `disable`.
+    pub(crate) fn tls(&self, tls: &ClientTls) -> Result<Option<MakeRustlsConnect>, RootsError> {
+        let config = tls.config(self.mode)?;
+        Ok(config.map(|config| MakeRustlsConnect::new(ClientConfig::clone(&config))))
+    }
+
+    /// One connection outside the pools.
+    pub(crate) async fn connect(&self, purpose: &str, tls: &ClientTls) -> Result<Connected> {
+        let config = self.dial(purpose);
+        let notified = Arc::new(Notify::new());
+        let connected = async {
+            let client = match self.tls(tls).map_err(StoreError::unavailable)? {
+                Some(tls) => {
+                    let (client, connection) = config.connect(tls).await?;
+                    tokio::spawn(drive(connection, notified.clone()));
+                    client
+                }
+                None => {
+                    let (client, connection) = config.connect(NoTls).await?;
+                    tokio::spawn(drive(connection, notified.clone()));
+                    client
+                }
+            };
+            Ok::<_, StoreError>(client)
+        };
+        let client = answered(connected).await?;
+        Ok(Connected { client, notified })
+    }
+}
+
+/// A connection whose task ends with its client.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    /// Woken by a NOTIFY and by the connection's end.
+    pub(crate) notified: Arc<Notify>,
+}
+
+async fn drive<S, T>(mut connection: Connection<S, T>, notified: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        if matches!(message, AsyncMessage::Notification(_)) {
+            notified.notify_one();
+        }
+    }
+    notified.notify_one();
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hosts = self.config.get_hosts();
+        write!(f, "StoreUrl({}@{hosts:?}/{}, sslmode {})", self.user(), self.database(), self.mode)
+    }
+}
+
+/// Takes `sslmode` out of a URL's query or of a `key=value` list.
+fn without_mode(url: &str) -> (String, Option<&str>) {
+    let (head, parameters, separator) = match (url.contains("://"), url.split_once('?')) {
+        (true, Some((head, query))) => (head, query, '&'),
+        (true, None) => return (url.to_owned(), None),
+        (false, _) => ("", url, ' '),
+    };
+    let mut mode = None;
+    let kept: Vec<&str> = parameters
+        .split(separator)
+        .filter(|parameter| match parameter.strip_prefix("sslmode=") {
+            Some(value) => {
+                mode = Some(value);
+                false
+            }
+            None => true,
+        })
+        .collect();
+    let kept = kept.join(&separator.to_string());
+    let joint = if separator == '&' && !kept.is_empty() { "?" } else { "" };
+    (format!("{head}{joint}{kept}"), mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Result<StoreUrl, UrlError> {
+        StoreUrl::parse(&url.to_owned().into())
+    }
+
+    #[test]
+    fn every_sslmode_of_libpq_but_allow_is_understood() {
+        for mode in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
+            let url = parsed(&format!("postgresql://u:p@h:1/d?connect_timeout=3&sslmode={mode}&keepalives=1")).unwrap();
+            assert_eq!(url.mode.to_string(), mode);
+            assert_eq!(parsed(&format!("host=h user=u dbname=d sslmode={mode}")).unwrap().mode, url.mode);
+        }
+        assert_eq!(parsed("postgresql://u:p@h/d").unwrap().mode, TlsMode::Prefer);
+        assert!(matches!(parsed("postgresql://u:p@h/d?sslmode=allow"), Err(UrlError::Mode(mode)) if mode == "allow"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_the_password_is_not() {
+        assert!(matches!(parsed("postgresql://h/d"), Err(UrlError::NoUser)));
+        assert!(matches!(parsed("postgresql://u:p@h"), Err(UrlError::NoDatabase)));
+        let error = parsed("postgresql://u:s3cret@h/d?nonsense=1").unwrap_err();
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        let url = parsed("postgresql://u:s3cret@h/d").unwrap();
+        assert!(!format!("{url:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Tables `versions` and `version_facts`: what a number means, for ever. A row is never changed.
+
+use std::collections::BTreeMap;
+
+use tdb_names::{ProjectId, WorkspaceId};
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+
+use crate::error::StoreError;
+use crate::row::{column, count, counts, number, numbers};
+use crate::tx::Tx;
+
+#[derive(Clone, Debug)]
+pub struct VersionRow {
+    pub number: u32,
+    pub change_ids: Vec<u32>,
+    pub content_hash: Vec<u8>,
+    pub author: String,
+    pub statements: u32,
+    pub verified: bool,
+    pub reason: Option<String>,
+    pub created_at: OffsetDateTime,
+    /// Hash of the newest fact list, if one was stored.
+    pub fingerprint: Option<String>,
+}
+
+/// What a new version is made of; its number is the next.
+#[derive(Clone, Debug)]
+pub struct NewVersion<'a> {
+    pub change_ids: &'a [u32],
+    pub content_hash: &'a [u8],
+    pub author: &'a str,
+    pub statements: u32,
+    pub verified: bool,
+    pub reason: Option<&'a str>,
+}
+
+#[derive(Clone, Debug)]
+pub struct FactsRow {
+    pub hash: String,
+    pub facts: BTreeMap<String, String>,
+}
+
+const SELECT: &str = "SELECT number, change_ids, content_hash, author, statements, verified, reason, created_at,
+    (SELECT f.hash FROM version_facts f WHERE f.workspace_id = versions.workspace_id AND f.version = versions.number
+      ORDER BY f.pg_major DESC LIMIT 1) AS fingerprint FROM versions";
+
+impl VersionRow {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            number: count(row, "number")?,
+            change_ids: counts(row, "change_ids")?,
+            content_hash: column(row, "content_hash")?,
+            author: column(row, "author")?,
+            statements: count(row, "statements")?,
+            verified: column(row, "verified")?,
+            reason: column(row, "reason")?,
+            created_at: column(row, "created_at")?,
+            fingerprint: column(row, "fingerprint")?,
+        })
+    }
+}
+
+/// Adds a version with the next number; the existing one where the content is the same.
+pub async fn insert(
+    tx: &Tx,
+    project: &ProjectId,
+    workspace: WorkspaceId,
+    version: &NewVersion<'_>,
+) -> Result<VersionRow, StoreError> {
+    let sql = "INSERT INTO versions (workspace_id, project_id, number, change_ids, content_hash, author, statements, verified, reason)
+               SELECT $1, $2, coalesce((SELECT max(number) FROM versions WHERE workspace_id = $1), 0) + 1, $3, $4, $5, $6, $7, $8
+               ON CONFLICT (workspace_id, content_hash) DO NOTHING";
+    tx.execute(
+        sql,
+        &[
+            &workspace.as_uuid(),
+            &project.as_str(),
+            &numbers(version.change_ids)?,
+            &version.content_hash,
+            &version.author,
+            &number(version.statements)?,
+            &version.verified,
+            &version.reason,
+        ],
+    )
+    .await?;
+    let made = by_content(tx, workspace, version.content_hash).await?;
+    made.ok_or_else(|| StoreError::corrupt("versions"))
+}
+
+pub async fn by_content(tx: &Tx, workspace: WorkspaceId, hash: &[u8]) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE workspace_id = $1 AND content_hash = $2");
+    let row = tx.query_opt(&sql, &[&workspace.as_uuid(), &hash]).await?;
+    row.as_ref().map(VersionRow::from_row).transpose()
+}
+
+pub async fn by_number(tx: &Tx, workspace: WorkspaceId, version: u32) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE workspace_id = $1 AND number = $2");
+    let row = tx.query_opt(&sql, &[&workspace.as_uuid(), &number(version)?]).await?;
+    row.as_ref().map(VersionRow::from_row).transpose()
+}
+
+/// Newest first, at most `limit`.
+pub async fn list(tx: &Tx, workspace: WorkspaceId, limit: i64) -> Result<Vec<VersionRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE workspace_id = $1 ORDER BY number DESC LIMIT $2");
+    let rows = tx.query(&sql, &[&workspace.as_uuid(), &limit]).await?;
+    rows.iter().map(VersionRow::from_row).collect()
+}
+
+/// The newest one that a tenant may be given where head cannot be had.
+pub async fn newest_verified(tx: &Tx, workspace: WorkspaceId) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE workspace_id = $1 AND verified ORDER BY number DESC LIMIT 1");
+    let row = tx.query_opt(&sql, &[&workspace.as_uuid()]).await?;
+    row.as_ref().map(VersionRow::from_row).transpose()
+}
+
+/// Stores the fact list of a version for one PostgreSQL major; the first one stays.
+pub async fn store_facts(
+    tx: &Tx,
+    project: &ProjectId,
+    workspace: WorkspaceId,
+    version: u32,
+    pg_major: u32,
+    facts: &FactsRow,
+) -> Result<(), StoreError> {
+    let json = serde_json::to_value(&facts.facts).map_err(|_| StoreError::corrupt("facts"))?;
+    let sql = "INSERT INTO version_facts (workspace_id, project_id, version, pg_major, hash, facts)
+               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    tx.execute(
+        sql,
+        &[&workspace.as_uuid(), &project.as_str(), &number(version)?, &number(pg_major)?, &facts.hash, &json],
+    )
+    .await?;
+    Ok(())
+}
+
+pub async fn facts(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    version: u32,
+    pg_major: u32,
+) -> Result<Option<FactsRow>, StoreError> {
+    let sql = "SELECT hash, facts FROM version_facts WHERE workspace_id = $1 AND version = $2 AND pg_major = $3";
+    let row = tx.query_opt(sql, &[&workspace.as_uuid(), &number(version)?, &number(pg_major)?]).await?;
+    let Some(row) = row else { return Ok(None) };
+    let json: serde_json::Value = column(&row, "facts")?;
+    let facts = serde_json::from_value(json).map_err(|_| StoreError::corrupt("facts"))?;
+    Ok(Some(FactsRow { hash: column(&row, "hash")?, facts }))
+}
