@@ -1,2 +1,32 @@
-//! placeholder
-fn main() {}
+//! `tdb`: the admin API on the command line. Data goes to standard output, all else to standard error; it holds no rule
+//! of the product. Exit status: 0, 1 (failed), 2 (wrong usage).
+
+mod arguments;
+mod commands;
+mod config_file;
+mod errors;
+mod instance;
+mod printer;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::Arguments;
+use crate::commands::Outcome;
+use crate::errors::report;
+use crate::printer::Printer;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let printer = Printer::new(&arguments.output);
+    match commands::run(arguments, &printer) {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(1),
+        Err(error) => {
+            report(&error, &printer);
+            ExitCode::from(1)
+        }
+    }
+}

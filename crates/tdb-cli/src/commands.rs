@@ -1,0 +1,125 @@
+//! One module per command: its arguments, its one call to the API, its rendering.
+
+pub mod apikeys;
+pub mod blueprints;
+pub mod config;
+pub mod credentials;
+pub mod deployments;
+pub mod drift;
+pub mod projects;
+pub mod query;
+pub mod servers;
+pub mod tenants;
+pub mod workspaces;
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::{Result, bail};
+use clap::CommandFactory;
+use serde::Serialize;
+use tdb_client::http::Client;
+use tdb_client::lists::Done;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::arguments::{Arguments, Command, TargetOptions};
+use crate::instance::Instance;
+use crate::printer::Printer;
+
+/// How a command that got its answers went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Fine,
+    /// It was answered, and the answer is a failure, such as of a deployment.
+    Failed,
+}
+
+/// Whether a destructive command asks first.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Confirmation {
+    /// Do not ask; on a terminal tdb asks otherwise
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
+    let connect = || connect(&arguments.target, printer);
+    let done = |result: Result<()>| result.map(|()| Outcome::Fine);
+    match arguments.command {
+        Command::Version => done(print_version(printer)),
+        Command::Completions { shell } => done(print_completions(shell, printer)),
+        Command::Config(command) => done(config::run(command, &arguments.target, printer)),
+        Command::Projects(command) => done(projects::run(command, &connect()?, printer)),
+        Command::Apikeys(command) => done(apikeys::run(command, &connect()?, printer)),
+        Command::Workspaces(command) => done(workspaces::run(command, &connect()?, printer)),
+        Command::Blueprints(command) => done(blueprints::run(command, &connect()?, printer)),
+        Command::Tenants(command) => done(tenants::run(command, &connect()?, printer)),
+        Command::Deployments(command) => deployments::run(command, &connect()?, printer),
+        Command::Query(query) => query::run(query, &connect()?, printer),
+        Command::Servers(command) => done(servers::run(command, &connect()?, printer)),
+        Command::Credentials(command) => done(credentials::run(command, &connect()?, printer)),
+        Command::Drift(drift) => done(drift::run(drift, &connect()?, printer)),
+    }
+}
+
+fn connect(target: &TargetOptions, printer: &Printer) -> Result<Client> {
+    let instance = Instance::find(target)?;
+    printer.verbose(&format!("asking {} (from {})", instance.url, instance.found));
+    Ok(instance.client())
+}
+
+#[derive(Serialize)]
+struct Version {
+    name: &'static str,
+    version: &'static str,
+}
+
+fn print_version(printer: &Printer) -> Result<()> {
+    let version = Version {
+        name: "tdb",
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    printer.answer(&version, |version| format!("{} {}", version.name, version.version))
+}
+
+fn print_completions(shell: clap_complete::Shell, printer: &Printer) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "tdb", &mut script);
+    printer.data(&String::from_utf8_lossy(&script))
+}
+
+impl Confirmation {
+    /// Asks on a terminal, unless told not to. A script that calls tdb has decided already.
+    fn ask(self, question: &str) -> Result<()> {
+        let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if self.yes || !terminal {
+            return Ok(());
+        }
+        write!(io::stderr(), "{question} [y/N] ")?;
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        match line.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => bail!("nothing was done"),
+        }
+    }
+}
+
+/// Rendering that several commands share.
+fn time_text(time: OffsetDateTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    // Formatting fails only for parts that an OffsetDateTime always has.
+    time.to_offset(time::UtcOffset::UTC).format(format).unwrap_or_default()
+}
+
+fn optional_time(time: Option<OffsetDateTime>) -> String {
+    time.map_or_else(|| "-".to_owned(), time_text)
+}
+
+fn optional(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+fn message(done: &Done) -> String {
+    done.message.clone()
+}

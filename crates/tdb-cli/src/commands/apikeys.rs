@@ -1,0 +1,76 @@
+//! `tdb apikeys`.
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use tdb_client::accounts::{ApiKeyList, CreateApiKey, Scope};
+use tdb_client::http::Client;
+
+use super::{message, optional_time, time_text};
+use crate::printer::Printer;
+use crate::table::Table;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List keys by their prefix
+    #[command(after_help = "Example:\n  tdb apikeys list")]
+    List,
+    /// Create a key; prints it once
+    #[command(after_help = "Example:\n  tdb apikeys create --name ci --scope read --scope write")]
+    Create {
+        #[arg(long)]
+        name: String,
+        /// What it may do; by default read and write
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<ScopeWord>,
+    },
+    /// Delete a key
+    #[command(after_help = "Example:\n  tdb apikeys delete 6b0e3d0c-1c59-4a3e-9f0e-0a8f6c3c2f11")]
+    Delete { id: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScopeWord {
+    Read,
+    Write,
+    Admin,
+}
+
+impl ScopeWord {
+    fn scope(self) -> Scope {
+        match self {
+            ScopeWord::Read => Scope::Read,
+            ScopeWord::Write => Scope::Write,
+            ScopeWord::Admin => Scope::Admin,
+        }
+    }
+}
+
+pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+    match command {
+        Command::List => printer.answer(&client.api_keys()?, render_list),
+        Command::Create { name, scopes } => {
+            let scopes = (!scopes.is_empty()).then(|| scopes.into_iter().map(ScopeWord::scope).collect());
+            let created = client.create_api_key(&CreateApiKey { name, scopes })?;
+            printer.answer(&created, |created| created.api_key.clone())?;
+            printer.note("The key is shown this once.");
+            Ok(())
+        }
+        Command::Delete { id } => printer.answer(&client.delete_api_key(&id)?, message),
+    }
+}
+
+fn render_list(list: &ApiKeyList) -> String {
+    let mut table = Table::new(&["id", "name", "prefix", "scopes", "created (UTC)", "last used (UTC)"]);
+    for key in &list.api_keys {
+        let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+        table.row([
+            key.id.clone(),
+            key.name.clone(),
+            key.prefix.clone(),
+            scopes.join(","),
+            time_text(key.created_at),
+            optional_time(key.last_used_at),
+        ]);
+    }
+    table.render_or("no API keys")
+}

@@ -1,0 +1,96 @@
+//! `tdb config`: which instance tdb asks when nothing else says so.
+
+use std::io::{self, BufRead};
+
+use anyhow::{Result, bail};
+use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::arguments::TargetOptions;
+use crate::config_file::ConfigFile;
+use crate::instance::Instance;
+use crate::printer::Printer;
+use crate::table::facts;
+
+/// How much of a key is shown, to recognise it by.
+const KEY_SHOWN: usize = 15;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Remember an address or a key; "-" reads the value from standard input
+    #[command(
+        after_help = "Example:\n  tdb config set api_url https://db.example.com:9876\n  tdb config set api_key - < key-file"
+    )]
+    Set { name: Name, value: String },
+    /// Show which instance would be asked, and where tdb knows it from
+    #[command(after_help = "Example:\n  tdb config show")]
+    Show,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Name {
+    ApiUrl,
+    ApiKey,
+}
+
+/// What `config show` says; never the whole key.
+#[derive(Serialize)]
+struct Shown {
+    api_url: String,
+    api_key_prefix: String,
+    found: String,
+    config_file: Option<String>,
+}
+
+pub fn run(command: Command, target: &TargetOptions, printer: &Printer) -> Result<()> {
+    match command {
+        Command::Set { name, value } => set(name, value, printer),
+        Command::Show => show(target, printer),
+    }
+}
+
+fn set(name: Name, value: String, printer: &Printer) -> Result<()> {
+    let value = match value.as_str() {
+        "-" => first_line()?,
+        _ => value,
+    };
+    let mut file = ConfigFile::load()?;
+    match name {
+        Name::ApiUrl if !value.starts_with("http://") && !value.starts_with("https://") => {
+            bail!("api_url must start with http:// or https://")
+        }
+        Name::ApiUrl => file.api_url = Some(value),
+        Name::ApiKey => file.api_key = Some(value),
+    }
+    let path = file.save()?;
+    printer.note(&format!("saved in {}", path.display()));
+    Ok(())
+}
+
+fn first_line() -> Result<String> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    match line.trim() {
+        "" => bail!("standard input is empty"),
+        value => Ok(value.to_owned()),
+    }
+}
+
+fn show(target: &TargetOptions, printer: &Printer) -> Result<()> {
+    let instance = Instance::find(target)?;
+    let shown = Shown {
+        api_url: instance.url,
+        api_key_prefix: instance.key.chars().take(KEY_SHOWN).collect(),
+        found: instance.found,
+        config_file: ConfigFile::path().map(|path| path.display().to_string()),
+    };
+    printer.answer(&shown, |shown| {
+        facts(&[
+            ("api_url", shown.api_url.clone()),
+            ("api_key", format!("{}…", shown.api_key_prefix)),
+            ("found in", shown.found.clone()),
+            ("config file", shown.config_file.clone().unwrap_or_default()),
+        ])
+    })
+}

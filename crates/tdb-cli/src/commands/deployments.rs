@@ -1,0 +1,269 @@
+//! `tdb deployments`: start, follow, retry.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use tdb_client::deployments::{CreateDeployment, Job, JobStatus, Target};
+use tdb_client::http::{Client, ClientError};
+
+use super::{Outcome, optional, optional_time};
+use crate::printer::Printer;
+use crate::table::{Table, facts, harmless, indented};
+
+/// `--watch` asks this often at first, and less often the longer it takes.
+const POLL_FIRST: Duration = Duration::from_millis(150);
+const POLL_LAST: Duration = Duration::from_secs(2);
+/// How long `--watch` bears an API that does not answer, such as while it restarts.
+const OUTAGE_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List deployments, newest first
+    #[command(after_help = "Example:\n  tdb deployments list")]
+    List,
+    /// Bring tenants to a version
+    #[command(
+        after_help = "Example:\n  tdb deployments create --blueprint myapp --all --watch\n  tdb deployments create --blueprint myapp --tenant acme --dry-run"
+    )]
+    Create(Create),
+    /// Show a deployment and its tenants
+    #[command(after_help = "Example:\n  tdb deployments status dep_abcdefgh27 --watch")]
+    Status {
+        id: String,
+        /// Follow it to its end; exit status 1 if it failed
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Try a deployment's failed tenants again
+    #[command(after_help = "Example:\n  tdb deployments retry dep_abcdefgh27 --watch")]
+    Retry {
+        id: String,
+        /// Follow it to its end; exit status 1 if it failed
+        #[arg(long)]
+        watch: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["all", "tenants"])))]
+pub struct Create {
+    #[arg(long)]
+    blueprint: String,
+    /// The version; by default the blueprint's present schema
+    #[arg(long, value_name = "N")]
+    version: Option<u32>,
+    /// All tenants of the blueprint
+    #[arg(long)]
+    all: bool,
+    /// One tenant; may be given several times
+    #[arg(long = "tenant", value_name = "TENANT")]
+    tenants: Vec<String>,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Follow it to its end; exit status 1 if it failed
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
+}
+
+pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<Outcome> {
+    match command {
+        Command::List => {
+            printer.answer(&client.deployments()?, |list| render_jobs(&list.jobs))?;
+            Ok(Outcome::Fine)
+        }
+        Command::Create(create) => {
+            let watch = create.watch;
+            let job = client.create_deployment(&create.request())?;
+            follow_or_show(job, watch, client, printer)
+        }
+        Command::Status { id, watch } => follow_or_show(client.deployment(&id)?, watch, client, printer),
+        Command::Retry { id, watch } => follow_or_show(client.retry_deployment(&id)?, watch, client, printer),
+    }
+}
+
+impl Create {
+    fn request(self) -> CreateDeployment {
+        CreateDeployment {
+            blueprint_name: self.blueprint,
+            version: self.version,
+            deploy_all: self.all,
+            tenants: (!self.tenants.is_empty()).then_some(self.tenants),
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> Result<Outcome> {
+    if watch {
+        let job = follow(job, client, printer)?;
+        printer.answer(&job, render_job)?;
+        return Ok(match job.status {
+            JobStatus::Completed => Outcome::Fine,
+            JobStatus::Planned | JobStatus::Running | JobStatus::Paused | JobStatus::Failed | JobStatus::Cancelled => {
+                Outcome::Failed
+            }
+        });
+    }
+    printer.answer(&job, render_job)?;
+    if let (Some(id), JobStatus::Running) = (&job.job_id, job.status) {
+        printer.note(&format!(
+            "It goes on by itself; \"tdb deployments status {id} --watch\" follows it."
+        ));
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Asks until nothing more will happen, and says what changed.
+fn follow(mut job: Job, client: &Client, printer: &Printer) -> Result<Job> {
+    let id = job.job_id.clone().context("the deployment has no id to follow")?;
+    printer.note(&format!("deployment {id}"));
+    let (mut pause, mut said, mut answered) = (POLL_FIRST, String::new(), Instant::now());
+    while !job.status.is_final() {
+        let progress = format!("  {}: {}", job.status, job.progress_display);
+        if progress != said {
+            printer.note(&progress);
+            said = progress;
+        }
+        sleep(pause);
+        pause = (pause * 5 / 4).min(POLL_LAST);
+        match client.deployment(&id) {
+            Ok(now) => (job, answered) = (now, Instant::now()),
+            Err(error) if passes(&error) && answered.elapsed() < OUTAGE_MAX => {
+                printer.verbose(&format!("  {error}; asking again"))
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    printer.note(&format!("  {}: {}", job.status, job.progress_display));
+    Ok(job)
+}
+
+/// Whether the same question may be answered later.
+fn passes(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Problem(problem) => [502, 503, 504].contains(&problem.status),
+        ClientError::Foreign { .. } => false,
+    }
+}
+
+pub fn render_jobs(jobs: &[Job]) -> String {
+    let mut table = Table::new(&[
+        "deployment",
+        "blueprint",
+        "version",
+        "status",
+        "progress",
+        "started (UTC)",
+        "completed (UTC)",
+    ]);
+    for job in jobs {
+        table.row([
+            optional(job.job_id.as_ref()),
+            job.blueprint_id.clone(),
+            job.version.to_string(),
+            job.status.to_string(),
+            job.progress_display.clone(),
+            optional_time(job.started_at),
+            optional_time(job.completed_at),
+        ]);
+    }
+    table.render_or("no deployments")
+}
+
+fn render_job(job: &Job) -> String {
+    let from: Vec<String> = job.from_versions.iter().map(u32::to_string).collect();
+    let mut lines = vec![
+        ("blueprint", job.blueprint_id.clone()),
+        ("to version", job.version.to_string()),
+    ];
+    if !from.is_empty() {
+        lines.push(("from versions", from.join(", ")));
+    }
+    lines.push(("status", job.status.to_string()));
+    lines.push(("progress", job.progress_display.clone()));
+    if let Some(id) = &job.job_id {
+        lines.insert(0, ("deployment", id.clone()));
+    }
+    let mut text = facts(&lines);
+    if let Some(targets) = job.targets.as_ref().filter(|targets| !targets.is_empty()) {
+        text.push('\n');
+        text.push_str(&render_targets(targets));
+    }
+    text
+}
+
+fn render_targets(targets: &[Target]) -> String {
+    let mut table = Table::new(&["tenant", "status", "from", "to", "changes", "attempts", "took", "drift"]);
+    for target in targets {
+        table.row([
+            target.tenant_id.clone(),
+            target.status.to_string(),
+            target.from.to_string(),
+            target.to.to_string(),
+            format!("{} of {}", target.changes_done, target.changes_total),
+            target.attempts.to_string(),
+            optional(target.duration_ms.map(|ms| format!("{ms} ms"))),
+            if target.drift { "yes" } else { "" }.to_owned(),
+        ]);
+    }
+    let mut text = table.render();
+    for target in targets {
+        let Some(error) = &target.error else { continue };
+        text.push_str(&format!(
+            "\n{}: {} (SQLSTATE {})\n",
+            target.tenant_id,
+            harmless(&error.message),
+            harmless(&error.sqlstate)
+        ));
+        if let Some(statement) = &error.statement {
+            text.push_str(&indented(statement, "     "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tdb_client::deployments::{TargetError, TargetStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_failed_tenant_shows_its_error_and_statement() {
+        let target = |name: &str, status, error| Target {
+            tenant_id: name.to_owned(),
+            status,
+            from: 1,
+            to: 2,
+            changes_done: 1,
+            changes_total: 2,
+            drift: false,
+            attempts: 1,
+            error,
+            duration_ms: Some(12),
+        };
+        let error = TargetError {
+            sqlstate: "23505".to_owned(),
+            message: "could not create unique index".to_owned(),
+            statement: Some("CREATE UNIQUE INDEX i\n  ON t (id)".to_owned()),
+        };
+        let targets = [
+            target("acme", TargetStatus::Failed, Some(error)),
+            target("globex", TargetStatus::Done, None),
+        ];
+        let expected = "\
+TENANT  STATUS  FROM  TO  CHANGES  ATTEMPTS  TOOK   DRIFT
+acme    failed  1     2   1 of 2   1         12 ms
+globex  done    1     2   1 of 2   1         12 ms
+
+acme: could not create unique index (SQLSTATE 23505)
+     CREATE UNIQUE INDEX i
+       ON t (id)
+";
+        assert_eq!(render_targets(&targets), expected);
+    }
+}

@@ -1,0 +1,152 @@
+//! `tdb query`: SQL in one tenant's database or in all.
+
+use anyhow::Result;
+use serde_json::Value;
+use tdb_client::http::Client;
+use tdb_client::queries::{AdminQuery, AdminQueryResults, QueryResult, TenantOutcome};
+
+use super::Outcome;
+use crate::printer::Printer;
+use crate::table::{Table, harmless};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    group(clap::ArgGroup::new("which").required(true).args(["all", "tenant"])),
+    after_help = "Example:\n  tdb query --blueprint myapp --all --query 'select count(*) from users'"
+)]
+pub struct Query {
+    #[arg(long)]
+    blueprint: String,
+    /// One tenant
+    #[arg(long)]
+    tenant: Option<String>,
+    /// All tenants of the blueprint
+    #[arg(long)]
+    all: bool,
+    #[arg(long, value_name = "SQL")]
+    query: String,
+}
+
+pub fn run(query: Query, client: &Client, printer: &Printer) -> Result<Outcome> {
+    let request = AdminQuery {
+        blueprint: query.blueprint,
+        tenant_id: query.tenant,
+        all_tenants: query.all,
+        query: query.query,
+    };
+    let answer = client.admin_query(&request)?;
+    printer.answer(&answer, render)?;
+    let failed = answer
+        .results
+        .iter()
+        .filter(|result| matches!(result.outcome, TenantOutcome::Failed { .. }))
+        .count();
+    if failed == 0 {
+        return Ok(Outcome::Fine);
+    }
+    printer.note(&format!("{failed} of {} tenants failed", answer.results.len()));
+    Ok(Outcome::Failed)
+}
+
+fn render(answer: &AdminQueryResults) -> String {
+    let mut text = String::new();
+    for result in &answer.results {
+        text.push_str(&format!("-- {}\n", result.tenant_id));
+        match &result.outcome {
+            TenantOutcome::Answered(rows) => text.push_str(&render_result(rows)),
+            TenantOutcome::Failed { error } => {
+                text.push_str(&format!(
+                    "error: {} (SQLSTATE {})\n",
+                    harmless(&error.message),
+                    harmless(&error.sqlstate)
+                ));
+            }
+        }
+        text.push('\n');
+    }
+    match text.is_empty() {
+        true => "no tenants".to_owned(),
+        false => text,
+    }
+}
+
+pub fn render_result(result: &QueryResult) -> String {
+    if result.columns.is_empty() {
+        return format!("{}\n", result.command);
+    }
+    let mut table = Table::of_columns(result.columns.iter().map(|column| column.name.clone()));
+    for row in &result.rows {
+        table.row(row.iter().map(cell));
+    }
+    let shown = result.rows.len();
+    let rows = if shown == 1 { "row" } else { "rows" };
+    let tail = match result.truncated {
+        true => format!("({shown} {rows} shown, there are more)"),
+        false => format!("({shown} {rows})"),
+    };
+    format!("{}{tail}\n", table.render())
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tdb_client::queries::{QueryError, ResultColumn, TenantResult};
+
+    use super::*;
+
+    #[test]
+    fn each_tenants_result_or_error_is_shown() {
+        let answered = QueryResult {
+            columns: vec![ResultColumn {
+                name: "count".to_owned(),
+                data_type: "int8".to_owned(),
+            }],
+            rows: vec![vec![Value::String("2".to_owned())], vec![Value::Null]],
+            row_count: 2,
+            command: "SELECT 2".to_owned(),
+            truncated: true,
+        };
+        let failed = TenantOutcome::Failed {
+            error: QueryError {
+                sqlstate: "22012".to_owned(),
+                message: "division by zero".to_owned(),
+            },
+        };
+        let results = vec![
+            TenantResult {
+                tenant_id: "acme".to_owned(),
+                outcome: TenantOutcome::Answered(answered),
+            },
+            TenantResult {
+                tenant_id: "globex".to_owned(),
+                outcome: failed,
+            },
+        ];
+        let expected = "\
+-- acme
+count
+2
+NULL
+(2 rows shown, there are more)
+
+-- globex
+error: division by zero (SQLSTATE 22012)
+
+";
+        let answer = AdminQueryResults { results };
+        assert_eq!(render(&answer), expected);
+        let json = serde_json::to_string(&answer).unwrap();
+        assert_eq!(
+            serde_json::from_str::<AdminQueryResults>(&json).unwrap(),
+            answer,
+            "{json}"
+        );
+    }
+}

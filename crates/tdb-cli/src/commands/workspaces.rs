@@ -1,0 +1,296 @@
+//! `tdb workspaces`.
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use tdb_client::http::Client;
+use tdb_client::queries::Query;
+use tdb_client::workspaces::{
+    Change, ChangeList, ChangeState, CreateWorkspace, Engine, Schema, Workspace, WorkspaceList,
+};
+
+use super::query::render_result;
+use super::{Confirmation, message, time_text};
+use crate::printer::Printer;
+use crate::table::{Table, facts, harmless, indented};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List workspaces
+    #[command(after_help = "Example:\n  tdb workspaces list")]
+    List,
+    /// Create a workspace and its blueprint; prints the connection string, with the password this once
+    #[command(after_help = "Example:\n  tdb workspaces create --name myapp --database PostgreSQL")]
+    Create {
+        #[arg(long)]
+        name: String,
+        /// The database engine
+        #[arg(long, default_value = "PostgreSQL", ignore_case = true)]
+        database: EngineWord,
+    },
+    /// Show one workspace
+    #[command(after_help = "Example:\n  tdb workspaces get myapp")]
+    Get { name: String },
+    /// Delete a workspace that has no tenants, and its blueprint
+    #[command(after_help = "Example:\n  tdb workspaces delete myapp --yes")]
+    Delete {
+        name: String,
+        #[command(flatten)]
+        confirmation: Confirmation,
+    },
+    /// Run SQL in a workspace; DDL is captured as always
+    #[command(after_help = "Example:\n  tdb workspaces query myapp --query 'select * from users'")]
+    Query {
+        name: String,
+        #[arg(long, value_name = "SQL")]
+        query: String,
+    },
+    /// Show a workspace's tables
+    #[command(after_help = "Example:\n  tdb workspaces schema myapp")]
+    Schema { name: String },
+    /// List the changes that a tenant lacks, by number
+    #[command(after_help = "Example:\n  tdb workspaces diff myapp")]
+    Diff { name: String },
+    /// Skip a change of the diff: no tenant will get it
+    #[command(after_help = "Example:\n  tdb workspaces diff-skip myapp 3")]
+    DiffSkip {
+        name: String,
+        /// The change's number in the diff
+        number: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineWord {
+    #[value(name = "PostgreSQL", alias = "postgres")]
+    PostgreSql,
+}
+
+impl EngineWord {
+    fn engine(self) -> Engine {
+        match self {
+            EngineWord::PostgreSql => Engine::PostgreSql,
+        }
+    }
+}
+
+pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+    match command {
+        Command::List => printer.answer(&client.workspaces()?, render_list),
+        Command::Create { name, database } => create(name, database, client, printer),
+        Command::Get { name } => printer.answer(&client.workspace(&name)?, render),
+        Command::Delete { name, confirmation } => {
+            confirmation.ask(&format!("Delete workspace \"{name}\", its data and its blueprint?"))?;
+            printer.answer(&client.delete_workspace(&name)?, message)
+        }
+        Command::Query { name, query } => {
+            printer.answer(&client.workspace_query(&name, &Query { query })?, render_result)
+        }
+        Command::Schema { name } => {
+            printer.answer(&client.workspace_schema(&name)?, |answer| render_schema(&answer.schema))
+        }
+        Command::Diff { name } => diff(&name, client, printer),
+        Command::DiffSkip { name, number } => printer.answer(&client.skip_change(&name, number)?, |change| {
+            format!("change {} is {}", change.ddl_id, change.state)
+        }),
+    }
+}
+
+fn create(name: String, database: EngineWord, client: &Client, printer: &Printer) -> Result<()> {
+    let request = CreateWorkspace {
+        name,
+        database: database.engine().as_str().to_owned(),
+    };
+    let workspace = client.create_workspace(&request)?;
+    printer.answer(&workspace, render)?;
+    printer.note("The password is shown this once. Shape the schema with any client:");
+    printer.note(&format!(
+        "  psql \"{}\"",
+        without_password(&workspace.connection_string)
+    ));
+    Ok(())
+}
+
+/// Notes go where logs are kept.
+fn without_password(url: &str) -> String {
+    let hidden = url.split_once("://").and_then(|(scheme, rest)| {
+        let (login, place) = rest.split_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}:PASSWORD@{place}"))
+    });
+    hidden.unwrap_or_else(|| url.to_owned())
+}
+
+fn diff(name: &str, client: &Client, printer: &Printer) -> Result<()> {
+    let list = client.workspace_diff(name)?;
+    printer.answer(&list, render_diff)?;
+    let broken = list
+        .changes
+        .iter()
+        .filter(|change| change.state == ChangeState::Broken)
+        .count();
+    if broken > 0 {
+        printer.note(&format!(
+            "{broken} of them cannot be replayed: skip them with \"tdb workspaces diff-skip {name} NUMBER\"."
+        ));
+    }
+    Ok(())
+}
+
+fn render_list(list: &WorkspaceList) -> String {
+    let mut table = Table::new(&["name", "database", "status", "version", "undeployed", "created (UTC)"]);
+    for workspace in &list.workspaces {
+        table.row([
+            workspace.name.clone(),
+            workspace.database.to_string(),
+            workspace.status.to_string(),
+            workspace.version.to_string(),
+            workspace.undeployed_changes.to_string(),
+            time_text(workspace.created_at),
+        ]);
+    }
+    table.render_or("no workspaces")
+}
+
+fn render(workspace: &Workspace) -> String {
+    let mut lines = vec![
+        ("workspace", workspace.name.clone()),
+        ("database", workspace.database.to_string()),
+        ("status", workspace.status.to_string()),
+        ("version", workspace.version.to_string()),
+        ("undeployed changes", workspace.undeployed_changes.to_string()),
+        ("created (UTC)", time_text(workspace.created_at)),
+        ("connection", workspace.connection_string.clone()),
+    ];
+    if let Some(schema) = &workspace.schema {
+        lines.push(("tables", schema.data.table_count.to_string()));
+    }
+    if let Some(error) = &workspace.last_error {
+        lines.push(("last error", error.clone()));
+    }
+    facts(&lines)
+}
+
+pub fn render_schema(schema: &Schema) -> String {
+    let mut text = String::new();
+    for table in &schema.data.tables {
+        text.push_str(&format!("{}\n", harmless(&table.name)));
+        let mut columns = Table::new(&["  column", "type", "nullable", "default"]);
+        for column in &table.columns {
+            let nullable = if column.nullable { "yes" } else { "no" };
+            columns.row([
+                format!("  {}", column.name),
+                column.data_type.clone(),
+                nullable.to_owned(),
+                column.default.clone().unwrap_or_default(),
+            ]);
+        }
+        text.push_str(&columns.render());
+        for part in &table.indexes {
+            text.push_str(&format!(
+                "  index {}: {}\n",
+                harmless(&part.name),
+                harmless(&part.definition)
+            ));
+        }
+        for part in &table.constraints {
+            text.push_str(&format!(
+                "  constraint {}: {}\n",
+                harmless(&part.name),
+                harmless(&part.definition)
+            ));
+        }
+        text.push('\n');
+    }
+    match text.is_empty() {
+        true => "no tables".to_owned(),
+        false => text,
+    }
+}
+
+fn render_diff(list: &ChangeList) -> String {
+    match list.changes.is_empty() {
+        true => "no pending changes".to_owned(),
+        false => list.changes.iter().map(render_change).collect(),
+    }
+}
+
+fn render_change(change: &Change) -> String {
+    let tags = match change.command_tags.is_empty() {
+        true => "change".to_owned(),
+        false => change.command_tags.join(", "),
+    };
+    let state = match change.state {
+        ChangeState::Pending => String::new(),
+        other => format!(" [{other}]"),
+    };
+    let head = format!(
+        "{}. {tags}{state}  {} UTC by {}",
+        change.ddl_id,
+        time_text(change.created_at),
+        change.author
+    );
+    let mut text = format!("{}\n", harmless(&head));
+    for statement in &change.statements {
+        text.push_str(&indented(statement, "     "));
+    }
+    if let Some(reason) = &change.reason {
+        text.push_str(&indented(reason, "     broken: "));
+    }
+    for statement in &change.left_out {
+        text.push_str(&indented(statement, "     left out (data): "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn change(ddl_id: u32, state: ChangeState, reason: Option<&str>) -> Change {
+        Change {
+            ddl_id,
+            version: None,
+            statements: vec!["CREATE TABLE t (\n\tid int)".to_owned()],
+            command_tags: vec!["CREATE TABLE".to_owned()],
+            objects: vec!["public.t".to_owned()],
+            author: "myapp_abc234".to_owned(),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            left_out: vec!["UPDATE t SET id = 1".to_owned()],
+            state,
+            reason: reason.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_diff_is_a_numbered_list_with_statements_and_reasons() {
+        let changes = vec![
+            change(1, ChangeState::Pending, None),
+            change(2, ChangeState::Broken, Some("no text")),
+        ];
+        let list = ChangeList::page(changes, None);
+        let expected = "\
+1. CREATE TABLE  1970-01-01 00:00:00 UTC by myapp_abc234
+     CREATE TABLE t (
+         id int)
+     left out (data): UPDATE t SET id = 1
+2. CREATE TABLE [broken]  1970-01-01 00:00:00 UTC by myapp_abc234
+     CREATE TABLE t (
+         id int)
+     broken: no text
+     left out (data): UPDATE t SET id = 1
+";
+        assert_eq!(render_diff(&list), expected);
+        assert_eq!(render_diff(&ChangeList::page(Vec::new(), None)), "no pending changes");
+    }
+
+    #[test]
+    fn notes_hide_the_password() {
+        assert_eq!(
+            without_password("postgresql://u:secret@h:1/d"),
+            "postgresql://u:PASSWORD@h:1/d"
+        );
+        assert_eq!(without_password("postgresql://u@h:1/d"), "postgresql://u@h:1/d");
+    }
+}

@@ -1,0 +1,171 @@
+//! Which instance is asked, and with which key: flag or environment, configuration file, last running dev instance.
+//! A key is only sent to the address it was found with, or was given for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Deserialize;
+use tdb_client::http::Client;
+
+use crate::arguments::TargetOptions;
+use crate::config_file::{ConfigFile, base_directory};
+use crate::errors::Advised;
+
+/// An address, the key for it, and where both were found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub url: String,
+    pub key: String,
+    pub found: String,
+}
+
+/// A place that may know an address and a key.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    url: Option<String>,
+    key: Option<String>,
+    name: String,
+}
+
+/// What a dev instance writes about itself; it says more.
+#[derive(Deserialize)]
+struct DevFacts {
+    api_url: String,
+    api_key: String,
+}
+
+impl Instance {
+    pub fn find(options: &TargetOptions) -> Result<Self> {
+        let file = ConfigFile::load()?;
+        let path = ConfigFile::path()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
+        let given = Place {
+            url: options.api_url.clone(),
+            key: options.api_key.clone(),
+            name: "flag or environment".to_owned(),
+        };
+        let configured = Place {
+            url: file.api_url,
+            key: file.api_key,
+            name: path,
+        };
+        let places = [given, configured, running_dev_instance().unwrap_or_default()];
+        Ok(choose(&places)?)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.url, Some(self.key.clone()))
+    }
+}
+
+/// The first place with an address decides; its key comes from the same place, from one before it (which was given
+/// for it), or from a later one that knows the same address.
+fn choose(places: &[Place]) -> Result<Instance, Advised> {
+    let at = places.iter().position(|place| place.url.is_some());
+    let (url, name, before, after) = at
+        .and_then(|at| {
+            let place = places.get(at)?;
+            Some((
+                place.url.clone()?,
+                &place.name,
+                places.get(..=at)?,
+                places.get(at + 1..)?,
+            ))
+        })
+        .ok_or_else(no_instance)?;
+    let same = |place: &&Place| {
+        place
+            .url
+            .as_ref()
+            .is_some_and(|other| other.trim_end_matches('/') == url.trim_end_matches('/'))
+    };
+    let key = before
+        .iter()
+        .find_map(|place| place.key.clone())
+        .or_else(|| after.iter().filter(same).find_map(|place| place.key.clone()));
+    let key = key.ok_or_else(|| Advised {
+        said: format!("no API key for {url} (address from {name})"),
+        hint: "Give one with --api-key, TDB_API_KEY, or \"tdb config set api_key KEY\".".to_owned(),
+    })?;
+    Ok(Instance {
+        url,
+        key,
+        found: name.clone(),
+    })
+}
+
+fn no_instance() -> Advised {
+    Advised {
+        said: "no TenantsDB instance found".to_owned(),
+        hint: "Start one with \"tenantsdb dev\", or name one with --api-url and --api-key, with TDB_API_URL and TDB_API_KEY, or with \"tdb config set\".".to_owned(),
+    }
+}
+
+/// The dev instance that started last, if its facts are still there: it removes them when it ends.
+fn running_dev_instance() -> Option<Place> {
+    let note = base_directory("XDG_STATE_HOME", ".local/state")?.join("tenantsdb/dev");
+    let directory = PathBuf::from(fs::read_to_string(note).ok()?.trim_end());
+    dev_instance_in(&directory)
+}
+
+fn dev_instance_in(directory: &Path) -> Option<Place> {
+    let text = fs::read_to_string(directory.join("dev.json")).ok()?;
+    let facts: DevFacts = serde_json::from_str(&text).ok()?;
+    Some(Place {
+        url: Some(facts.api_url),
+        key: Some(facts.api_key),
+        name: format!("dev instance in {}", directory.display()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str, url: Option<&str>, key: Option<&str>) -> Place {
+        Place {
+            url: url.map(str::to_owned),
+            key: key.map(str::to_owned),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_first_place_with_an_address_wins_and_keys_do_not_travel() {
+        let dev = place("dev", Some("http://dev"), Some("dev-key"));
+        let nothing = place("flag", None, None);
+        let chosen = |places: &[Place]| choose(places).map(|i| (i.url, i.key, i.found)).map_err(|e| e.said);
+        let found = |url: &str, key: &str, name: &str| Ok((url.to_owned(), key.to_owned(), name.to_owned()));
+        assert_eq!(
+            chosen(&[nothing.clone(), dev.clone()]),
+            found("http://dev", "dev-key", "dev")
+        );
+        let both = place("flag", Some("http://a"), Some("a-key"));
+        assert_eq!(chosen(&[both, dev.clone()]), found("http://a", "a-key", "flag"));
+        let key_only = place("flag", None, Some("mine"));
+        assert_eq!(chosen(&[key_only, dev.clone()]), found("http://dev", "mine", "dev"));
+        let same_address = place("flag", Some("http://dev/"), None);
+        assert_eq!(
+            chosen(&[same_address, dev.clone()]),
+            found("http://dev/", "dev-key", "flag")
+        );
+        let elsewhere = place("flag", Some("http://evil"), None);
+        assert!(
+            chosen(&[elsewhere, dev])
+                .unwrap_err()
+                .contains("no API key for http://evil")
+        );
+        assert!(chosen(&[nothing]).unwrap_err().contains("no TenantsDB instance"));
+    }
+
+    #[test]
+    fn a_dev_instance_that_ended_is_not_found() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(dev_instance_in(directory.path()).is_none());
+        let facts = r#"{"api_url":"http://x","api_key":"k","proxy":{"postgres":"h:1"},"metrics_url":"m","server_url":"s","pid":1}"#;
+        fs::write(directory.path().join("dev.json"), facts).unwrap();
+        assert_eq!(dev_instance_in(directory.path()).unwrap().key.as_deref(), Some("k"));
+    }
+}
