@@ -1,0 +1,71 @@
+//! What the handlers' own descriptions leave out of the OpenAPI document because it is the same for all.
+
+use tdb_client::problems::{PROBLEM_JSON, Problem};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{Content, License, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::{PartialSchema, ToSchema};
+
+/// Names the API, its keys, and the problem document that every operation may answer with.
+pub fn complete(document: &mut OpenApi) {
+    document.info.title = "TenantsDB admin API".to_owned();
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    document.info.description = Some("Design a schema once, deploy it to isolated tenant databases.".to_owned());
+    document.info.license = Some(License::new("MIT OR Apache-2.0"));
+    let components = document.components.get_or_insert_default();
+    let mut schemas = Vec::new();
+    Problem::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    components
+        .schemas
+        .insert(Problem::name().into_owned(), Problem::schema());
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.add_security_scheme(
+        "key",
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))),
+    );
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            describe(operation, access_of(path));
+        }
+    }
+}
+
+/// All but two endpoints want a key.
+fn access_of(path: &str) -> Access {
+    match path {
+        "/" | "/health" => Access::Open,
+        _ => Access::ByKey,
+    }
+}
+
+enum Access {
+    Open,
+    ByKey,
+}
+
+fn describe(operation: &mut Operation, access: Access) {
+    let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name(Problem::name()))));
+    let problem = ResponseBuilder::new()
+        .description("A problem document (RFC 9457)")
+        .content(PROBLEM_JSON, content)
+        .build();
+    operation
+        .responses
+        .responses
+        .insert("default".to_owned(), RefOr::T(problem));
+    operation.security = match access {
+        Access::Open => None,
+        Access::ByKey => {
+            let none: [&str; 0] = [];
+            Some(vec![
+                SecurityRequirement::new("bearer", none),
+                SecurityRequirement::new("key", none),
+            ])
+        }
+    };
+}

@@ -1,0 +1,282 @@
+//! What handlers are given: who asks and with which parameters, the body, the names in the path. Everything unknown is
+//! refused by name.
+
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use tdb_client::problems::ProblemCode;
+use tdb_control::{Control, Identity};
+
+use crate::refusal::{Answer, Refusal};
+
+/// Longest body. SQL text is the largest thing that is sent.
+pub const BODY_LEN_MAX: usize = 1024 * 1024;
+/// How much of a body that is too long is read and thrown away, so that its sender gets to read the refusal.
+const DISCARD_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// The middleware of all endpoints that want a key.
+pub async fn authenticate(State(control): State<Control>, mut request: Request, next: Next) -> Answer<Response> {
+    let key = presented_key(request.headers()).ok_or_else(|| {
+        Refusal::new(ProblemCode::Unauthorized, "no API key was given")
+            .hint("Send the header \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\".")
+    })?;
+    let identity = control.authenticate(key).await?;
+    request.extensions_mut().insert(identity);
+    Ok(next.run(request).await)
+}
+
+fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            let (scheme, key) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        });
+    bearer
+        .or_else(|| headers.get("x-api-key")?.to_str().ok().map(str::trim))
+        .filter(|key| !key.is_empty())
+}
+
+/// No query parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// Who asks, and the parameters of the query string.
+pub struct Caller<P = NoParams> {
+    pub identity: Identity,
+    pub params: P,
+}
+
+impl<S: Send + Sync, P: DeserializeOwned> FromRequestParts<S> for Caller<P> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Answer<Self> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        let identity = identity
+            .ok_or_else(|| Refusal::internal("a handler that wants a key is mounted outside of authentication"))?;
+        let Query(params) = Query::try_from_uri(&parts.uri).map_err(|error| wrong_parameters(&error.body_text()))?;
+        Ok(Self { identity, params })
+    }
+}
+
+fn wrong_parameters(said: &str) -> Refusal {
+    let said = said
+        .strip_prefix("Failed to deserialize query string: ")
+        .unwrap_or(said);
+    if let Some(name) = quoted_after(said, "unknown field `") {
+        return Refusal::new(ProblemCode::UnknownParameter, format!("unknown parameter \"{name}\"")).about(name);
+    }
+    match said.split_once(": ") {
+        Some((name, rule)) => Refusal::invalid(name, format!("is not valid: {rule}")),
+        None => Refusal::new(
+            ProblemCode::InvalidValue,
+            format!("the query string is not valid: {said}"),
+        ),
+    }
+}
+
+/// A JSON body. An empty one is read as `{}`.
+pub struct Body<T>(pub T);
+
+/// The body of a request that says everything in its path.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &S) -> Answer<Self> {
+        let json = is_json(request.headers());
+        let bytes = read_body(request).await?;
+        match (bytes.is_empty(), json) {
+            (true, _) => parse(b"{}").map(Body),
+            (false, true) => parse(&bytes).map(Body),
+            (false, false) => Err(
+                Refusal::new(ProblemCode::UnsupportedMediaType, "the body is not declared as JSON")
+                    .hint("Send the header \"Content-Type: application/json\"."),
+            ),
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return true;
+    };
+    let essence = kind
+        .to_str()
+        .ok()
+        .and_then(|kind| kind.split(';').next())
+        .unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+async fn read_body(request: Request) -> Answer<Bytes> {
+    let mut stream = request.into_body().into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0_usize);
+    while let Some(part) = stream.next().await {
+        let part =
+            part.map_err(|error| Refusal::new(ProblemCode::MalformedRequest, format!("the body broke off: {error}")))?;
+        seen = seen.saturating_add(part.len());
+        match seen {
+            ..=BODY_LEN_MAX => kept.extend_from_slice(&part),
+            ..=DISCARD_LEN_MAX => kept.clear(),
+            _ => break,
+        }
+    }
+    if seen > BODY_LEN_MAX {
+        return Err(Refusal::new(
+            ProblemCode::TooLarge,
+            format!("the body is longer than {BODY_LEN_MAX} bytes"),
+        ));
+    }
+    Ok(kept.into())
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        wrong_body(&path, &error.into_inner())
+    })?;
+    reader.end().map_err(|error| wrong_body(".", &error))?;
+    Ok(value)
+}
+
+fn wrong_body(path: &str, error: &serde_json::Error) -> Refusal {
+    let said = error.to_string();
+    let rule = said.rsplit_once(" at line ").map_or(said.as_str(), |(rule, _)| rule);
+    if error.classify() != Category::Data {
+        return Refusal::new(ProblemCode::MalformedRequest, format!("the body is not JSON: {said}"));
+    }
+    if let Some(name) = quoted_after(rule, "unknown field `") {
+        let detail = format!(
+            "unknown field \"{name}\"{}",
+            rule.split_once("`, ")
+                .map(|(_, rest)| format!(", {rest}"))
+                .unwrap_or_default()
+        );
+        return Refusal::new(ProblemCode::UnknownField, detail.replace('`', "\"")).about(name);
+    }
+    if let Some(name) = quoted_after(rule, "missing field `") {
+        let parent = path.strip_suffix(name).unwrap_or(path).trim_end_matches('.');
+        let field = match parent.is_empty() {
+            true => name.to_owned(),
+            false => format!("{parent}.{name}"),
+        };
+        return Refusal::invalid(field, "is missing");
+    }
+    let rule = rule.replace('`', "\"");
+    match path {
+        "." => Refusal::new(ProblemCode::InvalidValue, format!("the body is not valid: {rule}")),
+        field => Refusal::invalid(field, format!("is not valid: {rule}")),
+    }
+}
+
+fn quoted_after<'a>(text: &'a str, before: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once('`').map(|(name, _)| name)
+}
+
+/// The variable segments of the path: a `String`, or a tuple of what its handler declares.
+pub struct InPath<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let path = parts.uri.path().to_owned();
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(segments)) => Ok(Self(segments)),
+            Err(PathRejection::MissingPathParams(error)) => Err(Refusal::internal(error.body_text())),
+            // A segment that cannot be what belongs there names nothing.
+            Err(_) => Err(Refusal::no_such_endpoint(&path)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tdb_client::tenants::CreateTenant;
+
+    use super::*;
+
+    fn refused(body: &str) -> Refusal {
+        parse::<CreateTenant>(body.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_wrong_body_is_refused_naming_the_field() {
+        let table = [
+            ("{", ProblemCode::MalformedRequest, None),
+            ("[] x", ProblemCode::InvalidValue, None),
+            ("{} x", ProblemCode::InvalidValue, Some("tenant_id")),
+            (r#"{"tenant_id":"a"}"#, ProblemCode::InvalidValue, Some("databases")),
+            (
+                r#"{"tenant_id":1,"databases":[]}"#,
+                ProblemCode::InvalidValue,
+                Some("tenant_id"),
+            ),
+            (r#"{"tenant":"a"}"#, ProblemCode::UnknownField, Some("tenant")),
+            (
+                r#"{"tenant_id":"a","databases":[{"blueprnt":"b"}]}"#,
+                ProblemCode::UnknownField,
+                Some("blueprnt"),
+            ),
+            (
+                r#"{"tenant_id":"a","databases":[{}]}"#,
+                ProblemCode::InvalidValue,
+                Some("databases[0].blueprint"),
+            ),
+            (
+                r#"{"tenant_id":"a","databases":[{"blueprint":"b","version":-1}]}"#,
+                ProblemCode::InvalidValue,
+                Some("databases[0].version"),
+            ),
+        ];
+        for (body, code, field) in table {
+            let refusal = refused(body);
+            assert_eq!(
+                (refusal.code, refusal.field.as_deref()),
+                (code, field),
+                "{body}: {}",
+                refusal.detail
+            );
+            if let Some(field) = field {
+                assert!(refusal.detail.contains(field), "{}", refusal.detail);
+            }
+        }
+        assert!(parse::<Value>(b"{} x").is_err(), "nothing may follow the body");
+    }
+
+    #[test]
+    fn the_key_is_taken_from_either_header() {
+        let given = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, header::HeaderValue::from_static(value));
+            presented_key(&headers).map(str::to_owned)
+        };
+        assert_eq!(given("authorization", "Bearer k").as_deref(), Some("k"));
+        assert_eq!(given("authorization", "bearer  k ").as_deref(), Some("k"));
+        assert_eq!(given("x-api-key", "k").as_deref(), Some("k"));
+        for (name, value) in [
+            ("authorization", "Basic k"),
+            ("authorization", "Bearer "),
+            ("x-api-key", ""),
+        ] {
+            assert_eq!(given(name, value), None, "{value}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Projects and the rotation of their database credential.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use secrecy::ExposeSecret;
+use tdb_client::accounts::{CreateProject, CreatedProject, Project, ProjectList, RotatedCredential};
+use tdb_client::lists::{Done, Success};
+use tdb_control::{Control, model};
+use tdb_names::ProjectId;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::credentials::render_connection;
+use crate::extract::{Body, Caller, InPath, Nothing};
+use crate::pages::{PageParams, everything, oldest_first};
+use crate::refusal::{Answer, Refusal};
+
+pub fn routes() -> OpenApiRouter<Control> {
+    OpenApiRouter::new()
+        .routes(routes!(list_projects, create_project))
+        .routes(routes!(delete_project))
+        .routes(routes!(rotate_project_credential))
+}
+
+/// List projects
+#[utoipa::path(get, path = "/projects", tag = "projects", params(PageParams),
+    responses((status = 200, description = "Projects, oldest first", body = Success<ProjectList>)))]
+async fn list_projects(
+    State(control): State<Control>,
+    caller: Caller<PageParams>,
+) -> Answer<Json<Success<ProjectList>>> {
+    let all = control.projects(&caller.identity, everything()).await?;
+    let (page, next) = caller
+        .params
+        .cut(all, |project| oldest_first(project.created_at, &project.id))?;
+    Ok(Json(Success::of(ProjectList::page(
+        page.into_iter().map(render).collect(),
+        next,
+    ))))
+}
+
+/// Create a project
+#[utoipa::path(post, path = "/projects", tag = "projects", request_body = CreateProject,
+    responses((status = 201, description = "The project, with its first key and its credential", body = Success<CreatedProject>)))]
+async fn create_project(
+    State(control): State<Control>,
+    caller: Caller,
+    Body(request): Body<CreateProject>,
+) -> Answer<(StatusCode, Json<Success<CreatedProject>>)> {
+    let made = control.create_project(&caller.identity, &request.name).await?;
+    let answer = CreatedProject {
+        project: render(made.project),
+        api_key: made.api_key.expose_secret().to_owned(),
+        connection_string: made.connection.connection_string(),
+        connection: render_connection(&made.connection),
+    };
+    Ok((StatusCode::CREATED, Json(Success::of(answer))))
+}
+
+/// Delete a project that is empty
+#[utoipa::path(delete, path = "/projects/{id}", tag = "projects", params(("id" = String, Path, description = "prj_…")),
+    responses((status = 200, description = "It is gone", body = Success<Done>)))]
+async fn delete_project(
+    State(control): State<Control>,
+    caller: Caller,
+    InPath(id): InPath<String>,
+) -> Answer<Json<Success<Done>>> {
+    let id = project_id(&id)?;
+    control.delete_project(&caller.identity, &id).await?;
+    Ok(Json(Success::of(Done {
+        message: format!("project \"{id}\" is deleted"),
+    })))
+}
+
+/// Give the project's database credential a new password
+#[utoipa::path(post, path = "/projects/{id}/credential", tag = "projects", params(("id" = String, Path, description = "prj_…")),
+    responses((status = 200, description = "The new password; the old one is refused from now on", body = Success<RotatedCredential>)))]
+async fn rotate_project_credential(
+    State(control): State<Control>,
+    caller: Caller,
+    InPath(id): InPath<String>,
+    _: Body<Nothing>,
+) -> Answer<Json<Success<RotatedCredential>>> {
+    let id = project_id(&id)?;
+    let made = control.rotate_project_credential(&caller.identity, &id).await?;
+    Ok(Json(Success::of(RotatedCredential {
+        id: id.to_string(),
+        connection_string: made.connection.connection_string(),
+        connection: render_connection(&made.connection),
+    })))
+}
+
+fn project_id(text: &str) -> Answer<ProjectId> {
+    text.parse().map_err(|_| Refusal::not_found("project", text))
+}
+
+fn render(project: model::Project) -> Project {
+    Project {
+        id: project.id.to_string(),
+        name: project.name,
+        created_at: project.created_at,
+    }
+}

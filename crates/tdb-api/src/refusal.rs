@@ -1,0 +1,124 @@
+//! Why a request did not succeed, before it becomes a problem document: the one place that knows how a fault of the
+//! product becomes a code.
+
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tdb_client::problems::ProblemCode;
+use tdb_control::{ControlError, Kind};
+
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub code: ProblemCode,
+    pub detail: String,
+    pub hint: Option<String>,
+    pub field: Option<String>,
+    pub sqlstate: Option<String>,
+    /// For the log, never for a client.
+    pub reason: Option<String>,
+}
+
+pub type Answer<T> = Result<T, Refusal>;
+
+impl Refusal {
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            hint: None,
+            field: None,
+            sqlstate: None,
+            reason: None,
+        }
+    }
+
+    /// A value of a field or parameter breaks its rule, which is fit for the end of a sentence.
+    pub fn invalid(field: impl Into<String>, rule: impl std::fmt::Display) -> Self {
+        let field = field.into();
+        Self::new(ProblemCode::InvalidValue, format!("\"{field}\" {rule}")).about(field)
+    }
+
+    pub fn not_found(what: &str, name: &str) -> Self {
+        Self::new(ProblemCode::NotFound, format!("{what} \"{name}\" does not exist"))
+    }
+
+    pub fn no_such_endpoint(path: &str) -> Self {
+        Self::new(ProblemCode::NoSuchEndpoint, format!("there is no endpoint \"{path}\""))
+            .hint("GET /openapi.json describes all endpoints.")
+    }
+
+    pub fn wrong_method(method: &Method) -> Self {
+        Self::new(
+            ProblemCode::MethodNotAllowed,
+            format!("this endpoint does not take {method}"),
+        )
+        .hint("The header \"Allow\" names the methods that it takes.")
+    }
+
+    pub fn internal(reason: impl Into<String>) -> Self {
+        let mut refusal = Self::new(ProblemCode::Internal, "internal error")
+            .hint("Give the request id to whoever runs this installation; the log has the reason.");
+        refusal.reason = Some(reason.into());
+        refusal
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn about(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+}
+
+/// A bare status: the body is rendered where request id and path are known (see [`crate::request::serve`]).
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        let code = code_of(&error);
+        let detail = error.to_string();
+        let mut refusal = match error.field() {
+            // The rule is the end of the sentence that begins with the field.
+            Some(field) => Self::new(
+                code,
+                format!("\"{field}\"{}", detail.strip_prefix(field).unwrap_or(&detail)),
+            )
+            .about(field),
+            None => Self::new(code, detail),
+        };
+        refusal.hint = error.hint().map(str::to_owned);
+        refusal.sqlstate = error.sqlstate().map(str::to_owned);
+        refusal.reason = error.reason().map(str::to_owned);
+        refusal
+    }
+}
+
+fn code_of(error: &ControlError) -> ProblemCode {
+    match error.kind() {
+        Kind::Unauthorized => ProblemCode::Unauthorized,
+        Kind::Forbidden => ProblemCode::Forbidden,
+        Kind::NotFound => ProblemCode::NotFound,
+        // Codes of conflicts are the use cases' own words; one that is not public yet is a wrong state.
+        Kind::Conflict => ProblemCode::ALL
+            .iter()
+            .copied()
+            .find(|code| code.as_str() == error.code())
+            .unwrap_or(ProblemCode::WrongState),
+        Kind::Invalid => match error.sqlstate() {
+            Some(_) => ProblemCode::QueryFailed,
+            None => ProblemCode::InvalidValue,
+        },
+        Kind::Upstream => ProblemCode::DatabaseUnreachable,
+        Kind::Unavailable => ProblemCode::Unavailable,
+        Kind::Internal => ProblemCode::Internal,
+    }
+}
