@@ -9,7 +9,9 @@ mod tls;
 
 pub use apikey::{API_KEY_PREFIX_LEN, ApiKey, ApiKeyHash};
 pub use random::{base32, password, unguessable, upstream_secret};
-pub use scram::{ITERATIONS_PASSWORD, ITERATIONS_RANDOM_SECRET, SALT_LEN, ScramVerifier, VerifierError};
+pub use scram::{
+    ITERATIONS_PASSWORD, ITERATIONS_RANDOM_SECRET, SALT_LEN, ScramVerifier, VerifierError, equal_in_constant_time,
+};
 pub use seal::{MasterKey, MasterKeyError, SealError};
 pub use tls::{ClientTls, Roots, RootsError};
 

@@ -164,8 +164,8 @@ fn fixed(bytes: &[u8]) -> [u8; KEY_LEN] {
     out
 }
 
-/// Equality by comparing MACs under one key, which `ring` does in constant time for any content.
-pub(crate) fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
+/// Compares two secrets. Equality by comparing MACs under one key, which `ring` does in constant time for any content.
+pub fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"tdb equality");
     hmac::verify(&key, left, hmac::sign(&key, right).as_ref()).is_ok()
 }

@@ -1,0 +1,58 @@
+//! What the data plane counts. Handles are looked up once; the relay only adds.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+#[derive(Clone)]
+pub struct Metrics {
+    /// Connections, before and after login.
+    pub clients: IntGauge,
+    pub sessions: IntGauge,
+    pub from_clients_bytes: IntCounter,
+    pub to_clients_bytes: IntCounter,
+    pub cancels: IntCounter,
+    pub drains: IntCounter,
+    pub drains_late: IntCounter,
+    pub accept_errors: IntCounter,
+    logins: IntCounterVec,
+    refusals: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(format!("tenantsdb_proxy_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(format!("tenantsdb_proxy_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let labelled = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
+            let counter = IntCounterVec::new(Opts::new(format!("tenantsdb_proxy_{name}"), help), &[label])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        Ok(Self {
+            clients: gauge("clients", "Connections of clients, before and after login.")?,
+            sessions: gauge("sessions", "Sessions that are logged in.")?,
+            from_clients_bytes: counter("from_clients_bytes_total", "Bytes relayed from clients to servers.")?,
+            to_clients_bytes: counter("to_clients_bytes_total", "Bytes relayed from servers to clients.")?,
+            cancels: counter("cancels_total", "Cancel requests forwarded to a server.")?,
+            drains: counter("drains_total", "Drains of a journal before a reply.")?,
+            drains_late: counter("drains_late_total", "Drains that did not finish before the reply.")?,
+            accept_errors: counter("accept_errors_total", "Connections that could not be accepted.")?,
+            logins: labelled("logins_total", "Logins by outcome.", "outcome")?,
+            refusals: labelled("refusals_total", "Errors said by the proxy itself.", "sqlstate")?,
+        })
+    }
+
+    pub fn login(&self, outcome: &'static str) {
+        self.logins.with_label_values(&[outcome]).inc();
+    }
+
+    pub fn refusal(&self, sqlstate: &'static str) {
+        self.refusals.with_label_values(&[sqlstate]).inc();
+    }
+}

@@ -1,0 +1,11 @@
+//! PostgreSQL sessions, in the order of a connection's life: startup, authenticate, dial, relay.
+
+mod authenticate;
+pub mod cancel;
+mod capture;
+mod dial;
+mod refuse;
+mod relay;
+pub mod session;
+mod startup;
+mod tracker;

@@ -1,0 +1,195 @@
+//! Who is it, and what may it open. Until the password is proven, an unknown user and a wrong password take the same steps
+//! and get the same words; only then are the database, its scope and its state looked at.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use tdb_auth::ScramVerifier;
+use tdb_contract::{ClientLimit, Credential, Route, RouteState, Unavailable};
+use tdb_names::{DATABASE_GRAMMAR, DatabaseName, UserName};
+use tdb_wire_postgres::backend;
+use tdb_wire_postgres::frame::parse_header;
+use tdb_wire_postgres::login::parse_sasl_initial;
+use tdb_wire_postgres::report::{Report, SqlState};
+use tdb_wire_postgres::scram::{self, Binding, Outcome, ScramError};
+use tdb_wire_postgres::startup::Startup;
+use tokio::time::sleep;
+
+use super::refuse::Refusal;
+use crate::Plane;
+use crate::stream::Stream;
+
+/// Longer SASL messages are no SCRAM.
+const SASL_LEN_MAX: u32 = 4096;
+const PASSWORD_MESSAGE: u8 = b'p';
+
+/// A credential whose password was proven. Only [`authenticate`] makes one.
+pub struct Identity {
+    pub credential: Rc<Credential>,
+    _proven: (),
+}
+
+/// Asks for the password and checks it. Writes up to AuthenticationSASLFinal, not AuthenticationOk. Not cancel safe.
+pub async fn authenticate(
+    plane: &Plane,
+    stream: &mut Stream,
+    startup: &Startup,
+    address: IpAddr,
+) -> Result<Identity, Refusal> {
+    let credential = match startup.user.parse::<UserName>() {
+        Ok(user) => plane.routes.credential(&user).await.map_err(unavailable)?,
+        Err(_) => None,
+    };
+    let credential = credential.filter(|known| known.expires_at.is_none_or(|expiry| expiry > SystemTime::now()));
+    // The mock costs the same whether it is used or not.
+    let mock = ScramVerifier::mock(&startup.user, &plane.mock_secret);
+    let verifier = credential.as_ref().map_or(mock, |known| known.verifier.clone());
+    let outcome = exchange(plane, stream, verifier).await?;
+    match (outcome, credential) {
+        (Outcome::Genuine(last), Some(credential)) => {
+            plane.limits.login_succeeded(&startup.user, address);
+            let mut out = Vec::new();
+            backend::authentication_sasl_final(&mut out, &last);
+            stream.write_all(&out).await.map_err(lost)?;
+            Ok(Identity {
+                credential,
+                _proven: (),
+            })
+        }
+        (Outcome::Genuine(_) | Outcome::WrongPassword, _) => {
+            plane.metrics.login("wrong_password");
+            sleep(plane.limits.login_failed(&startup.user, address)).await;
+            let message = format!("password authentication failed for user \"{}\"", startup.user);
+            Err(Refusal::said(Report::fatal(SqlState::InvalidPassword, message)))
+        }
+    }
+}
+
+/// Finds the database the client asked for, if this identity may open it.
+pub async fn resolve(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<Rc<Route>, Refusal> {
+    let credential = &identity.credential;
+    let database: DatabaseName = startup.database.parse().map_err(|error| {
+        let report = Report::fatal(
+            SqlState::UnknownDatabase,
+            format!("invalid database name \"{}\"", startup.database),
+        );
+        Refusal::said(report.with_detail(format!("{error}.")).with_hint(DATABASE_GRAMMAR))
+    })?;
+    if !credential.scope.covers(&database) {
+        let message = format!("user \"{}\" may not connect to database \"{database}\"", startup.user);
+        let report = Report::fatal(SqlState::NotAllowed, message);
+        return Err(Refusal::said(
+            report.with_hint("Use the credential that was made for this database."),
+        ));
+    }
+    let route = plane
+        .routes
+        .route(&credential.project, &database, credential.rights)
+        .await
+        .map_err(unavailable)?;
+    let route = route.ok_or_else(|| unknown(&database))?;
+    match route.state {
+        RouteState::Active => Ok(route),
+        RouteState::Suspended => Err(not_now(
+            &database,
+            "is suspended",
+            "Resume the tenant to connect again.",
+        )),
+        RouteState::Deleted => Err(not_now(&database, "is deleted", "Restore the tenant to connect again.")),
+        RouteState::NotReady => Err(not_now(
+            &database,
+            "is not ready",
+            "It is being made or removed; try again soon.",
+        )),
+    }
+}
+
+/// The limit on clients of this database, and what exceeding it says.
+pub fn too_many(startup: &Startup, limit: ClientLimit) -> Refusal {
+    let max = match limit {
+        ClientLimit::Unlimited => String::from("no limit"),
+        ClientLimit::At(max) => format!("{max}"),
+    };
+    let report = Report::fatal(
+        SqlState::TooManyConnections,
+        format!("too many clients for database \"{}\"", startup.database),
+    );
+    let report = report.with_detail(format!("The limit of clients of one database is {max}."));
+    Refusal::said(report.with_hint("Close connections that are not needed, or raise the limit."))
+}
+
+async fn exchange(plane: &Plane, stream: &mut Stream, verifier: ScramVerifier) -> Result<Outcome, Refusal> {
+    let binding = match (&plane.tls, stream.is_encrypted()) {
+        (Some(tls), true) => tls.binding(),
+        _ => &Binding::None,
+    };
+    let mut out = Vec::new();
+    backend::authentication_sasl(&mut out, scram::mechanisms(binding));
+    stream.write_all(&out).await.map_err(lost)?;
+    let initial = read_sasl(stream).await?;
+    let (mechanism, client_first) = parse_sasl_initial(&initial).ok_or_else(|| violation("malformed SASL message"))?;
+    let (state, reply) = scram::begin(mechanism, client_first, binding, verifier).map_err(scram_refusal)?;
+    out.clear();
+    backend::authentication_sasl_continue(&mut out, &reply);
+    stream.write_all(&out).await.map_err(lost)?;
+    let proof = read_sasl(stream).await?;
+    state.finish(&proof).map_err(scram_refusal)
+}
+
+async fn read_sasl(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).await.map_err(lost)?;
+    let header = parse_header(header).map_err(|error| violation(error.to_string()))?;
+    if header.tag != PASSWORD_MESSAGE {
+        return Err(violation(format!(
+            "expected a SASL response, got message type {}",
+            header.tag
+        )));
+    }
+    if header.body_len > SASL_LEN_MAX {
+        return Err(violation("SASL message too long"));
+    }
+    let mut body = vec![0; usize::try_from(header.body_len).unwrap_or(0)];
+    stream.read_exact(&mut body).await.map_err(lost)?;
+    Ok(body)
+}
+
+fn unknown(database: &DatabaseName) -> Refusal {
+    let report = Report::fatal(
+        SqlState::UnknownDatabase,
+        format!("database \"{database}\" does not exist"),
+    );
+    Refusal::said(report.with_hint("List databases with tdb tenants list and tdb workspaces list."))
+}
+
+fn not_now(database: &DatabaseName, what: &str, hint: &str) -> Refusal {
+    let report = Report::fatal(SqlState::CannotConnectNow, format!("database \"{database}\" {what}"));
+    Refusal::said(report.with_hint(hint))
+}
+
+fn unavailable(error: Unavailable) -> Refusal {
+    tracing::warn!(%error, "cannot look up a login");
+    let report = Report::fatal(
+        SqlState::CannotConnectNow,
+        "the control plane cannot be asked about this login",
+    );
+    Refusal::said(report.with_hint("Try again soon."))
+}
+
+fn scram_refusal(error: ScramError) -> Refusal {
+    let state = match error {
+        ScramError::NoRandom(_) => SqlState::InternalError,
+        ScramError::Downgrade | ScramError::Binding => SqlState::InvalidAuthorization,
+        ScramError::Malformed(_) | ScramError::Mechanism => SqlState::ProtocolViolation,
+    };
+    Refusal::said(Report::fatal(state, error.to_string()))
+}
+
+fn violation(message: impl Into<String>) -> Refusal {
+    Refusal::said(Report::fatal(SqlState::ProtocolViolation, message))
+}
+
+fn lost(error: std::io::Error) -> Refusal {
+    Refusal::silent("the connection was lost during authentication", error)
+}

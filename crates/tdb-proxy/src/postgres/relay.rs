@@ -1,0 +1,273 @@
+//! The relay: one task per session polls both sockets. Bytes go from the shared scratch buffer straight to the other
+//! socket; only what that does not take is kept, and while it is kept nothing more is read from that side. Rows are
+//! never decoded.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tdb_wire_postgres::frame::FrameError;
+use thiserror::Error;
+use tokio::time::{Sleep, sleep};
+
+use super::capture::Capture;
+use super::tracker::Tracker;
+use crate::sessions::{EndReason, Live};
+use crate::stream::Stream;
+
+/// What a running transaction gets when its database closes (DESIGN: suspend).
+const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// A remainder buffer that grew past this is given back when it is empty.
+const KEEP_CAPACITY_MAX: usize = 8 * 1024;
+
+pub struct Relay<'a> {
+    pub client: Stream,
+    pub server: Stream,
+    up: Pipe,
+    down: Pipe,
+    tracker: Tracker,
+    capture: Option<Capture>,
+    live: &'a Live,
+    scratch: &'a RefCell<Box<[u8]>>,
+    counters: [&'a IntCounter; 2],
+}
+
+/// How a session ended.
+#[derive(Debug, Error)]
+pub enum End {
+    /// The server closed after everything it sent was passed on: Terminate, a FATAL error, or its own end.
+    #[error("the server closed the session")]
+    Server,
+    #[error("the client is gone")]
+    ClientLost(#[source] io::Error),
+    #[error("the connection to the server was lost")]
+    ServerLost(#[source] io::Error),
+    #[error("the client broke the protocol")]
+    ClientDesync(#[source] FrameError),
+    #[error("the server broke the protocol")]
+    ServerDesync(#[source] FrameError),
+    #[error("told to end")]
+    Told(EndReason),
+}
+
+/// One direction's remainder.
+#[derive(Default)]
+struct Pipe {
+    pending: Vec<u8>,
+    sent: usize,
+    /// TLS may hold bytes back until it is flushed.
+    unflushed: Unflushed,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Unflushed {
+    #[default]
+    No,
+    Yes,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Open,
+    /// The reading side has ended; what is pending still has to go.
+    Ended,
+    /// Nothing more will ever go this way.
+    Closed,
+}
+
+impl<'a> Relay<'a> {
+    /// `counters` count the bytes from and to clients.
+    pub fn new(
+        client: Stream,
+        server: Stream,
+        capture: Option<Capture>,
+        live: &'a Live,
+        scratch: &'a RefCell<Box<[u8]>>,
+        counters: [&'a IntCounter; 2],
+    ) -> Self {
+        let (up, down) = (Pipe::default(), Pipe::default());
+        Self {
+            client,
+            server,
+            up,
+            down,
+            tracker: Tracker::new(),
+            capture,
+            live,
+            scratch,
+            counters,
+        }
+    }
+
+    /// Relays until the session ends. Not cancel safe: a dropped relay has lost bytes, so both sockets must be closed.
+    pub async fn run(&mut self) -> End {
+        let mut patience: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            let told = self.live.poll_end(cx);
+            if let Poll::Ready(end) = self.poll_relay(cx) {
+                return Poll::Ready(end);
+            }
+            match told {
+                None => Poll::Pending,
+                Some(EndReason::Now) => Poll::Ready(End::Told(EndReason::Now)),
+                Some(reason) if self.is_idle() => Poll::Ready(End::Told(reason)),
+                // The listener counts the time of a shutdown.
+                Some(EndReason::Shutdown) => Poll::Pending,
+                Some(reason @ (EndReason::DatabaseClosed | EndReason::CredentialRevoked)) => {
+                    let patience = patience.get_or_insert_with(|| Box::pin(sleep(TRANSACTION_TIME_MAX)));
+                    patience.as_mut().poll(cx).map(|()| End::Told(reason))
+                }
+            }
+        })
+        .await
+    }
+
+    /// A message of ours may follow what the client has got.
+    pub fn may_speak(&self) -> bool {
+        self.tracker.is_server_at_boundary() && self.down.is_empty() && !self.is_draining()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.tracker.is_idle() && self.down.is_empty() && self.up.is_empty() && !self.is_draining()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.capture.as_ref().is_some_and(Capture::is_draining)
+    }
+
+    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let scratch = self.scratch;
+        let mut scratch = scratch.borrow_mut();
+        if self.up.stage != Stage::Closed
+            && let Poll::Ready(Err(end)) = self.poll_up(cx, &mut scratch)
+        {
+            return Poll::Ready(end);
+        }
+        let ended = match self.capture.is_some() {
+            false => self.poll_down(cx, &mut scratch),
+            true => self.poll_down_captured(cx, &mut scratch),
+        };
+        ended.map(|outcome| outcome.err().unwrap_or(End::Server))
+    }
+
+    /// Client to server. Ready when the client has ended and the server knows.
+    fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
+        loop {
+            ready!(self.up.poll_send(&mut self.server, cx)).map_err(End::ServerLost)?;
+            if self.up.stage == Stage::Ended {
+                // As a direct client's half close: the server finishes what was asked and then closes.
+                ready!(self.server.poll_shutdown(cx)).map_err(End::ServerLost)?;
+                self.up.stage = Stage::Closed;
+                return Poll::Ready(Ok(()));
+            }
+            let len = ready!(self.client.poll_read(cx, scratch)).map_err(End::ClientLost)?;
+            let bytes = scratch.get(..len).unwrap_or_default();
+            if bytes.is_empty() {
+                self.up.stage = Stage::Ended;
+                continue;
+            }
+            self.tracker.from_client(bytes).map_err(End::ClientDesync)?;
+            self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
+            self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?;
+        }
+    }
+
+    /// Server to client. Ready when the server has ended and the client has got everything.
+    fn poll_down(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
+        loop {
+            ready!(self.down.poll_send(&mut self.client, cx)).map_err(End::ClientLost)?;
+            if self.down.stage != Stage::Open {
+                return Poll::Ready(Ok(()));
+            }
+            let len = ready!(self.server.poll_read(cx, scratch)).map_err(End::ServerLost)?;
+            let bytes = scratch.get(..len).unwrap_or_default();
+            if bytes.is_empty() {
+                self.down.stage = Stage::Ended;
+                continue;
+            }
+            self.tracker.from_server(bytes).map_err(End::ServerDesync)?;
+            self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
+            self.down.send(&mut self.client, cx, bytes).map_err(End::ClientLost)?;
+        }
+    }
+
+    /// As [`Self::poll_down`] for a workspace: the capture decides what goes on and when.
+    fn poll_down_captured(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
+        loop {
+            ready!(self.down.poll_send(&mut self.client, cx)).map_err(End::ClientLost)?;
+            let Some(capture) = &mut self.capture else {
+                return Poll::Ready(Ok(()));
+            };
+            if capture.is_draining() {
+                ready!(capture.poll_drained(cx, &mut self.down.pending)).map_err(End::ServerDesync)?;
+                continue;
+            }
+            if self.down.stage != Stage::Open {
+                return Poll::Ready(Ok(()));
+            }
+            let len = ready!(self.server.poll_read(cx, scratch)).map_err(End::ServerLost)?;
+            let bytes = scratch.get(..len).unwrap_or_default();
+            if bytes.is_empty() {
+                self.down.stage = Stage::Ended;
+                continue;
+            }
+            self.tracker.from_server(bytes).map_err(End::ServerDesync)?;
+            self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
+            capture.pass(bytes, &mut self.down.pending).map_err(End::ServerDesync)?;
+        }
+    }
+}
+
+impl Pipe {
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Sends `bytes`, keeping what the socket does not take now. Only when nothing is pending.
+    fn send(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match stream.poll_write(cx, rest)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(len) => rest = rest.get(len..).unwrap_or_default(),
+                Poll::Pending => {
+                    self.pending.extend_from_slice(rest);
+                    break;
+                }
+            }
+        }
+        if stream.is_encrypted() {
+            self.unflushed = Unflushed::Yes;
+        }
+        Ok(())
+    }
+
+    /// Ready when nothing is pending and everything is flushed.
+    fn poll_send(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match ready!(stream.poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                len => self.sent += len,
+            }
+            if stream.is_encrypted() {
+                self.unflushed = Unflushed::Yes;
+            }
+        }
+        if !self.pending.is_empty() {
+            self.pending.clear();
+            self.pending.shrink_to(KEEP_CAPACITY_MAX);
+            self.sent = 0;
+        }
+        if self.unflushed == Unflushed::Yes {
+            ready!(stream.poll_flush(cx))?;
+            self.unflushed = Unflushed::No;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

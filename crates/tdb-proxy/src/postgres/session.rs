@@ -1,0 +1,293 @@
+//! One client from accept to its end. This function owns the order of things; the modules beside it are its steps.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tdb_auth::unguessable;
+use tdb_contract::{ClientLimit, Route, RouteKind, SessionStart};
+use tdb_wire_postgres::backend;
+use tdb_wire_postgres::report::{Report, SqlState};
+use tdb_wire_postgres::startup::Startup;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::Instrument;
+
+use super::authenticate::{self, Identity};
+use super::capture::Capture;
+use super::dial::{self, DialError, Dialled};
+use super::refuse::Refusal;
+use super::relay::{End, Relay};
+use super::startup::{self, Hello};
+use super::{cancel, cancel::CancelKey};
+use crate::Plane;
+use crate::sessions::{EndReason, Live, Registered};
+use crate::stream::Stream;
+
+/// Set by us at login; makes the journal say when it was written to.
+const CAPTURE_SETTING: &str = "tdb.session";
+/// Registering the author must not hold up a login for longer.
+const REGISTER_TIME_MAX: Duration = Duration::from_secs(1);
+/// What a client gets to read the last words.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+/// Protocol 3.0 has room for 4 bytes, 3.2 for up to 256.
+const LONG_SECRET_LEN: usize = 32;
+
+/// Serves one connection to its end.
+pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr) {
+    let deadline = Instant::now() + plane.settings.login_timeout;
+    match timeout_at(deadline, startup::listen(plane, stream)).await {
+        Err(_) => {
+            plane.metrics.login("timeout");
+            tracing::info!(%address, "a client did not log in in time");
+        }
+        Ok(Err(refusal)) => refusal.say(plane).await,
+        Ok(Ok(Hello::Gone)) => tracing::debug!(%address, "a client went away without a word"),
+        Ok(Ok(Hello::Cancel(stream, request))) => cancel::cancel(plane, stream, request).await,
+        Ok(Ok(Hello::Startup(mut stream, startup))) => {
+            let span = tracing::info_span!("session", user = startup.user, database = startup.database, %address);
+            let ended = async {
+                match timeout_at(deadline, log_in(plane, &mut stream, &startup, address)).await {
+                    Err(_) => plane.metrics.login("timeout"),
+                    Ok(Err(refusal)) => refusal.on(stream).say(plane).await,
+                    Ok(Ok((identity, route))) => open(plane, stream, &startup, &identity, &route, address).await,
+                }
+            };
+            ended.instrument(span).await;
+        }
+    }
+}
+
+async fn log_in(
+    plane: &Plane,
+    stream: &mut Stream,
+    startup: &Startup,
+    address: IpAddr,
+) -> Result<(Identity, Rc<Route>), Refusal> {
+    if let Some(unsupported) = &startup.unsupported {
+        let mut out = Vec::new();
+        backend::negotiate_protocol_version(&mut out, unsupported);
+        stream.write_all(&out).await.map_err(lost)?;
+    }
+    let identity = authenticate::authenticate(plane, stream, startup, address).await?;
+    let route = authenticate::resolve(plane, &identity, startup).await?;
+    Ok((identity, route))
+}
+
+/// From a proven login to the end of the session.
+async fn open(
+    plane: &Plane,
+    stream: Stream,
+    startup: &Startup,
+    identity: &Identity,
+    route: &Rc<Route>,
+    address: IpAddr,
+) {
+    let clients_max = match route.clients_max {
+        ClientLimit::Unlimited => None,
+        ClientLimit::At(max) => Some(max.get()),
+    };
+    // Registered before the server is dialled: a suspension in between ends this session too.
+    let Some(registered) = plane.sessions.register(route.kind, identity.credential.id, clients_max) else {
+        plane.metrics.login("too_many");
+        return authenticate::too_many(startup, route.clients_max)
+            .on(stream)
+            .say(plane)
+            .await;
+    };
+    let dialled = match dial_server(plane, &registered, startup, route).await {
+        Ok(dialled) => dialled,
+        Err(refusal) => {
+            plane.metrics.login("server");
+            return refusal.on(stream).say(plane).await;
+        }
+    };
+    announce(plane, startup, identity, route, address, dialled.pid).await;
+    plane.metrics.login("ok");
+    plane.metrics.sessions.inc();
+    tracing::info!(session = registered.live.id, server = %route.server.name, pid = dialled.pid, "session begins");
+    run(plane, stream, startup, route, &registered.live, dialled).await;
+    plane.metrics.sessions.dec();
+}
+
+async fn dial_server(
+    plane: &Plane,
+    registered: &Registered<'_>,
+    startup: &Startup,
+    route: &Rc<Route>,
+) -> Result<Dialled, Refusal> {
+    let mut parameters = startup.parameters.clone();
+    parameters.retain(|(name, _)| name != CAPTURE_SETTING);
+    if matches!(route.kind, RouteKind::Workspace(_)) {
+        parameters.push((CAPTURE_SETTING.to_owned(), "1".to_owned()));
+    }
+    let told = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
+    tokio::select! {
+        biased;
+        reason = told => Err(Refusal::said(farewell(reason))),
+        dialled = timeout(plane.settings.upstream_connect_timeout, dial::dial(&plane.upstream_tls, route, &parameters)) => {
+            match dialled {
+                Ok(Ok(dialled)) => Ok(dialled),
+                Ok(Err(error)) => Err(dial_refusal(route, error)),
+                Err(_) => {
+                    tracing::warn!(server = %route.server.name, "the database server does not answer in time");
+                    Err(Refusal::said(unreachable_report("does not answer")))
+                }
+            }
+        }
+    }
+}
+
+/// The server's own words reach the client, unless they are about our credential, which is no fault of the client's.
+fn dial_refusal(route: &Route, error: DialError) -> Refusal {
+    let server = &route.server.name;
+    match error {
+        DialError::Refused { parsed, frame } => match parsed.code.as_str() {
+            "28P01" | "28000" | "42501" => {
+                tracing::error!(%server, role = route.role, sqlstate = parsed.code, "secret_out_of_step: the database server refuses the proxy's credential");
+                let report = Report::fatal(
+                    SqlState::ConnectionFailure,
+                    "the database server refused the proxy's own login",
+                );
+                Refusal::said(report.with_hint("Tell the operator; the password you gave is right."))
+            }
+            _ => Refusal::server(frame, parsed.code),
+        },
+        error => {
+            let source = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::warn!(%server, %error, source, "cannot log in at the database server");
+            Refusal::said(unreachable_report("cannot be reached"))
+        }
+    }
+}
+
+fn unreachable_report(what: &str) -> Report {
+    Report::fatal(SqlState::ConnectionFailure, format!("the database server {what}")).with_hint("Try again soon.")
+}
+
+/// Tells the change log who speaks, before the client can say anything.
+async fn announce(plane: &Plane, startup: &Startup, identity: &Identity, route: &Route, address: IpAddr, pid: i32) {
+    let RouteKind::Workspace(workspace) = route.kind else {
+        return;
+    };
+    let application_name = startup.parameters.iter().find(|(name, _)| name == "application_name");
+    let start = SessionStart {
+        workspace,
+        server: route.server.name.clone(),
+        server_pid: pid,
+        credential: identity.credential.id,
+        client: address,
+        application_name: application_name.map(|(_, value)| value.clone()).unwrap_or_default(),
+    };
+    match timeout(REGISTER_TIME_MAX, plane.sink.session_started(start)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "changes of this session will not know their author"),
+        Err(_) => tracing::warn!("changes of this session will not know their author: registering takes too long"),
+    }
+}
+
+async fn run(plane: &Plane, mut stream: Stream, startup: &Startup, route: &Rc<Route>, live: &Live, dialled: Dialled) {
+    let Ok((key, greeting)) = greet(plane, startup, route, &dialled) else {
+        let report = Report::fatal(SqlState::InternalError, "no random numbers for a cancel key");
+        return Refusal::new(stream, report).say(plane).await;
+    };
+    if let Err(error) = stream.write_all(&greeting).await {
+        return tracing::info!(%error, "the client went away during login");
+    }
+    let capture = match route.kind {
+        RouteKind::Workspace(workspace) => Some(Capture::new(plane.sink.clone(), workspace, plane.metrics.clone())),
+        RouteKind::Tenant(_) => None,
+    };
+    let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
+    let mut relay = Relay::new(stream, dialled.stream, capture, live, &plane.scratch, counters);
+    let end = relay.run().await;
+    // Before the server connection closes: its pid may be another session's next.
+    drop(key);
+    take_leave(plane, relay, end).await;
+}
+
+/// Everything from AuthenticationOk to ReadyForQuery, with a cancel key of our own in place of the server's.
+fn greet<'p>(
+    plane: &'p Plane,
+    startup: &Startup,
+    route: &Route,
+    dialled: &Dialled,
+) -> Result<(CancelKey<'p>, Vec<u8>), tdb_auth::NoRandom> {
+    let secret = match startup.minor {
+        0 | 1 => unguessable::<4>()?.to_vec(),
+        _ => unguessable::<LONG_SECRET_LEN>()?.to_vec(),
+    };
+    let mut out = Vec::new();
+    backend::authentication_ok(&mut out);
+    out.extend_from_slice(&dialled.greeting);
+    backend::backend_key_data(&mut out, dialled.pid, &secret);
+    out.extend_from_slice(&dialled.ready);
+    Ok((
+        plane
+            .cancel_keys
+            .insert(dialled.pid, secret, route.server.clone(), dialled.key),
+        out,
+    ))
+}
+
+async fn take_leave(plane: &Plane, mut relay: Relay<'_>, end: End) {
+    let mut last_words = Vec::new();
+    match &end {
+        End::Server => tracing::info!("session ends"),
+        End::ClientLost(error) => tracing::info!(%error, "session ends: the client is gone"),
+        End::ServerLost(error) => {
+            tracing::warn!(%error, "session ends: the connection to the server was lost");
+            let report = Report::fatal(
+                SqlState::ConnectionFailure,
+                "the connection to the database server was lost",
+            );
+            report.write(&mut last_words);
+        }
+        End::ClientDesync(error) => {
+            tracing::info!(%error, "session ends: the client broke the protocol");
+            Report::fatal(SqlState::ProtocolViolation, error.to_string()).write(&mut last_words);
+        }
+        End::ServerDesync(error) => tracing::error!(%error, "session ends: the server broke the protocol"),
+        End::Told(reason) => {
+            tracing::info!(?reason, "session ends: it was told to");
+            farewell(*reason).write(&mut last_words);
+            plane.metrics.refusal(SqlState::AdminShutdown.code());
+        }
+    }
+    let may_speak = relay.may_speak() && !last_words.is_empty();
+    // The server's work ends first; the client may take its time to read.
+    drop(relay.server);
+    let _ = timeout(FAREWELL_TIME_MAX, async {
+        if may_speak {
+            relay.client.write_all(&last_words).await?;
+        }
+        relay.client.shutdown().await
+    })
+    .await;
+}
+
+fn farewell(reason: EndReason) -> Report {
+    let (message, hint) = match reason {
+        EndReason::DatabaseClosed => (
+            "terminating connection because the database was suspended or deleted",
+            "Resume or restore the tenant to connect again.",
+        ),
+        EndReason::CredentialRevoked => (
+            "terminating connection because its credential was revoked or changed",
+            "Connect again with a valid credential.",
+        ),
+        EndReason::Shutdown | EndReason::Now => (
+            "terminating connection due to administrator command",
+            "Connect again; another proxy may answer.",
+        ),
+    };
+    Report::fatal(SqlState::AdminShutdown, message).with_hint(hint)
+}
+
+fn lost(error: std::io::Error) -> Refusal {
+    Refusal::silent("the connection was lost during login", error)
+}

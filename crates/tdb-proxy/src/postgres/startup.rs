@@ -1,0 +1,127 @@
+//! From accept to a startup packet: encryption, cancel requests, and the parameters. Everything is read exactly, so that
+//! no byte said in clear is left over when TLS begins.
+
+use std::io;
+
+use tdb_wire_postgres::backend::{ENCRYPTION_ACCEPTED, ENCRYPTION_REFUSED};
+use tdb_wire_postgres::report::{Report, SqlState};
+use tdb_wire_postgres::startup::{CancelRequest, Opening, OpeningError, Startup, opening_len, parse_opening};
+use tokio::net::TcpStream;
+
+use super::refuse::Refusal;
+use crate::Plane;
+use crate::settings::ClientTlsMode;
+use crate::stream::Stream;
+
+/// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+/// SSLRequest, GSSENCRequest, and what is then meant.
+const OPENINGS_MAX: usize = 4;
+
+pub enum Hello {
+    Startup(Stream, Startup),
+    Cancel(Stream, CancelRequest),
+    /// Went away without a word: health checks of load balancers do.
+    Gone,
+}
+
+/// Reads until the client has said what it wants. The caller sets the deadline. Not cancel safe.
+pub async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Refusal> {
+    let mut first = [0];
+    let mut stream = match stream.peek(&mut first).await {
+        Ok(0) | Err(_) => return Ok(Hello::Gone),
+        Ok(_) if first == [TLS_HANDSHAKE] => match &plane.tls {
+            Some(tls) if plane.settings.tls_mode != ClientTlsMode::Disable => tls
+                .accept_direct(stream)
+                .await
+                .map_err(|error| Refusal::silent("the TLS handshake failed", error))?,
+            _ => {
+                return Err(Refusal::silent(
+                    "direct TLS is not offered",
+                    io::ErrorKind::Unsupported.into(),
+                ));
+            }
+        },
+        Ok(_) => Stream::Tcp(stream),
+    };
+    for _ in 0..OPENINGS_MAX {
+        let opening = match read_opening(&mut stream).await {
+            Err(refusal) => return Err(refusal.on(stream)),
+            Ok(None) => return Ok(Hello::Gone),
+            Ok(Some(opening)) => opening,
+        };
+        stream = match opening {
+            Opening::Cancel(request) => return Ok(Hello::Cancel(stream, request)),
+            Opening::Startup(startup) => {
+                return demand_tls(plane, stream).map(|stream| Hello::Startup(stream, startup));
+            }
+            Opening::Gss => answer(stream, ENCRYPTION_REFUSED).await?,
+            Opening::Tls => encrypt(plane, stream).await?,
+        };
+    }
+    Err(Refusal::new(
+        stream,
+        Report::fatal(SqlState::ProtocolViolation, "too many requests for encryption"),
+    ))
+}
+
+async fn read_opening(stream: &mut Stream) -> Result<Option<Opening>, Refusal> {
+    let lost = |error| Refusal::silent("the connection was lost in its startup packet", error);
+    let mut prefix = [0; 4];
+    match stream.read_exact(&mut prefix).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other.map_err(lost)?,
+    }
+    let refuse = |error: OpeningError| {
+        let state = match error {
+            OpeningError::Version { .. } => SqlState::FeatureNotSupported,
+            OpeningError::NoUser => SqlState::InvalidAuthorization,
+            OpeningError::Length | OpeningError::Layout(_) | OpeningError::Twice(_) => SqlState::ProtocolViolation,
+        };
+        Refusal::said(Report::fatal(state, error.to_string()))
+    };
+    let len = opening_len(prefix).map_err(refuse)?;
+    let mut body = vec![0; len.saturating_sub(prefix.len())];
+    stream.read_exact(&mut body).await.map_err(lost)?;
+    parse_opening(&body).map(Some).map_err(refuse)
+}
+
+async fn encrypt(plane: &Plane, stream: Stream) -> Result<Stream, Refusal> {
+    let tls = plane
+        .tls
+        .as_ref()
+        .filter(|_| plane.settings.tls_mode != ClientTlsMode::Disable);
+    match (tls, stream) {
+        (Some(tls), Stream::Tcp(stream)) => {
+            let Stream::Tcp(stream) = answer(Stream::Tcp(stream), ENCRYPTION_ACCEPTED).await? else {
+                return Err(Refusal::silent("the stream changed", io::ErrorKind::Other.into()));
+            };
+            tls.accept(stream)
+                .await
+                .map_err(|error| Refusal::silent("the TLS handshake failed", error))
+        }
+        // No TLS here, or TLS within TLS.
+        (_, stream) => answer(stream, ENCRYPTION_REFUSED).await,
+    }
+}
+
+async fn answer(mut stream: Stream, byte: u8) -> Result<Stream, Refusal> {
+    match stream.write_all(&[byte]).await {
+        Ok(()) => Ok(stream),
+        Err(error) => Err(Refusal::silent("the connection was lost in its startup packet", error)),
+    }
+}
+
+fn demand_tls(plane: &Plane, stream: Stream) -> Result<Stream, Refusal> {
+    match plane.settings.tls_mode {
+        ClientTlsMode::Require if !stream.is_encrypted() => Err(Refusal::new(
+            stream,
+            Report::fatal(
+                SqlState::InvalidAuthorization,
+                "this server accepts encrypted connections only",
+            )
+            .with_hint("Connect with sslmode=require."),
+        )),
+        ClientTlsMode::Require | ClientTlsMode::Prefer | ClientTlsMode::Disable => Ok(stream),
+    }
+}

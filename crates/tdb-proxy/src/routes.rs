@@ -1,0 +1,88 @@
+//! Who users are and where databases are, cached.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tdb_contract::{Change, Credential, Rights, Route, RouteSource, Unavailable};
+use tdb_names::{DatabaseName, ProjectId, UserName};
+use tokio::time::timeout;
+
+use crate::cache::Cache;
+
+/// The source must answer within it; the login's own deadline is longer.
+const ASK_TIME_MAX: Duration = Duration::from_secs(5);
+
+type RouteKey = (ProjectId, DatabaseName, Rights);
+
+pub struct Routes {
+    source: Arc<dyn RouteSource>,
+    credentials: Cache<UserName, Credential>,
+    routes: Cache<RouteKey, Route>,
+}
+
+impl Routes {
+    pub fn new(source: Arc<dyn RouteSource>, stale_max: Duration) -> Self {
+        Self {
+            source,
+            credentials: Cache::new(stale_max),
+            routes: Cache::new(stale_max),
+        }
+    }
+
+    pub async fn credential(&self, user: &UserName) -> Result<Option<Rc<Credential>>, Unavailable> {
+        self.credentials
+            .resolve(user, || in_time(self.source.credential(user)))
+            .await
+    }
+
+    pub async fn route(
+        &self,
+        project: &ProjectId,
+        database: &DatabaseName,
+        rights: Rights,
+    ) -> Result<Option<Rc<Route>>, Unavailable> {
+        let key = (project.clone(), database.clone(), rights);
+        self.routes
+            .resolve(&key, || in_time(self.source.route(project, database, rights)))
+            .await
+    }
+
+    pub fn hear(&self) {
+        self.credentials.hear();
+        self.routes.hear();
+    }
+
+    pub fn go_deaf(&self) {
+        self.credentials.go_deaf();
+        self.routes.go_deaf();
+    }
+
+    /// Forgets what `change` is about.
+    pub fn apply(&self, change: &Change) {
+        match change {
+            Change::Workspace { project, blueprint, .. } | Change::WorkspaceClosed { project, blueprint, .. } => {
+                let workspace = DatabaseName::Workspace(blueprint.clone());
+                self.routes
+                    .forget(|(owner, database, _)| owner == project && *database == workspace);
+            }
+            Change::Tenant { project, tenant, .. } | Change::DatabaseClosed { project, tenant, .. } => {
+                self.routes.forget(|(owner, database, _)| {
+                    owner == project && matches!(database, DatabaseName::Tenant { tenant: t, .. } if t == tenant)
+                });
+            }
+            Change::Credential { user, .. } | Change::CredentialRevoked { user, .. } => {
+                self.credentials.forget(|known| known == user);
+            }
+        }
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Unavailable>>) -> Result<T, Unavailable> {
+    match timeout(ASK_TIME_MAX, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Unavailable {
+            reason: format!("no answer within {ASK_TIME_MAX:?}"),
+        }),
+    }
+}

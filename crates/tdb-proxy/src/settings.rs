@@ -1,0 +1,49 @@
+//! What can be set from outside. The defaults are the shipped configuration's.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// Most connections at a time, those that have not logged in yet included.
+    pub clients_max: NonZeroU32,
+    /// From accept to the end of authentication, TLS included.
+    pub login_timeout: Duration,
+    /// From dialling a database server to its first ReadyForQuery.
+    pub upstream_connect_timeout: Duration,
+    /// How long known routes serve while the metadata store cannot be asked.
+    pub stale_routes_max: Duration,
+    pub tls_mode: ClientTlsMode,
+}
+
+/// Whether clients may or must encrypt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientTlsMode {
+    /// SSLRequest is answered `N`.
+    Disable,
+    Prefer,
+    /// A startup packet in clear is refused.
+    Require,
+}
+
+/// How to stop: `drain` lets running transactions finish for `drain_timeout`, `now` ends everything at once.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    pub drain: CancellationToken,
+    pub now: CancellationToken,
+    pub drain_timeout: Duration,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            clients_max: NonZeroU32::new(10_000).unwrap_or(NonZeroU32::MAX),
+            login_timeout: Duration::from_secs(15),
+            upstream_connect_timeout: Duration::from_secs(10),
+            stale_routes_max: Duration::from_secs(3600),
+            tls_mode: ClientTlsMode::Prefer,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A byte stream to a client or a server: TCP, a unix socket, or TLS over TCP. One small type, so that the relay does not
+//! care, and no trait object, so that its calls are direct.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{client, server};
+
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// A client's TLS; boxed, because most sessions have none.
+    TlsFromClient(Box<server::TlsStream<TcpStream>>),
+    TlsToServer(Box<client::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Reads what is there into `buffer`; 0 at the end of the stream. Cancel safe.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Stream::TlsFromClient(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
+            Stream::TlsToServer(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
+        })?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::TlsFromClient(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Stream::TlsToServer(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    /// Pushes out what TLS has buffered; nothing to do on plain sockets.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
+            Stream::TlsFromClient(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Stream::TlsToServer(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    /// Says that no more bytes will come from us.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::TlsFromClient(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Stream::TlsToServer(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+
+    /// Not cancel safe: a dropped read may have taken bytes.
+    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.read_exact(buffer).await.map(drop),
+            Stream::Unix(stream) => stream.read_exact(buffer).await.map(drop),
+            Stream::TlsFromClient(stream) => stream.read_exact(buffer).await.map(drop),
+            Stream::TlsToServer(stream) => stream.read_exact(buffer).await.map(drop),
+        }
+    }
+
+    /// Writes and flushes. Not cancel safe.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.write_all(bytes).await,
+            Stream::Unix(stream) => stream.write_all(bytes).await,
+            Stream::TlsFromClient(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+            Stream::TlsToServer(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::TlsFromClient(_) | Stream::TlsToServer(_) => true,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Messages a server sends, as the proxy builds them.
+
+use crate::startup::{MINOR_NEWEST, Unsupported};
+
+pub const READY_FOR_QUERY: u8 = b'Z';
+pub const NOTICE: u8 = b'N';
+pub const ERROR: u8 = b'E';
+pub const COMMAND_COMPLETE: u8 = b'C';
+pub const PARAMETER_STATUS: u8 = b'S';
+pub const BACKEND_KEY_DATA: u8 = b'K';
+pub const AUTHENTICATION: u8 = b'R';
+
+/// Bytes that answer SSLRequest and GSSENCRequest.
+pub const ENCRYPTION_ACCEPTED: u8 = b'S';
+pub const ENCRYPTION_REFUSED: u8 = b'N';
+
+/// Appends one frame whose body `write` appends.
+pub(crate) fn frame(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    // Bodies built here are far below 4 GB.
+    let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_be_bytes();
+    if let Some(slot) = out.get_mut(start..start + 4) {
+        slot.copy_from_slice(&len);
+    }
+}
+
+pub fn authentication_ok(out: &mut Vec<u8>) {
+    frame(out, AUTHENTICATION, |out| out.extend_from_slice(&0i32.to_be_bytes()));
+}
+
+/// AuthenticationSASL: the mechanisms on offer, the best first.
+pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
+    frame(out, AUTHENTICATION, |out| {
+        out.extend_from_slice(&10i32.to_be_bytes());
+        for mechanism in mechanisms {
+            out.extend_from_slice(mechanism.as_bytes());
+            out.push(0);
+        }
+        out.push(0);
+    });
+}
+
+pub fn authentication_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
+    frame(out, AUTHENTICATION, |out| {
+        out.extend_from_slice(&11i32.to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+pub fn authentication_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
+    frame(out, AUTHENTICATION, |out| {
+        out.extend_from_slice(&12i32.to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+    frame(out, BACKEND_KEY_DATA, |out| {
+        out.extend_from_slice(&pid.to_be_bytes());
+        out.extend_from_slice(secret);
+    });
+}
+
+/// NegotiateProtocolVersion: our newest minor version and the options we do not know.
+pub fn negotiate_protocol_version(out: &mut Vec<u8>, unsupported: &Unsupported) {
+    frame(out, b'v', |out| {
+        out.extend_from_slice(&((3i32 << 16) | i32::from(MINOR_NEWEST)).to_be_bytes());
+        let count = i32::try_from(unsupported.options.len()).unwrap_or(0);
+        out.extend_from_slice(&count.to_be_bytes());
+        for option in &unsupported.options {
+            out.extend_from_slice(option.as_bytes());
+            out.push(0);
+        }
+    });
+}

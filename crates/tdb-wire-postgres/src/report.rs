@@ -1,0 +1,212 @@
+//! ErrorResponse and NoticeResponse: ours and the server's, and the one table of SQLSTATEs the proxy uses.
+
+use std::fmt::Write as _;
+
+use crate::backend::frame;
+
+/// SQLSTATEs (PostgreSQL manual, appendix "Error Codes") that the proxy says by itself, with their use here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SqlState {
+    /// The peer broke the protocol.
+    ProtocolViolation,
+    /// The database server does not answer or the connection to it was lost.
+    ConnectionFailure,
+    /// A protocol or feature we do not have.
+    FeatureNotSupported,
+    /// Unencrypted where TLS is demanded, and the like.
+    InvalidAuthorization,
+    /// Unknown user or wrong password: the same.
+    InvalidPassword,
+    UnknownDatabase,
+    /// The credential does not cover the database.
+    NotAllowed,
+    TooManyConnections,
+    /// The control plane cannot be asked.
+    CannotConnectNow,
+    AdminShutdown,
+    /// A message longer than the protocol allows.
+    ProgramLimitExceeded,
+    InternalError,
+    /// The journal's marker (private): never reaches a client.
+    Journaled,
+    /// Notices.
+    Warning,
+    Success,
+}
+
+impl SqlState {
+    pub fn code(self) -> &'static str {
+        match self {
+            SqlState::ProtocolViolation => "08P01",
+            SqlState::ConnectionFailure => "08006",
+            SqlState::FeatureNotSupported => "0A000",
+            SqlState::InvalidAuthorization => "28000",
+            SqlState::InvalidPassword => "28P01",
+            SqlState::UnknownDatabase => "3D000",
+            SqlState::NotAllowed => "42501",
+            SqlState::TooManyConnections => "53300",
+            SqlState::CannotConnectNow => "57P03",
+            SqlState::AdminShutdown => "57P01",
+            SqlState::ProgramLimitExceeded => "54000",
+            SqlState::InternalError => "XX000",
+            SqlState::Journaled => "TD001",
+            SqlState::Warning => "01000",
+            SqlState::Success => "00000",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Fatal,
+    Warning,
+    Notice,
+}
+
+/// An error or notice of ours, in PostgreSQL's style.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub severity: Severity,
+    pub state: SqlState,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Report {
+    pub fn fatal(state: SqlState, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Fatal,
+            state,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn notice(message: impl Into<String>) -> Self {
+        let (severity, state) = (Severity::Notice, SqlState::Success);
+        Self {
+            severity,
+            state,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn warning(message: impl Into<String>) -> Self {
+        let (severity, state) = (Severity::Warning, SqlState::Warning);
+        Self {
+            severity,
+            state,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Appends the message to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (tag, severity) = match self.severity {
+            Severity::Fatal => (b'E', "FATAL"),
+            Severity::Warning => (b'N', "WARNING"),
+            Severity::Notice => (b'N', "NOTICE"),
+        };
+        frame(out, tag, |out| {
+            let mut field = |name: u8, value: &str| {
+                out.push(name);
+                // A zero byte would end the field early.
+                out.extend(value.bytes().filter(|byte| *byte != 0));
+                out.push(0);
+            };
+            field(b'S', severity);
+            field(b'V', severity);
+            field(b'C', self.state.code());
+            field(b'M', &self.message);
+            self.detail.iter().for_each(|detail| field(b'D', detail));
+            self.hint.iter().for_each(|hint| field(b'H', hint));
+            out.push(0);
+        });
+    }
+}
+
+/// What we read of a server's error or notice. Missing fields are empty: a hostile server may leave any out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    pub code: String,
+    pub message: String,
+}
+
+/// Reads the body of an ErrorResponse or NoticeResponse.
+pub fn parse(body: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    for field in body.split(|byte| *byte == 0) {
+        match field.split_first() {
+            Some((b'C', code)) => parsed.code = String::from_utf8_lossy(code).into_owned(),
+            Some((b'M', message)) => parsed.message = String::from_utf8_lossy(message).into_owned(),
+            _ => {}
+        }
+    }
+    parsed
+}
+
+/// Whether a notice's body carries the journal's marker, without copying it.
+pub fn is_journal_marker(body: &[u8]) -> bool {
+    let marker = SqlState::Journaled.code().as_bytes();
+    body.split(|byte| *byte == 0)
+        .any(|field| field.split_first() == Some((&b'C', marker)))
+}
+
+impl std::fmt::Display for Parsed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.code)?;
+        f.write_char(' ')?;
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_reads_back_and_cannot_be_split_by_zero_bytes() {
+        let mut out = Vec::new();
+        let report = Report::fatal(SqlState::UnknownDatabase, "no \"a\0b\"")
+            .with_hint("Look.")
+            .with_detail("D");
+        report.write(&mut out);
+        assert_eq!(out[0], b'E');
+        assert_eq!(
+            usize::try_from(u32::from_be_bytes([out[1], out[2], out[3], out[4]])).unwrap(),
+            out.len() - 1
+        );
+        assert_eq!(
+            parse(&out[5..]),
+            Parsed {
+                code: "3D000".into(),
+                message: "no \"ab\"".into()
+            }
+        );
+        assert_eq!(out.last(), Some(&0));
+    }
+
+    #[test]
+    fn bodies_without_fields_are_read_as_empty() {
+        assert_eq!(parse(b""), Parsed::default());
+        assert_eq!(parse(b"\0\0\0"), Parsed::default());
+        assert!(is_journal_marker(b"SNOTICE\0CTD001\0Mddl 1\0\0"));
+        assert!(!is_journal_marker(b"SNOTICE\0C00000\0MCTD001\0\0"));
+    }
+}

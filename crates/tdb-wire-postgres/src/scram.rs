@@ -1,0 +1,268 @@
+//! The server's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677, RFC 5929 `tls-server-end-point`).
+//! A state consumes itself and returns the next. It never says whether the user exists: an unknown user is given a mock
+//! verifier and fails at the same place.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tdb_auth::{NoRandom, ScramVerifier, unguessable};
+use thiserror::Error;
+
+pub const SCRAM: &str = "SCRAM-SHA-256";
+pub const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+const NONCE_LEN: usize = 18;
+
+/// What the connection can bind to: the hash of our TLS certificate, where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    None,
+    ServerEndPoint(Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ScramError {
+    #[error("malformed SCRAM message: {0}")]
+    Malformed(&'static str),
+    #[error("the client asked for an authentication mechanism that was not offered")]
+    Mechanism,
+    #[error("SCRAM channel binding negotiation error")]
+    Downgrade,
+    #[error("SCRAM channel binding check failed")]
+    Binding,
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
+}
+
+/// Waits for the client's final message.
+pub struct AwaitProof {
+    verifier: ScramVerifier,
+    client_first_bare: String,
+    server_first: String,
+    nonce: String,
+    /// What `c=` must be, in base64.
+    channel: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The proof is right; the server's final message.
+    Genuine(Vec<u8>),
+    WrongPassword,
+}
+
+/// The mechanisms to offer over such a connection, the best first.
+pub fn mechanisms(binding: &Binding) -> &'static [&'static str] {
+    match binding {
+        Binding::None => &[SCRAM],
+        Binding::ServerEndPoint(_) => &[SCRAM_PLUS, SCRAM],
+    }
+}
+
+/// Takes the client's first message; gives the next state and the server's first message.
+pub fn begin(
+    mechanism: &str,
+    client_first: &[u8],
+    binding: &Binding,
+    verifier: ScramVerifier,
+) -> Result<(AwaitProof, Vec<u8>), ScramError> {
+    let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed("not UTF-8"))?;
+    let (header, bare) = split_header(text)?;
+    let channel = channel(mechanism, header, binding)?;
+    let client_nonce = client_nonce(bare)?;
+    let nonce = format!("{client_nonce}{}", STANDARD.encode(unguessable::<NONCE_LEN>()?));
+    let server_first = format!(
+        "r={nonce},s={},i={}",
+        STANDARD.encode(verifier.salt()),
+        verifier.iterations()
+    );
+    let reply = server_first.clone().into_bytes();
+    Ok((
+        AwaitProof {
+            verifier,
+            client_first_bare: bare.to_owned(),
+            server_first,
+            nonce,
+            channel,
+        },
+        reply,
+    ))
+}
+
+impl AwaitProof {
+    /// Takes the client's final message.
+    pub fn finish(self, client_final: &[u8]) -> Result<Outcome, ScramError> {
+        let text = std::str::from_utf8(client_final).map_err(|_| ScramError::Malformed("not UTF-8"))?;
+        let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed("no proof"))?;
+        let mut attributes = without_proof.split(',');
+        let channel = attributes
+            .next()
+            .and_then(|a| a.strip_prefix("c="))
+            .ok_or(ScramError::Malformed("no channel"))?;
+        let nonce = attributes
+            .next()
+            .and_then(|a| a.strip_prefix("r="))
+            .ok_or(ScramError::Malformed("no nonce"))?;
+        if channel != self.channel {
+            return Err(ScramError::Binding);
+        }
+        if nonce != self.nonce {
+            return Err(ScramError::Malformed("another nonce"));
+        }
+        let proof: [u8; 32] = STANDARD
+            .decode(proof)
+            .ok()
+            .and_then(|proof| proof.try_into().ok())
+            .ok_or(ScramError::Malformed("the proof is not 32 bytes of base64"))?;
+        let message = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
+        Ok(match self.verifier.verify(message.as_bytes(), &proof) {
+            Some(signature) => Outcome::Genuine(format!("v={}", STANDARD.encode(signature)).into_bytes()),
+            None => Outcome::WrongPassword,
+        })
+    }
+}
+
+/// gs2-header (with its trailing comma) and the rest: `n,,n=user,r=nonce`.
+fn split_header(text: &str) -> Result<(&str, &str), ScramError> {
+    let mut commas = text.match_indices(',').map(|(at, _)| at);
+    let (_, Some(second)) = (commas.next(), commas.next()) else {
+        return Err(ScramError::Malformed("no header"));
+    };
+    let (header, bare) = text.split_at(second + 1);
+    match header.split(',').nth(1) {
+        Some("") => Ok((header, bare)),
+        _ => Err(ScramError::Malformed("authorization identities are not supported")),
+    }
+}
+
+/// What the final message's `c=` must be for this mechanism and header.
+fn channel(mechanism: &str, header: &str, binding: &Binding) -> Result<String, ScramError> {
+    let flag = header.split(',').next().unwrap_or_default();
+    let data: &[u8] = match (mechanism, flag, binding) {
+        (SCRAM, "n", _) | (SCRAM, "y", Binding::None) => &[],
+        // The client could bind and believes that we cannot: somebody removed PLUS from our offer.
+        (SCRAM, "y", Binding::ServerEndPoint(_)) => return Err(ScramError::Downgrade),
+        (SCRAM_PLUS, "p=tls-server-end-point", Binding::ServerEndPoint(hash)) => hash,
+        (SCRAM_PLUS, _, Binding::ServerEndPoint(_)) => {
+            return Err(ScramError::Malformed("unsupported channel binding"));
+        }
+        (SCRAM, _, _) => return Err(ScramError::Malformed("channel binding without -PLUS")),
+        _ => return Err(ScramError::Mechanism),
+    };
+    Ok(STANDARD.encode([header.as_bytes(), data].concat()))
+}
+
+/// The nonce of `n=user,r=nonce[,extensions]`. The user comes from the startup packet, as in PostgreSQL.
+fn client_nonce(bare: &str) -> Result<&str, ScramError> {
+    let mut attributes = bare.split(',');
+    match attributes.next() {
+        Some(user) if user.starts_with("n=") => {}
+        _ => return Err(ScramError::Malformed("no user name")),
+    }
+    let nonce = attributes
+        .next()
+        .and_then(|a| a.strip_prefix("r="))
+        .ok_or(ScramError::Malformed("no nonce"))?;
+    let printable = !nonce.is_empty() && nonce.bytes().all(|b| b.is_ascii_graphic());
+    if printable {
+        Ok(nonce)
+    } else {
+        Err(ScramError::Malformed("unprintable nonce"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+    use proptest::prelude::*;
+    use tdb_auth::ITERATIONS_RANDOM_SECRET;
+
+    use super::*;
+
+    fn verifier(password: &str) -> ScramVerifier {
+        ScramVerifier::derive(&password.to_owned().into(), ITERATIONS_RANDOM_SECRET).unwrap()
+    }
+
+    /// The whole exchange against another implementation's client.
+    fn exchange(
+        password: &str,
+        mechanism: &str,
+        client: ChannelBinding,
+        server: &Binding,
+    ) -> Result<Outcome, ScramError> {
+        let mut client = ScramSha256::new(password.as_bytes(), client);
+        let (state, reply) = begin(mechanism, client.message(), server, verifier("right"))?;
+        client.update(&reply).unwrap();
+        let outcome = state.finish(client.message())?;
+        if let Outcome::Genuine(last) = &outcome {
+            client.finish(last).unwrap();
+        }
+        Ok(outcome)
+    }
+
+    #[test]
+    fn the_right_password_is_genuine_and_proves_the_server() {
+        let hash = vec![7; 32];
+        let end_point = Binding::ServerEndPoint(hash.clone());
+        let genuine = |outcome| matches!(outcome, Ok(Outcome::Genuine(_)));
+        assert!(genuine(exchange(
+            "right",
+            SCRAM,
+            ChannelBinding::unsupported(),
+            &Binding::None
+        )));
+        assert!(genuine(exchange(
+            "right",
+            SCRAM,
+            ChannelBinding::unrequested(),
+            &Binding::None
+        )));
+        assert!(genuine(exchange(
+            "right",
+            SCRAM,
+            ChannelBinding::unsupported(),
+            &end_point
+        )));
+        assert!(genuine(exchange(
+            "right",
+            SCRAM_PLUS,
+            ChannelBinding::tls_server_end_point(hash),
+            &end_point
+        )));
+        assert_eq!(
+            exchange("wrong", SCRAM, ChannelBinding::unsupported(), &Binding::None),
+            Ok(Outcome::WrongPassword)
+        );
+    }
+
+    #[test]
+    fn downgrades_and_foreign_bindings_are_refused() {
+        let end_point = Binding::ServerEndPoint(vec![7; 32]);
+        let other = || ChannelBinding::tls_server_end_point(vec![8; 32]);
+        assert_eq!(
+            exchange("right", SCRAM, ChannelBinding::unrequested(), &end_point),
+            Err(ScramError::Downgrade)
+        );
+        assert_eq!(
+            exchange("right", SCRAM_PLUS, other(), &end_point),
+            Err(ScramError::Binding)
+        );
+        assert_eq!(
+            exchange("right", SCRAM_PLUS, other(), &Binding::None),
+            Err(ScramError::Mechanism)
+        );
+        assert!(exchange("right", SCRAM, other(), &end_point).is_err());
+        assert!(exchange("right", SCRAM_PLUS, ChannelBinding::unsupported(), &end_point).is_err());
+        assert_eq!(
+            exchange("right", "PLAIN", ChannelBinding::unsupported(), &Binding::None),
+            Err(ScramError::Mechanism)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_are_refused_without_panic(first in "\\PC{0,60}", last in "\\PC{0,60}") {
+            let _ = begin(SCRAM, first.as_bytes(), &Binding::None, verifier("x"));
+            let (state, _) = begin(SCRAM, b"n,,n=,r=abc", &Binding::None, verifier("x")).unwrap();
+            prop_assert!(!matches!(state.finish(last.as_bytes()), Ok(Outcome::Genuine(_))));
+        }
+    }
+}
