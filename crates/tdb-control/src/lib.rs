@@ -1,1 +1,31 @@
-//! tdb-control
+//! Use cases and state machines of the control plane: workspaces, versions, tenants, deployments, and the workers that
+//! finish what was begun. It speaks no HTTP and no wire protocol, and no text of a user ever runs in a session of an
+//! administrator.
+
+mod accounts;
+mod blueprints;
+mod builds;
+mod control;
+mod deployments;
+mod drain;
+mod error;
+mod fleet;
+mod identity;
+mod jobs;
+mod keyed;
+pub mod model;
+mod place;
+mod plan;
+mod points;
+mod provision;
+mod rollout;
+mod servers;
+mod tenants;
+mod versions;
+mod workspaces;
+
+pub use control::{Control, ControlSettings, Limit};
+pub use error::{ControlError, Kind};
+pub use identity::{Identity, KeyScope};
+pub use points::POINTS;
+pub use servers::ServerEnrolment;

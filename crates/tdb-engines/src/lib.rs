@@ -4,6 +4,7 @@
 //! Two kinds of session, never mixed: a [`Server`] is the administrator and runs constant SQL only; a [`Login`] is a role
 //! that reaches one database, and only there may text run that came from a user or that can call a user's code.
 
+pub mod activity;
 pub mod apply;
 pub mod capture;
 pub mod change;

@@ -127,14 +127,21 @@ impl NewChange {
 
 /// RFC 3339 with all of PostgreSQL's microseconds.
 fn timestamp(at: OffsetDateTime) -> String {
-    at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    at.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
 }
 
-const SELECT: &str = "SELECT id, statements, tags, objects, left_out, body, checksum, author, state, reason, committed_at FROM changes";
+const SELECT: &str =
+    "SELECT id, statements, tags, objects, left_out, body, checksum, author, state, reason, committed_at FROM changes";
 
 /// All of a workspace, by number.
 pub async fn all(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<ChangeRow>, StoreError> {
-    let rows = tx.query(&format!("{SELECT} WHERE workspace_id = $1 ORDER BY id"), &[&workspace.as_uuid()]).await?;
+    let rows = tx
+        .query(
+            &format!("{SELECT} WHERE workspace_id = $1 ORDER BY id"),
+            &[&workspace.as_uuid()],
+        )
+        .await?;
     rows.iter().map(ChangeRow::from_row).collect()
 }
 
@@ -155,7 +162,8 @@ pub async fn set_state(
 ) -> Result<(), StoreError> {
     let id = crate::row::number(id)?;
     let sql = "UPDATE changes SET state = $3, reason = coalesce($4, reason) WHERE workspace_id = $1 AND id = $2";
-    tx.execute(sql, &[&workspace.as_uuid(), &id, &state.as_str(), &reason]).await?;
+    tx.execute(sql, &[&workspace.as_uuid(), &id, &state.as_str(), &reason])
+        .await?;
     Ok(())
 }
 
@@ -209,15 +217,23 @@ pub async fn heads(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<HeadRow>, Stor
 
 /// How many there are.
 pub async fn total(tx: &Tx, workspace: WorkspaceId) -> Result<u32, StoreError> {
-    let row = tx.query_one("SELECT count(*) AS n FROM changes WHERE workspace_id = $1", &[&workspace.as_uuid()]).await?;
+    let row = tx
+        .query_one(
+            "SELECT count(*) AS n FROM changes WHERE workspace_id = $1",
+            &[&workspace.as_uuid()],
+        )
+        .await?;
     crate::row::total(&row, "n")
 }
 
 /// The version that first held each change.
 pub async fn first_versions(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<(u32, u32)>, StoreError> {
-    let sql = "SELECT id, min(number) AS version FROM versions, unnest(change_ids) AS id WHERE workspace_id = $1 GROUP BY id";
+    let sql =
+        "SELECT id, min(number) AS version FROM versions, unnest(change_ids) AS id WHERE workspace_id = $1 GROUP BY id";
     let rows = tx.query(sql, &[&workspace.as_uuid()]).await?;
-    rows.iter().map(|row| Ok((count(row, "id")?, count(row, "version")?))).collect()
+    rows.iter()
+        .map(|row| Ok((count(row, "id")?, count(row, "version")?)))
+        .collect()
 }
 
 /// Changes of head that a tenant database lacks whose tenant is not deleted; all of head while there is none.
@@ -259,7 +275,9 @@ pub async fn holder(tx: &Tx, workspace: WorkspaceId, id: u32) -> Result<Option<H
                    JOIN versions v ON v.workspace_id = p.workspace_id AND v.number = p.version
                   WHERE p.workspace_id = $1 AND p.status IN ('publishing', 'published') AND $2 = ANY (v.change_ids)) AS held
                ORDER BY rank, name LIMIT 1";
-    let row = tx.query_opt(sql, &[&workspace.as_uuid(), &crate::row::number(id)?]).await?;
+    let row = tx
+        .query_opt(sql, &[&workspace.as_uuid(), &crate::row::number(id)?])
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let name: String = column(&row, "name")?;
     Ok(Some(match column::<&str>(&row, "kind")? {

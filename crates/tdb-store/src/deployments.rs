@@ -134,7 +134,9 @@ impl TargetRow {
             sqlstate: column(row, "sqlstate")?,
             message: column(row, "message")?,
             statement: column(row, "statement")?,
-            duration: milliseconds.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
+            duration: milliseconds
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map(Duration::from_millis),
         })
     }
 }
@@ -251,7 +253,12 @@ pub async fn targets(tx: &Tx, job: &JobId) -> Result<Vec<TargetRow>, StoreError>
 
 /// Takes up to `limit` targets of a server that nobody works on: due ones, and those whose worker's lease ran out. A
 /// database that another target works on is left out: one deployment at a time.
-pub async fn claim(tx: &Tx, server: &ServerName, limit: i64, lease: Duration) -> Result<Vec<ClaimedTarget>, StoreError> {
+pub async fn claim(
+    tx: &Tx,
+    server: &ServerName,
+    limit: i64,
+    lease: Duration,
+) -> Result<Vec<ClaimedTarget>, StoreError> {
     let sql = "UPDATE deployment_targets g
                   SET status = 'running', attempts = g.attempts + 1, lease_owner = gen_random_uuid(),
                       lease_until = now() + $3 * interval '1 second', started_at = coalesce(g.started_at, now())
@@ -299,7 +306,13 @@ pub async fn heartbeat(
     let held = tx
         .execute(
             sql,
-            &[&target.job.as_str(), &target.database.as_uuid(), &target.lease, &lease.as_secs_f64(), &done],
+            &[
+                &target.job.as_str(),
+                &target.database.as_uuid(),
+                &target.lease,
+                &lease.as_secs_f64(),
+                &done,
+            ],
         )
         .await?;
     Ok(held == 1)
@@ -370,4 +383,14 @@ pub async fn skip_database(tx: &Tx, database: DatabaseId) -> Result<(), StoreErr
                WHERE database_id = $1 AND status IN ('pending', 'running', 'retrying')";
     tx.execute(sql, &[&database.as_uuid()]).await?;
     Ok(())
+}
+
+/// Databases that hold part of a version that is not theirs yet: a deployment to it waits, works or failed there.
+pub async fn between_versions(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<DatabaseId>, StoreError> {
+    let sql = "SELECT DISTINCT g.database_id FROM deployment_targets g JOIN tenant_databases d ON d.id = g.database_id
+               WHERE g.workspace_id = $1 AND g.status IN ('pending', 'running', 'retrying', 'failed') AND g.to_version > d.version";
+    let rows = tx.query(sql, &[&workspace.as_uuid()]).await?;
+    rows.iter()
+        .map(|row| Ok(DatabaseId::from_uuid(column(row, "database_id")?)))
+        .collect()
 }

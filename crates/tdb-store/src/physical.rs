@@ -47,7 +47,10 @@ pub(crate) const COLUMNS: &str = "server, physical_database, database_oid, owner
 impl Physical {
     pub(crate) fn from_row(row: &Row) -> Result<Self, StoreError> {
         let role = |name: &str, secret: &str| -> Result<RoleSecret, StoreError> {
-            Ok(RoleSecret { name: column(row, name)?, sealed: column(row, secret)? })
+            Ok(RoleSecret {
+                name: column(row, name)?,
+                sealed: column(row, secret)?,
+            })
         };
         Ok(Self {
             server: parsed(row, "server")?,
@@ -95,7 +98,10 @@ impl Place {
 
 /// The step that is done.
 pub async fn record_step(tx: &Tx, place: Place, id: Uuid, step: &str) -> Result<(), StoreError> {
-    let sql = format!("UPDATE {} SET step = $2, last_error = NULL WHERE id = $1", place.table());
+    let sql = format!(
+        "UPDATE {} SET step = $2, last_error = NULL WHERE id = $1",
+        place.table()
+    );
     tx.execute(&sql, &[&id, &step]).await?;
     Ok(())
 }
@@ -161,4 +167,21 @@ pub async fn name_is_claimed(tx: &Tx, server: &ServerName, name: &str, except: U
                  UNION ALL SELECT id, server, physical_database FROM tenant_databases) AS known
                WHERE server = $1 AND physical_database = $2 AND id <> $3 LIMIT 1";
     Ok(tx.query_opt(sql, &[&server.as_str(), &name, &except]).await?.is_some())
+}
+
+/// What the project of the transaction has on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    pub workspaces: u32,
+    pub tenant_databases: u32,
+}
+
+pub async fn used_on(tx: &Tx, server: &ServerName) -> Result<Used, StoreError> {
+    let sql = "SELECT (SELECT count(*) FROM workspaces WHERE server = $1) AS workspaces,
+                      (SELECT count(*) FROM tenant_databases WHERE server = $1) AS tenant_databases";
+    let row = tx.query_one(sql, &[&server.as_str()]).await?;
+    Ok(Used {
+        workspaces: crate::row::total(&row, "workspaces")?,
+        tenant_databases: crate::row::total(&row, "tenant_databases")?,
+    })
 }

@@ -1,7 +1,7 @@
 //! Table `workspace_sessions`: who speaks in which server process, so that a journal row has an author.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
+use time::OffsetDateTime;
 
 use tdb_names::{CredentialId, WorkspaceId};
 
@@ -15,7 +15,7 @@ pub struct SessionRow {
     pub server: String,
     pub server_pid: i32,
     /// When the server process began, by the server's clock; none where it was gone already.
-    pub backend_start: Option<SystemTime>,
+    pub backend_start: Option<OffsetDateTime>,
     pub credential: CredentialId,
     pub client: IpAddr,
     pub application_name: String,
@@ -23,8 +23,9 @@ pub struct SessionRow {
 
 /// Records a session; a pid that the server used before gets its newest holder.
 pub async fn insert(tx: &Tx, session: &SessionRow) -> Result<(), StoreError> {
-    let sql = "INSERT INTO workspace_sessions (workspace_id, server, server_pid, backend_start, credential_id, client_address, application_name)
-               VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let sql = "INSERT INTO workspace_sessions (workspace_id, project_id, server, server_pid, backend_start, credential_id, client_address,
+                                               application_name)
+               VALUES ($1, (SELECT project_id FROM workspaces WHERE id = $1), $2, $3, $4, $5, $6, $7)";
     tx.execute(
         sql,
         &[
@@ -46,7 +47,7 @@ pub async fn author(
     tx: &Tx,
     workspace: WorkspaceId,
     pid: i32,
-    started: SystemTime,
+    started: OffsetDateTime,
 ) -> Result<Option<String>, StoreError> {
     let sql = "SELECT coalesce(c.user_name, 'credential:' || s.credential_id) AS author
                FROM workspace_sessions s LEFT JOIN credentials c ON c.id = s.credential_id

@@ -106,13 +106,21 @@ pub async fn published(
 ) -> Result<Option<TemplateRow>, StoreError> {
     let rest = "WHERE workspace_id = $1 AND server = $2 AND version = $3 AND status = 'published' LIMIT 1";
     let row = tx
-        .query_opt(&select(rest), &[&workspace.as_uuid(), &server.as_str(), &number(version)?])
+        .query_opt(
+            &select(rest),
+            &[&workspace.as_uuid(), &server.as_str(), &number(version)?],
+        )
         .await?;
     row.as_ref().map(TemplateRow::from_row).transpose()
 }
 
 pub async fn of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<TemplateRow>, StoreError> {
-    let rows = tx.query(&select("WHERE workspace_id = $1 ORDER BY created_at"), &[&workspace.as_uuid()]).await?;
+    let rows = tx
+        .query(
+            &select("WHERE workspace_id = $1 ORDER BY created_at"),
+            &[&workspace.as_uuid()],
+        )
+        .await?;
     rows.iter().map(TemplateRow::from_row).collect()
 }
 
@@ -130,7 +138,8 @@ pub async fn change_status(
     to: TemplateStatus,
     step: &str,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE templates SET status = $3, step = $4, attempts = 0, last_error = NULL WHERE id = $1 AND status = $2";
+    let sql =
+        "UPDATE templates SET status = $3, step = $4, attempts = 0, last_error = NULL WHERE id = $1 AND status = $2";
     Ok(tx.execute(sql, &[&id, &from.as_str(), &to.as_str(), &step]).await? == 1)
 }
 
@@ -142,7 +151,11 @@ pub async fn begin_publishing(tx: &Tx, id: Uuid, version: u32) -> Result<bool, S
 
 /// Which changes a build holds, for the next one who goes on with it.
 pub async fn record_changes(tx: &Tx, id: Uuid, change_ids: &[u32]) -> Result<(), StoreError> {
-    tx.execute("UPDATE templates SET change_ids = $2 WHERE id = $1", &[&id, &numbers(change_ids)?]).await?;
+    tx.execute(
+        "UPDATE templates SET change_ids = $2 WHERE id = $1",
+        &[&id, &numbers(change_ids)?],
+    )
+    .await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Tables `tenants` and `tenant_databases`. The tenant's status says who may come in, the database's how far it is made.
 
-use tdb_names::{BlueprintName, DatabaseId, ProjectId, TenantName, WorkspaceId};
+use tdb_names::{BlueprintName, DatabaseId, ProjectId, TenantName, UserName, WorkspaceId};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -99,12 +99,16 @@ impl TenantDatabaseRow {
 pub async fn insert(tx: &Tx, project: &ProjectId, name: &TenantName, environment: &str) -> Result<bool, StoreError> {
     let sql = "INSERT INTO tenants (project_id, name, status, environment) VALUES ($1, $2, 'ready', $3)
                ON CONFLICT (project_id, name) DO NOTHING";
-    Ok(tx.execute(sql, &[&project.as_str(), &name.as_str(), &environment]).await? == 1)
+    Ok(tx
+        .execute(sql, &[&project.as_str(), &name.as_str(), &environment])
+        .await?
+        == 1)
 }
 
 /// The tenant, locked: its databases and its status are changed by one at a time.
 pub async fn lock(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<Option<TenantRow>, StoreError> {
-    let sql = "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 AND name = $2 FOR UPDATE";
+    let sql =
+        "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 AND name = $2 FOR UPDATE";
     let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;
     row.as_ref().map(TenantRow::from_row).transpose()
 }
@@ -133,7 +137,9 @@ pub async fn change_status(
     let from: Vec<&str> = from.iter().map(|status| status.as_str()).collect();
     let sql = "UPDATE tenants SET status = $4, deleted_at = CASE WHEN $4 = 'deleted' THEN now() END
                WHERE project_id = $1 AND name = $2 AND status = ANY ($3)";
-    let changed = tx.execute(sql, &[&project.as_str(), &name.as_str(), &from, &to.as_str()]).await?;
+    let changed = tx
+        .execute(sql, &[&project.as_str(), &name.as_str(), &from, &to.as_str()])
+        .await?;
     Ok(changed == 1)
 }
 
@@ -147,11 +153,16 @@ pub async fn delete(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<(
 pub async fn deleting(tx: &Tx) -> Result<Vec<(ProjectId, TenantName)>, StoreError> {
     let sql = "SELECT project_id, name FROM tenants WHERE status = 'deleting' ORDER BY created_at LIMIT 100";
     let rows = tx.query(sql, &[]).await?;
-    rows.iter().map(|row| Ok((parsed(row, "project_id")?, parsed(row, "name")?))).collect()
+    rows.iter()
+        .map(|row| Ok((parsed(row, "project_id")?, parsed(row, "name")?)))
+        .collect()
 }
 
 fn select_databases(rest: &str) -> String {
-    let columns: Vec<String> = physical::COLUMNS.split(',').map(|name| format!("d.{}", name.trim())).collect();
+    let columns: Vec<String> = physical::COLUMNS
+        .split(',')
+        .map(|name| format!("d.{}", name.trim()))
+        .collect();
     format!(
         "SELECT d.id, d.project_id, d.tenant, d.blueprint, d.workspace_id, d.status, d.version, d.wanted_version, d.template_id,
                 d.step, d.attempts, d.last_error, d.created_at, t.status AS tenant_status, {},
@@ -234,7 +245,11 @@ pub async fn of_tenants(tx: &Tx, project: &ProjectId, tenants: &[String]) -> Res
 }
 
 /// All of a blueprint, whatever their state, by tenant.
-pub async fn of_blueprint(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Vec<FleetRow>, StoreError> {
+pub async fn of_blueprint(
+    tx: &Tx,
+    project: &ProjectId,
+    blueprint: &BlueprintName,
+) -> Result<Vec<FleetRow>, StoreError> {
     let rest = "WHERE d.project_id = $1 AND d.blueprint = $2 ORDER BY d.tenant";
     databases(tx, rest, &[&project.as_str(), &blueprint.as_str()]).await
 }
@@ -275,6 +290,21 @@ pub async fn set_version(tx: &Tx, id: DatabaseId, version: u32) -> Result<(), St
 }
 
 pub async fn delete_database(tx: &Tx, id: DatabaseId) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM tenant_databases WHERE id = $1", &[&id.as_uuid()]).await?;
+    tx.execute("DELETE FROM tenant_databases WHERE id = $1", &[&id.as_uuid()])
+        .await?;
     Ok(())
+}
+
+/// The user name of each tenant's first credential.
+pub async fn users(
+    tx: &Tx,
+    project: &ProjectId,
+    tenants: &[String],
+) -> Result<Vec<(TenantName, UserName)>, StoreError> {
+    let sql = "SELECT DISTINCT ON (tenant) tenant, user_name FROM credentials
+               WHERE project_id = $1 AND tenant = ANY ($2) ORDER BY tenant, created_at, id";
+    let rows = tx.query(sql, &[&project.as_str(), &tenants]).await?;
+    rows.iter()
+        .map(|row| Ok((parsed(row, "tenant")?, parsed(row, "user_name")?)))
+        .collect()
 }

@@ -129,7 +129,14 @@ pub async fn store_facts(
                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
     tx.execute(
         sql,
-        &[&workspace.as_uuid(), &project.as_str(), &number(version)?, &number(pg_major)?, &facts.hash, &json],
+        &[
+            &workspace.as_uuid(),
+            &project.as_str(),
+            &number(version)?,
+            &number(pg_major)?,
+            &facts.hash,
+            &json,
+        ],
     )
     .await?;
     Ok(())
@@ -142,9 +149,28 @@ pub async fn facts(
     pg_major: u32,
 ) -> Result<Option<FactsRow>, StoreError> {
     let sql = "SELECT hash, facts FROM version_facts WHERE workspace_id = $1 AND version = $2 AND pg_major = $3";
-    let row = tx.query_opt(sql, &[&workspace.as_uuid(), &number(version)?, &number(pg_major)?]).await?;
+    let row = tx
+        .query_opt(sql, &[&workspace.as_uuid(), &number(version)?, &number(pg_major)?])
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let json: serde_json::Value = column(&row, "facts")?;
     let facts = serde_json::from_value(json).map_err(|_| StoreError::corrupt("facts"))?;
-    Ok(Some(FactsRow { hash: column(&row, "hash")?, facts }))
+    Ok(Some(FactsRow {
+        hash: column(&row, "hash")?,
+        facts,
+    }))
+}
+
+/// The hash of a version's fact list alone.
+pub async fn facts_hash(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    version: u32,
+    pg_major: u32,
+) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT hash FROM version_facts WHERE workspace_id = $1 AND version = $2 AND pg_major = $3";
+    let row = tx
+        .query_opt(sql, &[&workspace.as_uuid(), &number(version)?, &number(pg_major)?])
+        .await?;
+    row.map(|row| column(&row, "hash")).transpose()
 }

@@ -46,7 +46,11 @@ fn select(rest: &str) -> String {
     )
 }
 
-async fn one(tx: &Tx, rest: &str, parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Result<Option<WorkspaceRow>, StoreError> {
+async fn one(
+    tx: &Tx,
+    rest: &str,
+    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> Result<Option<WorkspaceRow>, StoreError> {
     let row = tx.query_opt(&select(rest), parameters).await?;
     row.as_ref().map(WorkspaceRow::from_row).transpose()
 }
@@ -89,7 +93,12 @@ pub async fn insert(
 }
 
 pub async fn by_name(tx: &Tx, project: &ProjectId, name: &BlueprintName) -> Result<Option<WorkspaceRow>, StoreError> {
-    one(tx, "WHERE project_id = $1 AND blueprint = $2", &[&project.as_str(), &name.as_str()]).await
+    one(
+        tx,
+        "WHERE project_id = $1 AND blueprint = $2",
+        &[&project.as_str(), &name.as_str()],
+    )
+    .await
 }
 
 pub async fn by_id(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
@@ -136,12 +145,15 @@ pub async fn unfinished(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
 }
 
 pub async fn ready(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
-    let rows = tx.query(&select("WHERE status = 'ready' ORDER BY created_at LIMIT 10000"), &[]).await?;
+    let rows = tx
+        .query(&select("WHERE status = 'ready' ORDER BY created_at LIMIT 10000"), &[])
+        .await?;
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
 
 /// The row and, by its foreign keys, its changes, versions and sessions.
 pub async fn delete(tx: &Tx, id: WorkspaceId) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM workspaces WHERE id = $1", &[&id.as_uuid()]).await?;
+    tx.execute("DELETE FROM workspaces WHERE id = $1", &[&id.as_uuid()])
+        .await?;
     Ok(())
 }

@@ -1,0 +1,232 @@
+//! Builds: databases in which changes are replayed, and the templates they become. A build holds a prefix of what it is
+//! brought to, or it is thrown away.
+
+use tdb_engines::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
+use tdb_engines::databases::{self, Origin};
+use tdb_engines::fingerprint::{self, Fingerprint};
+use tdb_engines::{fault, tenant_side};
+use tdb_names::ServerName;
+use tdb_store::physical::{self, Place};
+use tdb_store::templates::{self, TemplateRow, TemplateStatus};
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{StoreError, changes, versions};
+use uuid::Uuid;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, upstream};
+use crate::place::{As, database_name, role_names};
+
+/// A build that holds exactly the changes asked for.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub row: TemplateRow,
+    pub fingerprint: Fingerprint,
+}
+
+/// Why there is no build.
+#[derive(Debug)]
+pub(crate) enum BuildError {
+    /// A change does not replay; trying again would give the same.
+    Replay(ApplyError),
+    Other(ControlError),
+}
+
+impl From<ControlError> for BuildError {
+    fn from(error: ControlError) -> Self {
+        BuildError::Other(error)
+    }
+}
+
+impl From<StoreError> for BuildError {
+    fn from(error: StoreError) -> Self {
+        BuildError::Other(error.into())
+    }
+}
+
+impl Control {
+    /// Replays `ids` of a workspace in a build of this server: the one at hand where it fits, else a new one. The caller
+    /// holds the workspace's building lock.
+    pub(crate) async fn build(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+    ) -> Result<Built, BuildError> {
+        let build = match self.build_at_hand(row, server, ids).await? {
+            Some(build) => build,
+            None => self.begin_build(row, server, ids).await?,
+        };
+        self.replay(row, build, ids).await
+    }
+
+    /// The fingerprint of a replay of `ids` in a build that is thrown away.
+    pub(crate) async fn shadow(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+    ) -> Result<Fingerprint, BuildError> {
+        let build = self.begin_build(row, server, ids).await?;
+        let replayed = self.replay(row, build.clone(), ids).await;
+        self.remove_template(&build).await?;
+        Ok(replayed?.fingerprint)
+    }
+
+    /// The build under way, if what it holds is a prefix of `ids`; others are removed.
+    async fn build_at_hand(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<Option<TemplateRow>> {
+        let tx = self.inner.store.jobs().await?;
+        let rows = templates::of_workspace(&tx, row.id).await?;
+        tx.rollback().await?;
+        let mut found = None;
+        for build in rows
+            .into_iter()
+            .filter(|b| b.status == TemplateStatus::Building && b.physical.server == *server)
+        {
+            let fits = build.progress.step == "adopted" && ids.starts_with(&build.change_ids);
+            if fits && found.is_none() {
+                found = Some(build);
+            } else {
+                self.remove_template(&build).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// A clone of the newest template that holds a prefix of `ids`, else of the base, adopted by roles of its own.
+    async fn begin_build(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<TemplateRow> {
+        let physical = self.new_physical(server.clone())?;
+        let id = Uuid::new_v4();
+        let tx = self.inner.store.jobs().await?;
+        let origin = self.origin(&tx, row, server, ids).await?;
+        templates::insert(&tx, id, &row.project, row.id, &physical).await?;
+        tx.commit().await?;
+        let admin = self.server(server).await?;
+        let failed = |e| upstream(server, e);
+        let name = databases::construction_name(self.inner.store.installation(), id);
+        let from = origin.as_ref().map_or(Ok(Origin::Base), |(t, _)| {
+            database_name(&t.physical).map(Origin::Template)
+        })?;
+        let (roles, oid) = tokio::join!(
+            self.make_roles(&admin, &physical),
+            databases::clone(&admin, &name, from)
+        );
+        roles.map_err(failed)?;
+        let oid = oid.map_err(failed)?;
+        fault::point("build.cloned");
+        databases::open(&admin, &name, &role_names(&physical))
+            .await
+            .map_err(failed)?;
+        if origin.is_none() {
+            tenant_side::install(&admin, &name).await.map_err(failed)?;
+        }
+        databases::adopt(&admin, &name, &physical.roles.owner.name)
+            .await
+            .map_err(failed)?;
+        fault::point("build.adopted");
+        let tx = self.inner.store.jobs().await?;
+        physical::record_database(&tx, Place::Templates, id, "adopted", &name, oid).await?;
+        templates::record_changes(&tx, id, origin.as_ref().map_or(&[], |(_, held)| held)).await?;
+        let made = templates::by_id(&tx, id).await?;
+        tx.commit().await?;
+        made.ok_or_else(|| ControlError::internal("a build's row is gone"))
+    }
+
+    async fn origin(
+        &self,
+        tx: &tdb_store::Tx,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+    ) -> Result<Option<(TemplateRow, Vec<u32>)>> {
+        let mut best: Option<(TemplateRow, Vec<u32>)> = None;
+        for template in templates::of_workspace(tx, row.id).await? {
+            let Some(number) = template.version else { continue };
+            if template.status != TemplateStatus::Published || template.physical.server != *server {
+                continue;
+            }
+            let Some(version) = versions::by_number(tx, row.id, number).await? else {
+                continue;
+            };
+            let longer = best
+                .as_ref()
+                .is_none_or(|(_, held)| held.len() <= version.change_ids.len());
+            if longer && ids.starts_with(&version.change_ids) {
+                best = Some((template, version.change_ids));
+            }
+        }
+        Ok(best)
+    }
+
+    async fn replay(&self, row: &WorkspaceRow, build: TemplateRow, ids: &[u32]) -> Result<Built, BuildError> {
+        let tx = self.inner.store.jobs().await?;
+        // Before the deed: a build that died in it is not taken for one that holds less.
+        templates::record_changes(&tx, build.id, ids).await?;
+        tx.commit().await?;
+        let changes = self.numbered_changes(row, ids).await?;
+        let attempt = Uuid::new_v4();
+        let login = self
+            .login(&build.physical, As::Deployer, &format!("tdb-deploy/{attempt}"))
+            .await?;
+        let owner = build.physical.roles.owner.name.as_str();
+        let plan = BringUp {
+            owner,
+            attempt,
+            changes: &changes,
+            limits: Limits::default(),
+        };
+        if let Err(error) = bring_up(&login, &plan, &|_| ()).await {
+            return Err(BuildError::Replay(error));
+        }
+        fault::point("build.replayed");
+        let admin = self.server(&build.physical.server).await?;
+        let taken = fingerprint::take(&admin, database_name(&build.physical)?, owner).await;
+        let fingerprint = taken.map_err(|e| upstream(&build.physical.server, e))?;
+        Ok(Built {
+            row: build,
+            fingerprint,
+        })
+    }
+
+    /// The changes as the engine replays them.
+    pub(crate) async fn numbered_changes(&self, row: &WorkspaceRow, ids: &[u32]) -> Result<Vec<NumberedChange>> {
+        let tx = self.inner.store.jobs().await?;
+        let rows = changes::of_ids(&tx, row.id, ids).await?;
+        tx.rollback().await?;
+        let numbered = |change: changes::ChangeRow| {
+            let body = serde_json::from_value(change.body).map_err(ControlError::internal)?;
+            Ok(NumberedChange {
+                id: i64::from(change.id),
+                change: body,
+            })
+        };
+        rows.into_iter().map(numbered).collect()
+    }
+
+    /// Closes a build for ever under its version's number.
+    pub(crate) async fn publish(&self, template: &TemplateRow) -> Result<()> {
+        let admin = self.server(&template.physical.server).await?;
+        let (name, roles) = (database_name(&template.physical)?, role_names(&template.physical));
+        let published = databases::publish_template(&admin, name, Some(&roles)).await;
+        published.map_err(|e| upstream(&template.physical.server, e))?;
+        let tx = self.inner.store.jobs().await?;
+        let (from, to) = (TemplateStatus::Publishing, TemplateStatus::Published);
+        templates::change_status(&tx, template.id, from, to, "published").await?;
+        templates::retire_old(&tx, template.workspace).await?;
+        tx.commit().await?;
+        fault::point("template.published");
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    /// Finishes publishing that somebody began, and removes what is retired or was abandoned.
+    pub(crate) async fn finish_template(&self, row: &TemplateRow) -> Result<()> {
+        match row.status {
+            TemplateStatus::Published => Ok(()),
+            TemplateStatus::Publishing => self.publish(row).await,
+            TemplateStatus::Dropping => self.remove_template(row).await,
+            // One that is adopted serves the next version; one that never got so far is begun anew by whoever needs it.
+            TemplateStatus::Building if row.progress.step == "adopted" => Ok(()),
+            TemplateStatus::Building => self.remove_template(row).await,
+        }
+    }
+}

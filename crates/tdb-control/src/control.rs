@@ -1,0 +1,187 @@
+//! The handle on all use cases, cheap to clone. Their methods are in the modules named after what they are about; the
+//! ones that take an [`crate::Identity`] act within its project and check its scope themselves.
+
+use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tdb_auth::ClientTls;
+use tdb_names::{DatabaseId, ServerName, WorkspaceId};
+use tdb_store::Store;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::error::{ControlError, Result};
+use crate::keyed::Keyed;
+use crate::model::ProxyAddress;
+use crate::rollout::Changes;
+use crate::servers::Known;
+
+/// Databases made on one server at a time: each is a copy of files, and four of them keep a disk busy.
+const CREATIONS_PER_SERVER: usize = 4;
+/// How long a creation waits for its turn, and everything else that has a queue.
+const TURN_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// What can be set from outside; the defaults are the shipped configuration's.
+#[derive(Clone, Debug)]
+pub struct ControlSettings {
+    /// What connection strings show.
+    pub proxy: ProxyAddress,
+    /// Deployment targets and tenant queries at work on one server at a time.
+    pub deployments_per_server: NonZeroUsize,
+    /// How long a creation may keep its caller waiting before it answers "provisioning".
+    pub creation_wait: Duration,
+    /// How long suspending and deleting wait for the proxies to have acted.
+    pub acknowledge_wait: Duration,
+    /// How often journals are drained that nobody asked for.
+    pub drain_interval: Duration,
+}
+
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) tls: ClientTls,
+    pub(crate) settings: ControlSettings,
+    /// The control plane's runtime: work goes on there when a caller of another runtime stops waiting.
+    pub(crate) runtime: Handle,
+    pub(crate) tasks: TaskTracker,
+    /// Something is to be done now rather than at the next tick.
+    pub(crate) wake: Notify,
+    pub(crate) servers: Mutex<HashMap<ServerName, Known>>,
+    /// One at a time per workspace, build and tenant database.
+    pub(crate) busy: Keyed,
+    pub(crate) draining: Keyed,
+    pub(crate) building: Keyed,
+    creations: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
+    rooms: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
+    pub(crate) changes: Mutex<HashMap<(WorkspaceId, u32), Changes>>,
+    /// For the answer to a creation that waits in this process.
+    pub(crate) warnings: Mutex<HashMap<DatabaseId, String>>,
+}
+
+/// Most rows of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(NonZeroU32);
+
+impl Control {
+    /// Uses a migrated store. Starts nothing; to be called on the runtime that is to do the work.
+    pub fn new(store: Store, tls: ClientTls, settings: ControlSettings) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                tls,
+                settings,
+                runtime: Handle::current(),
+                tasks: TaskTracker::new(),
+                wake: Notify::new(),
+                servers: Mutex::default(),
+                busy: Keyed::default(),
+                draining: Keyed::default(),
+                building: Keyed::default(),
+                creations: Mutex::default(),
+                rooms: Mutex::default(),
+                changes: Mutex::default(),
+                warnings: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The metadata store answers.
+    pub async fn health(&self) -> Result<()> {
+        Ok(self.inner.store.ping().await?)
+    }
+
+    /// Does work in a task of its own, so that it goes on when the caller leaves, and waits for it a bounded time. Past
+    /// that the answer is "not finished yet", which is no error.
+    pub(crate) async fn run_for<F>(&self, id: Uuid, work: impl FnOnce(Control) -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let task = self.inner.tasks.spawn_on(work(self.clone()), &self.inner.runtime);
+        match timeout(self.inner.settings.creation_wait, task).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => Err(ControlError::internal(error)),
+            Err(_) => {
+                tracing::info!(%id, "not finished in time; it goes on");
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until every proxy has forgotten routes and ended sessions that were to end. One that is late acts later; its
+    /// lease bounds how late.
+    pub(crate) async fn wait_for_proxies(&self) -> Result<()> {
+        let waited =
+            tdb_store::events::wait_acknowledged(&self.inner.store, self.inner.settings.acknowledge_wait).await?;
+        if waited == tdb_store::events::Acknowledged::NotInTime {
+            tracing::warn!("a proxy has not acted on the change in time");
+        }
+        Ok(())
+    }
+
+    /// A turn to make a database on a server.
+    pub(crate) async fn creation_turn(&self, server: &ServerName) -> Result<OwnedSemaphorePermit> {
+        let turns = of_server(&self.inner.creations, server, CREATIONS_PER_SERVER);
+        match timeout(TURN_TIME_MAX, turns.acquire_owned()).await {
+            Ok(permit) => permit.map_err(ControlError::internal),
+            Err(_) => Err(ControlError::Unavailable {
+                reason: format!("too many creations wait for server {server}"),
+            }),
+        }
+    }
+
+    /// How many deployment targets may be worked on at once on a server.
+    pub(crate) fn deployment_room(&self, server: &ServerName) -> Arc<Semaphore> {
+        of_server(
+            &self.inner.rooms,
+            server,
+            self.inner.settings.deployments_per_server.get(),
+        )
+    }
+}
+
+fn of_server(all: &Mutex<HashMap<ServerName, Arc<Semaphore>>>, server: &ServerName, size: usize) -> Arc<Semaphore> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    all.entry(server.clone())
+        .or_insert_with(|| Arc::new(Semaphore::new(size)))
+        .clone()
+}
+
+impl Limit {
+    pub const MAX: u32 = 1000;
+    pub const DEFAULT: Limit = Limit(NonZeroU32::new(100).unwrap());
+
+    /// 1 to [`Limit::MAX`].
+    pub fn new(limit: u32) -> Option<Self> {
+        NonZeroU32::new(limit)
+            .filter(|limit| limit.get() <= Self::MAX)
+            .map(Self)
+    }
+
+    pub(crate) fn rows(self) -> i64 {
+        i64::from(self.0.get())
+    }
+}
+
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self {
+            proxy: ProxyAddress {
+                host: "127.0.0.1".to_owned(),
+                port: 6432,
+            },
+            deployments_per_server: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
+            creation_wait: Duration::from_secs(10),
+            acknowledge_wait: Duration::from_secs(10),
+            drain_interval: Duration::from_secs(2),
+        }
+    }
+}

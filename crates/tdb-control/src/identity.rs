@@ -1,0 +1,94 @@
+//! Who is asking. An [`Identity`] comes from authentication only, so holding one is the permission to ask at all.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tdb_names::{KeyId, ProjectId};
+
+use crate::error::{ControlError, Result};
+
+/// What an API key may do; each includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyScope {
+    /// Look at everything but secrets; queries run in read-only roles.
+    Read,
+    /// Make, change and delete workspaces, tenants, deployments and credentials.
+    Write,
+    /// Projects and API keys too.
+    Admin,
+}
+
+const SCOPES: [(KeyScope, &str); 3] = [
+    (KeyScope::Read, "read"),
+    (KeyScope::Write, "write"),
+    (KeyScope::Admin, "admin"),
+];
+
+#[derive(Clone, Debug)]
+pub struct Identity {
+    project: ProjectId,
+    key: KeyId,
+    scopes: Vec<KeyScope>,
+}
+
+impl Identity {
+    pub(crate) fn new(project: ProjectId, key: KeyId, scopes: Vec<KeyScope>) -> Self {
+        Self { project, key, scopes }
+    }
+
+    pub fn project(&self) -> &ProjectId {
+        &self.project
+    }
+
+    pub fn key(&self) -> KeyId {
+        self.key
+    }
+
+    pub fn scopes(&self) -> &[KeyScope] {
+        &self.scopes
+    }
+
+    pub fn may(&self, needed: KeyScope) -> bool {
+        self.scopes.iter().any(|scope| *scope >= needed)
+    }
+
+    pub(crate) fn require(&self, needed: KeyScope) -> Result<()> {
+        if self.may(needed) {
+            Ok(())
+        } else {
+            Err(ControlError::Forbidden { needs: needed.as_str() })
+        }
+    }
+
+    /// How the change log and versions name the key.
+    pub(crate) fn author(&self) -> String {
+        format!("key:{}", self.key)
+    }
+}
+
+impl KeyScope {
+    pub fn as_str(self) -> &'static str {
+        SCOPES
+            .iter()
+            .find(|(scope, _)| *scope == self)
+            .map_or("read", |(_, text)| text)
+    }
+}
+
+impl fmt::Display for KeyScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for KeyScope {
+    type Err = ControlError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = SCOPES.iter().find(|(_, name)| *name == text);
+        found.map(|(scope, _)| *scope).ok_or_else(|| ControlError::Invalid {
+            field: "scopes",
+            rule: "must be \"read\", \"write\" or \"admin\"".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! The workers: whatever was begun and not finished, deployments, drains on a timer, sweeps. One loop decides, tasks do
+//! the work; a tick that fails is logged and the next one tries again.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tdb_engines::databases;
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{deployments, events, physical, servers, sessions, templates, tenants, workspaces};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, upstream};
+
+/// Between two looks at what is due; a wake-up comes earlier.
+const TICK: Duration = Duration::from_millis(500);
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// One look at everything.
+const TICK_TIME_MAX: Duration = Duration::from_secs(30);
+const SWEEP_TIME_MAX: Duration = Duration::from_secs(300);
+/// Longer than any journal waits for its drain and any proxy is away.
+const SESSIONS_KEPT_DAYS: i32 = 30;
+const EVENTS_KEPT_DAYS: i32 = 7;
+
+impl Control {
+    /// Runs the workers until `stop`; what they had in hand is finished by the next start.
+    pub fn start_jobs(&self, tasks: &TaskTracker, stop: CancellationToken) {
+        let (control, ended) = (self.clone(), stop.clone());
+        tasks.spawn_on(
+            async move {
+                let _stopped = ended.run_until_cancelled(control.work()).await;
+            },
+            &self.inner.runtime,
+        );
+        let control = self.clone();
+        tasks.spawn_on(
+            async move {
+                let _stopped = stop.run_until_cancelled(control.drain_on_a_timer()).await;
+            },
+            &self.inner.runtime,
+        );
+    }
+
+    async fn work(&self) {
+        let mut swept: Option<Instant> = None;
+        loop {
+            self.limited("tick", TICK_TIME_MAX, self.tick()).await;
+            if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
+                self.limited("sweep", SWEEP_TIME_MAX, self.sweep()).await;
+                swept = Some(Instant::now());
+            }
+            tokio::select! {
+                () = self.inner.wake.notified() => {}
+                () = sleep(TICK) => {}
+            }
+        }
+    }
+
+    async fn limited(&self, what: &'static str, limit: Duration, work: impl Future<Output = Result<()>>) {
+        match timeout(limit, work).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(what, error = %error.explained(), "the workers go on later"),
+            Err(_) => tracing::warn!(what, ?limit, "the workers took too long and go on later"),
+        }
+    }
+
+    async fn tick(&self) -> Result<()> {
+        self.roll_out().await?;
+        let tx = self.inner.store.jobs().await?;
+        let (workspaces, databases) = (workspaces::unfinished(&tx).await?, tenants::unfinished(&tx).await?);
+        let (templates, leaving) = (templates::unfinished(&tx).await?, tenants::deleting(&tx).await?);
+        tx.rollback().await?;
+        for row in workspaces {
+            let id = row.id;
+            self.go_on(id.as_uuid(), move |control| async move {
+                control.finish_workspace(id).await
+            });
+        }
+        for row in databases {
+            let id = row.database.id;
+            self.go_on(
+                id.as_uuid(),
+                move |control| async move { control.finish_database(id).await },
+            );
+        }
+        for row in templates {
+            // Whoever builds holds the workspace's lock; only what nobody builds is looked at.
+            if let Some(_alone) = self.inner.building.try_lock(row.workspace.as_uuid()) {
+                self.finish_template(&row).await?;
+            }
+        }
+        for (project, name) in leaving {
+            self.forget_tenant(&project, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// In a task of its own, unless somebody is at it.
+    fn go_on<F>(&self, id: Uuid, work: impl FnOnce(Control) -> F)
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        if self.inner.busy.try_lock(id).is_none() {
+            return;
+        }
+        // A failure is in its row and in the log already.
+        self.inner.tasks.spawn_on(work(self.clone()), &self.inner.runtime);
+    }
+
+    async fn drain_on_a_timer(&self) {
+        loop {
+            sleep(self.inner.settings.drain_interval).await;
+            let found = async {
+                let tx = self.inner.store.jobs().await?;
+                let rows = workspaces::ready(&tx).await?;
+                tx.rollback().await?;
+                Ok::<Vec<WorkspaceRow>, ControlError>(rows)
+            };
+            match found.await {
+                Ok(rows) => {
+                    for row in &rows {
+                        self.drain_if_possible(row).await;
+                    }
+                }
+                Err(error) => tracing::warn!(error = %error.explained(), "journals are drained later"),
+            }
+        }
+    }
+
+    /// Removes databases of ours that no row knows, and rows whose time is over.
+    async fn sweep(&self) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        sessions::forget_old(&tx, SESSIONS_KEPT_DAYS).await?;
+        events::forget_old(&tx, EVENTS_KEPT_DAYS).await?;
+        deployments::complete(&tx).await?;
+        let all = servers::list(&tx, i64::MAX).await?;
+        tx.commit().await?;
+        for row in all {
+            let name = row.endpoint.name;
+            let server = self.server(&name).await?;
+            let orphans = databases::orphans(&server, self.inner.store.installation()).await;
+            let orphans = orphans.map_err(|e| upstream(&name, e))?;
+            if orphans.is_empty() {
+                continue;
+            }
+            // Read after the databases: an intent is committed before its database exists, so that one unknown now is
+            // nobody's.
+            let tx = self.inner.store.jobs().await?;
+            let known: HashSet<Uuid> = physical::known_ids(&tx).await?.into_iter().collect();
+            tx.rollback().await?;
+            for orphan in orphans.iter().filter(|orphan| !known.contains(&orphan.id)) {
+                tracing::warn!(server = %name, database = %orphan.name, "a database that belongs to nothing is dropped");
+                databases::drop(&server, &orphan.name)
+                    .await
+                    .map_err(|e| upstream(&name, e))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! What use cases take and give. Plain data: the API's field names are the edge's to choose, and so is JSON.
+
+mod access;
+mod deployment;
+mod schema;
+mod tenant;
+mod workspace;
+
+pub use access::{
+    ApiKeyInfo, Connection, CredentialInfo, CredentialScope, NewApiKey, NewCredential, NewProject, Project,
+    ProxyAddress, ServerInfo,
+};
+pub use deployment::{
+    Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,
+    TenantChoice,
+};
+pub use schema::{
+    Difference, DriftReport, QueryResult, ResultColumn, Schema, SchemaColumn, SchemaObject, Table, TenantDrift,
+    TenantQuery, TenantQueryResult,
+};
+pub use tenant::{
+    DatabaseRequest, DatabaseStatus, Deletion, IsolationLevel, NewTenant, Tenant, TenantDatabase, TenantRequest,
+    TenantStatus,
+};
+pub use workspace::{
+    Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts, NewWorkspace, Version,
+    Workspace, WorkspaceStatus,
+};
+
+// The edge names rights, and may not see the data plane's contract.
+pub use tdb_contract::Rights;

@@ -1,0 +1,110 @@
+//! Projects, keys, credentials, servers, and how to connect.
+
+use secrecy::{ExposeSecret, SecretString};
+use tdb_contract::Rights;
+use tdb_names::{BlueprintName, CredentialId, DatabaseName, KeyId, ProjectId, ServerName, TenantName, UserName};
+use time::OffsetDateTime;
+
+use crate::identity::KeyScope;
+
+/// Where clients find the proxy; what connection strings show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyAddress {
+    pub host: String,
+    pub port: u16,
+}
+
+/// How a client connects. The password is present only in the answer that made it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub host: String,
+    pub port: u16,
+    /// None for a credential of the whole project: it opens every database of it.
+    pub database: Option<DatabaseName>,
+    pub user: UserName,
+    pub password: Option<SecretString>,
+}
+
+impl Connection {
+    /// `postgresql://USER[:PASSWORD]@HOST:PORT[/DATABASE]`. Users and passwords of ours need no escaping.
+    pub fn connection_string(&self) -> String {
+        let password = self
+            .password
+            .as_ref()
+            .map_or(String::new(), |p| format!(":{}", p.expose_secret()));
+        let database = self.database.as_ref().map_or(String::new(), |d| format!("/{d}"));
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        format!("postgresql://{}{password}@{host}:{}{database}", self.user, self.port)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Project {
+    pub id: ProjectId,
+    pub name: String,
+    pub created_at: OffsetDateTime,
+}
+
+/// A project just made: its first key (scope admin) and its credential, each shown once.
+#[derive(Debug)]
+pub struct NewProject {
+    pub project: Project,
+    pub api_key: SecretString,
+    pub connection: Connection,
+}
+
+#[derive(Clone, Debug)]
+pub struct ApiKeyInfo {
+    pub id: KeyId,
+    pub name: String,
+    pub prefix: String,
+    pub scopes: Vec<KeyScope>,
+    pub created_at: OffsetDateTime,
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+#[derive(Debug)]
+pub struct NewApiKey {
+    pub info: ApiKeyInfo,
+    pub key: SecretString,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialScope {
+    Project,
+    Workspace(BlueprintName),
+    Tenant(TenantName),
+}
+
+#[derive(Clone, Debug)]
+pub struct CredentialInfo {
+    pub id: CredentialId,
+    pub user: UserName,
+    pub scope: CredentialScope,
+    pub rights: Rights,
+    pub created_at: OffsetDateTime,
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+#[derive(Debug)]
+pub struct NewCredential {
+    pub info: CredentialInfo,
+    /// For a tenant with one database and for a workspace it names the database.
+    pub connection: Connection,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerInfo {
+    pub name: ServerName,
+    pub host: String,
+    pub port: u16,
+    /// PostgreSQL's version number such as 150008; none before the first contact.
+    pub version: Option<i32>,
+    pub opaque_names: bool,
+    pub workspaces: u32,
+    pub tenant_databases: u32,
+    pub created_at: OffsetDateTime,
+}

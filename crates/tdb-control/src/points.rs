@@ -1,0 +1,56 @@
+//! The fault points of this crate: the moments between two steps at which a test build can be made to die. After each of
+//! them a restart goes on, or the sweep removes what is left.
+
+/// All of them, in the order in which a creation, a deletion, a drain and a deployment pass them.
+pub const POINTS: [&str; 27] = [
+    "workspace.create.intended",
+    "workspace.create.roles",
+    "workspace.create.cloned",
+    "workspace.create.recorded",
+    "workspace.create.adopted",
+    "workspace.create.journaled",
+    "workspace.create.renamed",
+    "workspace.delete.intended",
+    "workspace.delete.dropped",
+    "workspace.delete.templates",
+    "drain.read",
+    "drain.logged",
+    "drain.confirmed",
+    "build.cloned",
+    "build.adopted",
+    "build.replayed",
+    "version.recorded",
+    "template.published",
+    "tenant.create.intended",
+    "tenant.create.cloned",
+    "tenant.create.recorded",
+    "tenant.create.adopted",
+    "tenant.create.renamed",
+    "tenant.delete.intended",
+    "tenant.delete.dropped",
+    "deploy.claimed",
+    "deploy.applied",
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::POINTS;
+
+    #[test]
+    fn the_list_is_what_the_source_has() {
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() && !path.ends_with("points.rs") {
+                let text = fs::read_to_string(path).unwrap();
+                let calls = text.split("fault::point(").skip(1);
+                found.extend(calls.filter_map(|call| Some(call.split('"').nth(1)?.to_owned())));
+            }
+        }
+        assert_eq!(found, POINTS.iter().map(|point| (*point).to_owned()).collect());
+    }
+}
