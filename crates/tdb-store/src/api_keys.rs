@@ -55,7 +55,11 @@ pub async fn authenticate(store: &Store, key: &ApiKey) -> Result<Option<KeyHolde
             continue;
         }
         let key = KeyId::from_uuid(column(row, "id")?);
-        let holder = KeyHolder { key, project: parsed(row, "project_id")?, scopes: column(row, "scopes")? };
+        let holder = KeyHolder {
+            key,
+            project: parsed(row, "project_id")?,
+            scopes: column(row, "scopes")?,
+        };
         let last: Option<OffsetDateTime> = column(row, "last_used_at")?;
         if last.is_none_or(|at| at + USE_RECORDED_EVERY < OffsetDateTime::now_utc()) {
             record_use(store, &holder).await?;
@@ -78,7 +82,10 @@ pub async fn insert(tx: &Tx, project: &ProjectId, name: &str, key: &ApiKey, scop
     let hash = key.hash();
     let hash: &[u8] = hash.as_bytes();
     let row = tx
-        .query_one(sql, &[&Uuid::new_v4(), &project.as_str(), &name, &key.prefix(), &hash, &scopes])
+        .query_one(
+            sql,
+            &[&Uuid::new_v4(), &project.as_str(), &name, &key.prefix(), &hash, &scopes],
+        )
         .await?;
     ApiKeyRow::from_row(&row)
 }

@@ -99,8 +99,17 @@ pub async fn create(
     for _ in 0..NAME_TRIES_MAX {
         let user = format!("{stem}_{}", base32(suffix_len)?);
         let rights = rights_word(rights);
-        let parameters: [Parameter<'_>; 9] =
-            [&Uuid::new_v4(), &project.as_str(), &user, &verifier, &word, &blueprint, &tenant, &rights, &expires_at];
+        let parameters: [Parameter<'_>; 9] = [
+            &Uuid::new_v4(),
+            &project.as_str(),
+            &user,
+            &verifier,
+            &word,
+            &blueprint,
+            &tenant,
+            &rights,
+            &expires_at,
+        ];
         if let Some(row) = tx.query_opt(&sql, &parameters).await? {
             let row = CredentialRow::from_row(&row)?;
             // Proxies remember unknown users too.
@@ -108,7 +117,9 @@ pub async fn create(
             return Ok(NewCredential { row, password });
         }
     }
-    Err(StoreError::Conflict { constraint: "credentials_user_name_key".to_owned() })
+    Err(StoreError::Conflict {
+        constraint: "credentials_user_name_key".to_owned(),
+    })
 }
 
 /// Oldest first, at most `limit`.
@@ -144,7 +155,10 @@ pub async fn rotate(tx: &Tx, project: &ProjectId, id: CredentialId) -> Result<Op
     let password = password()?;
     let verifier = ScramVerifier::derive(&password, ITERATIONS_PASSWORD)?.to_string();
     let sql = format!("UPDATE credentials SET verifier = $3 WHERE project_id = $1 AND id = $2 RETURNING {COLUMNS}");
-    let Some(row) = tx.query_opt(&sql, &[&project.as_str(), &id.as_uuid(), &verifier]).await? else {
+    let Some(row) = tx
+        .query_opt(&sql, &[&project.as_str(), &id.as_uuid(), &verifier])
+        .await?
+    else {
         return Ok(None);
     };
     let row = CredentialRow::from_row(&row)?;
@@ -172,7 +186,9 @@ pub async fn revoke_all(tx: &Tx, project: &ProjectId) -> Result<u64> {
 async fn revoke_where(tx: &Tx, project: &ProjectId, condition: &str, further: &[Parameter<'_>]) -> Result<u64> {
     let sql = format!("DELETE FROM credentials WHERE project_id = $1 AND {condition} RETURNING {COLUMNS}");
     let project_id = project.as_str();
-    let parameters: Vec<Parameter<'_>> = std::iter::once(&project_id as Parameter<'_>).chain(further.iter().copied()).collect();
+    let parameters: Vec<Parameter<'_>> = std::iter::once(&project_id as Parameter<'_>)
+        .chain(further.iter().copied())
+        .collect();
     let rows = tx.query(&sql, &parameters).await?;
     let mut revoked = 0;
     for row in &rows {

@@ -36,14 +36,20 @@ pub struct DirectorySettings {
 
 impl Default for DirectorySettings {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(10) }
+        Self {
+            lease: Duration::from_secs(10),
+        }
     }
 }
 
 impl Directory {
     /// `runtime` is the one that `store` was opened on.
     pub fn new(store: Store, runtime: Handle, settings: DirectorySettings) -> Self {
-        Self { store, runtime, reader: Arc::new(Reader::new(settings.lease)) }
+        Self {
+            store,
+            runtime,
+            reader: Arc::new(Reader::new(settings.lease)),
+        }
     }
 
     /// The proxy stops: nobody waits for it any longer.
@@ -64,8 +70,12 @@ impl Directory {
     {
         let done = self.runtime.spawn(work(self.store.clone())).await;
         match done {
-            Ok(answer) => answer.map_err(|error| Unavailable { reason: error.to_string() }),
-            Err(error) => Err(Unavailable { reason: error.to_string() }),
+            Ok(answer) => answer.map_err(|error| Unavailable {
+                reason: error.to_string(),
+            }),
+            Err(error) => Err(Unavailable {
+                reason: error.to_string(),
+            }),
         }
     }
 }
@@ -106,7 +116,8 @@ impl RouteSource for Directory {
 
     async fn subscribe(&self) -> Result<ChangeFeed, Unavailable> {
         let reader = self.reader.clone();
-        self.on_runtime(|store| async move { feed::open(store.pools(), reader).await }).await
+        self.on_runtime(|store| async move { feed::open(store.pools(), reader).await })
+            .await
     }
 
     async fn acknowledge(&self, epoch: Epoch) -> Result<(), Unavailable> {
@@ -114,7 +125,9 @@ impl RouteSource for Directory {
         self.on_runtime(move |store| async move {
             let acknowledged = reader.note_acknowledged(epoch);
             let sql = "SELECT acknowledge($1, $2, make_interval(secs => $3))";
-            store.ask(sql, &[&reader.instance, &acknowledged, &reader.lease_seconds()]).await?;
+            store
+                .ask(sql, &[&reader.instance, &acknowledged, &reader.lease_seconds()])
+                .await?;
             Ok(())
         })
         .await
@@ -171,5 +184,7 @@ fn clients_max(column: Option<i32>) -> Result<ClientLimit> {
         return Ok(ClientLimit::Unlimited);
     };
     let limit = u32::try_from(limit).ok().and_then(NonZeroU32::new);
-    limit.map(ClientLimit::At).ok_or_else(|| StoreError::corrupt("clients_max"))
+    limit
+        .map(ClientLimit::At)
+        .ok_or_else(|| StoreError::corrupt("clients_max"))
 }

@@ -22,7 +22,7 @@ pub enum StoreError {
     Seal(#[from] tdb_auth::SealError),
     #[error(transparent)]
     NoRandom(#[from] tdb_auth::NoRandom),
-    #[error("the metadata store refused a statement: {0}")]
+    #[error("the metadata store refused a statement: {}", detail(.0))]
     Database(#[source] tokio_postgres::Error),
 }
 
@@ -32,12 +32,22 @@ impl StoreError {
     }
 
     pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
-        StoreError::Unavailable { reason: reason.to_string() }
+        StoreError::Unavailable {
+            reason: reason.to_string(),
+        }
     }
 
     /// The constraint that was violated, by its name in the schema.
     pub fn conflicts_with(&self, constraint: &str) -> bool {
         matches!(self, StoreError::Conflict { constraint: found } if found == constraint)
+    }
+}
+
+/// What PostgreSQL said; tokio-postgres itself says "db error".
+pub(crate) fn detail(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(refusal) => format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code()),
+        None => error.to_string(),
     }
 }
 
@@ -53,12 +63,17 @@ impl From<tokio_postgres::Error> for StoreError {
         };
         let code = refusal.code();
         let class = code.code().get(..2).unwrap_or_default();
-        if code == &SqlState::UNIQUE_VIOLATION || code == &SqlState::FOREIGN_KEY_VIOLATION || code == &SqlState::EXCLUSION_VIOLATION {
+        if code == &SqlState::UNIQUE_VIOLATION
+            || code == &SqlState::FOREIGN_KEY_VIOLATION
+            || code == &SqlState::EXCLUSION_VIOLATION
+        {
             let constraint = refusal.constraint().unwrap_or_default().to_owned();
             return StoreError::Conflict { constraint };
         }
         if code == &SqlState::T_R_SERIALIZATION_FAILURE || code == &SqlState::T_R_DEADLOCK_DETECTED {
-            return StoreError::Conflict { constraint: refusal.message().to_owned() };
+            return StoreError::Conflict {
+                constraint: refusal.message().to_owned(),
+            };
         }
         // 08 connection, 53 resources, 57P0x shutdown; 57014 and 55P03 are our own deadlines.
         if matches!(class, "08" | "53" | "57") || code == &SqlState::LOCK_NOT_AVAILABLE {

@@ -37,7 +37,14 @@ pub async fn tenant_changed(tx: &Tx, project: &ProjectId, tenant: &TenantName) -
 
 /// Sessions on this database are to end.
 pub async fn database_closed(tx: &Tx, project: &ProjectId, tenant: &TenantName, database: DatabaseId) -> Result<()> {
-    insert(tx, project, "database_closed", "tenant, database_id", &[&tenant.as_str(), &database.as_uuid()]).await
+    insert(
+        tx,
+        project,
+        "database_closed",
+        "tenant, database_id",
+        &[&tenant.as_str(), &database.as_uuid()],
+    )
+    .await
 }
 
 /// Sessions in this workspace are to end.
@@ -47,7 +54,14 @@ pub async fn workspace_closed(
     blueprint: &BlueprintName,
     workspace: WorkspaceId,
 ) -> Result<()> {
-    insert(tx, project, "workspace_closed", "blueprint, workspace_id", &[&blueprint.as_str(), &workspace.as_uuid()]).await
+    insert(
+        tx,
+        project,
+        "workspace_closed",
+        "blueprint, workspace_id",
+        &[&blueprint.as_str(), &workspace.as_uuid()],
+    )
+    .await
 }
 
 /// A credential is to be asked again.
@@ -57,7 +71,14 @@ pub async fn credential_changed(tx: &Tx, project: &ProjectId, user: &UserName) -
 
 /// Sessions of a credential are to end.
 pub async fn credential_revoked(tx: &Tx, project: &ProjectId, user: &UserName, id: CredentialId) -> Result<()> {
-    insert(tx, project, "credential_revoked", "user_name, credential_id", &[&user.as_str(), &id.as_uuid()]).await
+    insert(
+        tx,
+        project,
+        "credential_revoked",
+        "user_name, credential_id",
+        &[&user.as_str(), &id.as_uuid()],
+    )
+    .await
 }
 
 async fn insert(tx: &Tx, project: &ProjectId, kind: &str, columns: &str, values: &[Parameter<'_>]) -> Result<()> {
@@ -72,7 +93,10 @@ async fn insert(tx: &Tx, project: &ProjectId, kind: &str, columns: &str, values:
 
 /// The newest epoch that was committed.
 pub async fn newest(tx: &Tx) -> Result<Epoch> {
-    Ok(Epoch(column(&tx.query_one("SELECT newest_epoch() AS epoch", &[]).await?, "epoch")?))
+    Ok(Epoch(column(
+        &tx.query_one("SELECT newest_epoch() AS epoch", &[]).await?,
+        "epoch",
+    )?))
 }
 
 /// Waits until every proxy has acted on all that was committed before this call, at most `time`.
@@ -108,6 +132,7 @@ pub async fn forget_old(tx: &Tx, days: i32) -> Result<u64> {
     let proxies = "DELETE FROM proxies WHERE lease_until < now() - make_interval(days => $1)";
     tx.execute(proxies, &[&days]).await?;
     // The newest one stays: it is what the next reader counts from.
-    let events = "DELETE FROM route_events WHERE created_at < now() - make_interval(days => $1) AND epoch < newest_epoch()";
+    let events =
+        "DELETE FROM route_events WHERE created_at < now() - make_interval(days => $1) AND epoch < newest_epoch()";
     tx.execute(events, &[&days]).await
 }

@@ -68,7 +68,11 @@ pub(crate) async fn open(pools: &Pools, reader: Arc<Reader>) -> Result<ChangeFee
         reader.note_acknowledged(Epoch(newest));
     }
     let (sender, receiver) = mpsc::channel(QUEUE_LEN);
-    let feed = Feed { connected, reader, sender };
+    let feed = Feed {
+        connected,
+        reader,
+        sender,
+    };
     feed.renew_lease().await?;
     tokio::spawn(feed.run());
     Ok(ChangeFeed::new(receiver))
@@ -106,7 +110,8 @@ impl Feed {
     async fn deliver(&self) -> Result<()> {
         loop {
             let last = self.reader.delivered.load(Ordering::Acquire);
-            let sql = "SELECT epoch, project_id, kind, blueprint, tenant, workspace_id, database_id, user_name, credential_id
+            let sql =
+                "SELECT epoch, project_id, kind, blueprint, tenant, workspace_id, database_id, user_name, credential_id
                        FROM events_after($1)";
             let rows = self.ask(sql, &[&last]).await?;
             for row in &rows {
@@ -126,7 +131,11 @@ impl Feed {
     async fn renew_lease(&self) -> Result<()> {
         let acknowledged = self.reader.acknowledged.load(Ordering::Acquire);
         let sql = "SELECT acknowledge($1, $2, make_interval(secs => $3))";
-        self.ask(sql, &[&self.reader.instance, &acknowledged, &self.reader.lease_seconds()]).await?;
+        self.ask(
+            sql,
+            &[&self.reader.instance, &acknowledged, &self.reader.lease_seconds()],
+        )
+        .await?;
         Ok(())
     }
 
@@ -143,20 +152,45 @@ fn change(row: &Row) -> Result<Change> {
     let epoch = Epoch(column(row, "epoch")?);
     let project = parsed(row, "project_id")?;
     Ok(match column(row, "kind")? {
-        "workspace" => Change::Workspace { epoch, project, blueprint: parsed(row, "blueprint")? },
-        "tenant" => Change::Tenant { epoch, project, tenant: parsed(row, "tenant")? },
+        "workspace" => Change::Workspace {
+            epoch,
+            project,
+            blueprint: parsed(row, "blueprint")?,
+        },
+        "tenant" => Change::Tenant {
+            epoch,
+            project,
+            tenant: parsed(row, "tenant")?,
+        },
         "database_closed" => {
             let database = DatabaseId::from_uuid(column(row, "database_id")?);
-            Change::DatabaseClosed { epoch, project, tenant: parsed(row, "tenant")?, database }
+            Change::DatabaseClosed {
+                epoch,
+                project,
+                tenant: parsed(row, "tenant")?,
+                database,
+            }
         }
         "workspace_closed" => {
             let workspace = WorkspaceId::from_uuid(column(row, "workspace_id")?);
-            Change::WorkspaceClosed { epoch, project, blueprint: parsed(row, "blueprint")?, workspace }
+            Change::WorkspaceClosed {
+                epoch,
+                project,
+                blueprint: parsed(row, "blueprint")?,
+                workspace,
+            }
         }
-        "credential" => Change::Credential { epoch, user: parsed(row, "user_name")? },
+        "credential" => Change::Credential {
+            epoch,
+            user: parsed(row, "user_name")?,
+        },
         "credential_revoked" => {
             let credential = CredentialId::from_uuid(column(row, "credential_id")?);
-            Change::CredentialRevoked { epoch, user: parsed(row, "user_name")?, credential }
+            Change::CredentialRevoked {
+                epoch,
+                user: parsed(row, "user_name")?,
+                credential,
+            }
         }
         _ => return Err(StoreError::corrupt("kind")),
     })

@@ -70,10 +70,20 @@ pub struct StoreSettings {
 
 impl Store {
     /// Opens a migrated store. The master key must be the one it was migrated with.
-    pub async fn connect(settings: &StoreSettings, master_key: Arc<MasterKey>, tls: &ClientTls) -> Result<Self, SetupError> {
+    pub async fn connect(
+        settings: &StoreSettings,
+        master_key: Arc<MasterKey>,
+        tls: &ClientTls,
+    ) -> Result<Self, SetupError> {
         let found = setup::look(&settings.url, &master_key, tls).await?;
         let pools = Pools::new(settings, &found.logins, tls)?;
-        let store = Self { inner: Arc::new(Inner { pools, master_key, installation: found.installation }) };
+        let store = Self {
+            inner: Arc::new(Inner {
+                pools,
+                master_key,
+                installation: found.installation,
+            }),
+        };
         store.ping().await?;
         Ok(store)
     }

@@ -20,7 +20,8 @@ const MIGRATIONS: [Migration; 1] = [Migration {
 }];
 const ACCESS: &str = include_str!("../migrations/access.sql");
 /// Two programs that start at once: the second waits this long for the first.
-const LOCK: &str = "SET lock_timeout = '60s'; SET statement_timeout = '60s'; SELECT pg_advisory_lock(8390876222181731424)";
+const LOCK: &str =
+    "SET lock_timeout = '60s'; SET statement_timeout = '60s'; SELECT pg_advisory_lock(8390876222181731424)";
 const VERSION_MIN: i32 = 130_000;
 
 struct Migration {
@@ -40,22 +41,34 @@ pub struct MigrationStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationState {
     Pending,
-    Applied { at: OffsetDateTime },
+    Applied {
+        at: OffsetDateTime,
+    },
     /// Applied with another text than this program has.
-    Changed { at: OffsetDateTime },
+    Changed {
+        at: OffsetDateTime,
+    },
     /// Applied by a newer program.
-    Unknown { at: OffsetDateTime },
+    Unknown {
+        at: OffsetDateTime,
+    },
 }
 
 /// Brings the store to this program's schema and gives it its login roles and access rules. Safe to repeat and to run
 /// from several programs at once. Gives what was applied now.
-pub async fn migrate(url: &StoreUrl, master_key: &Arc<MasterKey>, tls: &ClientTls) -> Result<Vec<MigrationStatus>, SetupError> {
+pub async fn migrate(
+    url: &StoreUrl,
+    master_key: &Arc<MasterKey>,
+    tls: &ClientTls,
+) -> Result<Vec<MigrationStatus>, SetupError> {
     let connected = url.connect("migrate", tls).await?;
     let client = &connected.client;
     check_server(client).await?;
     // Released with the session, whatever happens.
     locked(client).await?;
-    answered(client.batch_execute(setup::SCHEMA)).await.map_err(SetupError::schema)?;
+    answered(client.batch_execute(setup::SCHEMA))
+        .await
+        .map_err(SetupError::schema)?;
     let mut applied = Vec::new();
     for status in checked(client).await? {
         if status.state == MigrationState::Pending {
@@ -84,10 +97,16 @@ pub(crate) async fn checked(client: &Client) -> Result<Vec<MigrationStatus>, Set
         match status.state {
             MigrationState::Pending | MigrationState::Applied { .. } => {}
             MigrationState::Changed { .. } => {
-                return Err(SetupError::Changed { number: status.number, name: status.name.clone() });
+                return Err(SetupError::Changed {
+                    number: status.number,
+                    name: status.name.clone(),
+                });
             }
             MigrationState::Unknown { .. } => {
-                return Err(SetupError::Newer { number: status.number, name: status.name.clone() });
+                return Err(SetupError::Newer {
+                    number: status.number,
+                    name: status.name.clone(),
+                });
             }
         }
     }
@@ -95,11 +114,14 @@ pub(crate) async fn checked(client: &Client) -> Result<Vec<MigrationStatus>, Set
 }
 
 async fn check_server(client: &Client) -> Result<(), SetupError> {
-    let sql = "SELECT current_setting('server_version_num')::int, r.rolsuper FROM pg_roles r WHERE r.rolname = current_user";
+    let sql =
+        "SELECT current_setting('server_version_num')::int, r.rolsuper FROM pg_roles r WHERE r.rolname = current_user";
     let row = answered(client.query_one(sql, &[])).await?;
     let version: i32 = row.try_get(0).map_err(SetupError::schema_of)?;
     if version < VERSION_MIN {
-        return Err(SetupError::Version { found: version / 10_000 });
+        return Err(SetupError::Version {
+            found: version / 10_000,
+        });
     }
     if row.try_get(1).map_err(SetupError::schema_of)? {
         tracing::warn!("the metadata store is owned by a superuser; a role of its own with CREATEROLE is enough");
@@ -114,7 +136,10 @@ async fn locked(client: &Client) -> Result<(), SetupError> {
 
 async fn listed(client: &Client) -> Result<Vec<MigrationStatus>, SetupError> {
     let exists = "SELECT to_regclass('control_plane.schema_migrations') IS NOT NULL";
-    let exists: bool = answered(client.query_one(exists, &[])).await?.try_get(0).map_err(SetupError::schema_of)?;
+    let exists: bool = answered(client.query_one(exists, &[]))
+        .await?
+        .try_get(0)
+        .map_err(SetupError::schema_of)?;
     let rows = if exists {
         let sql = "SELECT number, name, checksum, applied_at FROM control_plane.schema_migrations ORDER BY number";
         answered(client.query(sql, &[])).await?
@@ -123,7 +148,8 @@ async fn listed(client: &Client) -> Result<Vec<MigrationStatus>, SetupError> {
     };
     let mut recorded = Vec::new();
     for row in &rows {
-        let read = || Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+        let read =
+            || Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
         recorded.push(read().map_err(SetupError::schema_of)?);
     }
     Ok(compared(&recorded))
@@ -140,10 +166,16 @@ fn compared(recorded: &[Recorded]) -> Vec<MigrationStatus> {
                 Some((_, _, checksum, at)) if *checksum == migration.checksum() => MigrationState::Applied { at: *at },
                 Some((_, _, _, at)) => MigrationState::Changed { at: *at },
             };
-            MigrationStatus { number: migration.number, name: migration.name.to_owned(), state }
+            MigrationStatus {
+                number: migration.number,
+                name: migration.name.to_owned(),
+                state,
+            }
         })
         .collect();
-    let unknown = recorded.iter().filter(|(number, ..)| MIGRATIONS.iter().all(|known| known.number != *number));
+    let unknown = recorded
+        .iter()
+        .filter(|(number, ..)| MIGRATIONS.iter().all(|known| known.number != *number));
     all.extend(unknown.map(|(number, name, _, at)| MigrationStatus {
         number: *number,
         name: name.clone(),
@@ -162,8 +194,15 @@ async fn apply(client: &Client, number: i32) -> Result<(), SetupError> {
         migration.checksum()
     );
     // One message, so that nothing can come between.
-    let script = format!("BEGIN; SET LOCAL search_path = control_plane, pg_catalog;\n{}\n;{record}; COMMIT", migration.sql);
-    let failed = |source| SetupError::Failed { number, name: migration.name.to_owned(), source };
+    let script = format!(
+        "BEGIN; SET LOCAL search_path = control_plane, pg_catalog;\n{}\n;{record}; COMMIT",
+        migration.sql
+    );
+    let failed = |source| SetupError::Failed {
+        number,
+        name: migration.name.to_owned(),
+        source,
+    };
     client.batch_execute(&script).await.map_err(failed)
 }
 
@@ -171,7 +210,11 @@ async fn apply(client: &Client, number: i32) -> Result<(), SetupError> {
 async fn apply_access(client: &Client, logins: &Logins) -> Result<(), SetupError> {
     let settings = "SELECT set_config('tdb.role_api', $1, false), set_config('tdb.role_data_plane', $2, false),
                            set_config('tdb.role_jobs', $3, false)";
-    answered(client.query(settings, &[&logins.api.name, &logins.data_plane.name, &logins.jobs.name])).await?;
+    answered(client.query(
+        settings,
+        &[&logins.api.name, &logins.data_plane.name, &logins.jobs.name],
+    ))
+    .await?;
     answered(client.batch_execute(ACCESS)).await.map_err(SetupError::access)
 }
 
@@ -196,9 +239,19 @@ mod tests {
         let at = OffsetDateTime::UNIX_EPOCH;
         let good = MIGRATIONS[0].checksum();
         assert_eq!(compared(&[])[0].state, MigrationState::Pending);
-        assert_eq!(compared(&[(1, "initial".into(), good.clone(), at)])[0].state, MigrationState::Applied { at });
+        assert_eq!(
+            compared(&[(1, "initial".into(), good.clone(), at)])[0].state,
+            MigrationState::Applied { at }
+        );
         let found = compared(&[(1, "initial".into(), "00".into(), at), (9, "later".into(), good, at)]);
         assert_eq!(found[0].state, MigrationState::Changed { at });
-        assert_eq!(found[1], MigrationStatus { number: 9, name: "later".into(), state: MigrationState::Unknown { at } });
+        assert_eq!(
+            found[1],
+            MigrationStatus {
+                number: 9,
+                name: "later".into(),
+                state: MigrationState::Unknown { at }
+            }
+        );
     }
 }

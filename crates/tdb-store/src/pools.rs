@@ -34,12 +34,15 @@ impl Pools {
         let rest = total.saturating_sub(data_plane);
         let jobs = (rest / 2).max(POOL_SIZE_MIN);
         let api = rest.saturating_sub(jobs).max(POOL_SIZE_MIN);
-        let make = |login: &Login, purpose, size| pool(&settings.url.login_as(&login.name, &login.secret), purpose, size, tls);
+        let make =
+            |login: &Login, purpose, size| pool(&settings.url.login_as(&login.name, &login.secret), purpose, size, tls);
         Ok(Self {
             api: make(&logins.api, "api", api)?,
             data_plane: make(&logins.data_plane, "data plane", data_plane)?,
             jobs: make(&logins.jobs, "jobs", jobs)?,
-            listener: settings.url.login_as(&logins.data_plane.name, &logins.data_plane.secret),
+            listener: settings
+                .url
+                .login_as(&logins.data_plane.name, &logins.data_plane.secret),
             tls: tls.clone(),
         })
     }
@@ -68,14 +71,20 @@ async fn taken(pool: &Pool) -> Result<Object> {
 fn pool(url: &StoreUrl, purpose: &str, size: usize, tls: &ClientTls) -> Result<Pool, SetupError> {
     let config = url.dial(purpose);
     // A session that ended is not handed out; one whose transaction did not end was never given back.
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
     let manager = match url.tls(tls)? {
         Some(tls) => Manager::from_config(config, tls, recycling),
         None => Manager::from_config(config, NoTls, recycling),
     };
     Pool::builder(manager)
         .max_size(size)
-        .timeouts(Timeouts { wait: Some(WAIT_TIME_MAX), create: Some(WAIT_TIME_MAX), recycle: Some(WAIT_TIME_MAX) })
+        .timeouts(Timeouts {
+            wait: Some(WAIT_TIME_MAX),
+            create: Some(WAIT_TIME_MAX),
+            recycle: Some(WAIT_TIME_MAX),
+        })
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|e| StoreError::unavailable(e).into())

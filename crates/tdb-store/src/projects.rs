@@ -41,7 +41,9 @@ impl ProjectRow {
 
 /// The id of a project to be made; its first transaction is already the project's own.
 pub fn new_id() -> Result<ProjectId> {
-    format!("prj_{}", base32(10)?).parse().map_err(|_| StoreError::corrupt("project_id"))
+    format!("prj_{}", base32(10)?)
+        .parse()
+        .map_err(|_| StoreError::corrupt("project_id"))
 }
 
 /// In a transaction of this very project.
@@ -75,11 +77,13 @@ pub async fn delete(tx: &Tx, id: &ProjectId) -> Result<ProjectDeletion> {
     if tx.query_opt(locked, &[&id.as_str()]).await?.is_none() {
         return Ok(ProjectDeletion::Unknown);
     }
-    let used = "SELECT 1 FROM workspaces WHERE project_id = $1 UNION ALL SELECT 1 FROM tenants WHERE project_id = $1 LIMIT 1";
+    let used =
+        "SELECT 1 FROM workspaces WHERE project_id = $1 UNION ALL SELECT 1 FROM tenants WHERE project_id = $1 LIMIT 1";
     if tx.query_opt(used, &[&id.as_str()]).await?.is_some() {
         return Ok(ProjectDeletion::NotEmpty);
     }
     credentials::revoke_all(tx, id).await?;
-    tx.execute("DELETE FROM projects WHERE project_id = $1", &[&id.as_str()]).await?;
+    tx.execute("DELETE FROM projects WHERE project_id = $1", &[&id.as_str()])
+        .await?;
     Ok(ProjectDeletion::Deleted)
 }

@@ -66,7 +66,19 @@ pub async fn upsert(tx: &Tx, store: &Store, server: &Administrator) -> Result<()
                ON CONFLICT (name) DO UPDATE SET host = EXCLUDED.host, port = EXCLUDED.port, tls = EXCLUDED.tls,
                    admin_user = EXCLUDED.admin_user, admin_secret = EXCLUDED.admin_secret, opaque_names = EXCLUDED.opaque_names";
     let (port, tls) = (i32::from(*port), tls.to_string());
-    tx.execute(sql, &[&name.as_str(), &host, &port, &tls, &server.user, &sealed, &server.opaque_names]).await?;
+    tx.execute(
+        sql,
+        &[
+            &name.as_str(),
+            &host,
+            &port,
+            &tls,
+            &server.user,
+            &sealed,
+            &server.opaque_names,
+        ],
+    )
+    .await?;
     Ok(())
 }
 
@@ -79,12 +91,22 @@ pub async fn record_facts(tx: &Tx, name: &ServerName, version: i32, facts: &Valu
 
 /// By name, at most `limit`; without their administrators.
 pub async fn list(tx: &Tx, limit: i64) -> Result<Vec<ServerRow>> {
-    let rows = tx.query(&format!("SELECT {COLUMNS} FROM servers ORDER BY name LIMIT $1"), &[&limit]).await?;
+    let rows = tx
+        .query(
+            &format!("SELECT {COLUMNS} FROM servers ORDER BY name LIMIT $1"),
+            &[&limit],
+        )
+        .await?;
     rows.iter().map(ServerRow::from_row).collect()
 }
 
 pub async fn by_name(tx: &Tx, name: &ServerName) -> Result<Option<ServerRow>> {
-    let row = tx.query_opt(&format!("SELECT {COLUMNS} FROM servers WHERE name = $1"), &[&name.as_str()]).await?;
+    let row = tx
+        .query_opt(
+            &format!("SELECT {COLUMNS} FROM servers WHERE name = $1"),
+            &[&name.as_str()],
+        )
+        .await?;
     row.as_ref().map(ServerRow::from_row).transpose()
 }
 
@@ -105,7 +127,10 @@ pub async fn administrator(tx: &Tx, store: &Store, name: &ServerName) -> Result<
 
 /// False where it is unknown; a conflict while something is on it.
 pub async fn delete(tx: &Tx, name: &ServerName) -> Result<bool> {
-    Ok(tx.execute("DELETE FROM servers WHERE name = $1", &[&name.as_str()]).await? == 1)
+    Ok(tx
+        .execute("DELETE FROM servers WHERE name = $1", &[&name.as_str()])
+        .await?
+        == 1)
 }
 
 fn context(name: &ServerName) -> String {

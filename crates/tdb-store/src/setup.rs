@@ -7,7 +7,7 @@ use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, MasterKey, RootsError, Scram
 use thiserror::Error;
 use tokio_postgres::Client;
 
-use crate::error::StoreError;
+use crate::error::{StoreError, detail};
 use crate::migrations::{self, MigrationState};
 use crate::tx::answered;
 use crate::url::StoreUrl;
@@ -27,7 +27,9 @@ pub enum SetupError {
     Version { found: i32 },
     #[error("the metadata store has not been set up or is behind this program; run `tenantsdb migrate up`")]
     NotMigrated,
-    #[error("migration {number} ({name}) was changed after it had been applied; run the program that applied it, or restore its text")]
+    #[error(
+        "migration {number} ({name}) was changed after it had been applied; run the program that applied it, or restore its text"
+    )]
     Changed { number: i32, name: String },
     #[error("migration {number} ({name}) is of a newer program; run that one")]
     Newer { number: i32, name: String },
@@ -43,11 +45,15 @@ pub enum SetupError {
     Schema(String),
     #[error("the access rules of the metadata store cannot be applied: {0}; the URL's user must own the database")]
     Access(String),
-    #[error("the user of the metadata store's URL may not create roles; give it CREATEROLE, or run this as an administrator and try again:\n{sql}")]
+    #[error(
+        "the user of the metadata store's URL may not create roles; give it CREATEROLE, or run this as an administrator and try again:\n{sql}"
+    )]
     MissingRoles { sql: String },
     #[error("the role \"{name}\" is a superuser or bypasses row-level security; take that from it")]
     TooMighty { name: String },
-    #[error("everybody may connect to the metadata store's database; run: REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC")]
+    #[error(
+        "everybody may connect to the metadata store's database; run: REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC"
+    )]
     OpenToAll { database: String },
     #[error("the master key is not the one this metadata store was set up with")]
     MasterKey,
@@ -83,14 +89,25 @@ pub(crate) async fn look(url: &StoreUrl, master_key: &MasterKey, tls: &ClientTls
     let connected = url.connect("setup", tls).await?;
     let client = &connected.client;
     let pending = migrations::checked(client).await?;
-    if pending.iter().any(|migration| migration.state == MigrationState::Pending) {
+    if pending
+        .iter()
+        .any(|migration| migration.state == MigrationState::Pending)
+    {
         return Err(SetupError::NotMigrated);
     }
     let Some(installation) = installation(client).await? else {
         return Err(SetupError::NotMigrated);
     };
-    let login = async |purpose| recorded(client, master_key, purpose).await?.ok_or(SetupError::NotMigrated);
-    let logins = Logins { api: login("api").await?, data_plane: login("data_plane").await?, jobs: login("jobs").await? };
+    let login = async |purpose| {
+        recorded(client, master_key, purpose)
+            .await?
+            .ok_or(SetupError::NotMigrated)
+    };
+    let logins = Logins {
+        api: login("api").await?,
+        data_plane: login("data_plane").await?,
+        jobs: login("jobs").await?,
+    };
     Ok(Found { installation, logins })
 }
 
@@ -110,7 +127,11 @@ pub(crate) async fn login_roles(client: &Client, master_key: &MasterKey) -> Resu
         Some(login) => Ok(login),
         None => record(client, master_key, purpose, &format!("cp_{purpose}_{installation}")).await,
     };
-    let logins = Logins { api: login("api").await?, data_plane: login("data_plane").await?, jobs: login("jobs").await? };
+    let logins = Logins {
+        api: login("api").await?,
+        data_plane: login("data_plane").await?,
+        jobs: login("jobs").await?,
+    };
     let mut missing = Vec::new();
     for login in [&logins.api, &logins.data_plane, &logins.jobs] {
         if !exists(client, &login.name).await? {
@@ -129,7 +150,9 @@ pub(crate) async fn check_privacy(client: &Client) -> Result<(), SetupError> {
                WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT') AS open";
     let row = answered(client.query_one(sql, &[])).await?;
     match row.try_get("open").map_err(SetupError::schema_of)? {
-        true => Err(SetupError::OpenToAll { database: row.try_get("database").map_err(SetupError::schema_of)? }),
+        true => Err(SetupError::OpenToAll {
+            database: row.try_get("database").map_err(SetupError::schema_of)?,
+        }),
         false => Ok(()),
     }
 }
@@ -146,7 +169,9 @@ async fn recorded(client: &Client, master_key: &MasterKey, purpose: &str) -> Res
     };
     let name: String = row.try_get(0).map_err(SetupError::schema_of)?;
     let sealed: Vec<u8> = row.try_get(1).map_err(SetupError::schema_of)?;
-    let secret = master_key.open(&context(&name), &sealed).map_err(|_| SetupError::MasterKey)?;
+    let secret = master_key
+        .open(&context(&name), &sealed)
+        .map_err(|_| SetupError::MasterKey)?;
     Ok(Some(Login { name, secret }))
 }
 
@@ -155,7 +180,10 @@ async fn record(client: &Client, master_key: &MasterKey, purpose: &str, name: &s
     let sealed = master_key.seal(&context(name), &secret).map_err(StoreError::from)?;
     let sql = "INSERT INTO control_plane.store_roles (purpose, name, secret) VALUES ($1, $2, $3)";
     answered(client.execute(sql, &[&purpose, &name, &sealed])).await?;
-    Ok(Login { name: name.to_owned(), secret })
+    Ok(Login {
+        name: name.to_owned(),
+        secret,
+    })
 }
 
 fn context(role: &str) -> String {
@@ -167,7 +195,9 @@ async fn exists(client: &Client, name: &str) -> Result<bool, SetupError> {
     let sql = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = $1";
     match answered(client.query_opt(sql, &[&name])).await? {
         None => Ok(false),
-        Some(row) if row.try_get(0).map_err(SetupError::schema_of)? => Err(SetupError::TooMighty { name: name.to_owned() }),
+        Some(row) if row.try_get(0).map_err(SetupError::schema_of)? => {
+            Err(SetupError::TooMighty { name: name.to_owned() })
+        }
         Some(_) => Ok(true),
     }
 }
@@ -180,7 +210,10 @@ fn create_role(login: &Login) -> Result<String, SetupError> {
 
 async fn create(client: &Client, sql: &str) -> Result<(), SetupError> {
     let may = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
-    let may: bool = answered(client.query_one(may, &[])).await?.try_get(0).map_err(SetupError::schema_of)?;
+    let may: bool = answered(client.query_one(may, &[]))
+        .await?
+        .try_get(0)
+        .map_err(SetupError::schema_of)?;
     if !may {
         return Err(SetupError::MissingRoles { sql: sql.to_owned() });
     }
@@ -207,11 +240,6 @@ impl SetupError {
     pub(crate) fn schema_of(error: tokio_postgres::Error) -> Self {
         SetupError::Store(StoreError::Database(error))
     }
-}
-
-/// What PostgreSQL said, without tokio-postgres' own words around it.
-fn detail(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

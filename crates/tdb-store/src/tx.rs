@@ -28,7 +28,10 @@ pub struct Tx {
 impl Tx {
     /// `BEGIN`, and what else this transaction needs: constant SQL, or identifiers valid by their type.
     pub(crate) async fn begin(connection: Object, opening: &str) -> Result<Self> {
-        let tx = Self { connection: Some(connection), unanswered: AtomicU32::new(0) };
+        let tx = Self {
+            connection: Some(connection),
+            unanswered: AtomicU32::new(0),
+        };
         answered(tx.connection()?.batch_execute(opening)).await?;
         Ok(tx)
     }
@@ -80,10 +83,7 @@ impl Tx {
         Ok(())
     }
 
-    async fn counted<T>(
-        &self,
-        run: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T> {
+    async fn counted<T>(&self, run: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>) -> Result<T> {
         let connection = self.connection()?;
         self.unanswered.fetch_add(1, Ordering::Relaxed);
         let answer = answered(run(connection)).await?;
@@ -92,7 +92,9 @@ impl Tx {
     }
 
     fn connection(&self) -> Result<&Object> {
-        self.connection.as_ref().ok_or_else(|| StoreError::unavailable("the transaction is over"))
+        self.connection
+            .as_ref()
+            .ok_or_else(|| StoreError::unavailable("the transaction is over"))
     }
 }
 

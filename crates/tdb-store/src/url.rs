@@ -10,9 +10,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::{ClientTls, RootsError};
 use tdb_names::TlsMode;
 use thiserror::Error;
-use tokio_postgres::config::SslMode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -37,15 +37,21 @@ pub enum UrlError {
     NoUser,
     #[error("the URL of the metadata store names no database")]
     NoDatabase,
-    #[error("the URL of the metadata store has sslmode \"{0}\"; it may be disable, prefer, require, verify-ca or verify-full")]
+    #[error(
+        "the URL of the metadata store has sslmode \"{0}\"; it may be disable, prefer, require, verify-ca or verify-full"
+    )]
     Mode(String),
 }
 
 impl StoreUrl {
     pub fn parse(url: &SecretString) -> Result<Self, UrlError> {
         let (rest, mode) = without_mode(url.expose_secret());
-        let mode = mode.map_or(Ok(TlsMode::Prefer), |text| text.parse().map_err(|_| UrlError::Mode(text.to_owned())))?;
-        let invalid = |e: tokio_postgres::Error| UrlError::Invalid(std::error::Error::source(&e).map_or_else(String::new, ToString::to_string));
+        let mode = mode.map_or(Ok(TlsMode::Prefer), |text| {
+            text.parse().map_err(|_| UrlError::Mode(text.to_owned()))
+        })?;
+        let invalid = |e: tokio_postgres::Error| {
+            UrlError::Invalid(std::error::Error::source(&e).map_or_else(String::new, ToString::to_string))
+        };
         let config = Config::from_str(&rest).map_err(invalid)?;
         if config.get_user().is_none() {
             return Err(UrlError::NoUser);
@@ -68,7 +74,10 @@ impl StoreUrl {
     pub(crate) fn login_as(&self, user: &str, secret: &SecretString) -> Self {
         let mut config = self.config.clone();
         config.user(user).password(secret.expose_secret());
-        Self { config, mode: self.mode }
+        Self {
+            config,
+            mode: self.mode,
+        }
     }
 
     /// The configuration to dial with. A name that is not qualified is found in our schema or in pg_catalog.
@@ -143,7 +152,13 @@ where
 impl std::fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let hosts = self.config.get_hosts();
-        write!(f, "StoreUrl({}@{hosts:?}/{}, sslmode {})", self.user(), self.database(), self.mode)
+        write!(
+            f,
+            "StoreUrl({}@{hosts:?}/{}, sslmode {})",
+            self.user(),
+            self.database(),
+            self.mode
+        )
     }
 }
 
@@ -181,9 +196,15 @@ mod tests {
     #[test]
     fn every_sslmode_of_libpq_but_allow_is_understood() {
         for mode in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
-            let url = parsed(&format!("postgresql://u:p@h:1/d?connect_timeout=3&sslmode={mode}&keepalives=1")).unwrap();
+            let url = parsed(&format!(
+                "postgresql://u:p@h:1/d?connect_timeout=3&sslmode={mode}&keepalives=1"
+            ))
+            .unwrap();
             assert_eq!(url.mode.to_string(), mode);
-            assert_eq!(parsed(&format!("host=h user=u dbname=d sslmode={mode}")).unwrap().mode, url.mode);
+            assert_eq!(
+                parsed(&format!("host=h user=u dbname=d sslmode={mode}")).unwrap().mode,
+                url.mode
+            );
         }
         assert_eq!(parsed("postgresql://u:p@h/d").unwrap().mode, TlsMode::Prefer);
         assert!(matches!(parsed("postgresql://u:p@h/d?sslmode=allow"), Err(UrlError::Mode(mode)) if mode == "allow"));

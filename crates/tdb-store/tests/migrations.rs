@@ -1,0 +1,180 @@
+//! Setting a store up: again, twice at once, over a changed migration, without rights, beside another installation.
+
+mod support;
+
+use std::num::NonZeroUsize;
+
+use support::{DATABASE, OWNER, World, cluster, key, settings, tls, url, url_of};
+use tdb_store::migrations::{MigrationState, migrate, status};
+use tdb_store::{SetupError, Store, StoreSettings, StoreUrl};
+
+#[tokio::test]
+async fn migrating_again_changes_nothing() {
+    let cluster = cluster().await;
+    let key = key();
+    assert!(
+        status(&url(&cluster), &tls())
+            .await
+            .unwrap()
+            .iter()
+            .all(|m| m.state == MigrationState::Pending)
+    );
+    let not_yet = Store::connect(&settings(&cluster), key.clone(), &tls())
+        .await
+        .unwrap_err();
+    assert!(matches!(not_yet, SetupError::NotMigrated), "{not_yet}");
+    assert!(!migrate(&url(&cluster), &key, &tls()).await.unwrap().is_empty());
+    let first = Store::connect(&settings(&cluster), key.clone(), &tls()).await.unwrap();
+    assert!(migrate(&url(&cluster), &key, &tls()).await.unwrap().is_empty());
+    let second = Store::connect(&settings(&cluster), key, &tls()).await.unwrap();
+    assert_eq!(first.installation(), second.installation());
+    assert_eq!(first.installation().len(), 8);
+    let listed = status(&url(&cluster), &tls()).await.unwrap();
+    assert!(
+        listed.iter().all(|m| matches!(m.state, MigrationState::Applied { .. })),
+        "{listed:?}"
+    );
+}
+
+#[tokio::test]
+async fn programs_that_start_at_once_migrate_once() {
+    let cluster = cluster().await;
+    let key = key();
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let (url, key) = (url(&cluster), key.clone());
+            tokio::spawn(async move { migrate(&url, &key, &tls()).await })
+        })
+        .collect();
+    let mut applied = 0;
+    for task in tasks {
+        applied += task.await.unwrap().unwrap().len();
+    }
+    assert_eq!(applied, status(&url(&cluster), &tls()).await.unwrap().len());
+    Store::connect(&settings(&cluster), key, &tls()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_that_was_changed_or_is_newer_stops_everything() {
+    let world = World::start().await;
+    let superuser = world.superuser().await;
+    superuser
+        .batch_execute("UPDATE control_plane.schema_migrations SET checksum = 'x'")
+        .await
+        .unwrap();
+    let error = migrate(&url(&world.cluster), &world.master_key, &tls())
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, SetupError::Changed { number: 1, .. }), "{error}");
+    let error = Store::connect(&settings(&world.cluster), world.master_key.clone(), &tls())
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, SetupError::Changed { number: 1, .. }), "{error}");
+    let newer = "DELETE FROM control_plane.schema_migrations;
+                 INSERT INTO control_plane.schema_migrations VALUES (999, 'later', 'y')";
+    superuser.batch_execute(newer).await.unwrap();
+    let error = migrate(&url(&world.cluster), &world.master_key, &tls())
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, SetupError::Newer { number: 999, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn another_master_key_is_refused() {
+    let world = World::start().await;
+    let error = Store::connect(&settings(&world.cluster), key(), &tls())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, SetupError::MasterKey), "{error}");
+    let error = migrate(&url(&world.cluster), &key(), &tls()).await.unwrap_err();
+    assert!(matches!(error, SetupError::MasterKey), "{error}");
+}
+
+#[tokio::test]
+async fn an_owner_that_may_not_create_roles_is_told_the_sql_and_goes_on_after_it() {
+    let cluster = cluster().await;
+    let key = key();
+    let superuser = cluster.connect("postgres").await.unwrap();
+    superuser
+        .batch_execute(&format!("ALTER ROLE {OWNER} NOCREATEROLE"))
+        .await
+        .unwrap();
+    let error = migrate(&url(&cluster), &key, &tls()).await.unwrap_err();
+    let SetupError::MissingRoles { sql } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(sql.matches("CREATE ROLE cp_").count(), 3, "{sql}");
+    superuser.batch_execute(sql).await.unwrap();
+    migrate(&url(&cluster), &key, &tls()).await.unwrap();
+    Store::connect(&settings(&cluster), key, &tls())
+        .await
+        .unwrap()
+        .ping()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_role_of_the_store_that_became_mighty_is_refused() {
+    let world = World::start().await;
+    let name = format!("cp_api_{}", world.store.installation());
+    world
+        .superuser()
+        .await
+        .batch_execute(&format!("ALTER ROLE {name} BYPASSRLS"))
+        .await
+        .unwrap();
+    let error = migrate(&url(&world.cluster), &world.master_key, &tls())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, SetupError::TooMighty { name: found } if *found == name),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn two_installations_share_a_cluster() {
+    let world = World::start().await;
+    let superuser = world.superuser().await;
+    superuser
+        .batch_execute(&format!("CREATE DATABASE other OWNER {OWNER}"))
+        .await
+        .unwrap();
+    let (other_url, other_key) = (url_of(&world.cluster, "other"), key());
+    migrate(&other_url, &other_key, &tls()).await.unwrap();
+    let settings = StoreSettings {
+        url: other_url,
+        connections_max: NonZeroUsize::MIN,
+    };
+    let other = Store::connect(&settings, other_key, &tls()).await.unwrap();
+    assert_ne!(other.installation(), world.store.installation());
+    // The one's roles do not reach the other's database, and nobody else reaches either.
+    let sql = "SELECT r.rolname::text, d.datname::text FROM pg_roles r, pg_database d
+               WHERE has_database_privilege(r.oid, d.oid, 'CONNECT') AND d.datname IN ('other', $1)
+                 AND NOT r.rolsuper AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname <> $2 ORDER BY 1, 2";
+    let rows = superuser.query(sql, &[&DATABASE, &OWNER]).await.unwrap();
+    let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut expected = Vec::new();
+    for purpose in ["api", "data_plane", "jobs"] {
+        for (store, database) in [(&world.store, DATABASE), (&other, "other")] {
+            expected.push((format!("cp_{purpose}_{}", store.installation()), database.to_owned()));
+        }
+    }
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn tls_is_tried_and_demanded_as_sslmode_says() {
+    let cluster = cluster().await;
+    let of = |mode: &str| {
+        let port = cluster.port();
+        StoreUrl::parse(&format!("postgresql://{OWNER}:owner@127.0.0.1:{port}/{DATABASE}?sslmode={mode}").into())
+            .unwrap()
+    };
+    status(&of("prefer"), &tls()).await.unwrap();
+    status(&of("disable"), &tls()).await.unwrap();
+    // The cluster has no certificate.
+    assert!(status(&of("require"), &tls()).await.is_err());
+}

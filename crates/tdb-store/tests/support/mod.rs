@@ -1,0 +1,212 @@
+//! A store in a fresh cluster, owned by a role that is no superuser, and rows to put into it.
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tdb_auth::{ClientTls, MasterKey, Roots};
+use tdb_names::{BlueprintName, DatabaseId, ProjectId, ServerEndpoint, TenantName, TlsMode, WorkspaceId};
+use tdb_store::physical::{Physical, RoleSecret, RoleSecrets};
+use tdb_store::servers::{self, Administrator};
+use tdb_store::{
+    Directory, DirectorySettings, Store, StoreSettings, StoreUrl, migrations, projects, tenants, workspaces,
+};
+use tdb_testkit::{Cluster, ClusterOptions, Durability};
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+pub const OWNER: &str = "cp_owner";
+pub const OWNER_PASSWORD: &str = "owner";
+pub const DATABASE: &str = "tdb_control";
+
+pub struct World {
+    pub cluster: Cluster,
+    pub store: Store,
+    pub master_key: Arc<MasterKey>,
+}
+
+pub fn key() -> Arc<MasterKey> {
+    Arc::new(MasterKey::parse(&MasterKey::generate().unwrap()).unwrap())
+}
+
+pub fn tls() -> ClientTls {
+    ClientTls::new(&Roots::system()).unwrap()
+}
+
+/// A cluster with the owner and an empty database.
+pub async fn cluster() -> Cluster {
+    cluster_with(Durability::Fast).await
+}
+
+async fn cluster_with(durability: Durability) -> Cluster {
+    let cluster = Cluster::start_with(ClusterOptions {
+        durability,
+        ..Default::default()
+    })
+    .unwrap();
+    let superuser = cluster.connect("postgres").await.unwrap();
+    let owner = format!("CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD '{OWNER_PASSWORD}'");
+    superuser.batch_execute(&owner).await.unwrap();
+    superuser
+        .batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER {OWNER}"))
+        .await
+        .unwrap();
+    cluster
+}
+
+pub fn url(cluster: &Cluster) -> StoreUrl {
+    url_of(cluster, DATABASE)
+}
+
+pub fn url_of(cluster: &Cluster, database: &str) -> StoreUrl {
+    let port = cluster.port();
+    let text = format!("postgresql://{OWNER}:{OWNER_PASSWORD}@127.0.0.1:{port}/{database}?sslmode=disable");
+    StoreUrl::parse(&text.into()).unwrap()
+}
+
+pub fn settings(cluster: &Cluster) -> StoreSettings {
+    StoreSettings {
+        url: url(cluster),
+        connections_max: NonZeroUsize::new(16).unwrap(),
+    }
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::in_cluster(cluster().await).await
+    }
+
+    /// What was committed survives [`Cluster::crash`].
+    pub async fn start_durable() -> Self {
+        Self::in_cluster(cluster_with(Durability::Safe).await).await
+    }
+
+    async fn in_cluster(cluster: Cluster) -> Self {
+        let master_key = key();
+        migrations::migrate(&url(&cluster), &master_key, &tls()).await.unwrap();
+        let store = Store::connect(&settings(&cluster), master_key.clone(), &tls())
+            .await
+            .unwrap();
+        Self {
+            cluster,
+            store,
+            master_key,
+        }
+    }
+
+    /// Past row-level security.
+    pub async fn superuser(&self) -> Client {
+        self.cluster.connect(DATABASE).await.unwrap()
+    }
+
+    pub async fn owner(&self) -> Client {
+        self.cluster.connect_as(OWNER, OWNER_PASSWORD, DATABASE).await.unwrap()
+    }
+
+    /// Logs in with the store's own password, as an attacker who found it would.
+    pub async fn login(&self, purpose: &str) -> Client {
+        use secrecy::ExposeSecret;
+        let sql = "SELECT name, secret FROM control_plane.store_roles WHERE purpose = $1";
+        let row = self.superuser().await.query_one(sql, &[&purpose]).await.unwrap();
+        let (name, sealed): (String, Vec<u8>) = (row.get(0), row.get(1));
+        let secret = self.master_key.open(&format!("store-role:{name}"), &sealed).unwrap();
+        self.cluster
+            .connect_as(&name, secret.expose_secret(), DATABASE)
+            .await
+            .unwrap()
+    }
+
+    pub fn directory(&self) -> Directory {
+        Directory::new(self.store.clone(), Handle::current(), DirectorySettings::default())
+    }
+
+    pub async fn server(&self) {
+        let tx = self.store.jobs().await.unwrap();
+        servers::upsert(&tx, &self.store, &administrator("main")).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    pub async fn project(&self) -> ProjectId {
+        let id = projects::new_id().unwrap();
+        let tx = self.store.project(&id).await.unwrap();
+        projects::insert(&tx, &id, Uuid::new_v4(), "a project").await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub fn physical(&self, name: &str) -> Physical {
+        let role = |suffix: &str| {
+            let name = format!("r_{}{suffix}", tdb_auth::base32(13).unwrap());
+            let sealed = self
+                .store
+                .seal_role(&name, &SecretString::from("upstream".to_owned()))
+                .unwrap();
+            RoleSecret { name, sealed }
+        };
+        Physical {
+            server: "main".parse().unwrap(),
+            database: Some(name.to_owned()),
+            oid: Some(4_000_000_000),
+            roles: RoleSecrets {
+                owner: role(""),
+                deployer: role("_dep"),
+                readonly: role("_ro"),
+            },
+        }
+    }
+
+    pub async fn workspace(&self, project: &ProjectId, blueprint: &BlueprintName) -> WorkspaceId {
+        let id = WorkspaceId::from_uuid(Uuid::new_v4());
+        let physical = self.physical(&format!("{blueprint}_{id}"));
+        let tx = self.store.project(project).await.unwrap();
+        assert!(
+            workspaces::insert(&tx, id, project, blueprint, &physical)
+                .await
+                .unwrap()
+        );
+        tx.commit().await.unwrap();
+        id
+    }
+
+    /// A tenant with a database in state `provisioning`.
+    pub async fn tenant(
+        &self,
+        project: &ProjectId,
+        tenant: &TenantName,
+        blueprint: &BlueprintName,
+        workspace: WorkspaceId,
+    ) -> DatabaseId {
+        let id = DatabaseId::from_uuid(Uuid::new_v4());
+        let physical = self.physical(&format!("{blueprint}__{tenant}_{id}"));
+        let tx = self.store.project(project).await.unwrap();
+        tenants::insert(&tx, project, tenant, "production").await.unwrap();
+        let database = tenants::NewDatabase {
+            id,
+            project,
+            tenant,
+            blueprint,
+            workspace,
+            wanted_version: None,
+            physical: &physical,
+        };
+        assert!(tenants::insert_database(&tx, &database).await.unwrap());
+        tx.commit().await.unwrap();
+        id
+    }
+}
+
+pub fn administrator(name: &str) -> Administrator {
+    Administrator {
+        endpoint: ServerEndpoint {
+            name: name.parse().unwrap(),
+            host: "127.0.0.1".to_owned(),
+            port: 5432,
+            tls: TlsMode::Prefer,
+        },
+        user: "postgres".to_owned(),
+        secret: SecretString::from("the administrator's".to_owned()),
+        opaque_names: false,
+    }
+}
