@@ -56,13 +56,13 @@ SELECT 'schema ' || ns.name AS object, 'owner ' || r.name AS fact
   FROM ns JOIN role_name r ON r.oid = nspowner WHERE (2615, ns.oid) NOT IN (SELECT classid, objid FROM member)
 UNION ALL
 SELECT rel.kind || ' ' || rel.name,
-       concat_ws(', ', 'kind ' || relkind, 'owner ' || r.name, 'persistence ' || relpersistence,
+       concat_ws(', ', 'kind ' || relkind::text, 'owner ' || r.name, 'persistence ' || relpersistence::text,
          'options ' || (SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(reloptions) o),
          'toast options ' || (SELECT string_agg(o, ' ' ORDER BY o) FROM pg_class tc, unnest(tc.reloptions) o WHERE tc.oid = reltoastrelid),
          'access method ' || (SELECT amname FROM pg_am WHERE pg_am.oid = relam),
          'tablespace ' || (SELECT spcname FROM pg_tablespace s WHERE s.oid = reltablespace),
          CASE WHEN relrowsecurity THEN 'row security' END, CASE WHEN relforcerowsecurity THEN 'row security forced' END,
-         'replica identity ' || relreplident, 'of ' || nullif(reloftype, 0)::regtype,
+         'replica identity ' || relreplident::text, 'of ' || nullif(reloftype, 0)::regtype,
          'partition key ' || CASE WHEN relkind = 'p' THEN pg_get_partkeydef(rel.oid) END,
          'partition ' || CASE WHEN relispartition THEN pg_get_expr(relpartbound, rel.oid) END,
          'inherits ' || (SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = rel.oid),
@@ -80,8 +80,8 @@ SELECT 'column ' || rel.name || '.' || quote_ident(attname),
        concat_ws(', ', format_type(atttypid, atttypmod),
          CASE WHEN attcollation <> t.typcollation THEN 'collation ' || attcollation::regcollation END,
          CASE WHEN attnotnull THEN 'not null' END,
-         CASE WHEN attgenerated = '' THEN 'default ' ELSE 'generated ' || attgenerated || ' ' END || pg_get_expr(adbin, adrelid),
-         'identity ' || nullif(attidentity, ''), 'storage ' || attstorage, 'compression ' || nullif(attcompression, ''),
+         CASE WHEN attgenerated = '' THEN 'default ' ELSE 'generated ' || attgenerated::text || ' ' END || pg_get_expr(adbin, adrelid),
+         'identity ' || nullif(attidentity::text, ''), 'storage ' || attstorage::text, 'compression ' || nullif(attcompression::text, ''),
          CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'statistics ' || attstattarget END,
          'options ' || (SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(attoptions) o), 'foreign options ' || attfdwoptions::text,
          CASE WHEN attinhcount > 0 THEN 'inherited ' || attinhcount || ' local ' || attislocal END)
@@ -119,20 +119,20 @@ SELECT 'definition of aggregate ' || p.name,
          'moving state', nullif(aggmtranstype, 0)::regtype::text, 'sort', nullif(aggsortop, 0)::regoperator::text, 'parallel', proparallel))::text
   FROM proc p JOIN pg_aggregate a ON aggfnoid = p.oid
 UNION ALL
-SELECT 'trigger ' || quote_ident(tgname) || ' on ' || rel.name, pg_get_triggerdef(t.oid) || ', enabled ' || tgenabled
+SELECT 'trigger ' || quote_ident(tgname) || ' on ' || rel.name, pg_get_triggerdef(t.oid) || ', enabled ' || tgenabled::text
   FROM pg_trigger t JOIN rel ON rel.oid = tgrelid WHERE NOT tgisinternal
 UNION ALL
-SELECT 'rule ' || quote_ident(rulename) || ' on ' || rel.name, pg_get_ruledef(w.oid) || ', enabled ' || ev_enabled
+SELECT 'rule ' || quote_ident(rulename) || ' on ' || rel.name, pg_get_ruledef(w.oid) || ', enabled ' || ev_enabled::text
   FROM pg_rewrite w JOIN rel ON rel.oid = ev_class WHERE rulename <> '_RETURN'
 UNION ALL
 SELECT 'policy ' || quote_ident(polname) || ' on ' || rel.name,
-       concat_ws(', ', 'for ' || polcmd, CASE WHEN polpermissive THEN 'permissive' ELSE 'restrictive' END,
+       concat_ws(', ', 'for ' || polcmd::text, CASE WHEN polpermissive THEN 'permissive' ELSE 'restrictive' END,
          'to ' || (SELECT string_agg(g.name, ' ' ORDER BY g.name) FROM unnest(polroles) o JOIN role_name g ON g.oid = o),
          'using ' || pg_get_expr(polqual, polrelid), 'check ' || pg_get_expr(polwithcheck, polrelid))
   FROM pg_policy p JOIN rel ON rel.oid = polrelid
 UNION ALL
 SELECT 'type ' || t.name,
-       concat_ws(', ', 'kind ' || t.typtype, 'owner ' || r.name,
+       concat_ws(', ', 'kind ' || t.typtype::text, 'owner ' || r.name,
          'labels ' || (SELECT string_agg(quote_literal(enumlabel), ' ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid),
          'base ' || nullif(format_type(nullif(t.typbasetype, 0), t.typtypmod), '-'), CASE WHEN t.typnotnull THEN 'not null' END,
          'default ' || t.typdefault, CASE WHEN t.typtype = 'd' AND t.typcollation <> 0 THEN 'collation ' || t.typcollation::regcollation END,
@@ -143,7 +143,7 @@ SELECT 'type ' || t.name,
   FROM typ t JOIN role_name r ON r.oid = t.typowner WHERE t.typtype <> 'c'
 UNION ALL
 SELECT 'collation ' || ns.name || '.' || quote_ident(collname),
-       concat_ws(', ', 'owner ' || r.name, 'provider ' || collprovider, 'deterministic ' || collisdeterministic, 'encoding ' || collencoding,
+       concat_ws(', ', 'owner ' || r.name, 'provider ' || collprovider::text, 'deterministic ' || collisdeterministic, 'encoding ' || collencoding,
          collcollate, collctype, coalesce(to_jsonb(c) ->> 'colliculocale', to_jsonb(c) ->> 'colllocale'))
   FROM pg_collation c JOIN ns ON ns.oid = collnamespace JOIN role_name r ON r.oid = collowner
  WHERE (3456, c.oid) NOT IN (SELECT classid, objid FROM member)
@@ -169,7 +169,7 @@ SELECT 'operator family ' || ns.name || '.' || quote_ident(opfname) || ' using '
  WHERE (2753, f.oid) NOT IN (SELECT classid, objid FROM member)
 UNION ALL
 SELECT 'cast ' || castsource::regtype || ' as ' || casttarget::regtype,
-       concat_ws(', ', 'function ' || nullif(castfunc, 0)::regprocedure, 'context ' || castcontext, 'method ' || castmethod)
+       concat_ws(', ', 'function ' || nullif(castfunc, 0)::regprocedure, 'context ' || castcontext::text, 'method ' || castmethod::text)
   FROM pg_cast c WHERE c.oid >= 16384 AND (2605, c.oid) NOT IN (SELECT classid, objid FROM member)
 UNION ALL
 SELECT 'statistics ' || ns.name || '.' || quote_ident(stxname),
@@ -203,7 +203,7 @@ UNION ALL
 SELECT 'extension ' || quote_ident(extname), concat_ws(', ', 'version ' || extversion, 'schema ' || extnamespace::regnamespace, 'owner ' || r.name)
   FROM pg_extension e JOIN role_name r ON r.oid = extowner WHERE extname <> 'plpgsql'
 UNION ALL
-SELECT 'event trigger ' || quote_ident(evtname), concat_ws(', ', 'on ' || evtevent, 'calls ' || evtfoid::regproc, 'enabled ' || evtenabled, array_to_string(evttags, ' '))
+SELECT 'event trigger ' || quote_ident(evtname), concat_ws(', ', 'on ' || evtevent, 'calls ' || evtfoid::regproc, 'enabled ' || evtenabled::text, array_to_string(evttags, ' '))
   FROM pg_event_trigger t WHERE (3466, t.oid) NOT IN (SELECT classid, objid FROM member)
 UNION ALL
 SELECT 'foreign-data wrapper ' || quote_ident(fdwname), concat_ws(', ', 'owner ' || r.name, 'handler ' || nullif(fdwhandler, 0)::regproc, fdwoptions::text)
@@ -221,7 +221,7 @@ SELECT 'security label on ' || objtype || ' ' || objname, provider || ' ' || lab
 UNION ALL
 SELECT 'privileges on ' || object, has FROM acl_text WHERE has IS DISTINCT FROM usual
 UNION ALL
-SELECT 'default privileges of ' || o.name || coalesce(' in schema ' || n.name, '') || ' on ' || defaclobjtype,
+SELECT 'default privileges of ' || o.name || coalesce(' in schema ' || n.name, '') || ' on ' || defaclobjtype::text,
        coalesce((SELECT string_agg(g.name || '=' || e.privilege_type || CASE WHEN e.is_grantable THEN '*' ELSE '' END, ', '
                    ORDER BY g.name || '=' || e.privilege_type || CASE WHEN e.is_grantable THEN '*' ELSE '' END)
                    FROM aclexplode(defaclacl) e JOIN role_name g ON g.oid = e.grantee), 'none')

@@ -1,0 +1,162 @@
+//! A real cluster with workspaces, templates and tenants made through the crate's public functions.
+#![allow(dead_code)]
+
+use std::process::Command;
+
+use tdb_auth::{ClientTls, Roots};
+use tdb_engines::apply::{self, Applied, ApplyError, BringUp, Limits, NumberedChange};
+use tdb_engines::capture::{self, CapturedChange};
+use tdb_engines::databases::{self, Origin};
+use tdb_engines::fingerprint::{self, Fingerprint};
+use tdb_engines::roles::{self, RoleNames, RoleSecrets};
+use tdb_engines::{Login, Server, journal, tenant_side};
+use tdb_names::{ServerEndpoint, TlsMode};
+use tdb_testkit::Cluster;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+pub struct World {
+    pub cluster: Cluster,
+    pub server: Server,
+}
+
+pub struct Database {
+    pub name: String,
+    pub roles: RoleNames,
+    pub secrets: RoleSecrets,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let cluster = Cluster::start().unwrap();
+        let endpoint = ServerEndpoint {
+            name: "main".parse().unwrap(),
+            host: cluster.host().to_owned(),
+            port: cluster.port(),
+            tls: TlsMode::Prefer,
+        };
+        let tls = ClientTls::new(&Roots::system()).unwrap();
+        let secret = SecretString::from(cluster.password().to_owned());
+        let server = Server::new(endpoint, cluster.superuser().to_owned(), secret, tls);
+        server.prepare().await.unwrap();
+        Self { cluster, server }
+    }
+
+    pub async fn workspace(&self, name: &str) -> Database {
+        let database = self.clone_for(name, Origin::Base).await;
+        journal::install(&self.server, &database.name, &database.roles.owner).await.unwrap();
+        self.rename(database, name).await
+    }
+
+    /// The first version: the empty schema.
+    pub async fn base_template(&self, name: &str) {
+        let making = databases::construction_name("testtest", Uuid::new_v4());
+        databases::clone(&self.server, &making, Origin::Base).await.unwrap();
+        databases::open_to_administrator(&self.server, &making).await.unwrap();
+        tenant_side::install(&self.server, &making).await.unwrap();
+        databases::rename(&self.server, &making, name).await.unwrap();
+        databases::publish_template(&self.server, name, None).await.unwrap();
+    }
+
+    /// A tenant, or a build: both are clones of a template.
+    pub async fn tenant(&self, name: &str, template: &str) -> Database {
+        let database = self.clone_for(name, Origin::Template(template)).await;
+        self.rename(database, name).await
+    }
+
+    async fn clone_for(&self, _name: &str, origin: Origin<'_>) -> Database {
+        let database = Database {
+            name: databases::construction_name("testtest", Uuid::new_v4()),
+            roles: RoleNames::generate().unwrap(),
+            secrets: RoleSecrets::generate().unwrap(),
+        };
+        roles::create(&self.server, &database.roles, &database.secrets).await.unwrap();
+        databases::clone(&self.server, &database.name, origin).await.unwrap();
+        databases::open(&self.server, &database.name, &database.roles).await.unwrap();
+        databases::adopt(&self.server, &database.name, &database.roles.owner).await.unwrap();
+        database
+    }
+
+    async fn rename(&self, database: Database, name: &str) -> Database {
+        databases::rename(&self.server, &database.name, name).await.unwrap();
+        Database {
+            name: name.to_owned(),
+            ..database
+        }
+    }
+
+    pub fn deployer(&self, database: &Database) -> Login {
+        self.login(database, &database.roles.deployer, &database.secrets.deployer)
+    }
+
+    pub fn owner(&self, database: &Database) -> Login {
+        self.login(database, &database.roles.owner, &database.secrets.owner)
+    }
+
+    pub fn readonly(&self, database: &Database) -> Login {
+        self.login(database, &database.roles.readonly, &database.secrets.readonly)
+    }
+
+    fn login(&self, database: &Database, role: &str, secret: &SecretString) -> Login {
+        Login {
+            endpoint: self.server.endpoint().clone(),
+            tls: self.server.tls().clone(),
+            database: database.name.clone(),
+            role: role.to_owned(),
+            secret: secret.clone(),
+            application_name: "tdb".to_owned(),
+        }
+    }
+
+    /// A session of the owner role, as a client of the proxy has.
+    pub async fn session(&self, database: &Database) -> Client {
+        let secret = database.secrets.owner.expose_secret();
+        self.cluster.connect_as(&database.roles.owner, secret, &database.name).await.unwrap()
+    }
+
+    /// Reads the journal, confirms it, gives the changes.
+    pub async fn drain(&self, workspace: &Database) -> Vec<CapturedChange> {
+        let events = journal::read(&self.server, &workspace.name).await.unwrap();
+        let changes = capture::changes(&events, &workspace.roles.owner);
+        let seqs: Vec<i64> = changes.iter().flat_map(|change| change.seqs.iter().copied()).collect();
+        journal::confirm(&self.server, &workspace.name, &seqs).await.unwrap();
+        changes
+    }
+
+    pub async fn fingerprint(&self, database: &Database) -> Fingerprint {
+        fingerprint::take(&self.server, &database.name, &database.roles.owner).await.unwrap()
+    }
+
+    pub async fn bring_up(&self, database: &Database, changes: &[NumberedChange]) -> Result<Applied, ApplyError> {
+        let plan = BringUp {
+            owner: &database.roles.owner,
+            attempt: Uuid::new_v4(),
+            changes,
+            limits: Limits::default(),
+        };
+        apply::bring_up(&self.deployer(database), &plan, &|_| {}).await
+    }
+
+    /// Runs one of PostgreSQL's programs as the owner of a database.
+    pub fn program(&self, name: &str, database: &Database, arguments: &[&str]) -> std::process::Output {
+        Command::new(self.cluster.bin().program(name))
+            .args(["-h", self.cluster.host(), "-p", &self.cluster.port().to_string()])
+            .args(["-U", &database.roles.owner, "-d", &database.name])
+            .args(arguments)
+            .env("PGPASSWORD", database.secrets.owner.expose_secret())
+            .output()
+            .unwrap()
+    }
+}
+
+pub fn numbered(changes: &[CapturedChange]) -> Vec<NumberedChange> {
+    let numbers = 1..;
+    numbers
+        .zip(changes)
+        .map(|(id, captured)| NumberedChange {
+            id,
+            change: captured.change.clone(),
+        })
+        .collect()
+}
