@@ -36,6 +36,9 @@ pub struct Options {
     paths: Vec<String>,
     #[arg(long, value_delimiter = ',', default_value = "simple,extended,prepared")]
     modes: Vec<Mode>,
+    /// Begins the names of the result files.
+    #[arg(long, default_value = "relay")]
+    name: String,
     /// Where the raw numbers go.
     #[arg(long, default_value_os_t = crate::report::results_dir())]
     results: PathBuf,
@@ -180,7 +183,7 @@ fn write(options: &Options, paths: &[Path], cells: &[Cell], counts: &[(Mode, usi
     let clients = options.clients;
     write_csv(
         &options.results,
-        &format!("relay-{clients}-clients"),
+        &format!("{}-{clients}-clients", options.name),
         "round,mode,path,clients,queries,queries_per_second,cpu_microseconds_per_query,kernel_share",
         cells.iter().map(|cell| {
             let (cost, kernel) = cell.cost.map_or((String::new(), String::new()), |cost| {
@@ -196,7 +199,7 @@ fn write(options: &Options, paths: &[Path], cells: &[Cell], counts: &[(Mode, usi
     )?;
     write_csv(
         &options.results,
-        &format!("syscalls-{clients}-clients"),
+        &format!("{}-syscalls-{clients}-clients", options.name),
         "mode,path,clients,queries,call,count",
         counts.iter().flat_map(|(mode, path, queries, counts)| {
             let head = format!("{},{},{clients},{queries:.0}", mode.name(), name(*path));
