@@ -13,6 +13,7 @@ pub fn complete(document: &mut OpenApi) {
     document.info.title = "TenantsDB admin API".to_owned();
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
     document.info.description = Some("Design a schema once, deploy it to isolated tenant databases.".to_owned());
+    document.info.contact = None;
     document.info.license = Some(License::new("MIT OR Apache-2.0"));
     let components = document.components.get_or_insert_default();
     let mut schemas = Vec::new();

@@ -15,6 +15,7 @@ const LIMIT_DEFAULT: u32 = 100;
 #[into_params(parameter_in = Query)]
 pub struct PageParams {
     /// Most entries of a page: 1 to 1000, by default 100.
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,

@@ -95,7 +95,7 @@ impl From<ControlError> for Refusal {
             .about(field),
             None => Self::new(code, detail),
         };
-        refusal.hint = error.hint().map(str::to_owned);
+        refusal.hint = error.hint().filter(|hint| !hint.is_empty()).map(str::to_owned);
         refusal.sqlstate = error.sqlstate().map(str::to_owned);
         refusal.reason = error.reason().map(str::to_owned);
         refusal

@@ -21,9 +21,13 @@ words! {
         MethodNotAllowed = "method_not_allowed",
         AlreadyExists = "already_exists",
         WrongState = "wrong_state",
-        InUse = "in_use",
-        BlueprintBroken = "blueprint_broken",
-        BlueprintUnproven = "blueprint_unproven",
+        WorkspaceHasTenants = "workspace_has_tenants",
+        WorkspaceNotReady = "workspace_not_ready",
+        TenantDeleted = "tenant_deleted",
+        TenantDeleting = "tenant_deleting",
+        HeadBroken = "head_broken",
+        HeadDiffers = "head_differs",
+        HeadBusy = "head_busy",
         TooLarge = "too_large",
         UnsupportedMediaType = "unsupported_media_type",
         InvalidValue = "invalid_value",
@@ -75,9 +79,13 @@ impl ProblemCode {
             ProblemCode::MethodNotAllowed => 405,
             ProblemCode::AlreadyExists
             | ProblemCode::WrongState
-            | ProblemCode::InUse
-            | ProblemCode::BlueprintBroken
-            | ProblemCode::BlueprintUnproven => 409,
+            | ProblemCode::WorkspaceHasTenants
+            | ProblemCode::WorkspaceNotReady
+            | ProblemCode::TenantDeleted
+            | ProblemCode::TenantDeleting
+            | ProblemCode::HeadBroken
+            | ProblemCode::HeadDiffers
+            | ProblemCode::HeadBusy => 409,
             ProblemCode::TooLarge => 413,
             ProblemCode::UnsupportedMediaType => 415,
             ProblemCode::InvalidValue | ProblemCode::QueryFailed => 422,
@@ -101,9 +109,13 @@ impl ProblemCode {
             ProblemCode::MethodNotAllowed => "The endpoint does not take this method",
             ProblemCode::AlreadyExists => "It exists already",
             ProblemCode::WrongState => "Its state does not allow this",
-            ProblemCode::InUse => "Something else still needs it",
-            ProblemCode::BlueprintBroken => "The blueprint has a broken change",
-            ProblemCode::BlueprintUnproven => "The blueprint could not be proven",
+            ProblemCode::WorkspaceHasTenants => "The workspace's blueprint still has tenants",
+            ProblemCode::WorkspaceNotReady => "The workspace is being made or deleted",
+            ProblemCode::TenantDeleted => "The tenant is deleted and can be restored",
+            ProblemCode::TenantDeleting => "The tenant is being deleted",
+            ProblemCode::HeadBroken => "A change of the blueprint cannot be replayed",
+            ProblemCode::HeadDiffers => "Replaying the blueprint does not give the workspace's schema",
+            ProblemCode::HeadBusy => "The workspace is being changed right now",
             ProblemCode::TooLarge => "The body is too large",
             ProblemCode::UnsupportedMediaType => "The body is not JSON",
             ProblemCode::InvalidValue => "A value is not valid",
