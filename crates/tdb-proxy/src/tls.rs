@@ -1,10 +1,9 @@
-//! TLS towards clients: one configuration, and the hash of its certificate for channel binding (RFC 5929,
-//! `tls-server-end-point`).
+//! TLS towards clients: the certificate, and what SCRAM's channel binding needs of it.
 
 use std::io;
 use std::sync::Arc;
 
-use ring::digest::{SHA256, digest};
+use ring::digest;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,40 +14,40 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::stream::Stream;
 
-/// PostgreSQL's ALPN name; direct TLS must ask for it, so that other protocols cannot be confused with ours.
+/// The protocol name of a client that starts TLS without SSLRequest (PostgreSQL manual, "SSL Session Encryption").
 const ALPN: &[u8] = b"postgresql";
 
-/// A certificate with its key, ready for handshakes.
+#[derive(Debug, Error)]
+pub enum ServerTlsError {
+    #[error("the certificate is not PEM: {0}")]
+    Certificate(String),
+    #[error("the PEM text holds no certificate")]
+    NoCertificate,
+    #[error("the private key is not PEM: {0}")]
+    Key(String),
+    #[error("the certificate and the private key do not fit: {0}")]
+    Mismatch(#[source] rustls::Error),
+}
+
+/// A certificate chain with its key, ready for handshakes.
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
     binding: Binding,
 }
 
-#[derive(Debug, Error)]
-pub enum ServerTlsError {
-    #[error("the certificate file holds no certificate in PEM")]
-    NoCertificate,
-    #[error("the key file holds no private key in PEM")]
-    NoKey,
-    #[error("the certificate and the key cannot be used together: {0}")]
-    Unusable(#[from] rustls::Error),
-}
-
 impl ServerTls {
-    /// The chain (our certificate first) and its key, both in PEM.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, ServerTlsError> {
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .map_err(|_| ServerTlsError::NoCertificate)?;
+    /// Takes the chain, the server's own certificate first, and its key.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, ServerTlsError> {
+        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|e| ServerTlsError::Certificate(e.to_string()))?;
         let own = chain.first().ok_or(ServerTlsError::NoCertificate)?;
-        let binding = binding(own);
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| ServerTlsError::NoKey)?;
+        let binding = end_point_hash(own).map_or(Binding::None, Binding::ServerEndPoint);
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| ServerTlsError::Key(e.to_string()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(ServerTlsError::Mismatch)?.with_no_client_auth();
+        let mut config = builder.with_single_cert(chain, key).map_err(ServerTlsError::Mismatch)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
@@ -56,18 +55,20 @@ impl ServerTls {
         })
     }
 
-    pub fn binding(&self) -> &Binding {
+    /// What SCRAM can bind to over a connection with this certificate.
+    pub(crate) fn binding(&self) -> &Binding {
         &self.binding
     }
 
     /// The handshake after an SSLRequest. Bytes a client sent in clear after its request are read as part of it, and
     /// break it: nothing said in clear is ever acted upon (CVE-2021-23214).
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
         Ok(Stream::TlsFromClient(Box::new(self.acceptor.accept(stream).await?)))
     }
 
-    /// The handshake of a client that began with it (`sslnegotiation=direct`); ALPN is required.
-    pub async fn accept_direct(&self, stream: TcpStream) -> io::Result<Stream> {
+    /// The handshake of a client that began with it (`sslnegotiation=direct`); ALPN is required, so that another
+    /// protocol's traffic cannot be led here.
+    pub(crate) async fn accept_direct(&self, stream: TcpStream) -> io::Result<Stream> {
         let stream = self.acceptor.accept(stream).await?;
         match stream.get_ref().1.alpn_protocol() {
             Some(ALPN) => Ok(Stream::TlsFromClient(Box::new(stream))),
@@ -79,17 +80,95 @@ impl ServerTls {
     }
 }
 
-/// RFC 5929 section 4.1: the hash function of the certificate's signature, SHA-256 in place of MD5 and SHA-1. Others than
-/// SHA-256 are rare; binding is not offered for them.
-fn binding(certificate: &CertificateDer<'_>) -> Binding {
-    /// DER of the object identifiers of ecdsa-with-SHA256 and sha256WithRSAEncryption.
-    const SHA256_SIGNATURES: [&[u8]; 2] = [
-        b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
-        b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b",
-    ];
-    let signed_with = |oid: &[u8]| certificate.windows(oid.len()).any(|window| window == oid);
-    match SHA256_SIGNATURES.iter().any(|oid| signed_with(oid)) {
-        true => Binding::ServerEndPoint(digest(&SHA256, certificate).as_ref().to_vec()),
-        false => Binding::None,
+/// Object identifiers of signature algorithms, by the hash that RFC 5929 section 4.1 takes for them.
+const SHA256_SIGNATURES: [&[u8]; 4] = [
+    &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b],
+    &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02],
+    // MD5 and SHA-1 are replaced by SHA-256.
+    &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x04],
+    &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05],
+];
+const SHA384_SIGNATURES: [&[u8]; 2] = [
+    &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c],
+    &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03],
+];
+const SHA512_SIGNATURES: [&[u8]; 2] = [
+    &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d],
+    &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04],
+];
+
+/// RFC 5929 section 4.1: the certificate's hash under the hash of its own signature. `None` for signatures without one
+/// (Ed25519, RSA-PSS), where PostgreSQL offers no channel binding either.
+fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
+    let signature = signature_algorithm(certificate)?;
+    let algorithm = if SHA256_SIGNATURES.contains(&signature) {
+        &digest::SHA256
+    } else if SHA384_SIGNATURES.contains(&signature) {
+        &digest::SHA384
+    } else if SHA512_SIGNATURES.contains(&signature) {
+        &digest::SHA512
+    } else {
+        return None;
+    };
+    Some(digest::digest(algorithm, certificate).as_ref().to_vec())
+}
+
+/// `Certificate ::= SEQUENCE { tbsCertificate SEQUENCE, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }`
+/// (RFC 5280 section 4.1).
+fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
+    const SEQUENCE: u8 = 0x30;
+    const OBJECT_IDENTIFIER: u8 = 0x06;
+    let (inside, _) = der_value(certificate, SEQUENCE)?;
+    let (_, after_body) = der_value(inside, SEQUENCE)?;
+    let (algorithm, _) = der_value(after_body, SEQUENCE)?;
+    Some(der_value(algorithm, OBJECT_IDENTIFIER)?.0)
+}
+
+/// The content of the DER value at the front, and what follows it.
+fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (found, rest) = der.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    let (len, rest) = match first {
+        0..=0x7f => (usize::from(*first), rest),
+        0x81..=0x84 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (digits.iter().fold(0, |len, digit| len << 8 | usize::from(*digit)), rest)
+        }
+        _ => return None,
+    };
+    (*found == tag).then(|| rest.split_at_checked(len))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_point_of_an_ecdsa_p256_certificate_is_its_sha256() {
+        let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let expected = digest::digest(&digest::SHA256, own.cert.der());
+        assert_eq!(end_point_hash(own.cert.der()).as_deref(), Some(expected.as_ref()));
+    }
+
+    #[test]
+    fn a_truncated_certificate_has_no_end_point() {
+        let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        for len in 0..own.cert.der().len() {
+            assert_eq!(end_point_hash(&own.cert.der()[..len]), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let one = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(vec!["b".to_owned()]).unwrap();
+        let load =
+            |key: &rcgen::KeyPair| ServerTls::from_pem(one.cert.pem().as_bytes(), key.serialize_pem().as_bytes());
+        assert!(load(&one.signing_key).is_ok());
+        assert!(matches!(load(&other.signing_key), Err(ServerTlsError::Mismatch(_))));
+        assert!(matches!(
+            ServerTls::from_pem(b"", b""),
+            Err(ServerTlsError::NoCertificate)
+        ));
     }
 }
