@@ -1,0 +1,233 @@
+//! Draining, versions and skips.
+
+mod support;
+
+use support::{World, blueprint, request};
+use tdb_contract::ChangeSink;
+use tdb_control::model::{ChangeState, DeploymentStatus, TenantStatus};
+use tdb_control::{ControlError, Limit};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interleaved_transactions_are_one_change_each_in_the_order_that_replays() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    let (one, two) = (world.session("app_dev").await, world.session("app_dev").await);
+    one.batch_execute("BEGIN; CREATE TABLE a (id int)").await.unwrap();
+    two.batch_execute("CREATE TABLE b (id int)").await.unwrap();
+    let id = world
+        .control
+        .workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap()
+        .id;
+    one.batch_execute("ALTER TABLE b ADD COLUMN c int; COMMIT")
+        .await
+        .unwrap();
+    let drained = world.control.drain(id).await.unwrap();
+    assert!(drained.warnings.is_empty(), "{drained:?}");
+    let statements: Vec<String> = world
+        .diff("app")
+        .await
+        .iter()
+        .map(|change| change.statements.join(";"))
+        .collect();
+    assert_eq!(statements.len(), 2, "{statements:?}");
+    assert!(
+        statements[0].contains("CREATE TABLE b") && statements[1].contains("ADD COLUMN c"),
+        "{statements:?}"
+    );
+    world.tenant("acme", "app").await;
+    world.no_drift("app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drains_at_once_log_each_transaction_once() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    let id = world
+        .control
+        .workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap()
+        .id;
+    let session = world.session("app_dev").await;
+    for number in 0..20 {
+        session
+            .batch_execute(&format!("CREATE TABLE t{number} (id int)"))
+            .await
+            .unwrap();
+    }
+    let drains = (0..8).map(|_| {
+        let control = world.control.clone();
+        tokio::spawn(async move { control.drain(id).await.unwrap().changes })
+    });
+    for drain in drains.collect::<Vec<_>>() {
+        drain.await.unwrap();
+    }
+    let ids: Vec<u32> = world.diff("app").await.iter().map(|change| change.id).collect();
+    assert_eq!(ids, (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_is_left_out_with_a_warning() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    let id = world
+        .control
+        .workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap()
+        .id;
+    let sql = "BEGIN; CREATE TABLE t (id int); INSERT INTO t VALUES (1); COMMIT";
+    world.session("app_dev").await.simple_query(sql).await.unwrap();
+    // The timer may have been first; the log says the same.
+    let drained = world.control.drain(id).await.unwrap();
+    assert!(drained.warnings.len() <= 1, "{drained:?}");
+    let diff = world.diff("app").await;
+    assert_eq!(diff[0].left_out.len(), 1, "{diff:#?}");
+    assert!(diff[0].left_out[0].contains("INSERT"), "{diff:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_skipped_change_is_left_out_and_the_capture_proof_still_holds() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    for sql in [
+        "CREATE TABLE kept (id int)",
+        "CREATE TABLE unwanted (id int)",
+        "CREATE TABLE wanted (id int)",
+    ] {
+        world.ddl("app", sql).await;
+    }
+    let (identity, name) = (&world.identity, blueprint("app"));
+    let skipped = world.control.skip_change(identity, &name, 2).await.unwrap();
+    assert_eq!(skipped.state, ChangeState::Skipped);
+    world.tenant("acme", "app").await;
+    let session = world.session("app__acme").await;
+    session.batch_execute("SELECT FROM kept, wanted").await.unwrap();
+    session.batch_execute("SELECT FROM unwanted").await.unwrap_err();
+    let versions = world.control.versions(identity, &name, Limit::DEFAULT).await.unwrap();
+    assert_eq!((versions[0].number, &versions[0].change_ids[..]), (2, &[1, 3][..]));
+    assert!(versions[0].verified, "{versions:#?}");
+    world.no_drift("app").await;
+    let again = world.control.skip_change(identity, &name, 2).await.unwrap_err();
+    assert_eq!(again.code(), "change_not_pending");
+    let held = world.control.skip_change(identity, &name, 1).await.unwrap_err();
+    assert_eq!(held.code(), "change_held");
+    assert!(held.to_string().contains("acme"), "{held}");
+    assert!(matches!(
+        world.control.skip_change(identity, &name, 9).await,
+        Err(ControlError::NotFound { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_a_later_one_needs_is_not_skipped() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.ddl("app", "ALTER TABLE t ADD COLUMN x int").await;
+    let refused = world
+        .control
+        .skip_change(&world.identity, &blueprint("app"), 1)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), "change_needed");
+    assert!(refused.to_string().contains("change 2"), "{refused}");
+    assert_eq!(world.diff("app").await.len(), 2);
+    world
+        .control
+        .skip_change(&world.identity, &blueprint("app"), 2)
+        .await
+        .unwrap();
+    world
+        .control
+        .skip_change(&world.identity, &blueprint("app"), 1)
+        .await
+        .unwrap();
+    assert!(world.diff("app").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_change_stops_deployments_until_it_is_skipped() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("acme", "app").await;
+    world
+        .ddl("app", "PREPARE p AS SELECT 1 AS one; CREATE TABLE broken AS EXECUTE p")
+        .await;
+    world.ddl("app", "ALTER TABLE t ADD COLUMN fine int").await;
+    let refused = world
+        .control
+        .create_deployment(&world.identity, support::deploy_all("app"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), "head_broken", "{refused}");
+    let made = world.tenant("late", "app").await;
+    assert_eq!(made.warnings.len(), 1, "{made:?}");
+    assert_eq!(world.version_of("late").await, Some(2));
+    world
+        .control
+        .skip_change(&world.identity, &blueprint("app"), 2)
+        .await
+        .unwrap();
+    let job = world.deploy("app").await;
+    assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
+    world.no_drift("app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_nobody_captured_is_no_version() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("acme", "app").await;
+    // A superuser's edit, whose journal rows are never changes.
+    let admin = world.cluster.connect("app_dev").await.unwrap();
+    admin
+        .batch_execute("ALTER TABLE t ADD COLUMN smuggled int")
+        .await
+        .unwrap();
+    world.ddl("app", "CREATE TABLE u (id int)").await;
+    let refused = world
+        .control
+        .create_deployment(&world.identity, support::deploy_all("app"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), "head_differs", "{refused}");
+    assert!(refused.to_string().contains("smuggled"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_may_ask_for_any_version_there_is() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("first", "app").await;
+    world.ddl("app", "ALTER TABLE t ADD COLUMN newer int").await;
+    world.tenant("second", "app").await;
+    for (name, version) in [("empty", 1), ("old", 2), ("new", 3)] {
+        let made = world
+            .control
+            .create_tenant(&world.identity, request(name, "app", Some(version)))
+            .await
+            .unwrap();
+        assert_eq!(made.tenant.status, TenantStatus::Ready);
+        assert_eq!(world.version_of(name).await, Some(version));
+    }
+    world.no_drift("app").await;
+    let unknown = world
+        .control
+        .create_tenant(&world.identity, request("future", "app", Some(9)))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(unknown, ControlError::Invalid { field: "version", .. }),
+        "{unknown:?}"
+    );
+    let job = world.deploy("app").await;
+    assert_eq!(job.summary.from_versions, [1, 2, 3]);
+    assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
+    world.no_drift("app").await;
+}

@@ -1,0 +1,207 @@
+//! Creation and deletion: many at once, taken up again, and nothing left over.
+
+mod support;
+
+use support::{World, blueprint, eventually, request, tenant};
+use tdb_control::model::{Deletion, TenantStatus};
+use tdb_control::{ControlSettings, Limit};
+use tdb_store::workspaces::WorkspaceStatus;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+async fn names(world: &World, sql: &str) -> Vec<String> {
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    admin
+        .query(sql, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
+}
+
+const DATABASES: &str = "SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', 'store', 'tdb_base') ORDER BY 1";
+const ROLES: &str = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'r\\_%' ORDER BY 1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_tenants_made_at_once_are_all_whole() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let made = (0..20).map(|number| {
+        let (control, identity) = (world.control.clone(), world.identity.clone());
+        tokio::spawn(async move {
+            control
+                .create_tenant(&identity, request(&format!("t{number}"), "app", None))
+                .await
+        })
+    });
+    for made in made.collect::<Vec<_>>() {
+        made.await.unwrap().unwrap();
+    }
+    for number in 0..20 {
+        let name = tenant(&format!("t{number}"));
+        eventually("every tenant is ready", async || {
+            let tenant = world.control.tenant(&world.identity, &name).await.unwrap();
+            (tenant.status == TenantStatus::Ready).then_some(())
+        })
+        .await;
+    }
+    world.no_drift("app").await;
+    let databases = names(&world, DATABASES).await;
+    assert_eq!(
+        databases.iter().filter(|name| name.starts_with("app__t")).count(),
+        20,
+        "{databases:?}"
+    );
+    assert_eq!(
+        databases.len(),
+        22,
+        "the workspace, its template and nothing else: {databases:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_for_good_leaves_nothing() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("one", "app").await;
+    let refused = world
+        .control
+        .delete_workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("one"), "{refused}");
+    world
+        .control
+        .delete_tenant(&world.identity, &tenant("one"), Deletion::Soft)
+        .await
+        .unwrap();
+    world
+        .control
+        .delete_workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap_err();
+    world
+        .control
+        .delete_tenant(&world.identity, &tenant("one"), Deletion::Hard)
+        .await
+        .unwrap();
+    world.control.tenant(&world.identity, &tenant("one")).await.unwrap_err();
+    world
+        .control
+        .delete_workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap();
+    world
+        .control
+        .workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap_err();
+    assert_eq!(names(&world, DATABASES).await, Vec::<String>::new());
+    assert_eq!(names(&world, ROLES).await, Vec::<String>::new());
+    world.workspace("app").await;
+    world.tenant("one", "app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_existing_tenant_gains_a_second_database() {
+    let world = World::start().await;
+    for name in ["shop", "crm"] {
+        world.workspace(name).await;
+        world.ddl(name, &format!("CREATE TABLE {name}_t (id int)")).await;
+    }
+    let first = world.tenant("both", "shop").await;
+    assert!(first.tenant.databases[0].connection.password.is_some());
+    let second = world.try_tenant("both", "crm").await.unwrap();
+    assert_eq!(second.tenant.databases.len(), 2);
+    assert!(
+        second
+            .tenant
+            .databases
+            .iter()
+            .all(|database| database.connection.password.is_none())
+    );
+    assert_eq!(
+        world.try_tenant("both", "crm").await.unwrap_err().code(),
+        "already_exists"
+    );
+    world
+        .session("crm__both")
+        .await
+        .batch_execute("SELECT FROM crm_t")
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_was_left_is_taken_up_by_the_next_start() {
+    // Nobody waits, and nobody works: creations stop wherever they are.
+    let settings = ControlSettings {
+        creation_wait: std::time::Duration::ZERO,
+        ..ControlSettings::default()
+    };
+    let world = World::idle(settings).await;
+    world
+        .control
+        .create_workspace(&world.identity, &blueprint("app"))
+        .await
+        .unwrap();
+    let next = world.restarted().await;
+    next.start_jobs(&TaskTracker::new(), CancellationToken::new());
+    eventually("the workspace is ready", async || {
+        let tx = world.store.jobs().await.unwrap();
+        let row = tdb_store::workspaces::by_name(&tx, world.identity.project(), &blueprint("app"))
+            .await
+            .unwrap();
+        (row?.status == WorkspaceStatus::Ready).then_some(())
+    })
+    .await;
+    let made = world.try_tenant("one", "app").await.unwrap();
+    assert_eq!(made.tenant.name, tenant("one"));
+    eventually("the tenant is ready", async || {
+        let tenant = next.tenant(&world.identity, &tenant("one")).await.unwrap();
+        (tenant.status == TenantStatus::Ready).then_some(())
+    })
+    .await;
+    assert_eq!(
+        next.versions(&world.identity, &blueprint("app"), Limit::DEFAULT)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_of_nobody_are_swept_and_foreign_ones_are_not() {
+    let world = World::idle(ControlSettings::default()).await;
+    let installation = world.store.installation().to_owned();
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let (ours, theirs) = (format!("tdb_c_{installation}_{id}"), format!("tdb_c_aaaaaaaa_{id}"));
+    for name in [&ours, &theirs] {
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    }
+    world.control.start_jobs(&TaskTracker::new(), CancellationToken::new());
+    eventually("the orphan is gone", async || {
+        let left = names(&world, DATABASES).await;
+        assert!(left.contains(&theirs), "{left:?}");
+        (!left.contains(&ours)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_on_the_server_is_made_unique() {
+    let world = World::start().await;
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    admin.batch_execute("CREATE DATABASE app_dev").await.unwrap();
+    world.workspace("app").await;
+    let databases = names(&world, DATABASES).await;
+    assert!(
+        databases.iter().any(|name| name.starts_with("app_dev_")),
+        "{databases:?}"
+    );
+}

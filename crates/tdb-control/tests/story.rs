@@ -1,0 +1,64 @@
+//! The story without a proxy: a schema is shaped, tenants are made from it, a change reaches all of them.
+
+mod support;
+
+use serde_json::json;
+use support::{World, blueprint, target};
+use tdb_control::model::{DeploymentStatus, TargetStatus, TenantChoice, TenantQuery};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_reaches_tenants_and_so_does_a_change() {
+    let world = World::start().await;
+    world.workspace("myapp").await;
+    world
+        .ddl(
+            "myapp",
+            "CREATE TABLE users (id bigint PRIMARY KEY, email text NOT NULL)",
+        )
+        .await;
+    world
+        .ddl("myapp", "CREATE INDEX CONCURRENTLY by_email ON users (email)")
+        .await;
+    let diff = world.diff("myapp").await;
+    assert_eq!(diff.iter().map(|change| change.id).collect::<Vec<_>>(), [1, 2]);
+    assert!(diff[0].author.starts_with("direct:r_"), "{}", diff[0].author);
+    let acme = world.tenant("acme", "myapp").await;
+    assert_eq!(acme.warnings, Vec::<String>::new());
+    world.tenant("globex", "myapp").await;
+    assert_eq!(world.version_of("acme").await, Some(2));
+    world
+        .session("myapp__acme")
+        .await
+        .batch_execute("INSERT INTO users VALUES (1, 'ada')")
+        .await
+        .unwrap();
+    assert!(world.diff("myapp").await.is_empty());
+    world.ddl("myapp", "ALTER TABLE users ADD COLUMN phone text").await;
+    assert_eq!(world.diff("myapp").await.len(), 1);
+    let job = world.deploy("myapp").await;
+    assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
+    for name in ["acme", "globex"] {
+        assert_eq!(target(&job, name).status, TargetStatus::Done);
+        assert_eq!(
+            (target(&job, name).changes_done, target(&job, name).changes_total),
+            (1, 1)
+        );
+        assert_eq!(world.version_of(name).await, Some(3));
+    }
+    let query = TenantQuery {
+        blueprint: blueprint("myapp"),
+        tenants: TenantChoice::All,
+        sql: "SELECT count(*)::int, max(phone) FROM users".to_owned(),
+    };
+    let results = world.control.tenant_query(&world.identity, query).await.unwrap();
+    let rows: Vec<_> = results
+        .iter()
+        .map(|r| r.outcome.as_ref().unwrap().rows.clone())
+        .collect();
+    assert_eq!(
+        rows,
+        [vec![vec![json!(1), json!(null)]], vec![vec![json!(0), json!(null)]]]
+    );
+    assert!(world.diff("myapp").await.is_empty());
+    world.no_drift("myapp").await;
+}

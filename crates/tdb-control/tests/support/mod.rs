@@ -1,0 +1,246 @@
+//! A control plane over one temporary cluster that is store and data plane at once. No proxy: developers and clients
+//! connect to the server itself, in the roles that the proxy would use.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tdb_auth::{ClientTls, MasterKey, Roots};
+use tdb_control::model::{
+    ChangeInfo, DatabaseRequest, Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, IsolationLevel,
+    NewTenant, TenantChoice, TenantRequest, TenantStatus,
+};
+use tdb_control::{Control, ControlError, ControlSettings, Identity, Limit, ServerEnrolment};
+use tdb_names::{BlueprintName, ServerEndpoint, TenantName, TlsMode};
+use tdb_store::{Store, StoreSettings, StoreUrl, migrations};
+use tdb_testkit::Cluster;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Anything in these tests that has not happened by then never will.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub cluster: Cluster,
+    pub control: Control,
+    pub identity: Identity,
+    pub store: Store,
+    stop: CancellationToken,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(ControlSettings::default()).await
+    }
+
+    pub async fn start_with(settings: ControlSettings) -> Self {
+        let world = Self::idle(settings).await;
+        world.control.start_jobs(&TaskTracker::new(), world.stop.clone());
+        world
+    }
+
+    /// Without workers.
+    pub async fn idle(settings: ControlSettings) -> Self {
+        let cluster = Cluster::start().unwrap();
+        let admin = cluster.connect("postgres").await.unwrap();
+        admin
+            .batch_execute("CREATE ROLE store LOGIN CREATEROLE PASSWORD 'owner'")
+            .await
+            .unwrap();
+        admin.batch_execute("CREATE DATABASE store OWNER store").await.unwrap();
+        admin
+            .batch_execute("REVOKE ALL ON DATABASE store FROM PUBLIC")
+            .await
+            .unwrap();
+        let url = format!(
+            "postgresql://store:owner@127.0.0.1:{}/store?sslmode=disable",
+            cluster.port()
+        );
+        let url = StoreUrl::parse(&url.into()).unwrap();
+        let key = Arc::new(MasterKey::parse(&MasterKey::generate().unwrap()).unwrap());
+        let tls = ClientTls::new(&Roots::system()).unwrap();
+        migrations::migrate(&url, &key, &tls).await.unwrap();
+        let connections_max = NonZeroUsize::new(20).unwrap();
+        let store = Store::connect(&StoreSettings { url, connections_max }, key, &tls)
+            .await
+            .unwrap();
+        let control = Control::new(store.clone(), tls, settings);
+        let endpoint = ServerEndpoint {
+            name: "main".parse().unwrap(),
+            host: "127.0.0.1".to_owned(),
+            port: cluster.port(),
+            tls: TlsMode::Disable,
+        };
+        let enrolment = ServerEnrolment {
+            endpoint,
+            admin_user: cluster.superuser().to_owned(),
+            admin_secret: cluster.password().to_owned().into(),
+            opaque_names: false,
+        };
+        control.enrol_server(enrolment).await.unwrap();
+        let project = control.bootstrap("default", None).await.unwrap().unwrap();
+        let identity = control
+            .authenticate(secrecy::ExposeSecret::expose_secret(&project.api_key))
+            .await
+            .unwrap();
+        Self {
+            cluster,
+            control,
+            identity,
+            store,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Another control plane over the same store, as after a restart.
+    pub async fn restarted(&self) -> Control {
+        self.stop.cancel();
+        let tls = ClientTls::new(&Roots::system()).unwrap();
+        Control::new(self.store.clone(), tls, ControlSettings::default())
+    }
+
+    pub async fn workspace(&self, name: &str) {
+        self.control
+            .create_workspace(&self.identity, &blueprint(name))
+            .await
+            .unwrap();
+    }
+
+    /// A session in the owner role of a database, past any proxy.
+    pub async fn session(&self, database: &str) -> Client {
+        let client = self.cluster.connect(database).await.unwrap();
+        let sql = "SELECT rolname FROM pg_roles, pg_database d WHERE datname = current_database() AND rolname ~ '^r_[a-z2-7]{13}$'
+                   AND has_database_privilege(rolname, d.oid, 'CONNECT')";
+        let role: String = client.query_one(sql, &[]).await.unwrap().get(0);
+        client
+            .batch_execute(&format!("SET SESSION AUTHORIZATION {role}"))
+            .await
+            .unwrap();
+        client
+    }
+
+    pub async fn ddl(&self, name: &str, sql: &str) {
+        self.session(&format!("{name}_dev"))
+            .await
+            .batch_execute(sql)
+            .await
+            .unwrap();
+    }
+
+    pub async fn try_tenant(&self, name: &str, of: &str) -> Result<NewTenant, ControlError> {
+        self.control
+            .create_tenant(&self.identity, request(name, of, None))
+            .await
+    }
+
+    pub async fn tenant(&self, name: &str, of: &str) -> NewTenant {
+        let made = self.try_tenant(name, of).await.unwrap();
+        assert_eq!(made.tenant.status, TenantStatus::Ready, "{made:#?}");
+        made
+    }
+
+    pub async fn diff(&self, name: &str) -> Vec<ChangeInfo> {
+        self.control
+            .workspace_diff(&self.identity, &blueprint(name), Limit::DEFAULT)
+            .await
+            .unwrap()
+    }
+
+    pub async fn begin_deployment(&self, name: &str) -> Deployment {
+        self.control
+            .create_deployment(&self.identity, deploy_all(name))
+            .await
+            .unwrap()
+    }
+
+    pub async fn deploy(&self, name: &str) -> Deployment {
+        let job = self.begin_deployment(name).await;
+        self.finished(&self.control, &job).await
+    }
+
+    /// The job once it is completed or failed.
+    pub async fn finished(&self, control: &Control, job: &Deployment) -> Deployment {
+        let id = job.summary.id.clone().unwrap();
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let job = control.deployment(&self.identity, &id).await.unwrap();
+            match job.summary.status {
+                DeploymentStatus::Planned | DeploymentStatus::Running => {}
+                DeploymentStatus::Completed | DeploymentStatus::Failed => return job,
+            }
+            assert!(tokio::time::Instant::now() < end, "{job:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn version_of(&self, tenant: &str) -> Option<u32> {
+        let name = tenant.parse().unwrap();
+        self.control.tenant(&self.identity, &name).await.unwrap().databases[0].version
+    }
+
+    pub async fn no_drift(&self, name: &str) {
+        let report = self
+            .control
+            .drift(&self.identity, Some(&blueprint(name)))
+            .await
+            .unwrap();
+        assert!(
+            report.tenants.is_empty() && report.unreachable.is_empty(),
+            "{report:#?}"
+        );
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub fn blueprint(name: &str) -> BlueprintName {
+    name.parse().unwrap()
+}
+
+pub fn tenant(name: &str) -> TenantName {
+    name.parse().unwrap()
+}
+
+pub fn request(name: &str, of: &str, version: Option<u32>) -> TenantRequest {
+    let database = DatabaseRequest {
+        blueprint: blueprint(of),
+        isolation_level: IsolationLevel::Pooled,
+        version,
+    };
+    TenantRequest {
+        name: tenant(name),
+        databases: vec![database],
+        environment: None,
+    }
+}
+
+pub fn deploy_all(name: &str) -> DeploymentRequest {
+    DeploymentRequest {
+        blueprint: blueprint(name),
+        version: None,
+        tenants: TenantChoice::All,
+    }
+}
+
+pub fn target<'a>(job: &'a Deployment, name: &str) -> &'a DeploymentTarget {
+    let found = job.targets.iter().find(|target| target.tenant.as_str() == name);
+    found.unwrap_or_else(|| panic!("{name} is no target: {job:#?}"))
+}
+
+/// Asks until it is so.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
