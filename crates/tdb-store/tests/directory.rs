@@ -1,5 +1,5 @@
 //! What the data plane gets: credentials, routes, and the feed of changes, over lost connections and out-of-order commits.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
 
