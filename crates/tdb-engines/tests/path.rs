@@ -34,7 +34,10 @@ async fn a_schema_goes_from_workspace_to_template_to_tenant_with_one_fingerprint
         .batch_execute(&format!("ALTER VIEW authors OWNER TO {}", workspace.roles.owner))
         .await
         .unwrap();
-    developer.batch_execute("CREATE INDEX CONCURRENTLY ON users (name)").await.unwrap();
+    developer
+        .batch_execute("CREATE INDEX CONCURRENTLY ON users (name)")
+        .await
+        .unwrap();
     let changes = world.drain(&workspace).await;
     assert_eq!(changes.len(), 16);
     for captured in &changes {
@@ -50,15 +53,25 @@ async fn a_schema_goes_from_workspace_to_template_to_tenant_with_one_fingerprint
     let applied = world.bring_up(&build, &changes).await.unwrap();
     assert_eq!(applied.changes_done, 16);
     assert_eq!(designed.diff(&world.fingerprint(&build).await), vec![]);
-    assert_eq!(world.bring_up(&build, &changes).await.unwrap().applied, Vec::<i64>::new());
+    assert_eq!(
+        world.bring_up(&build, &changes).await.unwrap().applied,
+        Vec::<i64>::new()
+    );
 
-    databases::rename(&world.server, "myapp_build", "myapp_v2").await.unwrap();
+    databases::rename(&world.server, "myapp_build", "myapp_v2")
+        .await
+        .unwrap();
     for _ in 0..2 {
-        databases::publish_template(&world.server, "myapp_v2", Some(&build.roles)).await.unwrap();
+        databases::publish_template(&world.server, "myapp_v2", Some(&build.roles))
+            .await
+            .unwrap();
     }
     let acme = world.tenant("myapp__acme", "myapp_v2").await;
     assert_eq!(designed.diff(&world.fingerprint(&acme).await), vec![]);
-    assert_eq!(world.bring_up(&acme, &changes).await.unwrap().applied, Vec::<i64>::new());
+    assert_eq!(
+        world.bring_up(&acme, &changes).await.unwrap().applied,
+        Vec::<i64>::new()
+    );
     let session = world.session(&acme).await;
     session
         .batch_execute("INSERT INTO users(name) VALUES ('ann'); ALTER TABLE posts ADD x int; DROP EXTENSION pgcrypto; CREATE EXTENSION pgcrypto")
@@ -69,13 +82,23 @@ async fn a_schema_goes_from_workspace_to_template_to_tenant_with_one_fingerprint
     assert_eq!(designed.diff(&world.fingerprint(&late).await), vec![]);
 
     let tables = schema::describe(&world.server, "myapp__late").await.unwrap();
-    assert_eq!(tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["posts", "users"]);
+    assert_eq!(
+        tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(),
+        ["posts", "users"]
+    );
     assert_eq!(tables[1].columns[1].type_name, "text");
-    assert!(!tables[1].columns[1].nullable && tables[1].indexes.len() == 2, "{tables:#?}");
+    assert!(
+        !tables[1].columns[1].nullable && tables[1].indexes.len() == 2,
+        "{tables:#?}"
+    );
 
     databases::drop(&world.server, "myapp__late").await.unwrap();
     roles::drop(&world.server, &late.roles).await.unwrap();
     databases::drop(&world.server, "myapp_v2").await.unwrap();
-    assert!(fingerprint::take(&world.server, "myapp_v2", "tdb_template").await.is_err());
+    assert!(
+        fingerprint::take(&world.server, "myapp_v2", "tdb_template")
+            .await
+            .is_err()
+    );
     assert_eq!(databases::orphans(&world.server, "testtest").await.unwrap(), vec![]);
 }

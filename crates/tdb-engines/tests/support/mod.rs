@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::{ClientTls, Roots};
 use tdb_engines::apply::{self, Applied, ApplyError, BringUp, Limits, NumberedChange};
 use tdb_engines::capture::{self, CapturedChange};
@@ -12,7 +13,6 @@ use tdb_engines::roles::{self, RoleNames, RoleSecrets};
 use tdb_engines::{Login, Server, journal, tenant_side};
 use tdb_names::{ServerEndpoint, TlsMode};
 use tdb_testkit::Cluster;
-use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -45,7 +45,9 @@ impl World {
 
     pub async fn workspace(&self, name: &str) -> Database {
         let database = self.clone_for(name, Origin::Base).await;
-        journal::install(&self.server, &database.name, &database.roles.owner).await.unwrap();
+        journal::install(&self.server, &database.name, &database.roles.owner)
+            .await
+            .unwrap();
         self.rename(database, name).await
     }
 
@@ -71,10 +73,16 @@ impl World {
             roles: RoleNames::generate().unwrap(),
             secrets: RoleSecrets::generate().unwrap(),
         };
-        roles::create(&self.server, &database.roles, &database.secrets).await.unwrap();
+        roles::create(&self.server, &database.roles, &database.secrets)
+            .await
+            .unwrap();
         databases::clone(&self.server, &database.name, origin).await.unwrap();
-        databases::open(&self.server, &database.name, &database.roles).await.unwrap();
-        databases::adopt(&self.server, &database.name, &database.roles.owner).await.unwrap();
+        databases::open(&self.server, &database.name, &database.roles)
+            .await
+            .unwrap();
+        databases::adopt(&self.server, &database.name, &database.roles.owner)
+            .await
+            .unwrap();
         database
     }
 
@@ -112,7 +120,10 @@ impl World {
     /// A session of the owner role, as a client of the proxy has.
     pub async fn session(&self, database: &Database) -> Client {
         let secret = database.secrets.owner.expose_secret();
-        self.cluster.connect_as(&database.roles.owner, secret, &database.name).await.unwrap()
+        self.cluster
+            .connect_as(&database.roles.owner, secret, &database.name)
+            .await
+            .unwrap()
     }
 
     /// Reads the journal, confirms it, gives the changes.
@@ -125,7 +136,9 @@ impl World {
     }
 
     pub async fn fingerprint(&self, database: &Database) -> Fingerprint {
-        fingerprint::take(&self.server, &database.name, &database.roles.owner).await.unwrap()
+        fingerprint::take(&self.server, &database.name, &database.roles.owner)
+            .await
+            .unwrap()
     }
 
     pub async fn bring_up(&self, database: &Database, changes: &[NumberedChange]) -> Result<Applied, ApplyError> {

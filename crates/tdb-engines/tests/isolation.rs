@@ -1,0 +1,248 @@
+//! What a role can reach with its real secret, and what planted code gains in replay, deployment and queries.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use secrecy::ExposeSecret;
+use support::{Database, World, numbered};
+use tdb_engines::databases;
+use tdb_engines::query::{self, Limits};
+use tdb_engines::tenant_side::{self, TenantDdl};
+
+async fn all_databases(world: &World) -> Vec<String> {
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    let rows = admin.query("SELECT datname::text FROM pg_database", &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Roles with their rights, memberships, database owners and grants: what no attack may change.
+async fn rights(world: &World) -> BTreeSet<String> {
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    let sql = "SELECT r::text FROM pg_roles r
+               UNION ALL SELECT m::text FROM pg_auth_members m
+               UNION ALL SELECT d.datname || d.datdba::regrole || d.datallowconn || coalesce(d.datacl::text, '') FROM pg_database d";
+    admin
+        .query(sql, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
+}
+
+#[tokio::test]
+async fn each_secret_opens_its_own_database_only() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let globex = world.tenant("app__globex", "app_v1").await;
+    let names = all_databases(&world).await;
+    assert!(names.len() >= 8, "{names:?}");
+    for database in [&workspace, &acme, &globex] {
+        let roles = [
+            (&database.roles.owner, &database.secrets.owner),
+            (&database.roles.deployer, &database.secrets.deployer),
+            (&database.roles.readonly, &database.secrets.readonly),
+        ];
+        for (role, secret) in roles {
+            for name in &names {
+                let opened = world
+                    .cluster
+                    .connect_as(role, secret.expose_secret(), name)
+                    .await
+                    .is_ok();
+                assert_eq!(opened, *name == database.name, "{role} at {name}");
+            }
+        }
+    }
+    cannot_climb(&world, &acme, &globex).await;
+}
+
+async fn cannot_climb(world: &World, acme: &Database, globex: &Database) {
+    let before = rights(world).await;
+    let session = world.session(acme).await;
+    let refused = [
+        "SET ROLE tdb_template".to_owned(),
+        "SET ROLE tdb_migrators".to_owned(),
+        format!("SET ROLE {}", acme.roles.deployer),
+        format!("SET ROLE {}", globex.roles.owner),
+        "ALTER DATABASE app__acme RENAME TO mine".to_owned(),
+        "ALTER DATABASE app__acme IS_TEMPLATE true".to_owned(),
+        "CREATE DATABASE mine".to_owned(),
+        "CREATE ROLE mine".to_owned(),
+        "INSERT INTO tdb.deployed_change VALUES (1, '', 'done')".to_owned(),
+        "UPDATE tdb.setting SET value = 'allow'".to_owned(),
+    ];
+    for sql in refused {
+        let error = session.batch_execute(&sql).await.expect_err(&sql);
+        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}: {error}");
+    }
+    // The grantor is the administrator: only warnings, nothing is taken or given.
+    session
+        .batch_execute("GRANT CONNECT ON DATABASE app__acme TO PUBLIC")
+        .await
+        .unwrap();
+    session.batch_execute("DROP OWNED BY CURRENT_USER").await.unwrap();
+    assert_eq!(rights(world).await, before);
+    assert!(world.owner(acme).check().await.is_ok());
+    let readonly = world
+        .cluster
+        .connect_as(&acme.roles.readonly, acme.secrets.readonly.expose_secret(), &acme.name)
+        .await
+        .unwrap();
+    let write = "SET default_transaction_read_only = off; CREATE TABLE t ()";
+    assert!(readonly.batch_execute(write).await.is_err());
+}
+
+const ESCAPE: &str = "EXECUTE 'RESET ROLE'; BEGIN EXECUTE 'CREATE ROLE evil SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END; \
+    BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END; \
+    BEGIN EXECUTE 'SET ROLE tdb_template'; EXCEPTION WHEN OTHERS THEN NULL; END;";
+
+#[tokio::test]
+async fn code_planted_in_a_schema_gains_no_right_in_replay_deployment_or_query() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let before = rights(&world).await;
+    let planted = [
+        format!("CREATE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql AS $f$ BEGIN {ESCAPE} RETURN t; END $f$"),
+        format!("DO $d$ BEGIN CREATE TABLE planted (a text); {ESCAPE} END $d$"),
+        "CREATE TABLE t (a text)".to_owned(),
+        "ALTER TABLE t ALTER a TYPE varchar USING norm(a)".to_owned(),
+        "ALTER TABLE t ADD b text DEFAULT norm('x')".to_owned(),
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (norm(a) IS NOT NULL)".to_owned(),
+        "CREATE VIEW v AS SELECT norm(a) AS a FROM t".to_owned(),
+    ];
+    let developer = world.session(&workspace).await;
+    for sql in &planted {
+        developer.batch_execute(sql).await.unwrap();
+    }
+    let changes = numbered(&world.drain(&workspace).await);
+    assert_eq!(changes.len(), planted.len());
+    // Rows in the tenant, so that USING, DEFAULT and CHECK are really called there.
+    let (first, rest) = changes.split_at(3);
+    world.bring_up(&acme, first).await.unwrap();
+    world
+        .session(&acme)
+        .await
+        .batch_execute("INSERT INTO t VALUES ('x')")
+        .await
+        .unwrap();
+    world.bring_up(&acme, rest).await.unwrap();
+    for login in [world.owner(&acme), world.readonly(&acme), world.owner(&workspace)] {
+        let sql = "BEGIN; SELECT * FROM v; COMMIT; RESET ROLE; SELECT norm('x')";
+        query::run(&login, sql, &Limits::default()).await.unwrap();
+    }
+    assert_eq!(rights(&world).await, before);
+    let rows = tdb_engines::apply::deployed(&world.deployer(&acme)).await.unwrap();
+    assert_eq!(rows.len(), planted.len());
+    let owners =
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relowner::regrole::text <> $1";
+    let admin = world.cluster.connect(&acme.name).await.unwrap();
+    let strange: i64 = admin.query_one(owners, &[&acme.roles.owner]).await.unwrap().get(0);
+    assert_eq!(strange, 0);
+}
+
+#[tokio::test]
+async fn with_tenant_ddl_denied_only_deployments_change_a_tenant() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    tenant_side::set_ddl(&world.server, &acme.name, TenantDdl::Deny)
+        .await
+        .unwrap();
+    let session = world.session(&acme).await;
+    for sql in [
+        "CREATE TABLE t ()",
+        "DO $$ BEGIN CREATE TABLE t (); END $$",
+        "SELECT 1 AS a INTO t",
+    ] {
+        let error = session.batch_execute(sql).await.expect_err(sql);
+        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}");
+    }
+    session.batch_execute("CREATE TEMPORARY TABLE t ()").await.unwrap();
+    world
+        .session(&workspace)
+        .await
+        .batch_execute("CREATE TABLE kept ()")
+        .await
+        .unwrap();
+    let changes = numbered(&world.drain(&workspace).await);
+    world.bring_up(&acme, &changes).await.unwrap();
+    assert_eq!(
+        session
+            .batch_execute("DROP TABLE kept")
+            .await
+            .unwrap_err()
+            .code()
+            .unwrap()
+            .code(),
+        "42501"
+    );
+    tenant_side::set_ddl(&world.server, &acme.name, TenantDdl::Allow)
+        .await
+        .unwrap();
+    session.batch_execute("DROP TABLE kept").await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_and_dropping_work_whatever_state_a_database_is_in() {
+    let world = World::start().await;
+    let (one, two) = tokio::join!(world.server.prepare(), world.server.prepare());
+    assert!(one.is_ok() && two.is_ok());
+    let probe = world.server.probe().await.unwrap();
+    assert!(probe.version >= 150_000 && probe.superuser && probe.max_connections == 200);
+    world.base_template("app_v1").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let session = world.session(&acme).await;
+    databases::close(&world.server, &acme.name).await.unwrap();
+    assert!(session.simple_query("SELECT 1").await.is_err());
+    assert!(world.owner(&acme).check().await.is_err());
+    databases::reopen(&world.server, &acme.name).await.unwrap();
+    assert!(world.owner(&acme).check().await.is_ok());
+
+    let id = uuid::Uuid::new_v4();
+    let making = databases::construction_name("testtest", id);
+    let oid = databases::clone(&world.server, &making, databases::Origin::Template("app_v1"))
+        .await
+        .unwrap();
+    assert_eq!(
+        databases::clone(&world.server, &making, databases::Origin::Base)
+            .await
+            .unwrap(),
+        oid
+    );
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    for name in ["tdb_c_testtest_x", "tdb_c_otherone_0123"] {
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    }
+    let orphans = databases::orphans(&world.server, "testtest").await.unwrap();
+    assert_eq!(
+        orphans.iter().map(|orphan| (orphan.id, orphan.oid)).collect::<Vec<_>>(),
+        [(id, oid)]
+    );
+    assert_eq!(
+        databases::name_of(&world.server, oid).await.unwrap(),
+        Some(making.clone())
+    );
+    // As a DROP DATABASE that was killed half way leaves it.
+    admin
+        .execute(
+            "UPDATE pg_database SET datconnlimit = -2 WHERE datname = $1",
+            &[&making],
+        )
+        .await
+        .unwrap();
+    assert!(databases::find(&world.server, &making).await.unwrap().unwrap().invalid);
+    for _ in 0..2 {
+        databases::drop(&world.server, &making).await.unwrap();
+        databases::drop(&world.server, "app_v1").await.unwrap();
+        databases::drop(&world.server, &acme.name).await.unwrap();
+        tdb_engines::roles::drop(&world.server, &acme.roles).await.unwrap();
+    }
+    assert_eq!(databases::find(&world.server, &making).await.unwrap(), None);
+}

@@ -1,0 +1,318 @@
+//! The journal: what commits is in it, what rolls back is not, whatever way the DDL came; nobody forges or stops it.
+
+mod support;
+
+use support::{Database, World, numbered};
+use tdb_engines::capture::CapturedChange;
+use tdb_engines::change::LeftOutKind;
+
+async fn texts(world: &World, workspace: &Database) -> Vec<String> {
+    let changes = world.drain(workspace).await;
+    for captured in &changes {
+        assert_eq!(captured.change.broken, None, "{captured:?}");
+    }
+    changes.iter().flat_map(|captured| captured.change.texts()).collect()
+}
+
+#[tokio::test]
+async fn the_journal_has_what_committed_and_only_that() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let session = world.session(&workspace).await;
+    // A write transaction in another database must not hold anything back.
+    let base = world.workspace("other_dev").await;
+    let other = world.session(&base).await;
+    other
+        .batch_execute("CREATE TABLE o (); BEGIN; INSERT INTO o DEFAULT VALUES")
+        .await
+        .unwrap();
+
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["BEGIN", "CREATE TABLE a ()", "ROLLBACK"], &[]),
+        (
+            &[
+                "BEGIN",
+                "CREATE TABLE a ()",
+                "COMMIT AND CHAIN",
+                "CREATE TABLE x ()",
+                "ROLLBACK",
+            ],
+            &["CREATE TABLE a ()"],
+        ),
+        (
+            &[
+                "BEGIN",
+                "CREATE TABLE b ()",
+                "SAVEPOINT s",
+                "CREATE TABLE c ()",
+                "ROLLBACK TO s",
+                "CREATE TABLE d ()",
+                "COMMIT",
+            ],
+            &["CREATE TABLE b ()", "CREATE TABLE d ()"],
+        ),
+        (
+            &["DO $$ BEGIN CREATE TABLE e (); DROP TABLE d; END $$"],
+            &["DO $$ BEGIN CREATE TABLE e (); DROP TABLE d; END $$"],
+        ),
+        (
+            &[
+                "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TABLE g (); RETURN 1; END'",
+                "SELECT f()",
+            ],
+            &[
+                "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TABLE g (); RETURN 1; END'",
+                "SELECT f()",
+            ],
+        ),
+        (
+            &["CREATE TABLE h AS SELECT 1 AS a"],
+            &["CREATE TABLE h AS SELECT 1 AS a"],
+        ),
+        (&["SELECT 1 AS a INTO i"], &["SELECT 1 AS a INTO i"]),
+        (
+            &["CREATE INDEX CONCURRENTLY hi ON h (a)"],
+            &["CREATE INDEX CONCURRENTLY hi ON h (a)"],
+        ),
+        (
+            &["CREATE TYPE m AS ENUM ('x')", "ALTER TYPE m ADD VALUE 'y'"],
+            &["CREATE TYPE m AS ENUM ('x')", "ALTER TYPE m ADD VALUE 'y'"],
+        ),
+        (
+            &[
+                "CREATE TABLE IF NOT EXISTS a ()",
+                "DROP TABLE IF EXISTS nowhere",
+                "CREATE TEMPORARY TABLE t ()",
+            ],
+            &[],
+        ),
+        (&["INSERT INTO h VALUES (2)", "VACUUM h"], &[]),
+        (
+            &["BEGIN; CREATE TABLE j (); COMMIT; CREATE TABLE k ()"],
+            &["CREATE TABLE j ()", "CREATE TABLE k ()"],
+        ),
+        (
+            &[
+                "BEGIN; CREATE TABLE l (); SAVEPOINT s; CREATE TABLE n (); ROLLBACK TO s; CREATE TABLE q (); COMMIT; CREATE TABLE z (); ROLLBACK",
+            ],
+            &["CREATE TABLE l ()", "CREATE TABLE q ()"],
+        ),
+        (
+            &["SELECT 1; CREATE TABLE u (); DROP TABLE u; SELECT 2"],
+            &["CREATE TABLE u ()", "DROP TABLE u"],
+        ),
+        (
+            &["CREATE SCHEMA s CREATE TABLE v (id serial PRIMARY KEY)"],
+            &["CREATE SCHEMA s CREATE TABLE v (id serial PRIMARY KEY)"],
+        ),
+    ];
+    for (run, expected) in cases {
+        for sql in *run {
+            session
+                .batch_execute(sql)
+                .await
+                .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        assert_eq!(texts(&world, &workspace).await, *expected, "{run:?}");
+    }
+    for failing in [
+        "CREATE TABLE w (); SELECT 1/0",
+        "CREATE TABLE w (); COMMIT; CREATE TABLE y (); SELECT 1/0",
+    ] {
+        session.batch_execute(failing).await.unwrap_err();
+    }
+    assert_eq!(texts(&world, &workspace).await, ["CREATE TABLE w ()"]);
+    session.execute("CREATE TABLE extended (a int)", &[]).await.unwrap();
+    assert_eq!(texts(&world, &workspace).await, ["CREATE TABLE extended (a int)"]);
+    other.batch_execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test]
+async fn changes_of_interleaved_sessions_replay_to_the_workspaces_schema() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let (one, two) = (world.session(&workspace).await, world.session(&workspace).await);
+    one.batch_execute("BEGIN; CREATE TABLE a ()").await.unwrap();
+    two.batch_execute("CREATE TABLE b ()").await.unwrap();
+    one.batch_execute("ALTER TABLE b ADD x int; SET search_path = pg_catalog; CREATE TABLE public.c (d date DEFAULT '1/2/2020'); COMMIT")
+        .await
+        .unwrap();
+    two.batch_execute("SET datestyle = 'ISO, DMY'; CREATE TABLE e (d date DEFAULT '1/2/2020'::date); RESET datestyle")
+        .await
+        .unwrap();
+    two.batch_execute("CREATE TABLE f (d date DEFAULT '1/2/2020'::date)")
+        .await
+        .unwrap();
+    let changes = world.drain(&workspace).await;
+    assert_eq!(changes.len(), 4);
+    assert_eq!(changes[0].change.texts(), ["CREATE TABLE b ()"]);
+    assert_ne!(
+        (changes[0].pid, changes[0].backend_start),
+        (changes[1].pid, changes[1].backend_start)
+    );
+    world.base_template("app_v1").await;
+    let build = world.tenant("app_build", "app_v1").await;
+    world.bring_up(&build, &numbered(&changes)).await.unwrap();
+    assert_eq!(
+        world
+            .fingerprint(&workspace)
+            .await
+            .diff(&world.fingerprint(&build).await),
+        vec![]
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_replayed_is_broken_with_its_reason() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let session = world.session(&workspace).await;
+    let own = &workspace.roles;
+    session.batch_execute("PREPARE p AS SELECT 1 AS a").await.unwrap();
+    session.batch_execute("CREATE TABLE t (); CREATE FUNCTION mk() RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('CREATE TABLE m%s ()', nextval('n')); RETURN 1; END $$; CREATE SEQUENCE n").await.unwrap();
+    world.drain(&workspace).await;
+    let cases = [
+        (
+            "CREATE TABLE x AS EXECUTE p".to_owned(),
+            "it runs a prepared statement whose text is not known",
+        ),
+        (
+            format!("GRANT SELECT ON t TO {}", own.readonly),
+            "is not part of a schema",
+        ),
+        (
+            format!("CREATE POLICY pol ON t TO {}", own.deployer),
+            "is not part of a schema",
+        ),
+        (
+            format!("CREATE SCHEMA AUTHORIZATION {}", own.owner),
+            "the schema would be named after a role",
+        ),
+        ("SELECT mk(); SELECT mk()".to_owned(), "ambiguous"),
+        ("EXPLAIN ANALYZE SELECT mk()".to_owned(), "it runs a prepared statement"),
+        ("COPY (SELECT mk()) TO '/dev/null'".to_owned(), ""),
+    ];
+    for (sql, reason) in cases {
+        if session.batch_execute(&sql).await.is_err() {
+            assert_eq!(reason, "", "{sql}");
+            continue;
+        }
+        let changes = world.drain(&workspace).await;
+        let [captured] = changes.as_slice() else {
+            panic!("{sql}: {changes:?}")
+        };
+        let found = captured.change.broken.as_deref().unwrap_or_default();
+        assert!(found.contains(reason) && !found.is_empty(), "{sql}: {found}");
+    }
+    let text = format!(
+        "ALTER TABLE t OWNER TO {0}; GRANT ALL ON t TO \"{0}\" , PUBLIC; UPDATE pg_class SET relname = relname WHERE false; CREATE ROLE nobody",
+        own.owner
+    );
+    session.batch_execute(&text).await.unwrap_err();
+    let text = text.replace(
+        "UPDATE pg_class SET relname = relname WHERE false; CREATE ROLE nobody",
+        "DELETE FROM t",
+    );
+    session.batch_execute(&text).await.unwrap();
+    let changes = world.drain(&workspace).await;
+    let [CapturedChange { change, .. }] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(
+        change.texts(),
+        ["ALTER TABLE t OWNER TO owner", "GRANT ALL ON t TO owner , PUBLIC"]
+    );
+    assert_eq!(change.left_out[0].kind, LeftOutKind::Data);
+    assert_eq!(change.statements[0].sql.render("r_x"), "ALTER TABLE t OWNER TO \"r_x\"");
+    let stored = serde_json::to_value(change).unwrap();
+    let again: tdb_engines::change::Change = serde_json::from_value(stored).unwrap();
+    assert_eq!((again.checksum(), &again), (change.checksum(), change));
+}
+
+#[tokio::test]
+async fn a_developer_cannot_forge_disable_or_drop_the_journal() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let session = world.session(&workspace).await;
+    session.batch_execute("CREATE TABLE a ()").await.unwrap();
+    let refused = [
+        "DELETE FROM tdb.ddl_event",
+        "SELECT * FROM tdb.ddl_event",
+        "TRUNCATE tdb.ddl_event",
+        "INSERT INTO tdb.ddl_event(event) VALUES ('x')",
+        "SELECT tdb.log_ddl('ddl_command_end', 'CREATE TABLE', '', '', '{}')",
+        "ALTER EVENT TRIGGER tdb_capture_end DISABLE",
+        "DROP EVENT TRIGGER tdb_capture_drop",
+        "DROP FUNCTION tdb.capture() CASCADE",
+        "DROP SCHEMA tdb CASCADE",
+        "DROP EXTENSION plpgsql CASCADE",
+        "CREATE TABLE tdb.x ()",
+        "SET session_replication_role = replica",
+        "ALTER FUNCTION tdb.log_ddl(text, text, text, text, jsonb) OWNER TO CURRENT_USER",
+        "CREATE OR REPLACE FUNCTION tdb.capture() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
+    ];
+    for sql in refused {
+        session.batch_execute(sql).await.expect_err(sql);
+    }
+    // Operators and functions of the developer's own, found first by the invoker function's search_path, are not used.
+    session
+        .batch_execute(
+            "CREATE SCHEMA evil; CREATE FUNCTION evil.current_setting(text, bool) RETURNS text LANGUAGE sql AS 'SELECT 1/0'; \
+             SET search_path = evil, pg_catalog; CREATE TABLE evil.b ()",
+        )
+        .await
+        .unwrap();
+    session.batch_execute("DROP OWNED BY CURRENT_USER").await.unwrap();
+    let seen: Vec<String> = world
+        .drain(&workspace)
+        .await
+        .iter()
+        .flat_map(|captured| captured.change.tags())
+        .collect();
+    assert_eq!(seen.first().map(String::as_str), Some("CREATE TABLE"));
+    assert!(seen.iter().any(|tag| tag.starts_with("DROP")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn dumps_and_restores_by_the_owner_show_nothing_of_ours() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    for database in [&workspace, &acme] {
+        let session = world.session(database).await;
+        session
+            .batch_execute("CREATE TABLE t (id serial PRIMARY KEY, a text); INSERT INTO t(a) VALUES ('x'); CREATE VIEW v AS SELECT a FROM t; CREATE EXTENSION pgcrypto")
+            .await
+            .unwrap();
+        let dump = world.program("pg_dump", database, &[]);
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        let text = String::from_utf8(dump.stdout).unwrap();
+        assert!(text.contains("CREATE TABLE public.t"));
+        let ours = text
+            .lines()
+            .filter(|line| line.contains("tdb") && !line.contains("initdb"));
+        assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dump").display().to_string();
+        let dump = world.program("pg_dump", database, &["-Fc", "-f", &file]);
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        for arguments in [vec!["--clean", &file], vec!["--clean", "-O", "-x", "-j", "2", &file]] {
+            let restore = world.program("pg_restore", database, &arguments);
+            assert!(restore.status.success(), "{}", String::from_utf8_lossy(&restore.stderr));
+        }
+    }
+    let changes = world.drain(&workspace).await;
+    for captured in &changes {
+        assert_eq!(captured.change.broken, None, "{:?}", captured.change.texts());
+    }
+    let build = world.tenant("app_build", "app_v1").await;
+    world.bring_up(&build, &numbered(&changes)).await.unwrap();
+    assert_eq!(
+        world
+            .fingerprint(&workspace)
+            .await
+            .diff(&world.fingerprint(&build).await),
+        vec![]
+    );
+}
