@@ -83,7 +83,7 @@ mod tests {
     fn a_limit_out_of_range_is_refused_by_name() {
         for limit in [0, 1001] {
             let refusal = page(limit, None).cut(vec!["a"], |e| (*e).to_owned()).unwrap_err();
-            assert_eq!(refusal.field.as_deref(), Some("limit"));
+            assert_eq!(refusal.more.field.as_deref(), Some("limit"));
         }
     }
 

@@ -10,6 +10,13 @@ use tdb_control::{ControlError, Kind};
 pub struct Refusal {
     pub code: ProblemCode,
     pub detail: String,
+    /// Boxed, so that results that may be refusals stay small.
+    pub more: Box<More>,
+}
+
+/// What only some refusals have.
+#[derive(Clone, Debug, Default)]
+pub struct More {
     pub hint: Option<String>,
     pub field: Option<String>,
     pub sqlstate: Option<String>,
@@ -24,10 +31,7 @@ impl Refusal {
         Self {
             code,
             detail: detail.into(),
-            hint: None,
-            field: None,
-            sqlstate: None,
-            reason: None,
+            more: Box::default(),
         }
     }
 
@@ -57,17 +61,17 @@ impl Refusal {
     pub fn internal(reason: impl Into<String>) -> Self {
         let mut refusal = Self::new(ProblemCode::Internal, "internal error")
             .hint("Give the request id to whoever runs this installation; the log has the reason.");
-        refusal.reason = Some(reason.into());
+        refusal.more.reason = Some(reason.into());
         refusal
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.more.hint = Some(hint.into());
         self
     }
 
     pub fn about(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
+        self.more.field = Some(field.into());
         self
     }
 }
@@ -95,9 +99,9 @@ impl From<ControlError> for Refusal {
             .about(field),
             None => Self::new(code, detail),
         };
-        refusal.hint = error.hint().filter(|hint| !hint.is_empty()).map(str::to_owned);
-        refusal.sqlstate = error.sqlstate().map(str::to_owned);
-        refusal.reason = error.reason().map(str::to_owned);
+        refusal.more.hint = error.hint().filter(|hint| !hint.is_empty()).map(str::to_owned);
+        refusal.more.sqlstate = error.sqlstate().map(str::to_owned);
+        refusal.more.reason = error.reason().map(str::to_owned);
         refusal
     }
 }

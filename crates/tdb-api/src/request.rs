@@ -63,7 +63,7 @@ fn timed_out() -> Refusal {
 /// A client's fault is no news; `error` means that someone must act.
 fn log(refusal: &Refusal) {
     let (code, detail) = (refusal.code.as_str(), refusal.detail.as_str());
-    let reason = refusal.reason.as_deref().unwrap_or_default();
+    let reason = refusal.more.reason.as_deref().unwrap_or_default();
     match refusal.code.status() {
         500 => error!(code, detail, reason, "refused"),
         501.. => warn!(code, detail, reason, "refused"),
@@ -78,12 +78,12 @@ fn render(response: Response, refusal: Refusal, id: &str, path: &str) -> Respons
         title: refusal.code.title().to_owned(),
         status: refusal.code.status(),
         detail: refusal.detail,
-        hint: refusal.hint,
+        hint: refusal.more.hint,
         instance: path.to_owned(),
         code: refusal.code,
         request_id: id.to_owned(),
-        field: refusal.field,
-        sqlstate: refusal.sqlstate,
+        field: refusal.more.field,
+        sqlstate: refusal.more.sqlstate,
         success: false,
     };
     let mut rendered = (response.status(), Json(problem)).into_response();
