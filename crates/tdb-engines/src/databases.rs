@@ -179,7 +179,7 @@ pub async fn publish_template(server: &Server, name: &str, build: Option<&RoleNa
     let found = lookup(&session, name).await?.ok_or_else(|| missing(name))?;
     let database = quote(name);
     if let Some(roles) = build {
-        if !(found.template && !found.open) && role_exists(&session, &roles.owner).await? {
+        if (found.open || !found.template) && role_exists(&session, &roles.owner).await? {
             shut_out(&session, name, roles).await?;
             crate::fault::point("template.publish.shut_out");
             hand_over(server, name, &roles.owner, TEMPLATE_ROLE).await?;

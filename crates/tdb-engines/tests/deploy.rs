@@ -1,4 +1,5 @@
 //! Bringing databases to a set of changes: once each, in order, whatever is killed when.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

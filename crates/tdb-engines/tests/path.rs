@@ -1,4 +1,5 @@
 //! The whole path of a schema: server, workspace, template, build, publication, tenant.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

@@ -46,7 +46,10 @@ pub(super) async fn together(
 ) -> Result<(), StepError> {
     let done = inside(session, plan, numbered).await;
     match done {
-        Ok(()) => Ok(session.run("COMMIT").await?),
+        // Deferred constraints are checked now: this may take as long as a statement.
+        Ok(()) => Ok(session
+            .run_within(plan.limits.statement_timeout + ANSWER_MARGIN, "COMMIT")
+            .await?),
         Err(error) => {
             // The connection may be gone; then there is nothing to roll back.
             let _ = session.run("ROLLBACK").await;

@@ -15,7 +15,7 @@ pub(super) fn gather<'a>(rows: &[&'a Event]) -> Vec<Unit<'a>> {
     let mut rows = rows.iter().peekable();
     while let Some(row) = rows.next() {
         let same = |next: &&&Event| row.kind == EventKind::Drop && next.kind == EventKind::End && next.tag == row.tag;
-        match rows.next_if(|next| same(&next)) {
+        match rows.next_if(|next| same(next)) {
             Some(end) => units.push(Unit {
                 row: end,
                 dropped: Some(row),

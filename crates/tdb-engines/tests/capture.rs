@@ -1,0 +1,235 @@
+//! From journal rows to changes, without a server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tdb_engines::capture::{self, CapturedChange};
+use tdb_engines::change::Mode;
+use tdb_engines::journal::{Event, EventKind, Object};
+use time::OffsetDateTime;
+
+const OWNER: &str = "r_own";
+
+/// A row of a message: (kind, tag, identity).
+type Row<'a> = (EventKind, &'a str, &'a str);
+
+/// A message, its rows, and the statements found in it or the reason why not.
+type Case<'a> = (&'a str, &'a [Row<'a>], Result<&'a [&'a str], &'a str>);
+
+fn event(seq: i64, xid: u64, query: &str, (kind, tag, identity): Row<'_>) -> Event {
+    Event {
+        seq,
+        xid,
+        pid: 7,
+        backend_start: OffsetDateTime::UNIX_EPOCH,
+        stmt_at: OffsetDateTime::UNIX_EPOCH,
+        kind,
+        tag: tag.to_owned(),
+        objects: vec![Object {
+            identity: Some(identity.to_owned()),
+            ..Object::default()
+        }],
+        query: query.to_owned(),
+        search_path: "public".to_owned(),
+        session_role: OWNER.to_owned(),
+        settings: BTreeMap::new(),
+    }
+}
+
+fn one(query: &str, rows: &[Row<'_>]) -> CapturedChange {
+    let events: Vec<Event> = (1..).zip(rows).map(|(seq, row)| event(seq, 1, query, *row)).collect();
+    let mut changes = capture::changes(&events, OWNER);
+    assert_eq!(changes.len(), 1);
+    changes.pop().unwrap()
+}
+
+const TABLE: &str = "CREATE TABLE";
+
+#[test]
+fn statements_of_a_message_are_matched_to_what_the_journal_has() {
+    use EventKind::{Drop, End};
+    let cases: &[Case<'_>] = &[
+        (
+            "CREATE TABLE a ();",
+            &[(End, TABLE, "public.a")],
+            Ok(&["CREATE TABLE a ()"]),
+        ),
+        (
+            "-- first\nCREATE TABLE a (); /* x */ COMMIT; CREATE TABLE b ()",
+            &[(End, TABLE, "public.b")],
+            Ok(&["CREATE TABLE b ()"]),
+        ),
+        (
+            "CREATE TABLE \"A;b\" (x text DEFAULT ';'); SELECT 1; DROP TABLE IF EXISTS z",
+            &[(End, TABLE, "public.\"A;b\"")],
+            Ok(&["CREATE TABLE \"A;b\" (x text DEFAULT ';')"]),
+        ),
+        (
+            "DROP TABLE IF EXISTS a; CREATE TABLE a (); DROP TABLE IF EXISTS a; CREATE TABLE a ()",
+            &[
+                (End, TABLE, "public.a"),
+                (Drop, "DROP TABLE", "public.a"),
+                (End, TABLE, "public.a"),
+            ],
+            Ok(&["CREATE TABLE a ()", "DROP TABLE IF EXISTS a", "CREATE TABLE a ()"]),
+        ),
+        (
+            "BEGIN; SAVEPOINT s; CREATE TABLE a (x int); ROLLBACK TO s; CREATE TABLE a (y int); COMMIT",
+            &[(End, TABLE, "public.a")],
+            Ok(&["CREATE TABLE a (y int)"]),
+        ),
+        (
+            "CREATE TABLE a (x int); ROLLBACK; CREATE TABLE a (y int)",
+            &[(End, TABLE, "public.a")],
+            Ok(&["CREATE TABLE a (y int)"]),
+        ),
+        (
+            "CREATE TABLE IF NOT EXISTS a (x int); CREATE TABLE IF NOT EXISTS a (y int)",
+            &[(End, TABLE, "public.a")],
+            Err("ambiguous"),
+        ),
+        (
+            "ALTER TABLE a DROP x; ALTER TABLE a ADD x int",
+            &[
+                (Drop, "ALTER TABLE", "public.a.x"),
+                (End, "ALTER TABLE", "public.a"),
+                (End, "ALTER TABLE", "public.a"),
+            ],
+            Ok(&["ALTER TABLE a DROP x", "ALTER TABLE a ADD x int"]),
+        ),
+        (
+            "SELECT f(); CREATE TABLE a (); SELECT 1",
+            &[(End, TABLE, "public.hidden"), (End, TABLE, "public.a")],
+            Ok(&["SELECT f()", "CREATE TABLE a ()"]),
+        ),
+        (
+            "SELECT f(); SELECT g()",
+            &[(End, TABLE, "public.hidden")],
+            Err("ambiguous"),
+        ),
+        (
+            "SELECT 1; SELECT 2",
+            &[(End, TABLE, "public.hidden")],
+            Err("no statement"),
+        ),
+        ("SELECT f($1)", &[(End, TABLE, "public.hidden")], Err("parameter")),
+        (
+            "CREATE TABLE a AS SELECT $1",
+            &[(End, "CREATE TABLE AS", "public.a")],
+            Err("parameter"),
+        ),
+        (
+            "CREATE FUNCTION f(int) RETURNS int RETURN $1",
+            &[(End, "CREATE FUNCTION", "public.f(integer)")],
+            Ok(&["CREATE FUNCTION f(int) RETURNS int RETURN $1"]),
+        ),
+        (
+            "UPDATE t SET a = 1",
+            &[(End, TABLE, "public.hidden")],
+            Err("data statement"),
+        ),
+        ("COMMIT", &[(End, TABLE, "public.hidden")], Err("end of a transaction")),
+        ("CREATE TABEL a", &[(End, TABLE, "public.a")], Err("parser")),
+        ("", &[(End, TABLE, "public.a")], Err("not known")),
+        (
+            "ALTER TABLE a OWNER TO session_user",
+            &[(End, "ALTER TABLE", "public.a")],
+            Ok(&["ALTER TABLE a OWNER TO owner"]),
+        ),
+        (
+            "ALTER TABLE a OWNER TO current_user",
+            &[(End, "ALTER TABLE", "public.a")],
+            Ok(&["ALTER TABLE a OWNER TO current_user"]),
+        ),
+        (
+            "GRANT ALL ON a TO r_own, public, \"r_own\"",
+            &[(End, "GRANT", "")],
+            Ok(&["GRANT ALL ON a TO owner, public, owner"]),
+        ),
+        (
+            "ALTER DEFAULT PRIVILEGES FOR ROLE r_own GRANT SELECT ON TABLES TO bob",
+            &[(End, "ALTER DEFAULT PRIVILEGES", "")],
+            Err("role \"bob\" is not part of a schema"),
+        ),
+        (
+            "ALTER TABLE p DETACH PARTITION c CONCURRENTLY",
+            &[(End, "ALTER TABLE", "public.p")],
+            Ok(&["ALTER TABLE p DETACH PARTITION c"]),
+        ),
+    ];
+    for (query, rows, expected) in cases {
+        let change = one(query, rows).change;
+        match expected {
+            Ok(texts) => {
+                assert_eq!(change.broken, None, "{query}");
+                let found: Vec<String> = change
+                    .texts()
+                    .iter()
+                    .map(|text| text.replace("-- first\n", ""))
+                    .collect();
+                assert_eq!(found, *texts, "{query}");
+            }
+            Err(reason) => assert!(
+                change.broken.as_deref().unwrap_or("").contains(reason),
+                "{query}: {:?}",
+                change.broken
+            ),
+        }
+    }
+}
+
+#[test]
+fn an_index_built_concurrently_keeps_the_name_it_got() {
+    let change = one(
+        "CREATE INDEX CONCURRENTLY ON t (a)",
+        &[(EventKind::End, "CREATE INDEX", "public.t_a_idx")],
+    )
+    .change;
+    assert_eq!(
+        change.texts(),
+        ["CREATE INDEX CONCURRENTLY t_a_idx ON t USING btree (a)"]
+    );
+    let index = "public.t_a_idx".to_owned();
+    assert_eq!(change.statements[0].mode, Mode::CreateIndex { index });
+}
+
+#[test]
+fn an_extension_becomes_a_constant_statement() {
+    let mut row = event(
+        1,
+        1,
+        "CREATE EXTENSION \"uuid-ossp\" CASCADE",
+        (EventKind::End, "CREATE EXTENSION", "\"uuid-ossp\""),
+    );
+    row.objects[0].schema = Some("public".to_owned());
+    row.objects[0].version = Some("1.1".to_owned());
+    let changes = capture::changes(&[row], OWNER);
+    let expected = "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA \"public\" VERSION '1.1' CASCADE";
+    assert_eq!(changes[0].change.texts(), [expected]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whichever statements of a message took effect, exactly those are found.
+    #[test]
+    fn any_part_of_a_message_is_found_again(took_effect in proptest::collection::vec(any::<bool>(), 2..20)) {
+        let texts: Vec<String> = (0..took_effect.len()).map(|n| format!("CREATE TABLE IF NOT EXISTS t{n} (id int)")).collect();
+        let message = texts.join("; ");
+        let expected: Vec<String> =
+            texts.iter().zip(&took_effect).filter(|(_, took)| **took).map(|(text, _)| text.clone()).collect();
+        prop_assume!(!expected.is_empty());
+        let names: Vec<String> = (0..took_effect.len()).filter(|n| took_effect[*n]).map(|n| format!("public.t{n}")).collect();
+        let rows: Vec<Row<'_>> = names.iter().map(|name| (EventKind::End, TABLE, name.as_str())).collect();
+        prop_assert_eq!(one(&message, &rows).change.texts(), expected);
+    }
+
+    /// No text makes it panic, and every row is accounted for.
+    #[test]
+    fn no_text_is_too_strange(query in ".{0,80}") {
+        let captured = one(&query, &[(EventKind::End, TABLE, "public.a")]);
+        prop_assert_eq!(captured.seqs, vec![1]);
+        prop_assert!(!captured.change.statements.is_empty());
+    }
+}
