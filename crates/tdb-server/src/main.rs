@@ -1,2 +1,107 @@
-//! placeholder
-fn main() {}
+//! The binary `tenantsdb`: configuration, telemetry, the embedded PostgreSQL of `dev`, and the one place where all parts
+//! are put together. It decides nothing about tenants, SQL or the wire.
+
+mod certificate;
+mod check;
+mod config;
+mod dev;
+mod health;
+mod migrate;
+mod running;
+mod serve;
+mod signals;
+mod sockets;
+mod telemetry;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use config::ConfigError;
+
+/// The control plane waits for databases most of the time; the data plane has a thread of its own.
+const CONTROL_PLANE_THREADS: usize = 2;
+/// A configuration that cannot be used (EX_USAGE of sysexits.h).
+const EXIT_CONFIG: u8 = 64;
+
+/// Thousands of isolated tenant databases behind one PostgreSQL endpoint, from one schema.
+#[derive(Parser, Debug)]
+#[command(name = "tenantsdb", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Examples:\n  tenantsdb dev\n  tenantsdb check --config proxy.toml\n  tenantsdb serve --config proxy.toml"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a whole installation in one directory, with a private PostgreSQL
+    #[command(args_override_self = true)]
+    Dev(dev::DevArgs),
+    /// Run proxy, admin API and jobs over your own PostgreSQL servers
+    #[command(after_help = "Example:\n  tenantsdb serve --config /etc/tenantsdb/proxy.toml")]
+    Serve(ConfigArgs),
+    /// Show or apply the metadata store's migrations
+    Migrate(migrate::MigrateArgs),
+    /// Say whether a configuration is complete and everything it names can be reached
+    #[command(
+        after_help = "Example:\n  tenantsdb check --config /etc/tenantsdb/proxy.toml\n\nExit status: 0 all well, 1 something is not reachable or not migrated, 64 the configuration is wrong."
+    )]
+    Check(ConfigArgs),
+}
+
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tenantsdb: {error:#}");
+            match error.is::<ConfigError>() {
+                true => ExitCode::from(EXIT_CONFIG),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode> {
+    #[cfg(debug_assertions)]
+    arm_fault()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_PLANE_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Serve(args) => serve::run(&args.config).await.map(|()| ExitCode::SUCCESS),
+            Command::Migrate(args) => migrate::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Check(args) => check::run(&args.config).await,
+        }
+    });
+    // What is still running after a drain, or after the second signal, is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Kill tests say by name where this process is to die. Release builds have no such points.
+#[cfg(debug_assertions)]
+fn arm_fault() -> Result<()> {
+    if let Ok(spec) = std::env::var("TDB_FAULT") {
+        tdb_engines::fault::arm(&spec).context("TDB_FAULT")?;
+    }
+    Ok(())
+}

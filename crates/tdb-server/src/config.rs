@@ -1,0 +1,478 @@
+//! `proxy.toml`: everything an operator decides, typed. Reading it opens no socket; secrets are resolved here and are
+//! `SecretString` from then on. The defaults are written once, in this file; the shipped `proxy.toml` shows them.
+
+mod reader;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tdb_auth::{ApiKey, MasterKey};
+use tdb_names::{ServerName, TlsMode};
+use tdb_store::StoreUrl;
+use toml::Table;
+
+pub use reader::Problem;
+use reader::{Outside, Section};
+
+const PROXY_PORT: u16 = 6432;
+const API_PORT: u16 = 9876;
+const METRICS_PORT: u16 = 9877;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it was read, for what is found wrong later.
+    pub source: PathBuf,
+    pub proxy: Proxy,
+    pub api_listen: SocketAddr,
+    pub metrics_listen: SocketAddr,
+    pub store: Store,
+    pub master_key: SecretString,
+    /// The first API key; an empty store demands it.
+    pub bootstrap_key: Option<SecretString>,
+    /// Database servers to enrol at the start.
+    pub servers: Vec<Server>,
+    /// Certificate authorities for `verify-ca` and `verify-full`; the system's where absent.
+    pub upstream_ca: Option<PathBuf>,
+    pub log: Log,
+    /// How long clients may finish their transactions at a stop.
+    pub shutdown_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    pub listen: SocketAddr,
+    /// `host:port` that connection strings name; the listening address where absent.
+    pub public_address: Option<PublicAddress>,
+    pub clients_max: NonZeroU32,
+    pub login_timeout: Duration,
+    pub upstream_connect_timeout: Duration,
+    pub stale_routes_max: Duration,
+    pub tls: Tls,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PublicAddress {
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub mode: ClientTlsMode,
+    pub files: Option<CertificateFiles>,
+}
+
+/// What the proxy asks of its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientTlsMode {
+    Disable,
+    Prefer,
+    Require,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub url: StoreUrl,
+    pub connections_max: NonZeroUsize,
+}
+
+/// A database server and its administrator.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub name: ServerName,
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: SecretString,
+    pub tls: TlsMode,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level or a filter such as `info,tdb_proxy=debug`.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why a file is no configuration: every reason, each with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub file: PathBuf,
+    pub problems: Vec<Problem>,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has {} problem(s):", self.file.display(), self.problems.len())?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads the file and the secrets it names.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let failed = |message: String| ConfigError {
+            file: file.to_owned(),
+            problems: vec![Problem {
+                path: String::new(),
+                message,
+            }],
+        };
+        let text = std::fs::read_to_string(file).map_err(|e| failed(format!("cannot read it: {e}")))?;
+        Self::parse(&text, file, &|name| std::env::var(name).ok())
+    }
+
+    /// The defaults with the two secrets that have none; `source` says who asks.
+    pub fn with_secrets(url: &SecretString, master_key: &SecretString, source: &Path) -> Result<Self, ConfigError> {
+        let text = "store.url = { env = \"url\" }\nsecrets.master_key = { env = \"key\" }";
+        let secret = |name: &str| if name == "url" { url } else { master_key };
+        Self::parse(text, source, &|name| Some(secret(name).expose_secret().to_owned()))
+    }
+
+    /// Reads a document as if it were in `file`, where its relative paths start.
+    pub fn parse(text: &str, file: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let failed = |problems| ConfigError {
+            file: file.to_owned(),
+            problems,
+        };
+        let directory = file.parent().unwrap_or(Path::new("."));
+        let table: Table = text.parse().map_err(|e: toml::de::Error| {
+            failed(vec![Problem {
+                path: String::new(),
+                message: e.to_string(),
+            }])
+        })?;
+        let outside = Outside { directory, environment };
+        let mut problems = Vec::new();
+        let read = read_root(Section::root(table, &outside), file, &mut problems);
+        match read {
+            Some(config) if problems.is_empty() => Ok(config),
+            Some(_) | None => Err(failed(problems)),
+        }
+    }
+
+    /// What is wrong with `key` was found out later than by reading.
+    pub fn problem(&self, key: &str, message: String) -> ConfigError {
+        let problem = Problem {
+            path: key.to_owned(),
+            message,
+        };
+        ConfigError {
+            file: self.source.clone(),
+            problems: vec![problem],
+        }
+    }
+
+    /// Where connection strings send clients.
+    pub fn public_address(&self) -> PublicAddress {
+        let listen = self.proxy.listen;
+        let own = || PublicAddress {
+            host: listen.ip().to_string(),
+            port: listen.port(),
+        };
+        self.proxy.public_address.clone().unwrap_or_else(own)
+    }
+}
+
+impl TryFrom<String> for PublicAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let split = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        let port = split.and_then(|(_, port)| port.parse().ok());
+        match (split, port) {
+            (Some((host, _)), Some(port)) => Ok(Self {
+                host: host.to_owned(),
+                port,
+            }),
+            (_, None) | (None, Some(_)) => Err(format!("\"{text}\" is not host:port")),
+        }
+    }
+}
+
+/// `None` only where a required value is missing, which is then among the problems.
+fn read_root(mut root: Section<'_>, source: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
+    let proxy = read_proxy(root.section("proxy", problems), problems);
+    let api_listen = read_listen(root.section("api", problems), API_PORT, problems);
+    let metrics_listen = read_listen(root.section("metrics", problems), METRICS_PORT, problems);
+    let store = read_store(root.section("store", problems), problems);
+    let master_key = read_master_key(root.section("secrets", problems), problems);
+    let bootstrap_key = read_bootstrap(root.section("bootstrap", problems), problems);
+    let sections = root.sections("servers", problems);
+    let servers: Vec<_> = sections
+        .into_iter()
+        .map(|section| read_server(section, problems))
+        .collect();
+    let mut upstream = root.section("upstream", problems);
+    let upstream_ca = upstream.file("ca_file", problems);
+    upstream.close(problems);
+    let log = read_log(root.section("log", problems), problems);
+    let shutdown_timeout = root.duration("shutdown_timeout", Duration::from_secs(30), problems);
+    root.close(problems);
+    Some(Config {
+        source: source.to_owned(),
+        proxy,
+        api_listen,
+        metrics_listen,
+        store: store?,
+        master_key: master_key?,
+        bootstrap_key,
+        servers: servers.into_iter().collect::<Option<_>>()?,
+        upstream_ca,
+        log,
+        shutdown_timeout,
+    })
+}
+
+fn read_proxy(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Proxy {
+    let proxy = Proxy {
+        listen: section.value("listen", loopback(PROXY_PORT), problems),
+        public_address: section.optional("public_address", problems),
+        clients_max: section.value("clients_max", number(10_000), problems),
+        login_timeout: section.duration("login_timeout", Duration::from_secs(15), problems),
+        upstream_connect_timeout: section.duration("upstream_connect_timeout", Duration::from_secs(10), problems),
+        stale_routes_max: section.duration("stale_routes_max", Duration::from_secs(3600), problems),
+        tls: read_tls(section.section("tls", problems), problems),
+    };
+    section.close(problems);
+    proxy
+}
+
+fn read_tls(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Tls {
+    let mode = section.value("mode", ClientTlsMode::Disable, problems);
+    let certificate = section.file("certificate", problems);
+    let key = section.file("key", problems);
+    let files = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (Some(_), None) => {
+            problems.push(section.problem("key", "is missing beside certificate"));
+            None
+        }
+        (None, Some(_)) => {
+            problems.push(section.problem("certificate", "is missing beside key"));
+            None
+        }
+        (None, None) if mode != ClientTlsMode::Disable => {
+            problems.push(section.problem("certificate", "is missing; this mode needs certificate and key"));
+            None
+        }
+        (None, None) => None,
+    };
+    section.close(problems);
+    Tls { mode, files }
+}
+
+fn read_listen(mut section: Section<'_>, port: u16, problems: &mut Vec<Problem>) -> SocketAddr {
+    let listen = section.value("listen", loopback(port), problems);
+    section.close(problems);
+    listen
+}
+
+fn read_store(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<Store> {
+    let url = section.required_secret("url", problems);
+    let url = url.and_then(|url| {
+        StoreUrl::parse(&url)
+            .map_err(|e| problems.push(section.problem("url", &e.to_string())))
+            .ok()
+    });
+    let default = NonZeroUsize::new(24).unwrap_or(NonZeroUsize::MIN);
+    let connections_max = section.value("connections_max", default, problems);
+    section.close(problems);
+    Some(Store {
+        url: url?,
+        connections_max,
+    })
+}
+
+fn read_master_key(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<SecretString> {
+    let key = section.required_secret("master_key", problems);
+    let wrong = key.as_ref().and_then(|key| MasterKey::parse(key).err());
+    problems.extend(wrong.map(|e| section.problem("master_key", &e.to_string())));
+    section.close(problems);
+    key
+}
+
+fn read_bootstrap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<SecretString> {
+    let key = section.secret("api_key", problems);
+    if key
+        .as_ref()
+        .is_some_and(|key| ApiKey::parse(key.expose_secret()).is_none())
+    {
+        problems.push(section.problem(
+            "api_key",
+            "must be tdb_sk_ and 43 characters of base64url (256 random bits)",
+        ));
+    }
+    section.close(problems);
+    key
+}
+
+fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<Server> {
+    let name = section.required("name", problems);
+    let host = section.required("host", problems);
+    let port = section.value("port", 5432, problems);
+    let user = section.required("user", problems);
+    let password = section.required_secret("password", problems);
+    let tls = section.value("tls", TlsMode::Prefer, problems);
+    section.close(problems);
+    Some(Server {
+        name: name?,
+        host: host?,
+        port,
+        user: user?,
+        password: password?,
+        tls,
+    })
+}
+
+fn read_log(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Log {
+    let format = section.value("format", LogFormat::Text, problems);
+    let level: String = section.value("level", "info".to_owned(), problems);
+    if let Err(error) = level.parse::<tracing_subscriber::filter::EnvFilter>() {
+        problems.push(section.problem("level", &format!("is not a log filter: {error}")));
+    }
+    section.close(problems);
+    Log { format, level }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn number(value: u32) -> NonZeroU32 {
+    NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../proxy.toml");
+    const SECRETS_ONLY: &str = r#"
+        [store]
+        url = { env = "TENANTSDB_STORE_URL" }
+        [secrets]
+        master_key = { env = "TENANTSDB_MASTER_KEY" }
+        [bootstrap]
+        api_key = { env = "TENANTSDB_API_KEY" }
+    "#;
+
+    fn environment(name: &str) -> Option<String> {
+        match name {
+            "TENANTSDB_STORE_URL" => Some("postgresql://cp_owner:x@db/tdb_control".to_owned()),
+            "TENANTSDB_MASTER_KEY" => Some(MasterKey::generate().unwrap().expose_secret().to_owned()),
+            "TENANTSDB_API_KEY" => Some(ApiKey::generate().unwrap().reveal().to_owned()),
+            "EMPTY" => Some(" \n".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        let read = Config::parse(text, Path::new("/etc/tenantsdb/proxy.toml"), &environment);
+        read.map_err(|error| error.problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[test]
+    fn the_shipped_file_equals_the_defaults() {
+        let shipped = format!("{:?}", parse(SHIPPED).unwrap());
+        assert_eq!(shipped, format!("{:?}", parse(SECRETS_ONLY).unwrap()));
+    }
+
+    #[test]
+    fn all_problems_are_named_at_once_with_their_keys() {
+        let text = r#"
+            lsten = 1
+            shutdown_timeout = "soon"
+            [proxy]
+            listen = "nowhere"
+            clients_max = 0
+            login_timeout = "0s"
+            public_address = "db.example.com"
+            [proxy.tls]
+            mode = "require"
+            ciphers = "all"
+            [store]
+            url = "postgresql://in-clear"
+            [secrets]
+            master_key = { env = "ABSENT" }
+            [bootstrap]
+            api_key = { env = "EMPTY" }
+            [[servers]]
+            name = "Not A Name"
+            host = "db"
+            user = "postgres"
+            tls = "maybe"
+            [log]
+            format = "xml"
+        "#;
+        let problems = parse(text).unwrap_err();
+        let expected = [
+            "lsten: is not an option",
+            "shutdown_timeout: ",
+            "proxy.listen: ",
+            "proxy.clients_max: ",
+            "proxy.login_timeout: must be longer than zero",
+            "proxy.public_address: \"db.example.com\" is not host:port",
+            "proxy.tls.certificate: is missing",
+            "proxy.tls.ciphers: is not an option",
+            "store.url: is a secret",
+            "secrets.master_key: the environment has no ABSENT",
+            "bootstrap.api_key: is empty",
+            "servers[0].name: ",
+            "servers[0].password: is missing",
+            "servers[0].tls: ",
+            "log.format: ",
+        ];
+        for start in expected {
+            assert!(
+                problems.iter().any(|p| p.starts_with(start)),
+                "{start} is not among {problems:#?}"
+            );
+        }
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    }
+
+    #[test]
+    fn what_has_no_default_is_demanded_by_name() {
+        let problems = parse("").unwrap_err();
+        assert_eq!(problems, ["store.url: is missing", "secrets.master_key: is missing"]);
+    }
+
+    #[test]
+    fn a_document_that_is_no_toml_says_where() {
+        let problems = parse("[proxy\nlisten = 1").unwrap_err();
+        assert!(problems[0].contains("line 1"), "{problems:?}");
+    }
+
+    #[test]
+    fn secrets_come_from_files_too_and_are_in_no_output() {
+        let dir = tempfile::TempDir::new().unwrap();
+        std::fs::write(dir.path().join("url"), "postgresql://cp_owner:hidden@db/x\n").unwrap();
+        let text = SECRETS_ONLY.replace("{ env = \"TENANTSDB_STORE_URL\" }", "{ file = \"url\" }");
+        let config = Config::parse(&text, &dir.path().join("proxy.toml"), &environment).unwrap();
+        assert_eq!(config.store.url.expose_secret(), "postgresql://cp_owner:hidden@db/x");
+        assert!(!format!("{config:?}").contains("hidden"));
+    }
+}

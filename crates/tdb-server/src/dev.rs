@@ -1,0 +1,254 @@
+//! `tenantsdb dev`: a whole installation in one directory, with a private PostgreSQL that holds the metadata store and
+//! the tenants. It composes what `serve` composes, from a configuration it makes itself.
+
+mod directory;
+mod facts;
+mod postgres;
+mod programs;
+mod store;
+mod welcome;
+
+use std::env;
+use std::io::{Write as _, stdout};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+use tdb_auth::{ApiKey, MasterKey, NoRandom};
+use tdb_names::TlsMode;
+
+use crate::certificate;
+use crate::config::{CertificateFiles, ClientTlsMode, Config, Log, LogFormat, PublicAddress, Server, Tls};
+use crate::running::{Foundation, Running};
+use crate::signals::Signals;
+use crate::sockets::{Sockets, Wanted};
+use crate::telemetry;
+
+use directory::Directory;
+use facts::{Facts, ProxyAddresses, Ready};
+use postgres::{ADMINISTRATOR, Postgres, UpstreamPort};
+
+/// Somebody waits at a terminal.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+const LOG_VARIABLE: &str = "TENANTSDB_LOG";
+const SERVER: &str = "dev";
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  tenantsdb dev\n  tenantsdb dev --data-dir /tmp/try --reset --postgres-port 0 --api-port 0 --metrics-port 0 --upstream-port 0\n\nThe environment's TENANTSDB_LOG sets the log's level (default: info)."
+)]
+pub struct DevArgs {
+    /// Where everything is kept [default: /var/lib/tenantsdb-dev for root, else $XDG_DATA_HOME/tenantsdb/dev]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Begin with an empty directory: removes all workspaces and tenants of this instance
+    #[arg(long)]
+    reset: bool,
+    /// Print one line of JSON when ready, instead of what to do next
+    #[arg(long)]
+    json: bool,
+    /// Port of the proxy on 127.0.0.1, which PostgreSQL clients use; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 6432)]
+    postgres_port: u16,
+    /// Port of the admin API; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 9876)]
+    api_port: u16,
+    /// Port of metrics and health; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 9877)]
+    metrics_port: u16,
+    /// Port of the private PostgreSQL; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 6433)]
+    upstream_port: u16,
+}
+
+/// Secrets of an instance; each has a file in its directory.
+struct Secrets {
+    administrator: SecretString,
+    store_owner: SecretString,
+    master_key: SecretString,
+    api_key: SecretString,
+}
+
+/// Runs until a signal, or until PostgreSQL or a part of ours fails.
+pub async fn run(args: &DevArgs) -> Result<()> {
+    let level = env::var(LOG_VARIABLE).unwrap_or_else(|_| "info".to_owned());
+    telemetry::start(&Log {
+        format: LogFormat::Text,
+        level,
+    })?;
+    let mut signals = Signals::new()?;
+    let path = args.data_dir.clone().map_or_else(facts::default_data_dir, Ok)?;
+    let directory = Directory::take(&path)?;
+    facts::withdraw(&directory);
+    let sockets = args.bind()?;
+    postgres::stop_orphan_of(&directory).await?;
+    if args.reset {
+        directory.reset()?;
+    }
+    let secrets = Secrets::of(&directory)?;
+    let mut postgres = Postgres::start(&directory, &secrets.administrator, args.upstream()).await?;
+    let served = tokio::select! {
+        served = serve(args, &directory, &secrets, sockets, postgres.port(), &mut signals) => served,
+        status = postgres.ended() => match status {
+            Ok(status) => Err(anyhow::anyhow!("the private PostgreSQL ended with {status}; see {}", postgres::log_file(&directory).display())),
+            Err(error) => Err(error.into()),
+        },
+    };
+    facts::withdraw(&directory);
+    let stopped = postgres.stop().await;
+    served.and(stopped)
+}
+
+/// From a running PostgreSQL to the end of the drain.
+async fn serve(
+    args: &DevArgs,
+    directory: &Directory,
+    secrets: &Secrets,
+    sockets: Sockets,
+    upstream_port: u16,
+    signals: &mut Signals,
+) -> Result<()> {
+    let started = async {
+        let url = store::provision(upstream_port, &secrets.administrator, &secrets.store_owner).await?;
+        let config = configuration(directory, secrets, &sockets, &url, upstream_port)?;
+        let facts = facts_of(secrets, &sockets, upstream_port)?;
+        let foundation = Foundation::lay(&config).await?;
+        let running = Running::start(foundation, &config, sockets).await?;
+        anyhow::Ok((running, facts))
+    };
+    let (mut running, facts) = tokio::select! {
+        started = started => started?,
+        () = signals.next() => bail!("stopped by a signal before it was ready"),
+    };
+    let file = facts.write(directory)?;
+    announce(args, &facts, directory, file)?;
+    let failed = tokio::select! {
+        () = signals.next() => Ok(()),
+        error = running.failed() => Err(error),
+    };
+    tracing::info!("stopping; clients may finish for {DRAIN_TIME_MAX:?}");
+    tokio::select! {
+        () = running.drain() => {}
+        // The second signal: PostgreSQL is still stopped by our caller, it has nothing to wait for.
+        () = signals.next() => {}
+    }
+    failed
+}
+
+fn announce(args: &DevArgs, facts: &Facts, directory: &Directory, file: PathBuf) -> Result<()> {
+    let text = if args.json {
+        let ready = Ready {
+            ready: true,
+            api_url: &facts.api_url,
+            proxy: &facts.proxy,
+            metrics_url: &facts.metrics_url,
+            facts: file,
+        };
+        format!("{}\n", serde_json::to_string(&ready)?)
+    } else {
+        welcome::text(facts, directory.path())
+    };
+    let mut out = stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")
+}
+
+impl DevArgs {
+    fn bind(&self) -> Result<Sockets> {
+        let wanted = |port, option| Wanted {
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            option,
+        };
+        Sockets::bind(
+            wanted(self.postgres_port, "--postgres-port (0: any free one)"),
+            wanted(self.api_port, "--api-port (0: any free one)"),
+            wanted(self.metrics_port, "--metrics-port (0: any free one)"),
+        )
+    }
+
+    fn upstream(&self) -> UpstreamPort {
+        match self.upstream_port {
+            0 => UpstreamPort::Any,
+            port => UpstreamPort::Fixed(port),
+        }
+    }
+}
+
+impl Secrets {
+    fn of(directory: &Directory) -> Result<Self> {
+        let api_key = || -> Result<SecretString, NoRandom> { Ok(ApiKey::generate()?.reveal().to_owned().into()) };
+        Ok(Self {
+            administrator: directory.secret("administrator-password", tdb_auth::password)?,
+            store_owner: directory.secret("store-password", tdb_auth::password)?,
+            master_key: directory.secret("master-key", MasterKey::generate)?,
+            api_key: directory.secret("api-key", api_key)?,
+        })
+    }
+}
+
+/// What an operator would have written into `proxy.toml`.
+fn configuration(
+    directory: &Directory,
+    secrets: &Secrets,
+    sockets: &Sockets,
+    store_url: &SecretString,
+    upstream_port: u16,
+) -> Result<Config> {
+    let mut config = Config::with_secrets(store_url, &secrets.master_key, directory.path())?;
+    let proxy = sockets.proxy.local_addr()?;
+    config.proxy.listen = proxy;
+    config.proxy.public_address = Some(PublicAddress {
+        host: proxy.ip().to_string(),
+        port: proxy.port(),
+    });
+    config.proxy.tls = Tls {
+        mode: ClientTlsMode::Prefer,
+        files: Some(certificate_in(directory)?),
+    };
+    config.bootstrap_key = Some(secrets.api_key.clone());
+    config.shutdown_timeout = DRAIN_TIME_MAX;
+    config.servers = vec![Server {
+        name: SERVER.parse()?,
+        host: Ipv4Addr::LOCALHOST.to_string(),
+        port: upstream_port,
+        user: ADMINISTRATOR.to_owned(),
+        password: secrets.administrator.clone(),
+        tls: TlsMode::Disable,
+    }];
+    Ok(config)
+}
+
+/// The instance's certificate, made at its first start.
+fn certificate_in(directory: &Directory) -> Result<CertificateFiles> {
+    let files = CertificateFiles {
+        certificate: directory.file("proxy.crt"),
+        key: directory.file("proxy.key"),
+    };
+    if !(files.certificate.exists() && files.key.exists()) {
+        let pem = certificate::make_for_development()?;
+        directory.write_private("proxy.key", &pem.key)?;
+        directory.write_private("proxy.crt", &pem.certificate)?;
+    }
+    Ok(files)
+}
+
+fn facts_of(secrets: &Secrets, sockets: &Sockets, upstream_port: u16) -> Result<Facts> {
+    let http = |address: SocketAddr| format!("http://{address}");
+    Ok(Facts {
+        api_url: http(sockets.api.local_addr()?),
+        api_key: secrets.api_key.expose_secret().to_owned(),
+        proxy: ProxyAddresses {
+            postgres: sockets.proxy.local_addr()?.to_string(),
+        },
+        metrics_url: http(sockets.metrics.local_addr()?),
+        server_url: format!(
+            "postgresql://{ADMINISTRATOR}:{}@127.0.0.1:{upstream_port}/postgres",
+            secrets.administrator.expose_secret()
+        ),
+        pid: std::process::id(),
+    })
+}

@@ -1,0 +1,180 @@
+//! The directory of one development instance: who may use it (one process at a time), what lies where, and the secrets
+//! in it. Files with secrets are created 0600, never changed to it later.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Marks a directory as ours, so that `--reset` never empties another.
+const LOCK: &str = "tenantsdb.lock";
+
+/// A directory this process holds alone.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Released by the kernel when the process ends, however it ends.
+    _lock: Flock<File>,
+}
+
+impl Directory {
+    /// Takes the directory, making it where it is missing. Fails where another process holds it.
+    pub fn take(path: &Path) -> Result<Self> {
+        // Traversable for the account that runs PostgreSQL, listable for nobody else.
+        let made = DirBuilder::new().recursive(true).mode(0o711).create(path);
+        made.with_context(|| format!("cannot make the directory {}", path.display()))?;
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let file = path.join(LOCK);
+        ensure!(
+            file.exists() || is_empty(&path)?,
+            "{} is neither empty nor a development instance's; give another --data-dir",
+            path.display()
+        );
+        Ok(Self {
+            _lock: lock(&file, &path)?,
+            path,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Removes everything in it except the lock.
+    pub fn reset(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let path = entry.path();
+            let removed = match (entry.file_name() == LOCK, entry.file_type()?.is_dir()) {
+                (true, _) => Ok(()),
+                (false, true) => fs::remove_dir_all(&path),
+                (false, false) => fs::remove_file(&path),
+            };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The secret kept in the file `name`; made by `make` and written down where there is none.
+    pub fn secret<E>(&self, name: &str, make: impl FnOnce() -> Result<SecretString, E>) -> Result<SecretString>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let path = self.file(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().to_owned().into()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let secret = make()?;
+                self.write_private(name, secret.expose_secret())?;
+                Ok(secret)
+            }
+            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Writes a 0600 file whole or not at all.
+    pub fn write_private(&self, name: &str, text: &str) -> Result<()> {
+        write_atomically(&self.file(name), text)
+    }
+}
+
+/// Writes a 0600 file under another name, then renames it: a reader sees the old text or the new one.
+pub fn write_atomically(path: &Path, text: &str) -> Result<()> {
+    let fresh = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    Ok(fs::read_dir(path)?.next().is_none())
+}
+
+fn lock(file: &Path, directory: &Path) -> Result<Flock<File>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(file);
+    let opened = opened.with_context(|| format!("cannot open {}", file.display()))?;
+    match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+        Ok(mut held) => {
+            held.set_len(0)?;
+            held.rewind()?;
+            writeln!(held, "{}", std::process::id())?;
+            Ok(held)
+        }
+        Err((mut taken, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            let _ = taken.read_to_string(&mut pid);
+            bail!(
+                "another tenantsdb (process {}) uses {}; stop it or give another --data-dir",
+                pid.trim(),
+                directory.display()
+            )
+        }
+        Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", file.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_taken_once_and_free_again_afterwards() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let path = parent.path().join("dev");
+        let held = Directory::take(&path).unwrap();
+        let refused = Directory::take(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("process {}", std::process::id())),
+            "{refused}"
+        );
+        drop(held);
+        Directory::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_foreign_directory_is_left_alone() {
+        let parent = tempfile::TempDir::new().unwrap();
+        fs::write(parent.path().join("thesis.txt"), "years of work").unwrap();
+        assert!(Directory::take(parent.path()).is_err());
+    }
+
+    #[test]
+    fn secrets_are_kept_private_and_made_once() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let directory = Directory::take(&parent.path().join("dev")).unwrap();
+        let first = directory.secret("key", tdb_auth::MasterKey::generate).unwrap();
+        let again = directory.secret("key", tdb_auth::MasterKey::generate).unwrap();
+        assert_eq!(first.expose_secret(), again.expose_secret());
+        let mode = fs::metadata(directory.file("key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        directory.reset().unwrap();
+        assert!(!directory.file("key").exists());
+    }
+}

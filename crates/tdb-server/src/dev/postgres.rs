@@ -1,0 +1,313 @@
+//! The private PostgreSQL of a development instance. It belongs to this process: it is stopped with it, and what an
+//! earlier process left running on the same data is stopped before the start. It keeps its durability settings.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::process::Child;
+use tokio::time::{Instant, sleep};
+
+use super::directory::Directory;
+use super::programs::Programs;
+
+pub const ADMINISTRATOR: &str = "postgres";
+const DATA: &str = "postgres";
+const SOCKETS: &str = "run";
+const LOG: &str = "postgres.log";
+/// Recovery after a crash included.
+const START_TIME_MAX: Duration = Duration::from_secs(120);
+const STOP_TIME_MAX: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(20);
+/// Every client of a tenant has a server connection of its own while it is connected.
+const CONNECTIONS_MAX: u32 = 500;
+/// The longest path of a unix socket (sun_path), less the name PostgreSQL gives it.
+const SOCKET_DIRECTORY_LEN_MAX: usize = 107 - "/.s.PGSQL.65535.lock".len();
+
+/// A running PostgreSQL on 127.0.0.1.
+#[derive(Debug)]
+pub struct Postgres {
+    child: Child,
+    port: u16,
+}
+
+/// How to take a port: the one asked for, or any that is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamPort {
+    Any,
+    Fixed(u16),
+}
+
+impl Postgres {
+    /// Starts on the data of `directory`, which is made where there is none, with `password` as the administrator's.
+    pub async fn start(directory: &Directory, password: &SecretString, port: UpstreamPort) -> Result<Self> {
+        let data = directory.file(DATA);
+        let programs = Programs::find(major_of(&data))?;
+        stop_orphan(&data).await?;
+        if !data.join("PG_VERSION").exists() {
+            initialise(directory, &programs, password).await?;
+        }
+        make_socket_directory(directory, &programs)?;
+        // Between our choice of a free port and PostgreSQL's bind another process may take it.
+        for _ in 0..5 {
+            let number = match port {
+                UpstreamPort::Fixed(number) => number,
+                UpstreamPort::Any => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
+            };
+            match launch(directory, &programs, number).await? {
+                Launch::Ready(child) => return Ok(Self { child, port: number }),
+                Launch::PortTaken if port == UpstreamPort::Any => {}
+                Launch::PortTaken => bail!(
+                    "port {number} for the private PostgreSQL is taken; give another with --upstream-port (0: any free one)"
+                ),
+            }
+        }
+        bail!("no free port for the private PostgreSQL")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends when PostgreSQL ends by itself. Cancel safe.
+    pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Stops it fast: sessions are ended, everything committed is on disk.
+    pub async fn stop(mut self) -> Result<()> {
+        let Some(pid) = self.child.id() else { return Ok(()) };
+        signal(pid.cast_signed(), Signal::SIGINT)?;
+        if tokio::time::timeout(STOP_TIME_MAX, self.child.wait()).await.is_err() {
+            // Immediate: the next start recovers from the write-ahead log.
+            signal(pid.cast_signed(), Signal::SIGQUIT)?;
+            self.child.wait().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Stops what a killed process left running on this data, so that the data can be used, moved or removed.
+pub async fn stop_orphan_of(directory: &Directory) -> Result<()> {
+    stop_orphan(&directory.file(DATA)).await
+}
+
+async fn stop_orphan(data: &Path) -> Result<()> {
+    let Some(pid) = running_on(data) else { return Ok(()) };
+    tracing::info!(pid, "an earlier PostgreSQL still runs on this data; stopping it");
+    for attempt in [Signal::SIGINT, Signal::SIGQUIT] {
+        signal(pid, attempt)?;
+        let deadline = Instant::now() + STOP_TIME_MAX;
+        while Instant::now() < deadline {
+            if running_on(data).is_none() {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
+    }
+    bail!("PostgreSQL (process {pid}) on {} does not stop", data.display())
+}
+
+/// The postmaster on this data, by its pid file and, because pids are used again, by the directory it works in.
+fn running_on(data: &Path) -> Option<i32> {
+    let pid_file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid: i32 = pid_file.lines().next()?.trim().parse().ok()?;
+    let works_in = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    (works_in == data.canonicalize().ok()?).then_some(pid)
+}
+
+fn signal(pid: i32, signal: Signal) -> Result<()> {
+    match kill(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("cannot signal PostgreSQL (process {pid})")),
+    }
+}
+
+/// Makes the data directory under another name first: a start killed in the middle leaves nothing that looks complete.
+async fn initialise(directory: &Directory, programs: &Programs, password: &SecretString) -> Result<()> {
+    let fresh = directory.file("postgres.new");
+    let password_file = directory.file("initdb-password");
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh)?;
+    }
+    DirBuilder::new().mode(0o700).create(&fresh)?;
+    give(&fresh, programs)?;
+    directory.write_private("initdb-password", password.expose_secret())?;
+    give(&password_file, programs)?;
+    let mut command = programs.command("initdb");
+    command
+        .args([
+            "-A",
+            "scram-sha-256",
+            "-U",
+            ADMINISTRATOR,
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "-D",
+        ])
+        .arg(&fresh);
+    command.arg(format!("--pwfile={}", password_file.display()));
+    let output = command.output().await.context("cannot run initdb")?;
+    fs::remove_file(&password_file)?;
+    ensure!(
+        output.status.success(),
+        "initdb failed: {}{}",
+        String::from_utf8_lossy(&output.stderr).trim(),
+        reach_hint(directory.path(), programs)
+    );
+    fs::rename(&fresh, directory.file(DATA))?;
+    Ok(())
+}
+
+/// The most frequent reason why another account cannot use a directory.
+fn reach_hint(path: &Path, programs: &Programs) -> String {
+    let closed = |dir: &&Path| fs::metadata(dir).is_ok_and(|found| found.permissions().mode() & 0o001 == 0);
+    match (programs.account(), path.ancestors().find(closed)) {
+        (Some(_), Some(dir)) => format!(
+            "\nThe user postgres cannot pass through {}; give a --data-dir that it can reach.",
+            dir.display()
+        ),
+        (None, _) | (Some(_), None) => String::new(),
+    }
+}
+
+fn make_socket_directory(directory: &Directory, programs: &Programs) -> Result<()> {
+    let sockets = directory.file(SOCKETS);
+    if !sockets.exists() {
+        DirBuilder::new().mode(0o700).create(&sockets)?;
+    }
+    give(&sockets, programs)
+}
+
+fn give(path: &Path, programs: &Programs) -> Result<()> {
+    let Some(account) = programs.account() else {
+        return Ok(());
+    };
+    chown(path, Some(account.uid), Some(account.gid)).with_context(|| format!("cannot give {} away", path.display()))
+}
+
+enum Launch {
+    Ready(Child),
+    PortTaken,
+}
+
+async fn launch(directory: &Directory, programs: &Programs, port: u16) -> Result<Launch> {
+    let mut child = spawn(directory, programs, port)?;
+    let data = directory.file(DATA);
+    let deadline = Instant::now() + START_TIME_MAX;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                Err(_) => Ok(Launch::PortTaken),
+                Ok(_) => bail!("PostgreSQL ended with {status}; see {}", directory.file(LOG).display()),
+            };
+        }
+        if is_ready(&data, &child) {
+            return Ok(Launch::Ready(child));
+        }
+        if Instant::now() > deadline {
+            child.kill().await?;
+            bail!(
+                "PostgreSQL is not ready after {START_TIME_MAX:?}; see {}",
+                directory.file(LOG).display()
+            );
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// PostgreSQL writes its state into the eighth line of its pid file (`pg_ctl -w` reads it too).
+fn is_ready(data: &Path, child: &Child) -> bool {
+    let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    let mut lines = text.lines();
+    let own = lines.next().and_then(|line| line.trim().parse().ok()) == child.id();
+    own && lines.nth(6).is_some_and(|state| state.starts_with("ready"))
+}
+
+fn spawn(directory: &Directory, programs: &Programs, port: u16) -> Result<Child> {
+    let log = directory.file(LOG);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(log)
+        .context("cannot open postgres.log")?;
+    let mut command = programs.command("postgres");
+    command
+        .arg("-D")
+        .arg(directory.file(DATA))
+        .args(["-p", &port.to_string()]);
+    let settings = [
+        "listen_addresses=127.0.0.1".to_owned(),
+        format!("unix_socket_directories={}", socket_directory(directory)),
+        format!("max_connections={CONNECTIONS_MAX}"),
+        // Written to the file above, whatever the administrator wrote into postgresql.conf.
+        "logging_collector=off".to_owned(),
+        "log_destination=stderr".to_owned(),
+    ];
+    for setting in settings {
+        command.args(["-c", &setting]);
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // Ctrl-C goes to the terminal's process group: PostgreSQL must outlive our own drain.
+    command.process_group(0);
+    command.spawn().context("cannot start PostgreSQL")
+}
+
+/// Empty, which means no socket, where the path is too long for one.
+fn socket_directory(directory: &Directory) -> String {
+    let path = directory.file(SOCKETS).display().to_string();
+    match path.len() <= SOCKET_DIRECTORY_LEN_MAX {
+        true => path,
+        false => String::new(),
+    }
+}
+
+fn major_of(data: &Path) -> Option<u32> {
+    fs::read_to_string(data.join("PG_VERSION")).ok()?.trim().parse().ok()
+}
+
+/// The file PostgreSQL logs to.
+pub fn log_file(directory: &Directory) -> PathBuf {
+    directory.file(LOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_orphan_is_stopped_and_its_data_used_again() {
+        let parent = tempfile::TempDir::new().unwrap();
+        fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let directory = Directory::take(&parent.path().join("dev")).unwrap();
+        let password = SecretString::from("only for this test");
+        let orphan = Postgres::start(&directory, &password, UpstreamPort::Any).await.unwrap();
+        let pid = orphan.child.id();
+        // The killed process's child goes on; dropping the handle leaves it running.
+        drop(orphan);
+        let again = Postgres::start(&directory, &password, UpstreamPort::Any).await.unwrap();
+        assert_ne!(again.child.id(), pid);
+        let url = crate::dev::store::provision(again.port(), &password, &password)
+            .await
+            .unwrap();
+        let (client, connection) = tokio_postgres::connect(url.expose_secret(), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let row = client.query_one("SHOW fsync", &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "on");
+        drop(client);
+        connection.await.unwrap().unwrap();
+        again.stop().await.unwrap();
+        assert_eq!(running_on(&directory.file(DATA)), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! The metadata store's own database and owner in the private PostgreSQL. The owner is no superuser, so that the store
+//! runs in `dev` under the rights it has in production. Constant SQL only.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use secrecy::{ExposeSecret, SecretString};
+use tdb_auth::{ITERATIONS_RANDOM_SECRET, ScramVerifier};
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::postgres::ADMINISTRATOR;
+
+const OWNER: &str = "cp_owner";
+const DATABASE: &str = "tdb_control";
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Makes what is missing and sets the owner's password; the store's URL.
+pub async fn provision(port: u16, administrator: &SecretString, owner: &SecretString) -> Result<SecretString> {
+    let mut config = Config::new();
+    config
+        .host("127.0.0.1")
+        .port(port)
+        .user(ADMINISTRATOR)
+        .password(administrator.expose_secret());
+    config
+        .dbname("postgres")
+        .connect_timeout(CONNECT_TIME_MAX)
+        .application_name("tenantsdb dev");
+    let (client, connection) = config
+        .connect(NoTls)
+        .await
+        .context("cannot log in to the private PostgreSQL")?;
+    let connection = tokio::spawn(connection);
+    let made = make(&client, owner).await;
+    drop(client);
+    connection.await?.context("the private PostgreSQL hung up")?;
+    made?;
+    Ok(format!(
+        "postgresql://{OWNER}:{}@127.0.0.1:{port}/{DATABASE}?sslmode=disable",
+        owner.expose_secret()
+    )
+    .into())
+}
+
+async fn make(client: &Client, owner: &SecretString) -> Result<()> {
+    // A verifier holds nothing that SQL would have to quote, and the password itself never reaches the server's log.
+    let verifier = ScramVerifier::derive(owner, ITERATIONS_RANDOM_SECRET)?;
+    let found = client
+        .query_opt("SELECT FROM pg_catalog.pg_roles WHERE rolname = 'cp_owner'", &[])
+        .await?;
+    let verb = if found.is_some() { "ALTER" } else { "CREATE" };
+    let role = format!("{verb} ROLE cp_owner LOGIN CREATEROLE NOSUPERUSER NOCREATEDB PASSWORD '{verifier}'");
+    client
+        .batch_execute(&role)
+        .await
+        .context("cannot make the role cp_owner")?;
+    let found = client
+        .query_opt("SELECT FROM pg_catalog.pg_database WHERE datname = 'tdb_control'", &[])
+        .await?;
+    if found.is_none() {
+        let create = "CREATE DATABASE tdb_control OWNER cp_owner";
+        client
+            .batch_execute(create)
+            .await
+            .context("cannot make the database tdb_control")?;
+    }
+    client
+        .batch_execute("REVOKE ALL ON DATABASE tdb_control FROM PUBLIC")
+        .await?;
+    Ok(())
+}

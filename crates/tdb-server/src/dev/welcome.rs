@@ -1,0 +1,48 @@
+//! What `tenantsdb dev` prints when it is ready: the commands of the story, ready to be pasted.
+
+use std::env;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::facts::Facts;
+
+/// The text, ending with a line end.
+pub fn text(facts: &Facts, directory: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "\nTenantsDB is ready.\n");
+    let _ = writeln!(text, "  PostgreSQL proxy  {}", facts.proxy.postgres);
+    let _ = writeln!(text, "  admin API         {}", facts.api_url);
+    let _ = writeln!(text, "  metrics, health   {}", facts.metrics_url);
+    let _ = writeln!(
+        text,
+        "  data, API key     {} (the key is in dev.json)",
+        directory.display()
+    );
+    let _ = writeln!(text, "\nIn another terminal; tdb finds this instance by itself:\n");
+    if let Some(bin) = directory_of_tdb_off_the_path() {
+        let _ = writeln!(text, "  export PATH=\"{}:$PATH\"", bin.display());
+    }
+    text.push_str(STORY);
+    text
+}
+
+const STORY: &str = r#"  tdb workspaces create --name myapp --database PostgreSQL      # prints a connection string, its password once
+  psql "postgresql://…/myapp_dev" -c 'CREATE TABLE users (id int PRIMARY KEY, email text)'
+  tdb workspaces diff myapp                                     # what was captured
+  tdb tenants create --name acme --blueprint myapp              # prints acme's own credential
+  psql "postgresql://…/myapp__acme" -c 'SELECT * FROM users'    # same schema, own data
+  psql "postgresql://…/myapp_dev" -c 'ALTER TABLE users ADD COLUMN phone text'
+  tdb deployments create --blueprint myapp --all --watch        # the change reaches every tenant
+  tdb query --blueprint myapp --all --query 'select count(*) from users'
+
+Ctrl-C stops it; the data stays.
+"#;
+
+/// Where `tdb` lies beside this program, unless the path leads there already.
+fn directory_of_tdb_off_the_path() -> Option<PathBuf> {
+    let bin = env::current_exe().ok()?.parent()?.to_owned();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let reachable = env::split_paths(&path).any(|dir| dir.join("tdb").is_file());
+    (bin.join("tdb").is_file() && !reachable).then_some(bin)
+}

@@ -1,0 +1,333 @@
+//! The composition root: every part is made here once, from the bottom up, and stopped in the other direction. The data
+//! plane has a thread and a runtime of its own, so that nothing the control plane does delays a client's bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, thread};
+
+use anyhow::{Context, Error, Result, anyhow};
+use axum::Router;
+use prometheus::Registry;
+use secrecy::ExposeSecret;
+use tdb_auth::{ApiKey, ClientTls, MasterKey, Roots};
+use tdb_control::model::ProxyAddress;
+use tdb_control::{Control, ControlSettings, ServerEnrolment};
+use tdb_names::ServerEndpoint;
+use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
+use tdb_store::{Directory, DirectorySettings, Store, StoreSettings, migrations, projects};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::certificate;
+use crate::config::{self, Config, Server};
+use crate::health::{Health, ProxyState};
+use crate::sockets::Sockets;
+
+/// Jobs stop between two steps, and a step is a few statements.
+const JOBS_STOP_TIME_MAX: Duration = Duration::from_secs(5);
+/// Past the clients' own time: what the proxy needs to tell them and to close.
+const PROXY_CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+const FIRST_PROJECT: &str = "default";
+
+/// What is read from the configuration's secrets and files before anything is connected.
+pub struct Keys {
+    pub master_key: Arc<MasterKey>,
+    /// Towards the metadata store and database servers.
+    pub tls: ClientTls,
+}
+
+/// Everything that needs no port: made, connected and known to fit together.
+pub struct Foundation {
+    control: Control,
+    registry: Registry,
+    directory: Directory,
+    data_plane: DataPlane,
+}
+
+/// What runs.
+pub struct Running {
+    proxy: ProxyState,
+    directory: Directory,
+    proxy_stop: Stop,
+    jobs_stop: CancellationToken,
+    http_stop: CancellationToken,
+    jobs: TaskTracker,
+    http: TaskTracker,
+    data_plane: CancellationToken,
+    /// A part that ended by itself says why.
+    failures: mpsc::Receiver<Error>,
+}
+
+impl Keys {
+    pub fn of(config: &Config) -> Result<Self> {
+        let wrong = |key: &str, error: Error| config.problem(key, format!("{error:#}"));
+        let master_key = MasterKey::parse(&config.master_key);
+        let master_key = master_key.map_err(|e| wrong("secrets.master_key", e.into()))?;
+        let tls = client_tls(config).map_err(|e| wrong("upstream.ca_file", e))?;
+        Ok(Self {
+            master_key: Arc::new(master_key),
+            tls,
+        })
+    }
+}
+
+fn client_tls(config: &Config) -> Result<ClientTls> {
+    let roots = match &config.upstream_ca {
+        Some(file) => {
+            let pem = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            Roots::from_pem(&pem)?
+        }
+        None => Roots::system(),
+    };
+    Ok(ClientTls::new(&roots)?)
+}
+
+/// The certificate shown to clients, where one is configured.
+pub fn server_tls(config: &Config) -> Result<Option<ServerTls>> {
+    let loaded = config.proxy.tls.files.as_ref().map(certificate::load).transpose();
+    Ok(loaded.map_err(|e| config.problem("proxy.tls.certificate", format!("{e:#}")))?)
+}
+
+pub fn endpoint(server: &Server) -> ServerEndpoint {
+    ServerEndpoint {
+        name: server.name.clone(),
+        host: server.host.clone(),
+        port: server.port,
+        tls: server.tls,
+    }
+}
+
+pub fn store_settings(config: &Config) -> StoreSettings {
+    StoreSettings {
+        url: config.store.url.clone(),
+        connections_max: config.store.connections_max,
+    }
+}
+
+impl Foundation {
+    /// Reads keys and certificates, opens and migrates the store, makes the first key, enrols the servers.
+    pub async fn lay(config: &Config) -> Result<Self> {
+        let keys = Keys::of(config)?;
+        let certificate = server_tls(config)?;
+        let migrated = migrations::migrate(&config.store.url, &keys.master_key, &keys.tls);
+        for migration in migrated.await.context("cannot migrate the metadata store")? {
+            tracing::info!(number = migration.number, name = migration.name, "migration applied");
+        }
+        let settings = store_settings(config);
+        let store = Store::connect(&settings, Arc::clone(&keys.master_key), &keys.tls);
+        let store = store.await.context("cannot open the metadata store")?;
+        let address = config.public_address();
+        let proxy = ProxyAddress {
+            host: address.host,
+            port: address.port,
+        };
+        let settings = ControlSettings {
+            proxy,
+            ..ControlSettings::default()
+        };
+        let control = Control::new(store.clone(), keys.tls.clone(), settings);
+        bootstrap(&store, &control, config).await?;
+        for server in &config.servers {
+            enrol(&control, server).await?;
+        }
+        let registry = Registry::new();
+        let directory = Directory::new(store, Handle::current(), DirectorySettings::default());
+        let data_plane = DataPlane::new(
+            proxy_settings(config),
+            Arc::new(directory.clone()),
+            Arc::new(control.clone()),
+            certificate,
+            keys.tls,
+            keys.master_key.mock_secret().to_vec(),
+            &registry,
+        )?;
+        Ok(Self {
+            control,
+            registry,
+            directory,
+            data_plane,
+        })
+    }
+}
+
+fn proxy_settings(config: &Config) -> ProxySettings {
+    let proxy = &config.proxy;
+    ProxySettings {
+        clients_max: proxy.clients_max,
+        login_timeout: proxy.login_timeout,
+        upstream_connect_timeout: proxy.upstream_connect_timeout,
+        stale_routes_max: proxy.stale_routes_max,
+        tls_mode: match proxy.tls.mode {
+            config::ClientTlsMode::Disable => ClientTlsMode::Disable,
+            config::ClientTlsMode::Prefer => ClientTlsMode::Prefer,
+            config::ClientTlsMode::Require => ClientTlsMode::Require,
+        },
+    }
+}
+
+/// The installation's first project and key, where it has none.
+async fn bootstrap(store: &Store, control: &Control, config: &Config) -> Result<()> {
+    let tx = store.jobs().await?;
+    let is_empty = !projects::any(&tx).await?;
+    tx.rollback().await?;
+    if !is_empty {
+        return Ok(());
+    }
+    let key = config
+        .bootstrap_key
+        .as_ref()
+        .and_then(|key| ApiKey::parse(key.expose_secret()));
+    let key = key.ok_or_else(|| {
+        config.problem(
+            "bootstrap.api_key",
+            "is missing, and the metadata store is empty: it becomes the first API key".to_owned(),
+        )
+    })?;
+    control
+        .bootstrap(FIRST_PROJECT, Some(key))
+        .await
+        .context("cannot make the first project")?;
+    tracing::info!(
+        project = FIRST_PROJECT,
+        "the store was empty; made the first project and its API key"
+    );
+    Ok(())
+}
+
+async fn enrol(control: &Control, server: &Server) -> Result<()> {
+    let enrolment = ServerEnrolment {
+        endpoint: endpoint(server),
+        admin_user: server.user.clone(),
+        admin_secret: server.password.clone(),
+        opaque_names: false,
+    };
+    control
+        .enrol_server(enrolment)
+        .await
+        .with_context(|| format!("cannot enrol the server {}", server.name))
+}
+
+impl Running {
+    /// Starts the data plane's thread, the jobs and the listeners.
+    pub async fn start(foundation: Foundation, config: &Config, sockets: Sockets) -> Result<Self> {
+        let Foundation {
+            control,
+            registry,
+            directory,
+            data_plane,
+        } = foundation;
+        let (failed, failures) = mpsc::channel(1);
+        let running = Self {
+            proxy: ProxyState::default(),
+            directory,
+            proxy_stop: Stop {
+                drain: CancellationToken::new(),
+                now: CancellationToken::new(),
+                drain_timeout: config.shutdown_timeout,
+            },
+            jobs_stop: CancellationToken::new(),
+            http_stop: CancellationToken::new(),
+            jobs: TaskTracker::new(),
+            http: TaskTracker::new(),
+            data_plane: CancellationToken::new(),
+            failures,
+        };
+        running.listen("the API", sockets.api, tdb_api::router(control.clone()), failed.clone())?;
+        let health = Health::new(registry, control.clone(), running.proxy.clone())?;
+        running.listen("metrics", sockets.metrics, health.router(), failed.clone())?;
+        control.start_jobs(&running.jobs, running.jobs_stop.clone());
+        running.run_data_plane(data_plane, sockets.proxy, failed)?;
+        running.proxy.accepts();
+        tracing::info!(proxy = %config.proxy.listen, "ready");
+        Ok(running)
+    }
+
+    /// On a thread of its own. Its end is an event: a drain waits for it, at any other time it is a failure.
+    fn run_data_plane(
+        &self,
+        data_plane: DataPlane,
+        socket: std::net::TcpListener,
+        failed: mpsc::Sender<Error>,
+    ) -> Result<()> {
+        let stop = self.proxy_stop.clone();
+        let ended = self.data_plane.clone();
+        let run = move || {
+            // Also when the thread unwinds.
+            let _ended = ended.drop_guard();
+            let draining = stop.drain.clone();
+            let error = match data_plane.run(socket, stop) {
+                Ok(()) if draining.is_cancelled() => return,
+                Ok(()) => anyhow!("the proxy ended by itself"),
+                Err(error) => Error::new(error).context("the proxy failed"),
+            };
+            // Full: another part failed first, and its reason is the one that counts.
+            let _ = failed.try_send(error);
+        };
+        thread::Builder::new()
+            .name("data-plane".to_owned())
+            .spawn(run)
+            .context("cannot start the data plane's thread")?;
+        Ok(())
+    }
+
+    /// Serves HTTP until the stop; requests under way are answered.
+    fn listen(
+        &self,
+        whose: &'static str,
+        socket: std::net::TcpListener,
+        router: Router,
+        failed: mpsc::Sender<Error>,
+    ) -> Result<()> {
+        let listener = TcpListener::from_std(socket).with_context(|| format!("cannot listen for {whose}"))?;
+        let stop = self.http_stop.clone();
+        self.http.spawn(async move {
+            let served = axum::serve(listener, router)
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await;
+            if let Err(error) = served {
+                // Full: another part failed first, and its reason is the one that counts.
+                let _ = failed.try_send(Error::new(error).context(format!("{whose} stopped")));
+            }
+        });
+        Ok(())
+    }
+
+    /// Why a part ended by itself. Pending while all is well. Cancel safe.
+    pub async fn failed(&mut self) -> Error {
+        match self.failures.recv().await {
+            Some(error) => error,
+            None => anyhow!("all parts ended"),
+        }
+    }
+
+    /// Readiness off, clients out, jobs to the end of their step, then the listeners; in little more than the
+    /// configured time.
+    pub async fn drain(&self) {
+        self.proxy.stops();
+        self.proxy_stop.drain.cancel();
+        let limit = self.proxy_stop.drain_timeout + PROXY_CLOSE_TIME_MAX;
+        if timeout(limit, self.data_plane.cancelled()).await.is_err() {
+            tracing::warn!(?limit, "clients did not end in time");
+            self.proxy_stop.now.cancel();
+        }
+        // Past its lease nobody waits for this proxy anyway.
+        if let Ok(Err(error)) = timeout(PROXY_CLOSE_TIME_MAX, self.directory.retire()).await {
+            tracing::warn!(%error, "the proxy's lease stays until it runs out");
+        }
+        self.jobs_stop.cancel();
+        wait(&self.jobs, JOBS_STOP_TIME_MAX, "jobs").await;
+        self.http_stop.cancel();
+        wait(&self.http, PROXY_CLOSE_TIME_MAX, "HTTP requests").await;
+    }
+}
+
+async fn wait(tasks: &TaskTracker, limit: Duration, whose: &str) {
+    tasks.close();
+    if timeout(limit, tasks.wait()).await.is_err() {
+        tracing::warn!(?limit, "{whose} did not end in time");
+    }
+}

@@ -1,0 +1,45 @@
+//! `tenantsdb serve`: an installation over servers that others run. Nothing listens before the configuration is known to
+//! be whole and the metadata store has answered.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::running::{Foundation, Running};
+use crate::signals::Signals;
+use crate::sockets::{Sockets, Wanted};
+use crate::telemetry;
+
+/// Runs until a signal or until a part fails.
+pub async fn run(file: &Path) -> Result<()> {
+    let config = Config::load(file)?;
+    telemetry::start(&config.log)?;
+    let mut signals = Signals::new()?;
+    let foundation = Foundation::lay(&config).await?;
+    let sockets = Sockets::bind(
+        Wanted {
+            address: config.proxy.listen,
+            option: "proxy.listen",
+        },
+        Wanted {
+            address: config.api_listen,
+            option: "api.listen",
+        },
+        Wanted {
+            address: config.metrics_listen,
+            option: "metrics.listen",
+        },
+    )?;
+    let mut running = Running::start(foundation, &config, sockets).await?;
+    let failed = tokio::select! {
+        () = signals.next() => Ok(()),
+        error = running.failed() => Err(error),
+    };
+    tracing::info!(timeout = ?config.shutdown_timeout, "stopping; clients may finish");
+    tokio::select! {
+        () = running.drain() => {}
+        () = signals.next() => tracing::warn!("a second signal: ending at once"),
+    }
+    failed
+}

@@ -1,0 +1,184 @@
+//! `tenantsdb` as a process of its own, on directories of its own. Whatever a test leaves running ends with its value.
+#![allow(dead_code, reason = "every test file is a crate of its own and uses a part")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// `tenantsdb ARGUMENTS`, without the surrounding environment's settings.
+pub fn tenantsdb(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenantsdb"));
+    command.args(arguments).stdin(Stdio::null());
+    for name in [
+        "TENANTSDB_STORE_URL",
+        "TENANTSDB_MASTER_KEY",
+        "TENANTSDB_API_KEY",
+        "TENANTSDB_LOG",
+        "TDB_FAULT",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The directory of a development instance.
+pub struct Home {
+    dir: TempDir,
+}
+
+/// A running `tenantsdb dev`.
+pub struct Dev {
+    child: Child,
+    pub ready: Value,
+    pub facts: Value,
+    data: PathBuf,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        let dir = TempDir::with_prefix("tdb-dev-").unwrap();
+        // PostgreSQL runs as another user when the tests run as root.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        Self { dir }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// `tenantsdb dev` on this directory; every port any free one unless `arguments` say another.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = tenantsdb(&["dev", "--json", "--data-dir"]);
+        command
+            .arg(self.data())
+            .args(arguments)
+            .env("XDG_STATE_HOME", self.state());
+        for option in ["--postgres-port", "--api-port", "--metrics-port", "--upstream-port"] {
+            if !arguments.contains(&option) {
+                command.args([option, "0"]);
+            }
+        }
+        command
+    }
+
+    pub fn start(&self) -> Dev {
+        self.start_with(&[])
+    }
+
+    pub fn start_with(&self, arguments: &[&str]) -> Dev {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let mut child = self
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let log = || fs::read_to_string(self.dir.path().join("log")).unwrap();
+        let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not ready ({e}): {line}\n{}", log()));
+        let facts = fs::read_to_string(self.data().join("dev.json")).unwrap();
+        Dev {
+            child,
+            ready,
+            facts: serde_json::from_str(&facts).unwrap(),
+            data: self.data(),
+        }
+    }
+
+    /// Runs it to its end, which comes at once where the start is refused.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert!(!output.status.success(), "it should have been refused");
+        said(&output)
+    }
+}
+
+impl Dev {
+    /// Ends it as an operator does; its exit status.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+        let deadline = Instant::now() + STOP_TIME_MAX;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not stop");
+    }
+
+    /// `kill -9`: its PostgreSQL goes on as an orphan.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The process of its PostgreSQL; `None` once that ended.
+    pub fn postmaster(&self) -> Option<Pid> {
+        let text = fs::read_to_string(self.data.join("postgres/postmaster.pid")).ok()?;
+        Some(Pid::from_raw(text.lines().next()?.parse().ok()?))
+    }
+
+    pub fn fact(&self, name: &str) -> &str {
+        self.facts[name].as_str().unwrap()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(postmaster) = self.postmaster() {
+            let _ = kill(postmaster, Signal::SIGQUIT);
+        }
+    }
+}
+
+/// `GET url` with a bearer key, if any: status and body.
+pub fn http_get(url: &str, key: Option<&str>) -> (u16, String) {
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let key = key
+        .map(|key| format!("Authorization: Bearer {key}\r\n"))
+        .unwrap_or_default();
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {address}\r\n{key}Connection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
