@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -369,7 +370,8 @@ async fn a_feed_whose_connection_is_lost_ends_and_the_next_one_goes_on_where_it_
     let mut feed = directory.subscribe().await.unwrap();
     tell(&world, &project, "before").await;
     assert_eq!(tenant_of(&next(&mut feed).await), "before");
-    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tenantsdb feed'";
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity 
+                WHERE application_name = 'tenantsdb feed' AND datname = current_database()";
     let killed = world.superuser().await.query(kill, &[]).await.unwrap();
     assert_eq!(killed.len(), 1);
     assert!(
@@ -490,10 +492,12 @@ async fn a_store_that_is_gone_is_unavailable_and_works_again_when_it_is_back() {
     let directory = world.directory();
     let nobody: UserName = "nobody".parse().unwrap();
     assert!(directory.credential(&nobody).await.is_ok());
-    world.cluster.crash().unwrap();
+    let cluster = Arc::get_mut(&mut world.cluster).unwrap();
+    cluster.crash().unwrap();
     assert!(directory.credential(&nobody).await.is_err());
     assert!(directory.subscribe().await.is_err());
-    world.cluster.start_server().unwrap();
+    let cluster = Arc::get_mut(&mut world.cluster).unwrap();
+    cluster.start_server().unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while let Err(error) = directory.credential(&nobody).await {
         assert!(tokio::time::Instant::now() < deadline, "{error}");

@@ -230,8 +230,8 @@ async fn the_stores_roles_are_weak_and_every_table_is_under_forced_security() {
     let (world, ..) = world().await;
     let superuser = world.superuser().await;
     let sql = "SELECT count(*), count(*) FILTER (WHERE rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication)
-               FROM pg_roles WHERE rolname LIKE 'cp\\_%' AND rolname <> 'cp_owner'";
-    let row = superuser.query_one(sql, &[]).await.unwrap();
+               FROM pg_roles WHERE rolname LIKE 'cp\\_%' AND right(rolname, 8) = $1";
+    let row = superuser.query_one(sql, &[&world.store.installation()]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (3, 0));
     let sql = "SELECT count(*) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'project_id'
                WHERE c.relnamespace = 'control_plane'::regnamespace AND c.relkind IN ('r', 'p')
@@ -245,7 +245,7 @@ async fn the_stores_roles_are_weak_and_every_table_is_under_forced_security() {
     assert!(
         world
             .cluster
-            .connect_as("stranger", "x", support::DATABASE)
+            .connect_as("stranger", "x", &world.database)
             .await
             .is_err()
     );

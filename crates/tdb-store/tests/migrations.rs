@@ -9,6 +9,8 @@ use support::{DATABASE, OWNER, World, cluster, key, settings, tls, url, url_of};
 use tdb_store::migrations::{MigrationState, migrate, status};
 use tdb_store::{SetupError, Store, StoreSettings, StoreUrl};
 
+const OTHER: &str = "another_store";
+
 #[tokio::test]
 async fn migrating_again_changes_nothing() {
     let cluster = cluster().await;
@@ -63,31 +65,25 @@ async fn a_migration_that_was_changed_or_is_newer_stops_everything() {
         .batch_execute("UPDATE control_plane.schema_migrations SET checksum = 'x'")
         .await
         .unwrap();
-    let error = migrate(&url(&world.cluster), &world.master_key, &tls())
-        .await
-        .unwrap_err();
+    let error = migrate(&world.url(), &world.master_key, &tls()).await.unwrap_err();
     assert!(matches!(&error, SetupError::Changed { number: 1, .. }), "{error}");
-    let error = Store::connect(&settings(&world.cluster), world.master_key.clone(), &tls())
+    let error = Store::connect(&world.settings(), world.master_key.clone(), &tls())
         .await
         .unwrap_err();
     assert!(matches!(&error, SetupError::Changed { number: 1, .. }), "{error}");
     let newer = "DELETE FROM control_plane.schema_migrations;
                  INSERT INTO control_plane.schema_migrations VALUES (999, 'later', 'y')";
     superuser.batch_execute(newer).await.unwrap();
-    let error = migrate(&url(&world.cluster), &world.master_key, &tls())
-        .await
-        .unwrap_err();
+    let error = migrate(&world.url(), &world.master_key, &tls()).await.unwrap_err();
     assert!(matches!(&error, SetupError::Newer { number: 999, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn another_master_key_is_refused() {
     let world = World::start().await;
-    let error = Store::connect(&settings(&world.cluster), key(), &tls())
-        .await
-        .unwrap_err();
+    let error = Store::connect(&world.settings(), key(), &tls()).await.unwrap_err();
     assert!(matches!(error, SetupError::MasterKey), "{error}");
-    let error = migrate(&url(&world.cluster), &key(), &tls()).await.unwrap_err();
+    let error = migrate(&world.url(), &key(), &tls()).await.unwrap_err();
     assert!(matches!(error, SetupError::MasterKey), "{error}");
 }
 
@@ -125,9 +121,7 @@ async fn a_role_of_the_store_that_became_mighty_is_refused() {
         .batch_execute(&format!("ALTER ROLE {name} BYPASSRLS"))
         .await
         .unwrap();
-    let error = migrate(&url(&world.cluster), &world.master_key, &tls())
-        .await
-        .unwrap_err();
+    let error = migrate(&world.url(), &world.master_key, &tls()).await.unwrap_err();
     assert!(
         matches!(&error, SetupError::TooMighty { name: found } if *found == name),
         "{error}"
@@ -139,10 +133,10 @@ async fn two_installations_share_a_cluster() {
     let world = World::start().await;
     let superuser = world.superuser().await;
     superuser
-        .batch_execute(&format!("CREATE DATABASE other OWNER {OWNER}"))
+        .batch_execute(&format!("CREATE DATABASE {OTHER} OWNER {OWNER}"))
         .await
         .unwrap();
-    let (other_url, other_key) = (url_of(&world.cluster, "other"), key());
+    let (other_url, other_key) = (url_of(&world.cluster, OTHER), key());
     migrate(&other_url, &other_key, &tls()).await.unwrap();
     let settings = StoreSettings {
         url: other_url,
@@ -152,13 +146,13 @@ async fn two_installations_share_a_cluster() {
     assert_ne!(other.installation(), world.store.installation());
     // The one's roles do not reach the other's database, and nobody else reaches either.
     let sql = "SELECT r.rolname::text, d.datname::text FROM pg_roles r, pg_database d
-               WHERE has_database_privilege(r.oid, d.oid, 'CONNECT') AND d.datname IN ('other', $1)
+               WHERE has_database_privilege(r.oid, d.oid, 'CONNECT') AND d.datname IN ($3, $1)
                  AND NOT r.rolsuper AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname <> $2 ORDER BY 1, 2";
-    let rows = superuser.query(sql, &[&DATABASE, &OWNER]).await.unwrap();
+    let rows = superuser.query(sql, &[&world.database, &OWNER, &OTHER]).await.unwrap();
     let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let mut expected = Vec::new();
     for purpose in ["api", "data_plane", "jobs"] {
-        for (store, database) in [(&world.store, DATABASE), (&other, "other")] {
+        for (store, database) in [(&world.store, world.database.as_str()), (&other, OTHER)] {
             expected.push((format!("cp_{purpose}_{}", store.installation()), database.to_owned()));
         }
     }

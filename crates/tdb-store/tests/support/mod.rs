@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use secrecy::SecretString;
 use tdb_auth::{ClientTls, MasterKey, Roots};
@@ -15,6 +15,7 @@ use tdb_store::{
 };
 use tdb_testkit::{Cluster, ClusterOptions, Durability};
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -23,7 +24,8 @@ pub const OWNER_PASSWORD: &str = "owner";
 pub const DATABASE: &str = "tdb_control";
 
 pub struct World {
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
+    pub database: String,
     pub store: Store,
     pub master_key: Arc<MasterKey>,
 }
@@ -36,24 +38,40 @@ pub fn tls() -> ClientTls {
     ClientTls::new(&Roots::system()).unwrap()
 }
 
-/// A cluster with the owner and an empty database.
+/// A cluster of its own, with the owner and an empty database.
 pub async fn cluster() -> Cluster {
-    cluster_with(Durability::Fast).await
+    let cluster = owned_cluster(Durability::Fast).await;
+    create_database(&cluster, DATABASE).await;
+    cluster
 }
 
-async fn cluster_with(durability: Durability) -> Cluster {
-    let cluster = Cluster::start_with(ClusterOptions {
+async fn owned_cluster(durability: Durability) -> Cluster {
+    let options = ClusterOptions {
         durability,
         ..Default::default()
-    })
-    .unwrap();
+    };
+    let cluster = Cluster::start_with(options).unwrap();
     let superuser = cluster.connect("postgres").await.unwrap();
     let owner = format!("CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD '{OWNER_PASSWORD}'");
     superuser.batch_execute(&owner).await.unwrap();
-    superuser
-        .batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER {OWNER}"))
-        .await
-        .unwrap();
+    cluster
+}
+
+async fn create_database(cluster: &Cluster, name: &str) {
+    let superuser = cluster.connect("postgres").await.unwrap();
+    let create = format!("CREATE DATABASE {name} OWNER {OWNER}");
+    superuser.batch_execute(&create).await.unwrap();
+}
+
+/// One cluster for the tests that run at the same time; it ends with the last of them.
+async fn shared_cluster() -> Arc<Cluster> {
+    static SHARED: Mutex<Weak<Cluster>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(cluster) = shared.upgrade() {
+        return cluster;
+    }
+    let cluster = Arc::new(owned_cluster(Durability::Fast).await);
+    *shared = Arc::downgrade(&cluster);
     cluster
 }
 
@@ -68,42 +86,59 @@ pub fn url_of(cluster: &Cluster, database: &str) -> StoreUrl {
 }
 
 pub fn settings(cluster: &Cluster) -> StoreSettings {
+    settings_of(url(cluster))
+}
+
+fn settings_of(url: StoreUrl) -> StoreSettings {
     StoreSettings {
-        url: url(cluster),
+        url,
         connections_max: NonZeroUsize::new(16).unwrap(),
     }
 }
 
 impl World {
+    /// An installation in a database of its own.
     pub async fn start() -> Self {
-        Self::in_cluster(cluster().await).await
+        Self::in_cluster(shared_cluster().await).await
     }
 
-    /// What was committed survives [`Cluster::crash`].
+    /// In a cluster of its own, in which what was committed survives [`Cluster::crash`].
     pub async fn start_durable() -> Self {
-        Self::in_cluster(cluster_with(Durability::Safe).await).await
+        Self::in_cluster(Arc::new(owned_cluster(Durability::Safe).await)).await
     }
 
-    async fn in_cluster(cluster: Cluster) -> Self {
-        let master_key = key();
-        migrations::migrate(&url(&cluster), &master_key, &tls()).await.unwrap();
-        let store = Store::connect(&settings(&cluster), master_key.clone(), &tls())
-            .await
-            .unwrap();
+    async fn in_cluster(cluster: Arc<Cluster>) -> Self {
+        let database = format!("store_{}", tdb_auth::base32(8).unwrap());
+        create_database(&cluster, &database).await;
+        let (url, master_key) = (url_of(&cluster, &database), key());
+        migrations::migrate(&url, &master_key, &tls()).await.unwrap();
+        let store = Store::connect(&settings_of(url), master_key.clone(), &tls()).await;
         Self {
             cluster,
-            store,
+            database,
+            store: store.unwrap(),
             master_key,
         }
     }
 
+    pub fn url(&self) -> StoreUrl {
+        url_of(&self.cluster, &self.database)
+    }
+
+    pub fn settings(&self) -> StoreSettings {
+        settings_of(self.url())
+    }
+
     /// Past row-level security.
     pub async fn superuser(&self) -> Client {
-        self.cluster.connect(DATABASE).await.unwrap()
+        self.cluster.connect(&self.database).await.unwrap()
     }
 
     pub async fn owner(&self) -> Client {
-        self.cluster.connect_as(OWNER, OWNER_PASSWORD, DATABASE).await.unwrap()
+        self.cluster
+            .connect_as(OWNER, OWNER_PASSWORD, &self.database)
+            .await
+            .unwrap()
     }
 
     /// Logs in with the store's own password, as an attacker who found it would.
@@ -114,7 +149,7 @@ impl World {
         let (name, sealed): (String, Vec<u8>) = (row.get(0), row.get(1));
         let secret = self.master_key.open(&format!("store-role:{name}"), &sealed).unwrap();
         self.cluster
-            .connect_as(&name, secret.expose_secret(), DATABASE)
+            .connect_as(&name, secret.expose_secret(), &self.database)
             .await
             .unwrap()
     }
