@@ -17,7 +17,7 @@ const CLONE_TIME_MAX: Duration = Duration::from_secs(300);
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
 const LEAVE_POLL: Duration = Duration::from_millis(2);
 
-/// The name under which every database is made.
+/// A database that still has the name under which it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
     pub name: String,
@@ -35,7 +35,7 @@ pub struct Found {
     pub invalid: bool,
 }
 
-/// What a template is made of.
+/// What a database is cloned from.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin<'a> {
     /// The empty schema.

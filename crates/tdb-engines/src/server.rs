@@ -204,8 +204,9 @@ impl Server {
             user: &self.0.user,
             secret: &self.0.secret,
             application_name: APPLICATION_NAME,
-            // row_security: a policy is code of its user and a superuser bypasses it anyway.
-            options: "-c search_path=pg_catalog -c row_security=off",
+            // row_security: a policy is code of its user and a superuser bypasses it anyway. jit: our catalog queries look
+            // expensive to the planner and are over before their machine code would be made.
+            options: "-c search_path=pg_catalog -c row_security=off -c jit=off",
             deadline: LOGIN_TIME_MAX,
         })
         .await

@@ -129,6 +129,40 @@ async fn the_journal_has_what_committed_and_only_that() {
 }
 
 #[tokio::test]
+async fn a_session_that_asks_for_it_is_told_of_each_row() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let told = |statements: &[&str]| {
+        let mut arguments = vec!["-q", "-v", "VERBOSITY=verbose"];
+        arguments.extend(statements.iter().flat_map(|sql| ["-c", sql]));
+        let output = world.program("psql", &workspace, &arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).matches("TD001: ddl ").count()
+    };
+    let asks = ["SET tdb.session = '1'", "SET client_min_messages = error"];
+    let [ask, quiet] = asks;
+    assert_eq!(told(&["CREATE TABLE a ()"]), 0);
+    assert_eq!(
+        told(&[ask, quiet, "CREATE TABLE b ()", "DO 'BEGIN DROP TABLE a; END'"]),
+        2
+    );
+    assert_eq!(
+        told(&[
+            ask,
+            quiet,
+            "CREATE TEMP TABLE t ()",
+            "CREATE TABLE IF NOT EXISTS b ()",
+            "SELECT 1"
+        ]),
+        0
+    );
+    assert_eq!(world.drain(&workspace).await.len(), 3);
+    let admin = world.cluster.connect(&workspace.name).await.unwrap();
+    admin.batch_execute("CREATE TABLE not_a_change ()").await.unwrap();
+    assert!(world.drain(&workspace).await.is_empty());
+}
+
+#[tokio::test]
 async fn changes_of_interleaved_sessions_replay_to_the_workspaces_schema() {
     let world = World::start().await;
     let workspace = world.workspace("app_dev").await;
