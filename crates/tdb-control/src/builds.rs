@@ -1,6 +1,8 @@
 //! Builds: databases in which changes are replayed, and the templates they become. A build holds a prefix of what it is
 //! brought to, or it is thrown away.
 
+use std::time::Duration;
+
 use tdb_engines::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
 use tdb_engines::databases::{self, Origin};
 use tdb_engines::fingerprint::{self, Fingerprint};
@@ -15,6 +17,9 @@ use uuid::Uuid;
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
 use crate::place::{As, database_name, role_names};
+
+/// How long a template stays though a newer one is there and nobody names it: its maker is about to.
+const RETIREMENT_GRACE: Duration = Duration::from_secs(60);
 
 /// A build that holds exactly the changes asked for.
 #[derive(Debug)]
@@ -209,12 +214,10 @@ impl Control {
         let published = databases::publish_template(&admin, name, Some(&roles)).await;
         published.map_err(|e| upstream(&template.physical.server, e))?;
         let tx = self.inner.store.jobs().await?;
-        let (from, to) = (TemplateStatus::Publishing, TemplateStatus::Published);
-        templates::change_status(&tx, template.id, from, to, "published").await?;
-        templates::retire_old(&tx, template.workspace).await?;
+        templates::set_published(&tx, template.id, RETIREMENT_GRACE).await?;
+        templates::retire_old(&tx).await?;
         tx.commit().await?;
         fault::point("template.published");
-        self.inner.wake.notify_one();
         Ok(())
     }
 

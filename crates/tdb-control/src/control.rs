@@ -53,7 +53,7 @@ pub(crate) struct Inner {
     /// The control plane's runtime: work goes on there when a caller of another runtime stops waiting.
     pub(crate) runtime: Handle,
     pub(crate) tasks: TaskTracker,
-    /// Something is to be done now rather than at the next tick.
+    /// Deployments are to be looked at now rather than at the next tick.
     pub(crate) wake: Notify,
     pub(crate) servers: Mutex<HashMap<ServerName, Known>>,
     /// One at a time per workspace, build and tenant database.

@@ -125,7 +125,6 @@ impl Control {
         let seqs: Vec<i64> = journaled.iter().map(|event| event.seq).collect();
         journal::confirm(&server, database, &seqs).await.map_err(failed)?;
         fault::point("drain.confirmed");
-        self.inner.wake.notify_one();
         Ok(Drained {
             changes: u32::try_from(numbers.len()).unwrap_or(u32::MAX),
             warnings: captured.iter().flat_map(warnings).collect(),

@@ -1,4 +1,4 @@
-//! The workers: whatever was begun and not finished, deployments, drains on a timer, sweeps. One loop decides, tasks do
+//! The workers: whatever was begun and not finished, deployments, drains on a timer, sweeps. Loops decide, tasks do
 //! the work; a tick that fails is logged and the next one tries again.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
 
-/// Between two looks at what is due; a wake-up comes earlier.
+/// Between two looks at what is due; a wake-up brings deployments earlier.
 const TICK: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// One look at everything.
@@ -31,7 +31,14 @@ impl Control {
         let (control, ended) = (self.clone(), stop.clone());
         tasks.spawn_on(
             async move {
-                let _stopped = ended.run_until_cancelled(control.work()).await;
+                let _stopped = ended.run_until_cancelled(control.deploy()).await;
+            },
+            &self.inner.runtime,
+        );
+        let (control, ended) = (self.clone(), stop.clone());
+        tasks.spawn_on(
+            async move {
+                let _stopped = ended.run_until_cancelled(control.keep_house()).await;
             },
             &self.inner.runtime,
         );
@@ -44,18 +51,26 @@ impl Control {
         );
     }
 
-    async fn work(&self) {
-        let mut swept: Option<Instant> = None;
+    /// In a loop of its own: no deployment waits for a template that is being dropped.
+    async fn deploy(&self) {
         loop {
-            self.limited("tick", TICK_TIME_MAX, self.tick()).await;
-            if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
-                self.limited("sweep", SWEEP_TIME_MAX, self.sweep()).await;
-                swept = Some(Instant::now());
-            }
+            self.limited("deployments", TICK_TIME_MAX, self.roll_out()).await;
             tokio::select! {
                 () = self.inner.wake.notified() => {}
                 () = sleep(TICK) => {}
             }
+        }
+    }
+
+    async fn keep_house(&self) {
+        let mut swept: Option<Instant> = None;
+        loop {
+            self.limited("unfinished work", TICK_TIME_MAX, self.tick()).await;
+            if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
+                self.limited("sweep", SWEEP_TIME_MAX, self.sweep()).await;
+                swept = Some(Instant::now());
+            }
+            sleep(TICK).await;
         }
     }
 
@@ -68,7 +83,6 @@ impl Control {
     }
 
     async fn tick(&self) -> Result<()> {
-        self.roll_out().await?;
         let tx = self.inner.store.jobs().await?;
         let (workspaces, databases) = (workspaces::unfinished(&tx).await?, tenants::unfinished(&tx).await?);
         let (templates, leaving) = (templates::unfinished(&tx).await?, tenants::deleting(&tx).await?);
@@ -136,6 +150,7 @@ impl Control {
         sessions::forget_old(&tx, SESSIONS_KEPT_DAYS).await?;
         events::forget_old(&tx, EVENTS_KEPT_DAYS).await?;
         deployments::complete(&tx).await?;
+        templates::retire_old(&tx).await?;
         let all = servers::list(&tx, i64::MAX).await?;
         tx.commit().await?;
         for row in all {

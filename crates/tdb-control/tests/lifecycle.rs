@@ -1,5 +1,7 @@
 //! Creation and deletion: many at once, taken up again, and nothing left over.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use support::{World, blueprint, eventually, request, tenant};

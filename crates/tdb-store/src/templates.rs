@@ -1,5 +1,7 @@
 //! Table `templates`: builds (databases in which changes are replayed) and the templates they become.
 
+use std::time::Duration;
+
 use tdb_names::{ProjectId, ServerName, WorkspaceId};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -131,18 +133,6 @@ pub async fn unfinished(tx: &Tx) -> Result<Vec<TemplateRow>, StoreError> {
     rows.iter().map(TemplateRow::from_row).collect()
 }
 
-pub async fn change_status(
-    tx: &Tx,
-    id: Uuid,
-    from: TemplateStatus,
-    to: TemplateStatus,
-    step: &str,
-) -> Result<bool, StoreError> {
-    let sql =
-        "UPDATE templates SET status = $3, step = $4, attempts = 0, last_error = NULL WHERE id = $1 AND status = $2";
-    Ok(tx.execute(sql, &[&id, &from.as_str(), &to.as_str(), &step]).await? == 1)
-}
-
 /// What the build now is; from here on it only goes forward.
 pub async fn begin_publishing(tx: &Tx, id: Uuid, version: u32) -> Result<bool, StoreError> {
     let sql = "UPDATE templates SET status = 'publishing', step = 'replayed', version = $2 WHERE id = $1 AND status = 'building'";
@@ -159,14 +149,24 @@ pub async fn record_changes(tx: &Tx, id: Uuid, change_ids: &[u32]) -> Result<(),
     Ok(())
 }
 
-/// Published templates that are neither the newest of their workspace and server nor in use, as `dropping`.
-pub async fn retire_old(tx: &Tx, workspace: WorkspaceId) -> Result<u64, StoreError> {
+/// It is a template from now on, and safe for `grace` from being retired: whoever had it made has yet to name it.
+pub async fn set_published(tx: &Tx, id: Uuid, grace: Duration) -> Result<bool, StoreError> {
+    let sql = "UPDATE templates SET status = 'published', step = 'published', attempts = 0, last_error = NULL,
+                      not_before = now() + $2 * interval '1 second'
+               WHERE id = $1 AND status = 'publishing'";
+    Ok(tx.execute(sql, &[&id, &grace.as_secs_f64()]).await? == 1)
+}
+
+/// Published templates that are neither the newest of their workspace and server nor in use become `dropping`.
+pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
     let sql = "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now()
-                WHERE t.workspace_id = $1 AND t.status = 'published'
-                  AND EXISTS (SELECT FROM templates n WHERE n.workspace_id = $1 AND n.server = t.server AND n.status = 'published' AND n.version > t.version)
+                WHERE t.status = 'published' AND t.not_before <= now()
+                  AND EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
+                                 AND n.status = 'published' AND n.version > t.version)
                   AND NOT EXISTS (SELECT FROM tenant_databases d WHERE d.template_id = t.id AND d.status = 'provisioning')
-                  AND NOT EXISTS (SELECT FROM deployments p WHERE p.workspace_id = $1 AND p.version = t.version AND p.status = 'running')";
-    tx.execute(sql, &[&workspace.as_uuid()]).await
+                  AND NOT EXISTS (SELECT FROM deployments p WHERE p.workspace_id = t.workspace_id AND p.version = t.version
+                                     AND p.status = 'running')";
+    tx.execute(sql, &[]).await
 }
 
 pub async fn delete(tx: &Tx, id: Uuid) -> Result<(), StoreError> {

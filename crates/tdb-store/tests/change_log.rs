@@ -14,6 +14,8 @@ use tdb_store::{StoreError, credentials, tenants, workspaces};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+const NO_GRACE: std::time::Duration = std::time::Duration::ZERO;
+
 struct Design {
     world: World,
     project: ProjectId,
@@ -63,7 +65,7 @@ impl Design {
         row.number
     }
 
-    async fn template(&self, version: u32) -> Uuid {
+    async fn template(&self, version: u32, grace: std::time::Duration) -> Uuid {
         let id = Uuid::new_v4();
         let physical = self.world.physical(&format!("template_{version}"));
         let tx = self.world.store.jobs().await.unwrap();
@@ -72,8 +74,7 @@ impl Design {
             .unwrap();
         assert!(templates::begin_publishing(&tx, id, version).await.unwrap());
         assert!(!templates::begin_publishing(&tx, id, version).await.unwrap());
-        let (from, to) = (TemplateStatus::Publishing, TemplateStatus::Published);
-        assert!(templates::change_status(&tx, id, from, to, "published").await.unwrap());
+        assert!(templates::set_published(&tx, id, std::time::Duration::ZERO).await.unwrap());
         tx.commit().await.unwrap();
         id
     }
@@ -207,7 +208,7 @@ async fn who_holds_a_change_is_named() {
         changes::holder(&tx, design.workspace, id).await.unwrap()
     };
     assert_eq!(holder(1).await, None, "a version that nobody has");
-    let template = design.template(2).await;
+    let template = design.template(2, NO_GRACE).await;
     assert_eq!(holder(1).await, Some(Holder::Version(2)));
     let tenant = "acme".parse().unwrap();
     let database = design
@@ -231,7 +232,7 @@ async fn only_templates_that_nobody_needs_are_retired() {
     let mut made = Vec::new();
     for n in 1..=3_u8 {
         let version = design.version(&[u32::from(n)], &[n]).await;
-        made.push(design.template(version).await);
+        made.push(design.template(version, NO_GRACE).await);
     }
     let tenant = "acme".parse().unwrap();
     let database = design
@@ -241,7 +242,7 @@ async fn only_templates_that_nobody_needs_are_retired() {
     let tx = design.world.store.jobs().await.unwrap();
     assert!(tenants::choose_template(&tx, database, made[1], 2).await.unwrap());
     assert_eq!(
-        templates::retire_old(&tx, design.workspace).await.unwrap(),
+        templates::retire_old(&tx).await.unwrap(),
         1,
         "the first; the second is being cloned"
     );
@@ -251,7 +252,7 @@ async fn only_templates_that_nobody_needs_are_retired() {
     );
     assert!(tenants::set_ready(&tx, database).await.unwrap());
     assert_eq!(
-        templates::retire_old(&tx, design.workspace).await.unwrap(),
+        templates::retire_old(&tx).await.unwrap(),
         1,
         "the second; the third is the newest"
     );
@@ -260,6 +261,16 @@ async fn only_templates_that_nobody_needs_are_retired() {
         "a template on its way out"
     );
     tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_template_just_published_has_a_grace() {
+    let design = Design::start().await;
+    let (first, second) = (design.version(&[1], b"1").await, design.version(&[2], b"2").await);
+    design.template(first, std::time::Duration::from_secs(60)).await;
+    design.template(second, NO_GRACE).await;
+    let tx = design.world.store.jobs().await.unwrap();
+    assert_eq!(templates::retire_old(&tx).await.unwrap(), 0);
 }
 
 #[tokio::test]
