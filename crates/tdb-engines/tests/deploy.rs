@@ -179,6 +179,35 @@ async fn a_failed_change_leaves_the_ones_before_it_and_says_what_failed() {
 }
 
 #[tokio::test]
+async fn deferred_triggers_run_as_the_owner() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let developer = world.session(&workspace).await;
+    let statements = [
+        "CREATE TABLE seen (who name)",
+        "CREATE TABLE t (a int)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO seen VALUES (current_user); RETURN new; END'",
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note()",
+        "DO 'BEGIN ALTER TABLE t ADD b int; INSERT INTO t VALUES (1, 2); RESET ROLE; END'",
+    ];
+    for sql in statements {
+        developer.batch_execute(sql).await.unwrap();
+    }
+    let changes = numbered(&world.drain(&workspace).await);
+    world.bring_up(&acme, &changes).await.unwrap();
+    let rows = world
+        .session(&acme)
+        .await
+        .query("SELECT who::text FROM seen", &[])
+        .await
+        .unwrap();
+    let seen: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(seen, std::slice::from_ref(&acme.roles.owner));
+}
+
+#[tokio::test]
 async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
     let world = World::start().await;
     world.base_template("app_v1").await;

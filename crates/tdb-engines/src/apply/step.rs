@@ -46,10 +46,7 @@ pub(super) async fn together(
 ) -> Result<(), StepError> {
     let done = inside(session, plan, numbered).await;
     match done {
-        // Deferred constraints are checked now: this may take as long as a statement.
-        Ok(()) => Ok(session
-            .run_within(plan.limits.statement_timeout + ANSWER_MARGIN, "COMMIT")
-            .await?),
+        Ok(()) => Ok(session.run("COMMIT").await?),
         Err(error) => {
             // The connection may be gone; then there is nothing to roll back.
             let _ = session.run("ROLLBACK").await;
@@ -60,19 +57,29 @@ pub(super) async fn together(
 
 async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange) -> Result<(), StepError> {
     let limit = plan.limits.statement_timeout + ANSWER_MARGIN;
-    session.run("BEGIN").await?;
+    // Sent together with the first statement's settings: a round trip less for each tenant.
+    let mut begin = "BEGIN;\n";
     let mut before = None;
     for statement in &numbered.change.statements {
         // Again before each: what ran before may have changed role or settings. At most it harms its own database.
-        session
-            .run(&prologue(plan, statement, before, Scope::Transaction))
-            .await?;
+        let prologue = prologue(plan, statement, before, Scope::Transaction);
+        session.run(&format!("{begin}{prologue}")).await?;
+        begin = "";
         let sql = statement.sql.render(plan.owner);
         let ran = session.run_within(limit, &sql).await;
         ran.map_err(StepError::while_running(statement.sql.to_string()))?;
         before = Some(&statement.settings);
     }
     crate::fault::point("apply.before_row");
+    // Deferred triggers are a user's code: they run as the owner now, not as the writer at COMMIT. A change without
+    // statements begins its transaction here.
+    let owner = quote(plan.owner);
+    session
+        .run_within(
+            limit,
+            &format!("{begin}SET LOCAL ROLE {owner}; SET CONSTRAINTS ALL IMMEDIATE"),
+        )
+        .await?;
     session
         .run("SET LOCAL ROLE tdb_migrators; SET LOCAL search_path = pg_catalog")
         .await?;
