@@ -74,7 +74,7 @@ impl Design {
             .unwrap();
         assert!(templates::begin_publishing(&tx, id, version).await.unwrap());
         assert!(!templates::begin_publishing(&tx, id, version).await.unwrap());
-        assert!(templates::set_published(&tx, id, std::time::Duration::ZERO).await.unwrap());
+        assert!(templates::set_published(&tx, id, grace).await.unwrap());
         tx.commit().await.unwrap();
         id
     }
