@@ -14,9 +14,20 @@ pub struct Binaries {
 }
 
 impl Binaries {
+    /// Builds them, or takes those in the directory `TDB_TEST_BINARIES` names.
     pub fn built() -> &'static Binaries {
         static BUILT: OnceLock<Binaries> = OnceLock::new();
-        BUILT.get_or_init(build)
+        BUILT.get_or_init(|| match env::var_os("TDB_TEST_BINARIES") {
+            Some(dir) => Binaries::of(Path::new(&dir)),
+            None => build(),
+        })
+    }
+
+    fn of(dir: &Path) -> Self {
+        Self {
+            tenantsdb: dir.join("tenantsdb"),
+            tdb: dir.join("tdb"),
+        }
     }
 }
 
@@ -46,9 +57,5 @@ fn build() -> Binaries {
         "the binaries under test do not build:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let bin = target.join("debug");
-    Binaries {
-        tenantsdb: bin.join("tenantsdb"),
-        tdb: bin.join("tdb"),
-    }
+    Binaries::of(&target.join("debug"))
 }
