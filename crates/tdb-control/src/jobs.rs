@@ -82,6 +82,7 @@ impl Control {
         }
     }
 
+    /// Takes up what was left.
     async fn tick(&self) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let (workspaces, databases) = (workspaces::unfinished(&tx).await?, tenants::unfinished(&tx).await?);

@@ -114,7 +114,7 @@ impl Control {
         request: &DatabaseRequest,
         physical: &tdb_store::physical::Physical,
     ) -> Result<DatabaseId> {
-        let workspace = workspaces::by_name(tx, project, &request.blueprint).await?;
+        let workspace = workspaces::by_name_held(tx, project, &request.blueprint).await?;
         let workspace = workspace.ok_or_else(|| ControlError::not_found("blueprint", &request.blueprint))?;
         if workspace.status != WorkspaceStatus::Ready {
             let detail = format!("workspace \"{}\" is {}", request.blueprint, workspace.status.as_str());

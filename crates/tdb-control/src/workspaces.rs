@@ -53,10 +53,11 @@ impl Control {
         let credential = credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?;
         tx.commit().await?;
         fault::point("workspace.create.intended");
-        self.run_for(id.as_uuid(), move |control| async move {
-            control.finish_workspace(id).await
-        })
-        .await?;
+        let finish = move |control: Control| async move { control.finish_workspace(id).await };
+        if let Err(error) = self.run_for(id.as_uuid(), finish).await {
+            // The row says why, the workers go on, and the password is shown now or never.
+            tracing::warn!(workspace = %id, error = %error.explained(), "a workspace is not ready yet");
+        }
         let row = self.workspace_row(identity, blueprint).await?;
         let workspace = self.describe_workspace(&row).await?;
         let connection = self.connection_of(&credential, Some(DatabaseName::Workspace(blueprint.clone())));

@@ -101,6 +101,16 @@ pub async fn by_name(tx: &Tx, project: &ProjectId, name: &BlueprintName) -> Resu
     .await
 }
 
+/// As [`by_name`], held against deletion to the end of the transaction: for whoever adds a row that refers to it.
+pub async fn by_name_held(
+    tx: &Tx,
+    project: &ProjectId,
+    name: &BlueprintName,
+) -> Result<Option<WorkspaceRow>, StoreError> {
+    let rest = "WHERE project_id = $1 AND blueprint = $2 FOR KEY SHARE";
+    one(tx, rest, &[&project.as_str(), &name.as_str()]).await
+}
+
 pub async fn by_id(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
     one(tx, "WHERE id = $1", &[&id.as_uuid()]).await
 }
