@@ -68,14 +68,36 @@ async fn a_deleted_credential_ends_its_sessions() {
     connect(&tenants[0].url)
         .await
         .expect("the tenant's other credential goes on");
-    // Not built yet, so refused by name instead of being ignored.
-    let refused = instance()
-        .api()
-        .post("/credentials", json!({"tenant_id": "ro-one", "rights": "ro"}));
-    assert!(
-        (400..500).contains(&refused.status) && refused.body.to_string().contains("rights"),
-        "{refused:?}"
+}
+
+#[tokio::test]
+async fn a_read_only_credential_reads_and_cannot_write() {
+    let (_, tenants) = instance().simple("looks", &["look-one"]);
+    psql(&tenants[0].url, "INSERT INTO t VALUES (7)").ok();
+    let body = json!({"tenant_id": "look-one", "rights": "ro"});
+    let made = instance().api().post("/credentials", body).ok();
+    let url = url_with(
+        made["connection_string"].as_str().unwrap(),
+        None,
+        None,
+        Some("looks__look-one"),
     );
+    let session = connect(&url).await.unwrap();
+    assert_eq!(
+        session
+            .query_one("SELECT id FROM t", &[])
+            .await
+            .unwrap()
+            .get::<_, i32>(0),
+        7
+    );
+    for attempt in [
+        "INSERT INTO t VALUES (1)",
+        "SET default_transaction_read_only = off; INSERT INTO t VALUES (1)",
+        "SET default_transaction_read_only = off; CREATE TABLE x (id int)",
+    ] {
+        assert!(session.batch_execute(attempt).await.is_err(), "{attempt} succeeded");
+    }
 }
 
 #[tokio::test]
