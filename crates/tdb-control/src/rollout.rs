@@ -19,8 +19,8 @@ use crate::error::{ControlError, Result, upstream};
 use crate::place::{As, database_name};
 
 /// A worker that says nothing for so long is taken for dead.
-const LEASE: Duration = Duration::from_secs(30);
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const LEASE: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(3);
 /// Tries of one target; past them its last error stands.
 pub(crate) const ATTEMPTS_MAX: u32 = 8;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
