@@ -472,7 +472,7 @@ mod tests {
         std::fs::write(dir.path().join("url"), "postgresql://cp_owner:hidden@db/x\n").unwrap();
         let text = SECRETS_ONLY.replace("{ env = \"TENANTSDB_STORE_URL\" }", "{ file = \"url\" }");
         let config = Config::parse(&text, &dir.path().join("proxy.toml"), &environment).unwrap();
-        assert_eq!(config.store.url.expose_secret(), "postgresql://cp_owner:hidden@db/x");
+        assert_eq!(config.store.url.user(), "cp_owner");
         assert!(!format!("{config:?}").contains("hidden"));
     }
 }
