@@ -40,6 +40,9 @@ mod tests {
 
     use super::POINTS;
 
+    // In two parts: those who look for calls in the source do not find this one.
+    const CALL: &str = concat!("fault::", "point(");
+
     #[test]
     fn the_list_is_what_the_source_has() {
         let mut found = BTreeSet::new();
@@ -47,7 +50,7 @@ mod tests {
             let path = entry.unwrap().path();
             if path.is_file() && !path.ends_with("points.rs") {
                 let text = fs::read_to_string(path).unwrap();
-                let calls = text.split("fault::point(").skip(1);
+                let calls = text.split(CALL).skip(1);
                 found.extend(calls.filter_map(|call| Some(call.split('"').nth(1)?.to_owned())));
             }
         }
