@@ -28,6 +28,12 @@ words! {
         HeadBroken = "head_broken",
         HeadDiffers = "head_differs",
         HeadBusy = "head_busy",
+        ChangeHeld = "change_held",
+        ChangeNeeded = "change_needed",
+        ChangeNotPending = "change_not_pending",
+        NothingToRetry = "nothing_to_retry",
+        ProjectNotEmpty = "project_not_empty",
+        NoServer = "no_server",
         TooLarge = "too_large",
         UnsupportedMediaType = "unsupported_media_type",
         InvalidValue = "invalid_value",
@@ -85,7 +91,13 @@ impl ProblemCode {
             | ProblemCode::TenantDeleting
             | ProblemCode::HeadBroken
             | ProblemCode::HeadDiffers
-            | ProblemCode::HeadBusy => 409,
+            | ProblemCode::HeadBusy
+            | ProblemCode::ChangeHeld
+            | ProblemCode::ChangeNeeded
+            | ProblemCode::ChangeNotPending
+            | ProblemCode::NothingToRetry
+            | ProblemCode::ProjectNotEmpty
+            | ProblemCode::NoServer => 409,
             ProblemCode::TooLarge => 413,
             ProblemCode::UnsupportedMediaType => 415,
             ProblemCode::InvalidValue | ProblemCode::QueryFailed => 422,
@@ -116,6 +128,12 @@ impl ProblemCode {
             ProblemCode::HeadBroken => "A change of the blueprint cannot be replayed",
             ProblemCode::HeadDiffers => "Replaying the blueprint does not give the workspace's schema",
             ProblemCode::HeadBusy => "The workspace is being changed right now",
+            ProblemCode::ChangeHeld => "A version or a tenant holds the change already",
+            ProblemCode::ChangeNeeded => "A later change needs this one",
+            ProblemCode::ChangeNotPending => "The change is not pending",
+            ProblemCode::NothingToRetry => "The deployment has no failed tenant",
+            ProblemCode::ProjectNotEmpty => "The project still has workspaces or tenants",
+            ProblemCode::NoServer => "There is no database server to use",
             ProblemCode::TooLarge => "The body is too large",
             ProblemCode::UnsupportedMediaType => "The body is not JSON",
             ProblemCode::InvalidValue => "A value is not valid",

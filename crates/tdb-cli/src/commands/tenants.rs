@@ -19,8 +19,10 @@ pub enum Command {
     /// password this once
     #[command(after_help = "Example:\n  tdb tenants create --name acme --blueprint myapp")]
     Create {
+        /// The tenant's name
         #[arg(long)]
         name: String,
+        /// What its database is made from
         #[arg(long)]
         blueprint: String,
         /// A version of the blueprint; by default its present schema

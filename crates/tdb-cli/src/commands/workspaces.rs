@@ -21,6 +21,7 @@ pub enum Command {
     /// Create a workspace and its blueprint; prints the connection string, with the password this once
     #[command(after_help = "Example:\n  tdb workspaces create --name myapp --database PostgreSQL")]
     Create {
+        /// The workspace's name, which is also its blueprint's
         #[arg(long)]
         name: String,
         /// The database engine
