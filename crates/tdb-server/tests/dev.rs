@@ -1,4 +1,5 @@
 //! The life of a development instance: start, stop, `kill -9`, a second one, taken ports. Real processes, real PostgreSQL.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod support;
 
