@@ -42,7 +42,7 @@ lint: ## Check formatting and clippy's warnings
 	cargo clippy --workspace --all-targets -- -D warnings
 
 .PHONY: bench
-bench: ## Measure against PgBouncer and HAProxy (installs both, services disabled)
+bench: ## Measure against PgBouncer and HAProxy, which it installs with their services disabled (ARGS="relay" …)
 	@scripts/bootstrap bench
 	cargo build --release $(BINARIES)
-	cargo run --release -p tdb-benches -- $(ARGS)
+	set -e; for part in $(or $(ARGS),relay tenants deploy); do cargo run --release -p tdb-benches -- $$part; done
