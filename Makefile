@@ -45,4 +45,10 @@ lint: ## Check formatting and clippy's warnings
 bench: ## Measure against PgBouncer and HAProxy, which it installs with their services disabled (ARGS="relay" …)
 	@scripts/bootstrap bench
 	cargo build --release $(BINARIES)
-	set -e; for part in $(or $(ARGS),relay tenants deploy); do cargo run --release -p tdb-benches -- $$part; done
+ifdef ARGS
+	cargo run --release -p tdb-benches -- $(ARGS)
+else
+	cargo run --release -p tdb-benches -- relay
+	cargo run --release -p tdb-benches -- tenants
+	cargo run --release -p tdb-benches -- deploy
+endif
