@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,6 +72,8 @@ pub struct Instance {
     dir: PathBuf,
     process: Option<Child>,
     ready: Value,
+    /// Found once; it stays.
+    store_database: OnceLock<String>,
     _keeper: Keeper,
 }
 
@@ -109,6 +112,7 @@ impl Instance {
             dir,
             process: None,
             ready: Value::Null,
+            store_database: OnceLock::new(),
             _keeper: keeper,
         }
     }
@@ -270,17 +274,24 @@ impl Instance {
 
     /// The metadata store, as superuser, past row-level security: what is really in the tables.
     pub async fn store(&self) -> Session {
+        if let Some(name) = self.store_database.get() {
+            return self.server(name).await;
+        }
         let server = self.server("postgres").await;
         let names = server
-            .query("SELECT datname FROM pg_database WHERE datallowconn", &[])
-            .await
-            .expect("databases");
-        for row in names {
-            let session = self.server(row.get(0)).await;
+            .query("SELECT datname::text FROM pg_database WHERE datallowconn", &[])
+            .await;
+        for row in names.expect("databases") {
+            let name: String = row.get(0);
+            // One that is being made or removed may be gone by now.
+            let Ok(session) = connect(&self.server_url(&name)).await else {
+                continue;
+            };
             let found = session
                 .query_one("SELECT to_regnamespace('control_plane') IS NOT NULL", &[])
                 .await;
-            if found.expect("look for the store").get(0) {
+            if found.is_ok_and(|row| row.get(0)) {
+                let _ = self.store_database.set(name);
                 return session;
             }
         }
