@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 use crate::refusal::{Answer, Refusal};
 
 const LIMIT_DEFAULT: u32 = 100;
+const LIMIT_MAX: u32 = 1000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -24,8 +25,8 @@ pub struct PageParams {
 impl PageParams {
     fn limit(&self) -> Answer<usize> {
         let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
-        let fits = Limit::new(limit).and_then(|_| usize::try_from(limit).ok());
-        fits.ok_or_else(|| Refusal::invalid("limit", format!("must be 1 to {}", Limit::MAX)))
+        let fits = usize::try_from(limit).ok().filter(|_| (1..=LIMIT_MAX).contains(&limit));
+        fits.ok_or_else(|| Refusal::invalid("limit", format!("must be 1 to {LIMIT_MAX}")))
     }
 
     /// Orders `entries` by `key`, and gives the page and the next page's cursor. Keys are unique within a list.

@@ -156,7 +156,7 @@ fn of_server(all: &Mutex<HashMap<ServerName, Arc<Semaphore>>>, server: &ServerNa
 }
 
 impl Limit {
-    pub const MAX: u32 = 1000;
+    pub const MAX: u32 = 100_000;
     pub const DEFAULT: Limit = Limit(NonZeroU32::new(100).unwrap());
 
     /// 1 to [`Limit::MAX`].
