@@ -1,7 +1,7 @@
 //! A bounded cache in front of the route source: filled once for all who ask at the same time, flushed by invalidations,
 //! served stale while the source cannot be asked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -15,11 +15,11 @@ const ENTRIES_MAX: usize = 20_000;
 /// A name that was unknown is asked for again after this: a new tenant is reachable at once.
 const NEGATIVE_AGE_MAX: Duration = Duration::from_millis(100);
 /// A fill that an invalidation overtook is asked again, so often at most.
-const FILL_TRIES: usize = 3;
+const FILL_TRIES: usize = 5;
 
 pub struct Cache<K, V> {
     entries: RefCell<HashMap<K, Entry<V>>>,
-    flights: RefCell<HashMap<K, Rc<Mutex<()>>>>,
+    flights: RefCell<HashMap<K, Rc<Flight>>>,
     state: RefCell<State>,
     stale_max: Duration,
 }
@@ -29,9 +29,15 @@ struct Entry<V> {
     filled: Instant,
 }
 
+/// A key that is being asked for.
+#[derive(Default)]
+struct Flight {
+    turn: Mutex<()>,
+    /// An invalidation came after the source was asked: its answer may be older.
+    overtaken: Cell<bool>,
+}
+
 struct State {
-    /// Counts invalidations; a fill that began under another number is not stored.
-    generation: u64,
     /// Since when no invalidations arrive, so that entries may be outdated.
     deaf_since: Option<Instant>,
 }
@@ -43,7 +49,6 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
             entries: RefCell::default(),
             flights: RefCell::default(),
             state: RefCell::new(State {
-                generation: 0,
                 deaf_since: Some(Instant::now()),
             }),
             stale_max,
@@ -52,10 +57,8 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
 
     /// Invalidations arrive again: whatever was missed, nothing older than now is kept.
     pub fn hear(&self) {
-        self.entries.borrow_mut().clear();
-        let mut state = self.state.borrow_mut();
-        state.generation += 1;
-        state.deaf_since = None;
+        self.forget(|_| true);
+        self.state.borrow_mut().deaf_since = None;
     }
 
     /// Invalidations do not arrive any more.
@@ -65,7 +68,18 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
 
     pub fn forget(&self, forgotten: impl Fn(&K) -> bool) {
         self.entries.borrow_mut().retain(|key, _| !forgotten(key));
-        self.state.borrow_mut().generation += 1;
+        let flights = self.flights.borrow();
+        let overtaken = flights.iter().filter(|(key, _)| forgotten(key));
+        overtaken.for_each(|(_, flight)| flight.overtaken.set(true));
+    }
+
+    /// Whether the value of `key` is kept and `test` holds for it.
+    pub fn holds(&self, key: &K, test: impl Fn(&V) -> bool) -> bool {
+        let entries = self.entries.borrow();
+        entries
+            .get(key)
+            .and_then(|entry| entry.value.as_deref())
+            .is_some_and(test)
     }
 
     /// The value of `key`, from the cache or from `ask`.
@@ -76,41 +90,32 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
         if let Some(known) = self.fresh(key) {
             return Ok(known);
         }
-        let flight = self.flights.borrow_mut().entry(key.clone()).or_default().clone();
-        let outcome = {
-            let _first = flight.lock().await;
-            match self.fresh(key) {
-                Some(known) => Ok(known),
-                None => self.fill(key, ask).await,
-            }
-        };
-        // The map and this function hold one each: nobody else waits.
-        if Rc::strong_count(&flight) <= 2 {
-            self.flights.borrow_mut().remove(key);
+        let boarded = Boarded::board(self, key);
+        let _first = boarded.flight.turn.lock().await;
+        match self.fresh(key) {
+            Some(known) => Ok(known),
+            None => self.fill(key, &boarded.flight, ask).await,
         }
-        outcome
     }
 
-    async fn fill<F>(&self, key: &K, ask: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
+    async fn fill<F>(&self, key: &K, flight: &Flight, ask: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
     where
         F: Future<Output = Result<Option<V>, Unavailable>>,
     {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let generation = self.state.borrow().generation;
+        for _ in 0..FILL_TRIES {
+            flight.overtaken.set(false);
             let value = match ask().await {
                 Ok(value) => value.map(Rc::new),
                 Err(unavailable) => return self.stale(key).ok_or(unavailable),
             };
-            if self.state.borrow().generation == generation {
+            if !flight.overtaken.get() {
                 self.store(key, value.clone());
                 return Ok(value);
             }
-            if tries == FILL_TRIES {
-                return Ok(value);
-            }
         }
+        Err(Unavailable {
+            reason: "the answer was outdated each time it came".to_owned(),
+        })
     }
 
     fn store(&self, key: &K, value: Option<Rc<V>>) {
@@ -148,10 +153,31 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     }
 }
 
+/// Takes its flight off the board when the last one who waits for it is gone, also when that one was dropped.
+struct Boarded<'a, K: Eq + Hash + Clone, V> {
+    cache: &'a Cache<K, V>,
+    key: &'a K,
+    flight: Rc<Flight>,
+}
+
+impl<'a, K: Eq + Hash + Clone, V> Boarded<'a, K, V> {
+    fn board(cache: &'a Cache<K, V>, key: &'a K) -> Self {
+        let flight = cache.flights.borrow_mut().entry(key.clone()).or_default().clone();
+        Self { cache, key, flight }
+    }
+}
+
+impl<K: Eq + Hash + Clone, V> Drop for Boarded<'_, K, V> {
+    fn drop(&mut self) {
+        // The board has one, we have the other.
+        if Rc::strong_count(&self.flight) <= 2 {
+            self.cache.flights.borrow_mut().remove(self.key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
     fn cache() -> Cache<&'static str, u32> {
@@ -189,6 +215,36 @@ mod tests {
             Ok(Some(asked.get()))
         };
         assert_eq!(cache.resolve(&"k", ask).await.unwrap(), Some(Rc::new(2)));
+        assert!(cache.holds(&"k", |value| *value == 2));
+    }
+
+    #[tokio::test]
+    async fn an_invalidation_of_another_key_does_not_matter_to_a_fill() {
+        let (cache, asked) = (cache(), Cell::new(0));
+        let ask = || async {
+            asked.set(asked.get() + 1);
+            cache.forget(|key| *key != "k");
+            Ok(Some(asked.get()))
+        };
+        assert_eq!(cache.resolve(&"k", ask).await.unwrap(), Some(Rc::new(1)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_always_outdated_is_none() {
+        let cache = cache();
+        let ask = || async {
+            cache.forget(|_| true);
+            Ok(Some(1))
+        };
+        assert!(cache.resolve(&"k", ask).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_leaves_nothing_behind() {
+        let cache = cache();
+        let never = || std::future::pending::<Result<Option<u32>, Unavailable>>();
+        let waited = tokio::time::timeout(Duration::ZERO, cache.resolve(&"k", never)).await;
+        assert!(waited.is_err() && cache.flights.borrow().is_empty());
     }
 
     #[tokio::test]

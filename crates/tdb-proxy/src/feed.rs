@@ -67,12 +67,9 @@ fn end_sessions(plane: &Plane, change: &Change) -> Vec<u64> {
 
 async fn acknowledge(plane: Rc<Plane>, source: Arc<dyn RouteSource>, mut pending: mpsc::Receiver<(Epoch, Vec<u64>)>) {
     while let Some((epoch, ending)) = pending.recv().await {
-        if timeout(END_TIME_MAX, plane.sessions.ended(&ending)).await.is_err() {
-            tracing::error!(
-                epoch = epoch.0,
-                "sessions that had to end are still there; not acknowledging"
-            );
-            continue;
+        // A later epoch would acknowledge this one too, so nothing is acknowledged before they have gone.
+        while timeout(END_TIME_MAX, plane.sessions.ended(&ending)).await.is_err() {
+            tracing::error!(epoch = epoch.0, "sessions that had to end are still there");
         }
         match timeout(ACKNOWLEDGE_TIME_MAX, source.acknowledge(epoch)).await {
             Ok(Ok(())) => {}

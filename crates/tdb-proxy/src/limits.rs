@@ -27,8 +27,23 @@ struct Failures {
     last: Instant,
 }
 
+/// Connections past the limit that are told so; further ones are closed.
+const REFUSED_MAX: u32 = 64;
+/// No user name is longer; made-up ones must not fill the memory.
+const USER_LEN_MAX: usize = 63;
+
 /// One of the connections that may exist at a time.
-pub struct ClientSlot<'a>(&'a Limits);
+pub struct ClientSlot<'a> {
+    limits: &'a Limits,
+    admission: Admission,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Welcome,
+    /// Past the limit: may cancel a query, and is told the limit when it wants a session.
+    Full,
+}
 
 impl Limits {
     pub fn new(settings: &ProxySettings) -> Self {
@@ -39,12 +54,17 @@ impl Limits {
         }
     }
 
-    /// None where the limit is reached.
+    /// None where even those that are told the limit are too many.
     pub fn admit(&self) -> Option<ClientSlot<'_>> {
         let clients = self.clients.get();
-        (clients < self.clients_max).then(|| {
+        let admission = match clients < self.clients_max {
+            true => Admission::Welcome,
+            false => Admission::Full,
+        };
+        (clients < self.clients_max.saturating_add(REFUSED_MAX)).then(|| {
             self.clients.set(clients + 1);
-            ClientSlot(self)
+            let limits = self;
+            ClientSlot { limits, admission }
         })
     }
 
@@ -61,7 +81,7 @@ impl Limits {
         }
         let now = Instant::now();
         let known = failures
-            .entry((user.to_owned(), address))
+            .entry(failure_key(user, address))
             .or_insert(Failures { count: 0, last: now });
         if now.duration_since(known.last) > FAILURE_AGE_MAX {
             known.count = 0;
@@ -75,13 +95,23 @@ impl Limits {
     }
 
     pub fn login_succeeded(&self, user: &str, address: IpAddr) {
-        self.failures.borrow_mut().remove(&(user.to_owned(), address));
+        self.failures.borrow_mut().remove(&failure_key(user, address));
+    }
+}
+
+fn failure_key(user: &str, address: IpAddr) -> (String, IpAddr) {
+    (user.chars().take(USER_LEN_MAX).collect(), address)
+}
+
+impl ClientSlot<'_> {
+    pub fn admission(&self) -> Admission {
+        self.admission
     }
 }
 
 impl Drop for ClientSlot<'_> {
     fn drop(&mut self) {
-        self.0.clients.set(self.0.clients.get().saturating_sub(1));
+        self.limits.clients.set(self.limits.clients.get().saturating_sub(1));
     }
 }
 

@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tdb_wire_postgres::report::{Report, SqlState};
-use tokio::io::AsyncWriteExt;
+use tdb_wire_postgres::report::SqlState;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -21,8 +20,8 @@ use crate::settings::Stop;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// What a client gets to read that it is refused.
-const REFUSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// What sessions that are ended at once get to say so.
+const FAREWELL_TIME_MAX: Duration = Duration::from_millis(1500);
 
 pub async fn serve(plane: Rc<Plane>, listener: TcpListener, stop: Stop) {
     loop {
@@ -50,11 +49,12 @@ fn begin(plane: &Rc<Plane>, stream: TcpStream, address: SocketAddr) {
         if let Err(error) = tune(&stream) {
             tracing::debug!(%error, %address, "cannot set options of a connection");
         }
-        let Some(_slot) = plane.limits.admit() else {
-            return refuse(&plane, stream).await;
+        // Without a slot the connection is closed without a word: words cost a slot.
+        let Some(slot) = plane.limits.admit() else {
+            return plane.metrics.refusal(SqlState::TooManyConnections.code());
         };
         plane.metrics.clients.inc();
-        session::serve(&plane, stream, address.ip()).await;
+        session::serve(&plane, stream, address.ip(), slot.admission()).await;
         plane.metrics.clients.dec();
     });
 }
@@ -67,38 +67,20 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// As PostgreSQL does when it cannot start another process: an error before anything was asked.
-async fn refuse(plane: &Plane, mut stream: TcpStream) {
-    let max = plane.limits.clients_max();
-    plane.metrics.refusal(SqlState::TooManyConnections.code());
-    let mut out = Vec::new();
-    Report::fatal(SqlState::TooManyConnections, "sorry, too many clients already")
-        .with_detail(format!("The proxy's limit clients_max is {max}."))
-        .with_hint("Close connections that are not needed, or raise the limit.")
-        .write(&mut out);
-    // Whether the client reads it is its own affair.
-    let _ = timeout(REFUSE_TIME_MAX, async {
-        stream.write_all(&out).await?;
-        stream.shutdown().await
-    })
-    .await;
-}
-
 async fn drain(plane: &Plane, stop: &Stop) {
-    let everyone = |_, _| true;
-    let ids = plane.sessions.end(EndReason::Shutdown, everyone);
+    let ids = plane.sessions.end_all(EndReason::Shutdown);
     tokio::select! {
         biased;
         () = stop.now.cancelled() => {}
         () = plane.sessions.ended(&ids) => {}
         () = sleep(stop.drain_timeout) => {}
     }
-    let left = plane.sessions.end(EndReason::Now, everyone);
+    let left = plane.sessions.end_all(EndReason::Now);
     if !left.is_empty() {
         tracing::warn!(
             sessions = left.len(),
             "ending sessions whose transactions did not finish"
         );
     }
-    let _ = timeout(REFUSE_TIME_MAX, plane.sessions.ended(&left)).await;
+    let _ = timeout(FAREWELL_TIME_MAX, plane.sessions.ended(&left)).await;
 }

@@ -48,6 +48,13 @@ impl Routes {
             .await
     }
 
+    /// Whether nothing has said since that this credential is another or gone.
+    pub fn holds(&self, user: &UserName, credential: &Credential) -> bool {
+        self.credentials.holds(user, |known| {
+            known.id == credential.id && known.verifier == credential.verifier
+        })
+    }
+
     pub fn hear(&self) {
         self.credentials.hear();
         self.routes.hear();

@@ -27,6 +27,8 @@ pub struct Sessions {
     per_database: RefCell<HashMap<RouteKind, u32>>,
     next: Cell<u64>,
     ended: Notify,
+    /// Said to whoever registers from now on: the proxy is stopping.
+    closing: Cell<Option<EndReason>>,
 }
 
 /// One session as others see it.
@@ -63,11 +65,17 @@ impl Sessions {
             id,
             kind,
             credential,
-            end: Cell::new(None),
+            end: Cell::new(self.closing.get()),
             waker: RefCell::default(),
         });
         self.live.borrow_mut().insert(id, live.clone());
         Some(Registered { sessions: self, live })
+    }
+
+    /// Tells all sessions to end, those too that are still logging in; gives the ids of those that are not.
+    pub fn end_all(&self, reason: EndReason) -> Vec<u64> {
+        self.closing.set(Some(reason));
+        self.end(reason, |_, _| true)
     }
 
     /// Tells all sessions that `concerned` picks to end; gives their ids.
@@ -77,7 +85,10 @@ impl Sessions {
             .values()
             .filter(|session| concerned(session.kind, session.credential));
         told.map(|session| {
-            session.end.set(Some(reason));
+            // What ends at once is not given more time by a later reason.
+            if session.end.get() != Some(EndReason::Now) {
+                session.end.set(Some(reason));
+            }
             if let Some(waker) = session.waker.borrow_mut().take() {
                 waker.wake();
             }
@@ -99,16 +110,14 @@ impl Sessions {
 }
 
 impl Live {
-    /// Whether this session was told to end; if not, whoever tells it wakes the polled task.
+    /// Whether this session was told to end. Whoever tells it, or tells it again with less patience, wakes the polled
+    /// task.
     pub fn poll_end(&self, cx: &Context<'_>) -> Option<EndReason> {
-        let end = self.end.get();
-        if end.is_none() {
-            let mut waker = self.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
         }
-        end
+        self.end.get()
     }
 }
 

@@ -9,6 +9,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
+/// Most that a client may still send to us after our last words.
+const LINGER_LEN_MAX: usize = 64 * 1024;
+
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -80,6 +83,27 @@ impl Stream {
             Stream::TlsToServer(stream) => {
                 stream.write_all(bytes).await?;
                 stream.flush().await
+            }
+        }
+    }
+
+    /// Writes the last words, says that no more will come, and lingers: a socket that is closed while something is unread
+    /// resets the connection, and the words are lost on their way. The caller sets the deadline.
+    pub async fn say_last(&mut self, words: &[u8]) -> io::Result<()> {
+        self.write_all(words).await?;
+        self.shutdown().await?;
+        self.linger().await
+    }
+
+    /// Waits for the client's end, throwing away what it still says. The caller sets the deadline.
+    pub async fn linger(&mut self) -> io::Result<()> {
+        let mut unread = [0; 1024];
+        let mut left = LINGER_LEN_MAX;
+        loop {
+            let len = std::future::poll_fn(|cx| self.poll_read(cx, &mut unread)).await?;
+            left = left.saturating_sub(len);
+            if len == 0 || left == 0 {
+                return Ok(());
             }
         }
     }

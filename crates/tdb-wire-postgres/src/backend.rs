@@ -1,6 +1,6 @@
 //! Messages a server sends, as the proxy builds them.
 
-use crate::startup::{MINOR_NEWEST, Unsupported};
+use crate::startup::Unsupported;
 
 pub const READY_FOR_QUERY: u8 = b'Z';
 pub const NOTICE: u8 = b'N';
@@ -64,10 +64,10 @@ pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     });
 }
 
-/// NegotiateProtocolVersion: our newest minor version and the options we do not know.
-pub fn negotiate_protocol_version(out: &mut Vec<u8>, unsupported: &Unsupported) {
+/// NegotiateProtocolVersion: the minor version to speak, never newer than the client's, and the options we do not know.
+pub fn negotiate_protocol_version(out: &mut Vec<u8>, minor: u16, unsupported: &Unsupported) {
     frame(out, b'v', |out| {
-        out.extend_from_slice(&((3i32 << 16) | i32::from(MINOR_NEWEST)).to_be_bytes());
+        out.extend_from_slice(&((3i32 << 16) | i32::from(minor)).to_be_bytes());
         let count = i32::try_from(unsupported.options.len()).unwrap_or(0);
         out.extend_from_slice(&count.to_be_bytes());
         for option in &unsupported.options {

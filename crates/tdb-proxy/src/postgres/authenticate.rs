@@ -22,10 +22,13 @@ use crate::stream::Stream;
 
 /// Longer SASL messages are no SCRAM.
 const SASL_LEN_MAX: u32 = 4096;
+/// How often a login looks again for what was taken back while it looked.
+const RESOLVE_TRIES: usize = 5;
 const PASSWORD_MESSAGE: u8 = b'p';
 
 /// A credential whose password was proven. Only [`authenticate`] makes one.
 pub struct Identity {
+    user: UserName,
     pub credential: Rc<Credential>,
     _proven: (),
 }
@@ -37,22 +40,26 @@ pub async fn authenticate(
     startup: &Startup,
     address: IpAddr,
 ) -> Result<Identity, Refusal> {
-    let credential = match startup.user.parse::<UserName>() {
-        Ok(user) => plane.routes.credential(&user).await.map_err(unavailable)?,
+    let known = match startup.user.parse::<UserName>() {
+        Ok(user) => {
+            let credential = plane.routes.credential(&user).await.map_err(unavailable)?;
+            credential.map(|credential| (user, credential))
+        }
         Err(_) => None,
     };
-    let credential = credential.filter(|known| known.expires_at.is_none_or(|expiry| expiry > SystemTime::now()));
+    let known = known.filter(|(_, known)| known.expires_at.is_none_or(|expiry| expiry > SystemTime::now()));
     // The mock costs the same whether it is used or not.
     let mock = ScramVerifier::mock(&startup.user, &plane.mock_secret);
-    let verifier = credential.as_ref().map_or(mock, |known| known.verifier.clone());
+    let verifier = known.as_ref().map_or(mock, |(_, known)| known.verifier.clone());
     let outcome = exchange(plane, stream, verifier).await?;
-    match (outcome, credential) {
-        (Outcome::Genuine(last), Some(credential)) => {
+    match (outcome, known) {
+        (Outcome::Genuine(last), Some((user, credential))) => {
             plane.limits.login_succeeded(&startup.user, address);
             let mut out = Vec::new();
             backend::authentication_sasl_final(&mut out, &last);
             stream.write_all(&out).await.map_err(lost)?;
             Ok(Identity {
+                user,
                 credential,
                 _proven: (),
             })
@@ -60,14 +67,39 @@ pub async fn authenticate(
         (Outcome::Genuine(_) | Outcome::WrongPassword, _) => {
             plane.metrics.login("wrong_password");
             sleep(plane.limits.login_failed(&startup.user, address)).await;
-            let message = format!("password authentication failed for user \"{}\"", startup.user);
-            Err(Refusal::said(Report::fatal(SqlState::InvalidPassword, message)))
+            Err(wrong_password(startup))
         }
     }
 }
 
-/// Finds the database the client asked for, if this identity may open it.
-pub async fn resolve(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<Rc<Route>, Refusal> {
+/// Finds the database the client asked for. When it returns, neither the credential nor the route has been taken back
+/// meanwhile: a client may take its time between its messages, and its session is not registered yet, so nobody could
+/// tell it to end.
+pub async fn resolve(
+    plane: &Plane,
+    mut identity: Identity,
+    startup: &Startup,
+) -> Result<(Identity, Rc<Route>), Refusal> {
+    for _ in 0..RESOLVE_TRIES {
+        let route = route(plane, &identity, startup).await?;
+        let proven = &identity.credential;
+        if plane.routes.holds(&identity.user, proven) {
+            return Ok((identity, route));
+        }
+        let now = plane.routes.credential(&identity.user).await.map_err(unavailable)?;
+        let same = |now: &Rc<Credential>| now.id == proven.id && now.verifier == proven.verifier;
+        match now.filter(same) {
+            Some(credential) => identity.credential = credential,
+            None => return Err(wrong_password(startup)),
+        }
+    }
+    Err(unavailable(Unavailable {
+        reason: "the credential changes all the time".to_owned(),
+    }))
+}
+
+/// Where the database is, if this identity may open it.
+async fn route(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<Rc<Route>, Refusal> {
     let credential = &identity.credential;
     let database: DatabaseName = startup.database.parse().map_err(|error| {
         let report = Report::fatal(
@@ -135,6 +167,11 @@ async fn exchange(plane: &Plane, stream: &mut Stream, verifier: ScramVerifier) -
     stream.write_all(&out).await.map_err(lost)?;
     let proof = read_sasl(stream).await?;
     state.finish(&proof).map_err(scram_refusal)
+}
+
+fn wrong_password(startup: &Startup) -> Refusal {
+    let message = format!("password authentication failed for user \"{}\"", startup.user);
+    Refusal::said(Report::fatal(SqlState::InvalidPassword, message))
 }
 
 async fn read_sasl(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {

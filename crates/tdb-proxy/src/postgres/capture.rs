@@ -19,8 +19,9 @@ use crate::metrics::Metrics;
 
 /// Past it the reply goes out with a notice; the journal keeps the change.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(250);
-/// Our own notices and all tags are far shorter; longer frames pass unread.
-const READ_LEN_MAX: u32 = 8 * 1024;
+/// So much of a frame is looked at. Tags are shorter; a notice has its SQLSTATE in its first bytes, and the marker of a
+/// statement that a function ran has that statement's whole text at its end.
+const READ_LEN_MAX: u32 = 1024;
 const HEADER_LEN: usize = 5;
 
 pub struct Capture {
@@ -44,8 +45,10 @@ enum State {
     Header,
     /// So many bytes of a body that goes on unread.
     Pass(u32),
-    /// So many bytes of a body that is read first.
-    Read(u32),
+    /// So many bytes of a body that is read first, and the bytes after them that are not.
+    Read(u32, u32),
+    /// So many bytes of the journal's marker, which go nowhere.
+    Swallow(u32),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,13 +98,18 @@ impl Capture {
                     self.state = after(left, now, State::Pass);
                     rest
                 }
-                State::Read(left) => {
+                State::Read(left, unread) => {
                     let (now, rest) = split(bytes, left);
                     self.frame.extend_from_slice(now);
-                    self.state = after(left, now, State::Read);
+                    self.state = after(left, now, |left| State::Read(left, unread));
                     if self.state == State::Header {
-                        self.complete(out);
+                        self.complete(unread, out);
                     }
+                    rest
+                }
+                State::Swallow(left) => {
+                    let (now, rest) = split(bytes, left);
+                    self.state = after(left, now, State::Swallow);
                     rest
                 }
             };
@@ -143,8 +151,9 @@ impl Capture {
         };
         let header = parse_header(header)?;
         let looked_at = matches!(header.tag, NOTICE | COMMAND_COMPLETE | READY_FOR_QUERY);
-        if looked_at && (1..=READ_LEN_MAX).contains(&header.body_len) {
-            self.state = State::Read(header.body_len);
+        if looked_at && header.body_len > 0 {
+            let read = header.body_len.min(READ_LEN_MAX);
+            self.state = State::Read(read, header.body_len - read);
         } else {
             out.append(&mut self.frame);
             self.state = if header.body_len == 0 {
@@ -156,13 +165,16 @@ impl Capture {
         Ok(rest)
     }
 
-    /// A whole frame that we look at.
-    fn complete(&mut self, out: &mut Vec<u8>) {
+    /// A frame that we look at, whole but for `unread` bytes at its end.
+    fn complete(&mut self, unread: u32, out: &mut Vec<u8>) {
         let frame = std::mem::take(&mut self.frame);
         let body = frame.get(HEADER_LEN..).unwrap_or_default();
         match frame.first() {
             Some(&NOTICE) if is_journal_marker(body) => {
                 self.journaled = Journaled::Yes;
+                if unread > 0 {
+                    self.state = State::Swallow(unread);
+                }
                 return;
             }
             Some(&COMMAND_COMPLETE) if body.starts_with(b"COMMIT") => {
@@ -187,6 +199,9 @@ impl Capture {
             _ => {}
         }
         out.extend_from_slice(&frame);
+        if unread > 0 {
+            self.state = State::Pass(unread);
+        }
     }
 
     fn begin_drain(&mut self, ready_frame: Vec<u8>) {
@@ -270,9 +285,16 @@ mod tests {
 
     #[tokio::test]
     async fn drains_before_each_ready_for_query_of_a_pipeline_wherever_the_stream_is_cut() {
-        let marker = frame(b'N', b"SNOTICE\0CTD001\0Mddl 1\0\0");
+        let context = vec![b'x'; 3000];
+        let marker = frame(
+            b'N',
+            &[b"SNOTICE\0CTD001\0Mddl 1\0W", context.as_slice(), b"\0\0"].concat(),
+        );
         let (done, ready) = (frame(b'C', b"CREATE TABLE\0"), frame(b'Z', b"I"));
-        let other = frame(b'N', b"SNOTICE\0C00000\0Mhello\0\0");
+        let other = frame(
+            b'N',
+            &[b"SNOTICE\0C00000\0M", vec![b'x'; 3000].as_slice(), b"\0\0"].concat(),
+        );
         let row = frame(b'D', &[7; 9000]);
         let stream = [&marker, &done, &ready, &other, &row, &ready, &marker, &done, &ready]
             .map(Vec::as_slice)

@@ -80,11 +80,7 @@ impl Refusal {
         }
         if let Some(mut stream) = self.stream {
             // Whether the client reads it is its own affair.
-            let _ = timeout(SAY_TIME_MAX, async {
-                stream.write_all(&out).await?;
-                stream.shutdown().await
-            })
-            .await;
+            let _ = timeout(SAY_TIME_MAX, stream.say_last(&out)).await;
         }
     }
 }

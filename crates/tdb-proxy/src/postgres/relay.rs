@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub struct Relay<'a> {
     down: Pipe,
     tracker: Tracker,
     capture: Option<Capture>,
-    live: &'a Live,
+    live: Rc<Live>,
     scratch: &'a RefCell<Box<[u8]>>,
     counters: [&'a IntCounter; 2],
 }
@@ -87,7 +88,7 @@ impl<'a> Relay<'a> {
         client: Stream,
         server: Stream,
         capture: Option<Capture>,
-        live: &'a Live,
+        live: Rc<Live>,
         scratch: &'a RefCell<Box<[u8]>>,
         counters: [&'a IntCounter; 2],
     ) -> Self {
@@ -144,10 +145,13 @@ impl<'a> Relay<'a> {
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let scratch = self.scratch;
         let mut scratch = scratch.borrow_mut();
-        if self.up.stage != Stage::Closed
-            && let Poll::Ready(Err(end)) = self.poll_up(cx, &mut scratch)
-        {
-            return Poll::Ready(end);
+        if self.up.stage != Stage::Closed {
+            match self.poll_up(cx, &mut scratch) {
+                // What the server said before it went is still to be read: why, most of all.
+                Poll::Ready(Err(End::ServerLost(_))) => self.up.close(),
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
         }
         let ended = match self.capture.is_some() {
             false => self.poll_down(cx, &mut scratch),
@@ -227,6 +231,13 @@ impl<'a> Relay<'a> {
 impl Pipe {
     fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    fn close(&mut self) {
+        *self = Self {
+            stage: Stage::Closed,
+            ..Self::default()
+        };
     }
 
     /// Sends `bytes`, keeping what the socket does not take now. Only when nothing is pending.

@@ -6,14 +6,14 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tdb_auth::unguessable;
+use tdb_auth::{NoRandom, unguessable};
 use tdb_contract::{ClientLimit, Route, RouteKind, SessionStart};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::report::{Report, SqlState};
 use tdb_wire_postgres::startup::Startup;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 use super::authenticate::{self, Identity};
 use super::capture::Capture;
@@ -23,7 +23,8 @@ use super::relay::{End, Relay};
 use super::startup::{self, Hello};
 use super::{cancel, cancel::CancelKey};
 use crate::Plane;
-use crate::sessions::{EndReason, Live, Registered};
+use crate::limits::Admission;
+use crate::sessions::{EndReason, Registered};
 use crate::stream::Stream;
 
 /// Set by us at login; makes the journal say when it was written to.
@@ -35,8 +36,15 @@ const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// Protocol 3.0 has room for 4 bytes, 3.2 for up to 256.
 const LONG_SECRET_LEN: usize = 32;
 
+/// A session that can be relayed.
+struct Session<'p> {
+    relay: Relay<'p>,
+    key: CancelKey<'p>,
+    registered: Registered<'p>,
+}
+
 /// Serves one connection to its end.
-pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr) {
+pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr, admission: Admission) {
     let deadline = Instant::now() + plane.settings.login_timeout;
     match timeout_at(deadline, startup::listen(plane, stream)).await {
         Err(_) => {
@@ -46,16 +54,51 @@ pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr) {
         Ok(Err(refusal)) => refusal.say(plane).await,
         Ok(Ok(Hello::Gone)) => tracing::debug!(%address, "a client went away without a word"),
         Ok(Ok(Hello::Cancel(stream, request))) => cancel::cancel(plane, stream, request).await,
-        Ok(Ok(Hello::Startup(mut stream, startup))) => {
-            let span = tracing::info_span!("session", user = startup.user, database = startup.database, %address);
-            let ended = async {
-                match timeout_at(deadline, log_in(plane, &mut stream, &startup, address)).await {
-                    Err(_) => plane.metrics.login("timeout"),
-                    Ok(Err(refusal)) => refusal.on(stream).say(plane).await,
-                    Ok(Ok((identity, route))) => open(plane, stream, &startup, &identity, &route, address).await,
-                }
-            };
-            ended.instrument(span).await;
+        Ok(Ok(Hello::Startup(stream, _))) if admission == Admission::Full => {
+            plane.metrics.login("too_many");
+            too_many(plane).on(stream).say(plane).await;
+        }
+        Ok(Ok(Hello::Startup(stream, startup))) => {
+            let span = tracing::info_span!("session", id = field::Empty, user = startup.user, database = startup.database, %address);
+            let begun = begin(plane, stream, startup, address, deadline)
+                .instrument(span.clone())
+                .await;
+            if let Some(mut session) = begun {
+                plane.metrics.sessions.inc();
+                // Outside the span: it would be entered for every query.
+                let end = session.relay.run().await;
+                plane.metrics.sessions.dec();
+                take_leave(plane, session, end).instrument(span).await;
+            }
+        }
+    }
+}
+
+/// From the startup packet to the first ReadyForQuery; whoever is refused is told so here.
+async fn begin(
+    plane: &Plane,
+    mut stream: Stream,
+    mut startup: Startup,
+    address: IpAddr,
+    deadline: Instant,
+) -> Option<Session<'_>> {
+    let (identity, route) = match timeout_at(deadline, log_in(plane, &mut stream, &mut startup, address)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(refusal)) => {
+            refusal.on(stream).say(plane).await;
+            return None;
+        }
+        Err(_) => {
+            plane.metrics.login("timeout");
+            tracing::info!("the client did not log in in time");
+            return None;
+        }
+    };
+    match open(plane, &startup, &identity, &route, address).await {
+        Ok((registered, dialled)) => greet(plane, stream, &startup, &route, registered, dialled).await,
+        Err(refusal) => {
+            refusal.on(stream).say(plane).await;
+            None
         }
     }
 }
@@ -63,28 +106,49 @@ pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr) {
 async fn log_in(
     plane: &Plane,
     stream: &mut Stream,
-    startup: &Startup,
+    startup: &mut Startup,
     address: IpAddr,
 ) -> Result<(Identity, Rc<Route>), Refusal> {
+    refuse_replication(startup)?;
     if let Some(unsupported) = &startup.unsupported {
         let mut out = Vec::new();
-        backend::negotiate_protocol_version(&mut out, unsupported);
+        backend::negotiate_protocol_version(&mut out, startup.minor, unsupported);
         stream.write_all(&out).await.map_err(lost)?;
     }
     let identity = authenticate::authenticate(plane, stream, startup, address).await?;
-    let route = authenticate::resolve(plane, &identity, startup).await?;
-    Ok((identity, route))
+    authenticate::resolve(plane, identity, startup).await
 }
 
-/// From a proven login to the end of the session.
-async fn open(
-    plane: &Plane,
-    stream: Stream,
+/// Walsenders belong to a server, not to a database.
+fn refuse_replication(startup: &mut Startup) -> Result<(), Refusal> {
+    let is_off = |value: &str| ["false", "off", "no", "0", "f", "n"].contains(&value.to_ascii_lowercase().as_str());
+    let wanted = startup
+        .parameters
+        .iter()
+        .any(|(name, value)| name == "replication" && !is_off(value));
+    startup.parameters.retain(|(name, _)| name != "replication");
+    match wanted {
+        false => Ok(()),
+        true => {
+            let report = Report::fatal(
+                SqlState::FeatureNotSupported,
+                "replication connections are not supported",
+            );
+            Err(Refusal::said(
+                report.with_hint("Connect to the database server itself."),
+            ))
+        }
+    }
+}
+
+/// Registers the session and logs it in at its server.
+async fn open<'p>(
+    plane: &'p Plane,
     startup: &Startup,
     identity: &Identity,
     route: &Rc<Route>,
     address: IpAddr,
-) {
+) -> Result<(Registered<'p>, Dialled), Refusal> {
     let clients_max = match route.clients_max {
         ClientLimit::Unlimited => None,
         ClientLimit::At(max) => Some(max.get()),
@@ -92,24 +156,22 @@ async fn open(
     // Registered before the server is dialled: a suspension in between ends this session too.
     let Some(registered) = plane.sessions.register(route.kind, identity.credential.id, clients_max) else {
         plane.metrics.login("too_many");
-        return authenticate::too_many(startup, route.clients_max)
-            .on(stream)
-            .say(plane)
-            .await;
+        return Err(authenticate::too_many(startup, route.clients_max));
     };
-    let dialled = match dial_server(plane, &registered, startup, route).await {
-        Ok(dialled) => dialled,
-        Err(refusal) => {
-            plane.metrics.login("server");
-            return refusal.on(stream).say(plane).await;
-        }
-    };
+    let dialled = dial_server(plane, &registered, startup, route).await;
+    let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
     announce(plane, startup, identity, route, address, dialled.pid).await;
     plane.metrics.login("ok");
-    plane.metrics.sessions.inc();
-    tracing::info!(session = registered.live.id, server = %route.server.name, pid = dialled.pid, "session begins");
-    run(plane, stream, startup, route, &registered.live, dialled).await;
-    plane.metrics.sessions.dec();
+    tracing::Span::current().record("id", registered.live.id);
+    tracing::info!(server = %route.server.name, pid = dialled.pid, "session begins");
+    Ok((registered, dialled))
+}
+
+fn too_many(plane: &Plane) -> Refusal {
+    let max = plane.limits.clients_max();
+    let report = Report::fatal(SqlState::TooManyConnections, "sorry, too many clients already");
+    let report = report.with_detail(format!("The proxy's limit clients_max is {max}."));
+    Refusal::said(report.with_hint("Close connections that are not needed, or raise the limit."))
 }
 
 async fn dial_server(
@@ -145,7 +207,7 @@ fn dial_refusal(route: &Route, error: DialError) -> Refusal {
     let server = &route.server.name;
     match error {
         DialError::Refused { parsed, frame } => match parsed.code.as_str() {
-            "28P01" | "28000" | "42501" => {
+            "28P01" | "28000" => {
                 tracing::error!(%server, role = route.role, sqlstate = parsed.code, "secret_out_of_step: the database server refuses the proxy's credential");
                 let report = Report::fatal(
                     SqlState::ConnectionFailure,
@@ -190,51 +252,60 @@ async fn announce(plane: &Plane, startup: &Startup, identity: &Identity, route: 
     }
 }
 
-async fn run(plane: &Plane, mut stream: Stream, startup: &Startup, route: &Rc<Route>, live: &Live, dialled: Dialled) {
-    let Ok((key, greeting)) = greet(plane, startup, route, &dialled) else {
-        let report = Report::fatal(SqlState::InternalError, "no random numbers for a cancel key");
-        return Refusal::new(stream, report).say(plane).await;
-    };
-    if let Err(error) = stream.write_all(&greeting).await {
-        return tracing::info!(%error, "the client went away during login");
-    }
-    let capture = match route.kind {
-        RouteKind::Workspace(workspace) => Some(Capture::new(plane.sink.clone(), workspace, plane.metrics.clone())),
-        RouteKind::Tenant(_) => None,
-    };
-    let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
-    let mut relay = Relay::new(stream, dialled.stream, capture, live, &plane.scratch, counters);
-    let end = relay.run().await;
-    // Before the server connection closes: its pid may be another session's next.
-    drop(key);
-    take_leave(plane, relay, end).await;
-}
-
-/// Everything from AuthenticationOk to ReadyForQuery, with a cancel key of our own in place of the server's.
-fn greet<'p>(
+/// Sends everything from AuthenticationOk to ReadyForQuery, with a cancel key of ours in place of the server's.
+async fn greet<'p>(
     plane: &'p Plane,
+    mut stream: Stream,
     startup: &Startup,
-    route: &Route,
-    dialled: &Dialled,
-) -> Result<(CancelKey<'p>, Vec<u8>), tdb_auth::NoRandom> {
-    let secret = match startup.minor {
-        0 | 1 => unguessable::<4>()?.to_vec(),
-        _ => unguessable::<LONG_SECRET_LEN>()?.to_vec(),
+    route: &Rc<Route>,
+    registered: Registered<'p>,
+    dialled: Dialled,
+) -> Option<Session<'p>> {
+    let Ok(secret) = cancel_secret(startup) else {
+        let report = Report::fatal(SqlState::InternalError, "no random numbers for a cancel key");
+        Refusal::new(stream, report).say(plane).await;
+        return None;
     };
     let mut out = Vec::new();
     backend::authentication_ok(&mut out);
     out.extend_from_slice(&dialled.greeting);
     backend::backend_key_data(&mut out, dialled.pid, &secret);
     out.extend_from_slice(&dialled.ready);
-    Ok((
-        plane
-            .cancel_keys
-            .insert(dialled.pid, secret, route.server.clone(), dialled.key),
-        out,
-    ))
+    let key = plane
+        .cancel_keys
+        .insert(dialled.pid, secret, route.server.clone(), dialled.key);
+    match timeout(FAREWELL_TIME_MAX, stream.write_all(&out)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => {
+            tracing::info!("session ends: the client is gone");
+            return None;
+        }
+    }
+    let capture = match route.kind {
+        RouteKind::Workspace(workspace) => Some(Capture::new(plane.sink.clone(), workspace, plane.metrics.clone())),
+        RouteKind::Tenant(_) => None,
+    };
+    let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
+    let live = registered.live.clone();
+    let relay = Relay::new(stream, dialled.stream, capture, live, &plane.scratch, counters);
+    Some(Session { relay, key, registered })
 }
 
-async fn take_leave(plane: &Plane, mut relay: Relay<'_>, end: End) {
+fn cancel_secret(startup: &Startup) -> Result<Vec<u8>, NoRandom> {
+    match startup.minor {
+        0 | 1 => Ok(unguessable::<4>()?.to_vec()),
+        _ => Ok(unguessable::<LONG_SECRET_LEN>()?.to_vec()),
+    }
+}
+
+async fn take_leave(plane: &Plane, session: Session<'_>, end: End) {
+    let Session {
+        mut relay,
+        key,
+        registered,
+    } = session;
+    // Before the server connection closes: its pid may be another session's next.
+    drop(key);
     let mut last_words = Vec::new();
     match &end {
         End::Server => tracing::info!("session ends"),
@@ -268,6 +339,9 @@ async fn take_leave(plane: &Plane, mut relay: Relay<'_>, end: End) {
         relay.client.shutdown().await
     })
     .await;
+    // Whoever waits for the session's end need not wait for its client.
+    drop(registered);
+    let _ = timeout(FAREWELL_TIME_MAX, relay.client.linger()).await;
 }
 
 fn farewell(reason: EndReason) -> Report {
