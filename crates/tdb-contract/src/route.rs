@@ -83,6 +83,7 @@ pub enum RouteState {
 /// Most clients of one database at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientLimit {
+    /// None of its own: the proxy's for every database applies.
     Unlimited,
     At(NonZeroU32),
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -52,11 +53,11 @@ impl Sessions {
         &self,
         kind: RouteKind,
         credential: CredentialId,
-        clients_max: Option<u32>,
+        clients_max: NonZeroU32,
     ) -> Option<Registered<'_>> {
         let mut counts = self.per_database.borrow_mut();
         let count = counts.entry(kind).or_default();
-        if clients_max.is_some_and(|max| *count >= max) {
+        if *count >= clients_max.get() {
             return None;
         }
         *count += 1;

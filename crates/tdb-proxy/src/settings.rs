@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 pub struct ProxySettings {
     /// Most connections at a time, those that have not logged in yet included.
     pub clients_max: NonZeroU32,
+    /// Most clients of one database at a time, where its route sets no limit of its own.
+    pub database_clients_max: NonZeroU32,
     /// From accept to the end of authentication, TLS included.
     pub login_timeout: Duration,
     /// From dialling a database server to its first ReadyForQuery.
@@ -40,6 +42,7 @@ impl Default for ProxySettings {
     fn default() -> Self {
         Self {
             clients_max: NonZeroU32::new(10_000).unwrap_or(NonZeroU32::MAX),
+            database_clients_max: NonZeroU32::new(100).unwrap_or(NonZeroU32::MAX),
             login_timeout: Duration::from_secs(15),
             upstream_connect_timeout: Duration::from_secs(10),
             stale_routes_max: Duration::from_secs(3600),

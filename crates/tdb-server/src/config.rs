@@ -49,6 +49,7 @@ pub struct Proxy {
     /// `host:port` that connection strings name; the listening address where absent.
     pub public_address: Option<PublicAddress>,
     pub clients_max: NonZeroU32,
+    pub database_clients_max: NonZeroU32,
     pub login_timeout: Duration,
     pub upstream_connect_timeout: Duration,
     pub stale_routes_max: Duration,
@@ -251,6 +252,7 @@ fn read_proxy(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Proxy {
         listen: section.value("listen", loopback(PROXY_PORT), problems),
         public_address: section.optional("public_address", problems),
         clients_max: section.value("clients_max", number(10_000), problems),
+        database_clients_max: section.value("database_clients_max", number(100), problems),
         login_timeout: section.duration("login_timeout", Duration::from_secs(15), problems),
         upstream_connect_timeout: section.duration("upstream_connect_timeout", Duration::from_secs(10), problems),
         stale_routes_max: section.duration("stale_routes_max", Duration::from_secs(3600), problems),

@@ -158,6 +158,7 @@ fn proxy_settings(config: &Config) -> ProxySettings {
     let proxy = &config.proxy;
     ProxySettings {
         clients_max: proxy.clients_max,
+        database_clients_max: proxy.database_clients_max,
         login_timeout: proxy.login_timeout,
         upstream_connect_timeout: proxy.upstream_connect_timeout,
         stale_routes_max: proxy.stale_routes_max,

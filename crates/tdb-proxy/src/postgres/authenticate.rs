@@ -2,11 +2,12 @@
 //! and get the same words; only then are the database, its scope and its state looked at.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use tdb_auth::ScramVerifier;
-use tdb_contract::{ClientLimit, Credential, Route, RouteState, Unavailable};
+use tdb_contract::{Credential, Route, RouteState, Unavailable};
 use tdb_names::{DATABASE_GRAMMAR, DatabaseName, UserName};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::frame::parse_header;
@@ -106,7 +107,11 @@ async fn route(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<
             SqlState::UnknownDatabase,
             format!("invalid database name \"{}\"", startup.database),
         );
-        Refusal::said(report.with_detail(format!("{error}.")).with_hint(DATABASE_GRAMMAR))
+        Refusal::said(
+            report
+                .with_detail(format!("In this name, {error}."))
+                .with_hint(DATABASE_GRAMMAR),
+        )
     })?;
     if !credential.scope.covers(&database) {
         let message = format!("user \"{}\" may not connect to database \"{database}\"", startup.user);
@@ -138,16 +143,12 @@ async fn route(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<
 }
 
 /// The limit on clients of this database, and what exceeding it says.
-pub fn too_many(startup: &Startup, limit: ClientLimit) -> Refusal {
-    let max = match limit {
-        ClientLimit::Unlimited => String::from("no limit"),
-        ClientLimit::At(max) => format!("{max}"),
-    };
+pub fn too_many(startup: &Startup, limit: NonZeroU32) -> Refusal {
     let report = Report::fatal(
         SqlState::TooManyConnections,
         format!("too many clients for database \"{}\"", startup.database),
     );
-    let report = report.with_detail(format!("The limit of clients of one database is {max}."));
+    let report = report.with_detail(format!("The limit of clients of this database is {limit}."));
     Refusal::said(report.with_hint("Close connections that are not needed, or raise the limit."))
 }
 

@@ -150,13 +150,13 @@ async fn open<'p>(
     address: IpAddr,
 ) -> Result<(Registered<'p>, Dialled), Refusal> {
     let clients_max = match route.clients_max {
-        ClientLimit::Unlimited => None,
-        ClientLimit::At(max) => Some(max.get()),
+        ClientLimit::Unlimited => plane.settings.database_clients_max,
+        ClientLimit::At(max) => max,
     };
     // Registered before the server is dialled: a suspension in between ends this session too.
     let Some(registered) = plane.sessions.register(route.kind, identity.credential.id, clients_max) else {
         plane.metrics.login("too_many");
-        return Err(authenticate::too_many(startup, route.clients_max));
+        return Err(authenticate::too_many(startup, clients_max));
     };
     let dialled = dial_server(plane, &registered, startup, route).await;
     let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
