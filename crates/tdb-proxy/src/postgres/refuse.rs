@@ -20,7 +20,7 @@ pub struct Refusal {
 }
 
 enum Words {
-    Report(Report),
+    Report(Box<Report>),
     /// An ErrorResponse of the database server, passed on as it came.
     Server(Vec<u8>, String),
     Silent(&'static str, io::Error),
@@ -30,7 +30,7 @@ impl Refusal {
     pub fn new(stream: Stream, report: Report) -> Self {
         Self {
             stream: Some(stream),
-            words: Words::Report(report),
+            words: Words::Report(Box::new(report)),
         }
     }
 
@@ -38,7 +38,7 @@ impl Refusal {
     pub fn said(report: Report) -> Self {
         Self {
             stream: None,
-            words: Words::Report(report),
+            words: Words::Report(Box::new(report)),
         }
     }
 

@@ -176,7 +176,7 @@ impl<'a> Relay<'a> {
                 self.up.stage = Stage::Ended;
                 continue;
             }
-            self.tracker.from_client(bytes).map_err(End::ClientDesync)?;
+            self.tracker.saw_from_client(bytes).map_err(End::ClientDesync)?;
             self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
             self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?;
         }
@@ -195,7 +195,7 @@ impl<'a> Relay<'a> {
                 self.down.stage = Stage::Ended;
                 continue;
             }
-            self.tracker.from_server(bytes).map_err(End::ServerDesync)?;
+            self.tracker.saw_from_server(bytes).map_err(End::ServerDesync)?;
             self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
             self.down.send(&mut self.client, cx, bytes).map_err(End::ClientLost)?;
         }
@@ -221,7 +221,7 @@ impl<'a> Relay<'a> {
                 self.down.stage = Stage::Ended;
                 continue;
             }
-            self.tracker.from_server(bytes).map_err(End::ServerDesync)?;
+            self.tracker.saw_from_server(bytes).map_err(End::ServerDesync)?;
             self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
             capture.pass(bytes, &mut self.down.pending).map_err(End::ServerDesync)?;
         }

@@ -54,7 +54,7 @@ impl Tracker {
     }
 
     /// Looks at bytes from the client.
-    pub fn from_client(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
+    pub fn saw_from_client(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
         while let Step::Header(header) = self.client.next(&mut bytes)? {
             match header.tag {
                 QUERY | FUNCTION_CALL => self.ask(header.tag == QUERY),
@@ -67,7 +67,7 @@ impl Tracker {
     }
 
     /// Looks at bytes from the server.
-    pub fn from_server(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
+    pub fn saw_from_server(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
         loop {
             if self.status_next
                 && let Some(status) = bytes.first()
@@ -113,17 +113,17 @@ mod tests {
     fn replies_owed_and_open_transactions_are_not_idle() {
         let mut tracker = Tracker::new();
         assert!(tracker.is_idle());
-        tracker.from_client(&frame(b'Q', b"begin\0")).unwrap();
+        tracker.saw_from_client(&frame(b'Q', b"begin\0")).unwrap();
         assert!(!tracker.is_idle());
         let reply = [frame(b'C', b"BEGIN\0"), frame(b'Z', b"T")].concat();
-        reply.chunks(1).for_each(|byte| tracker.from_server(byte).unwrap());
+        reply.chunks(1).for_each(|byte| tracker.saw_from_server(byte).unwrap());
         assert!(!tracker.is_idle());
         tracker
-            .from_client(&[frame(b'P', b""), frame(b'S', b""), frame(b'S', b"")].concat())
+            .saw_from_client(&[frame(b'P', b""), frame(b'S', b""), frame(b'S', b"")].concat())
             .unwrap();
-        tracker.from_server(&frame(b'Z', b"I")).unwrap();
+        tracker.saw_from_server(&frame(b'Z', b"I")).unwrap();
         assert!(!tracker.is_idle());
-        tracker.from_server(&frame(b'Z', b"I")).unwrap();
+        tracker.saw_from_server(&frame(b'Z', b"I")).unwrap();
         assert!(tracker.is_idle());
     }
 
@@ -131,15 +131,15 @@ mod tests {
     fn a_copy_in_the_extended_protocol_owes_one_reply() {
         let mut tracker = Tracker::new();
         tracker
-            .from_client(&[frame(b'B', b""), frame(b'E', b""), frame(b'S', b"")].concat())
+            .saw_from_client(&[frame(b'B', b""), frame(b'E', b""), frame(b'S', b"")].concat())
             .unwrap();
-        tracker.from_server(&frame(b'G', b"\0\0\0")).unwrap();
+        tracker.saw_from_server(&frame(b'G', b"\0\0\0")).unwrap();
         tracker
-            .from_client(&[frame(b'd', b"row"), frame(b'c', b""), frame(b'S', b"")].concat())
+            .saw_from_client(&[frame(b'd', b"row"), frame(b'c', b""), frame(b'S', b"")].concat())
             .unwrap();
         assert!(!tracker.is_idle());
         tracker
-            .from_server(&[frame(b'C', b"COPY 1\0"), frame(b'Z', b"I")].concat())
+            .saw_from_server(&[frame(b'C', b"COPY 1\0"), frame(b'Z', b"I")].concat())
             .unwrap();
         assert!(tracker.is_idle());
     }
@@ -147,14 +147,14 @@ mod tests {
     #[test]
     fn a_copy_by_simple_query_owes_one_reply() {
         let mut tracker = Tracker::new();
-        tracker.from_client(&frame(b'Q', b"copy t from stdin\0")).unwrap();
-        tracker.from_server(&frame(b'G', b"\0\0\0")).unwrap();
+        tracker.saw_from_client(&frame(b'Q', b"copy t from stdin\0")).unwrap();
+        tracker.saw_from_server(&frame(b'G', b"\0\0\0")).unwrap();
         tracker
-            .from_client(&[frame(b'd', b"row"), frame(b'c', b"")].concat())
+            .saw_from_client(&[frame(b'd', b"row"), frame(b'c', b"")].concat())
             .unwrap();
         assert!(!tracker.is_idle());
         tracker
-            .from_server(&[frame(b'C', b"COPY 1\0"), frame(b'Z', b"I")].concat())
+            .saw_from_server(&[frame(b'C', b"COPY 1\0"), frame(b'Z', b"I")].concat())
             .unwrap();
         assert!(tracker.is_idle());
     }

@@ -1,0 +1,78 @@
+//! Limits, and running out of what the system gives.
+
+use std::num::NonZeroU32;
+use std::process::Command;
+
+use tdb_proxy::ProxySettings;
+
+use crate::support::{Lab, Options, TENANT, TENANT_USER, WORKSPACE, WORKSPACE_USER, at_most, open, refusal};
+
+#[tokio::test]
+async fn past_the_limit_clients_are_told_which_limit_it_was() {
+    let settings = ProxySettings {
+        clients_max: NonZeroU32::new(2).unwrap(),
+        ..ProxySettings::default()
+    };
+    let lab = Lab::start_with(Options {
+        settings,
+        ..Options::default()
+    })
+    .await;
+    let kept = [lab.tenant().await, lab.tenant().await];
+    let refused = open(&lab.config(TENANT_USER, TENANT)).await.err().unwrap();
+    let said = refused.as_db_error().unwrap();
+    assert_eq!(
+        (said.code().code(), said.detail()),
+        ("53300", Some("The proxy's limit clients_max is 2."))
+    );
+    drop(kept);
+    while lab.connect(TENANT_USER, TENANT).await.is_err() {}
+}
+
+#[tokio::test]
+async fn a_databases_own_limit_is_its_own() {
+    let lab = Lab::start().await;
+    lab.directory.set_route(TENANT, |route| route.clients_max = at_most(1));
+    let kept = lab.tenant().await;
+    assert_eq!(refusal(&lab.config(TENANT_USER, TENANT)).await.0, "53300");
+    lab.connect(WORKSPACE_USER, WORKSPACE).await.unwrap();
+    drop(kept);
+    while lab.connect(TENANT_USER, TENANT).await.is_err() {}
+}
+
+/// In a process of its own, which may have few files open.
+#[test]
+fn the_accept_loop_survives_running_out_of_file_descriptors() {
+    let own = std::env::current_exe().unwrap();
+    let script = "ulimit -n 256; exec \"$0\" --exact limits::few_files --nocapture";
+    let output = Command::new("/bin/sh")
+        .args(["-c", script])
+        .arg(own)
+        .env("FEW_FILES", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test]
+async fn few_files() {
+    if std::env::var_os("FEW_FILES").is_none() {
+        return;
+    }
+    let lab = Lab::start().await;
+    // The proxy's own files are open once it has served somebody.
+    lab.tenant().await;
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    // One for our own end: the proxy has none left for the other.
+    files.pop();
+    let waiting = tokio::net::TcpStream::connect(lab.proxy.address).await.unwrap();
+    while lab.proxy.metric("accept_errors_total") == 0.0 {
+        tokio::task::yield_now().await;
+    }
+    drop((files, waiting));
+    lab.tenant().await.batch_execute("SELECT 1").await.unwrap();
+}

@@ -1,0 +1,234 @@
+//! Who gets in, what everybody else is told, and what reaches the server's session.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tdb_contract::RouteState;
+use tdb_proxy::ProxySettings;
+
+use crate::support::{Lab, Options, PROJECT_USER, TENANT, TENANT_USER, WORKSPACE, WORKSPACE_USER, open, refusal};
+use crate::wire::{Wire, startup};
+
+#[tokio::test]
+async fn a_right_password_opens_the_database_as_its_own_role() {
+    let lab = Lab::start().await;
+    for (user, database, role) in [
+        (TENANT_USER, TENANT, "r_acme"),
+        (WORKSPACE_USER, WORKSPACE, "r_dev"),
+        (PROJECT_USER, TENANT, "r_acme"),
+    ] {
+        let client = lab.connect(user, database).await.unwrap();
+        let row = client
+            .query_one("SELECT session_user::text, current_database()::text", &[])
+            .await
+            .unwrap();
+        assert_eq!((row.get(0), row.get(1)), (role, format!("d{role}").as_str()));
+    }
+    assert_eq!(lab.proxy.metric("logins_total"), 3.0);
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_user_are_told_the_same() {
+    let lab = Lab::start().await;
+    let mut wrong = lab.config(TENANT_USER, TENANT);
+    wrong.password("wrong");
+    let (code, message) = refusal(&wrong).await;
+    let unknown = refusal(&lab.config("nobody_user", TENANT)).await;
+    assert_eq!(code, "28P01");
+    assert_eq!(unknown, (code, message.replace(TENANT_USER, "nobody_user")));
+    let unspeakable = refusal(&lab.config("no body \u{1F4A5}", "..")).await;
+    assert_eq!(unspeakable.0, "28P01");
+}
+
+#[tokio::test]
+async fn after_the_password_names_scope_and_state_are_told_apart() {
+    let lab = Lab::start().await;
+    lab.directory.add_route("app__globex", TENANT);
+    for (name, state) in [
+        ("app__suspended", RouteState::Suspended),
+        ("app__deleted", RouteState::Deleted),
+        ("app__new", RouteState::NotReady),
+    ] {
+        lab.directory.add_route(name, TENANT);
+        lab.directory.set_route(name, |route| route.state = state);
+    }
+    let long = format!("app__{}", "x".repeat(59));
+    for (user, database, code) in [
+        (TENANT_USER, "foo__dev", "3D000"),
+        (TENANT_USER, "a__b__c", "3D000"),
+        (TENANT_USER, long.as_str(), "3D000"),
+        (TENANT_USER, "app__acme\"; --", "3D000"),
+        (TENANT_USER, "postgres", "3D000"),
+        (TENANT_USER, "other__acme", "3D000"),
+        (TENANT_USER, "app__globex", "42501"),
+        (TENANT_USER, "app__nobody", "42501"),
+        (TENANT_USER, WORKSPACE, "42501"),
+        (WORKSPACE_USER, TENANT, "42501"),
+        (PROJECT_USER, "app__suspended", "57P03"),
+        (PROJECT_USER, "app__deleted", "57P03"),
+        (PROJECT_USER, "app__new", "57P03"),
+        (PROJECT_USER, "app__nobody", "3D000"),
+    ] {
+        let refused = open(&lab.config(user, database)).await.expect_err("a refusal");
+        let said = refused
+            .as_db_error()
+            .unwrap_or_else(|| panic!("{database}: {refused:?}"));
+        assert_eq!(said.code().code(), code, "{user} at {database}: {said:?}");
+        assert!(said.hint().is_some_and(|hint| hint.ends_with('.')), "{said:?}");
+    }
+    let (_, message) = refusal(&lab.config(TENANT_USER, "foo__dev")).await;
+    assert_eq!(message, "invalid database name \"foo__dev\"");
+}
+
+#[tokio::test]
+async fn a_database_that_was_unknown_is_found_as_soon_as_it_is_there() {
+    let lab = Lab::start().await;
+    assert_eq!(refusal(&lab.config(PROJECT_USER, "app__late")).await.0, "3D000");
+    lab.directory.add_route("app__late", TENANT);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    while lab.connect(PROJECT_USER, "app__late").await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "still unknown");
+    }
+}
+
+#[tokio::test]
+async fn startup_parameters_reach_the_server() {
+    let lab = Lab::start().await;
+    let mut config = lab.config(WORKSPACE_USER, WORKSPACE);
+    config
+        .application_name("my \u{e4}pp")
+        .options("-c statement_timeout=1234 -c search_path=\"a\\ b\"");
+    let client = open(&config).await.unwrap();
+    for (setting, value) in [
+        ("statement_timeout", "1234ms"),
+        ("search_path", "\"a b\""),
+        ("client_encoding", "UTF8"),
+        ("tdb.session", "1"),
+    ] {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), value, "{setting}");
+    }
+    let started = lab.journal.started.lock().unwrap().clone();
+    assert_eq!(started.len(), 1);
+    assert_eq!(started[0].application_name, "my \u{e4}pp");
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    assert_eq!(started[0].server_pid, pid);
+
+    let tenant = lab.tenant().await;
+    let row = tenant
+        .query_one("SELECT current_setting('tdb.session', true) IS NULL", &[])
+        .await
+        .unwrap();
+    assert!(row.get::<_, bool>(0), "a tenant's session is no workspace's");
+}
+
+#[tokio::test]
+async fn the_servers_own_refusal_of_a_startup_parameter_reaches_the_client() {
+    let lab = Lab::start().await;
+    let mut config = lab.config(TENANT_USER, TENANT);
+    config.options("-c no_such_setting=1");
+    assert_eq!(refusal(&config).await.0, "42704");
+    config.options("-c session_replication_role=replica");
+    assert_eq!(refusal(&config).await.0, "42501");
+}
+
+#[tokio::test]
+async fn replication_is_refused_by_us_and_its_absence_is_not() {
+    let lab = Lab::start().await;
+    for (value, tag) in [("database", b'E'), ("true", b'E'), ("off", b'R')] {
+        let mut wire = Wire::dial(&lab).await;
+        let parameters = ["user", TENANT_USER, "database", TENANT, "replication", value];
+        wire.send_raw(&startup(3 << 16, &parameters)).await;
+        let answer = wire.read().await.unwrap();
+        assert_eq!(answer.tag, tag, "{value}: {answer:?}");
+        if tag == b'E' {
+            assert_eq!(answer.field(b'C').as_deref(), Some("0A000"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_the_server_refuses_is_never_the_clients_wrong_password() {
+    let lab = Lab::start().await;
+    lab.past_the_proxy()
+        .await
+        .batch_execute("ALTER ROLE r_acme PASSWORD 'another'")
+        .await
+        .unwrap();
+    assert_eq!(refusal(&lab.config(TENANT_USER, TENANT)).await.0, "08006");
+    lab.directory.set_route(WORKSPACE, |route| {
+        let gone = tdb_testkit::free_port().unwrap();
+        route.server = std::sync::Arc::new(tdb_names::ServerEndpoint {
+            port: gone,
+            ..(*route.server).clone()
+        });
+    });
+    assert_eq!(refusal(&lab.config(WORKSPACE_USER, WORKSPACE)).await.0, "08006");
+}
+
+#[tokio::test]
+async fn newer_protocols_are_negotiated_and_their_keys_are_longer() {
+    let lab = Lab::start().await;
+    let own = ["user", TENANT_USER, "database", TENANT];
+    for (version, option, negotiated, key_len) in [
+        (3 << 16, None, None, 4),
+        ((3 << 16) | 2, None, None, 32),
+        ((3 << 16) | 9999, None, Some(2), 32),
+        (3 << 16, Some("_pq_.later"), Some(0), 4),
+    ] {
+        let mut wire = Wire::dial(&lab).await;
+        let mut texts = own.to_vec();
+        texts.extend(option.iter().flat_map(|option| [*option, "1"]));
+        wire.send_raw(&startup(version, &texts)).await;
+        if let Some(minor) = negotiated {
+            let answer = wire.read().await.unwrap();
+            assert_eq!((answer.tag, &answer.body[..4]), (b'v', &[0, 3, 0, minor][..]));
+            assert_eq!(answer.body[7], u8::from(option.is_some()));
+        }
+        wire.authenticate(crate::support::PASSWORD).await.unwrap();
+        wire.until_ready().await.unwrap();
+        assert_eq!(wire.secret.len(), key_len, "{version:#x}");
+    }
+}
+
+#[tokio::test]
+async fn a_startup_packet_may_come_byte_by_byte() {
+    let lab = Lab::start().await;
+    let mut wire = Wire::dial(&lab).await;
+    for byte in startup(3 << 16, &["user", TENANT_USER, "database", TENANT]) {
+        wire.send_raw(&[byte]).await;
+        tokio::task::yield_now().await;
+    }
+    wire.authenticate(crate::support::PASSWORD).await.unwrap();
+    wire.until_ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_log_in_in_time_is_closed_at_every_stage() {
+    let settings = ProxySettings {
+        login_timeout: Duration::from_millis(300),
+        ..ProxySettings::default()
+    };
+    let lab = Lab::start_with(Options {
+        settings,
+        ..Options::default()
+    })
+    .await;
+    let whole = startup(3 << 16, &["user", TENANT_USER, "database", TENANT]);
+    for sent in [&[][..], &whole[..3], &whole[..9], &whole] {
+        let mut wire = Wire::dial(&lab).await;
+        wire.send_raw(sent).await;
+        while wire.read().await.is_some() {}
+    }
+    assert_eq!(lab.proxy.metric("logins_total"), 4.0);
+}
+
+#[tokio::test]
+async fn known_users_get_in_while_the_control_plane_is_away() {
+    let lab = Lab::start().await;
+    lab.tenant().await;
+    lab.directory.go_away();
+    lab.tenant().await;
+    assert_eq!(refusal(&lab.config(WORKSPACE_USER, WORKSPACE)).await.0, "57P03");
+    assert!(lab.directory.credentials_asked.load(Ordering::SeqCst) >= 2);
+}

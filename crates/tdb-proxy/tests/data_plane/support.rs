@@ -1,0 +1,451 @@
+//! A cluster with a tenant's and a workspace's database, and a data plane in front of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use prometheus::Registry;
+use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, Roots, ScramVerifier};
+use tdb_contract::{
+    Change, ChangeFeed, ChangeSink, ClientLimit, Credential, Drained, Epoch, Rights, Route, RouteKind, RouteSource,
+    RouteState, Scope, SessionStart, Unavailable,
+};
+use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId};
+use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
+use tdb_testkit::{Cluster, ClusterOptions};
+use tokio::sync::{mpsc, watch};
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub const PASSWORD: &str = "a password";
+pub const TENANT: &str = "app__acme";
+pub const TENANT_USER: &str = "acme_user";
+pub const WORKSPACE: &str = "app_dev";
+pub const WORKSPACE_USER: &str = "dev_user";
+/// Of the whole project.
+pub const PROJECT_USER: &str = "project_user";
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const TENANT_DATABASE: DatabaseId = DatabaseId::from_uuid(Uuid::from_u128(1));
+const WORKSPACE_ID: WorkspaceId = WorkspaceId::from_uuid(Uuid::from_u128(2));
+
+pub struct Lab {
+    pub proxy: Proxy,
+    pub directory: Arc<Directory>,
+    pub journal: Arc<Journal>,
+    pub cluster: Cluster,
+}
+
+/// A running data plane; stopped at once when it is dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    pub stop: Stop,
+    pub registry: Registry,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+pub struct Options {
+    pub settings: ProxySettings,
+    pub tls: Option<ServerTls>,
+    pub server_tls: TlsMode,
+    pub drain_timeout: Duration,
+    pub cluster_settings: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            settings: ProxySettings::default(),
+            tls: None,
+            server_tls: TlsMode::Disable,
+            drain_timeout: PATIENCE,
+            cluster_settings: Vec::new(),
+        }
+    }
+}
+
+impl Lab {
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub async fn start_with(options: Options) -> Self {
+        let cluster = Cluster::start_with(ClusterOptions {
+            settings: options.cluster_settings.clone(),
+            ..ClusterOptions::default()
+        });
+        let cluster = cluster.unwrap();
+        let admin = cluster.connect("postgres").await.unwrap();
+        for role in ["r_acme", "r_dev"] {
+            let verifier = verifier(&secret_of(role));
+            admin
+                .batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{verifier}'"))
+                .await
+                .unwrap();
+            admin
+                .batch_execute(&format!("CREATE DATABASE d{role} OWNER {role}"))
+                .await
+                .unwrap();
+        }
+        let directory = Arc::new(Directory::new(&cluster, options.server_tls));
+        let journal = Arc::new(Journal::default());
+        let proxy = Proxy::start(options, directory.clone(), journal.clone());
+        Self {
+            proxy,
+            directory,
+            journal,
+            cluster,
+        }
+    }
+
+    pub fn config(&self, user: &str, database: &str) -> Config {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.proxy.address.port());
+        config
+            .user(user)
+            .password(PASSWORD)
+            .dbname(database)
+            .connect_timeout(PATIENCE);
+        config
+    }
+
+    pub async fn connect(&self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+        open(&self.config(user, database)).await
+    }
+
+    pub async fn tenant(&self) -> Client {
+        self.connect(TENANT_USER, TENANT).await.unwrap()
+    }
+
+    /// As the superuser, past the proxy, in the tenant's database.
+    pub async fn past_the_proxy(&self) -> Client {
+        self.cluster.connect("dr_acme").await.unwrap()
+    }
+}
+
+pub async fn open(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// SQLSTATE and message of an error that the server or the proxy said.
+pub fn said(error: &tokio_postgres::Error) -> (String, String) {
+    let said = error
+        .as_db_error()
+        .unwrap_or_else(|| panic!("nobody said anything: {error:?}"));
+    (said.code().code().to_owned(), said.message().to_owned())
+}
+
+pub async fn refusal(config: &Config) -> (String, String) {
+    said(&open(config).await.expect_err("a refusal"))
+}
+
+impl Proxy {
+    fn start(options: Options, directory: Arc<Directory>, journal: Arc<Journal>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = Stop {
+            drain: CancellationToken::new(),
+            now: CancellationToken::new(),
+            drain_timeout: options.drain_timeout,
+        };
+        let registry = Registry::new();
+        let upstream = ClientTls::new(&Roots::system()).unwrap();
+        let secret = b"mock secret".to_vec();
+        let plane = DataPlane::new(
+            options.settings,
+            directory,
+            journal,
+            options.tls,
+            upstream,
+            secret,
+            &registry,
+        );
+        let (plane, stopped) = (plane.unwrap(), stop.clone());
+        let thread = Some(std::thread::spawn(move || plane.run(listener, stopped)));
+        Self {
+            address,
+            stop,
+            registry,
+            thread,
+        }
+    }
+
+    pub async fn ended(&mut self) {
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(|| thread.join())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+
+    /// The value of a metric, all its labels added up.
+    pub fn metric(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families
+            .iter()
+            .find(|family| family.name() == format!("tenantsdb_proxy_{name}"));
+        let metrics = family.map(|family| family.get_metric()).unwrap_or_default();
+        metrics
+            .iter()
+            .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
+            .sum()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.now.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Who is who and what is where; a test changes it and says so in the feed.
+pub struct Directory {
+    known: Mutex<Known>,
+    acknowledged: watch::Sender<i64>,
+    epoch: AtomicU32,
+    pub credentials_asked: AtomicU32,
+}
+
+struct Known {
+    away: bool,
+    credentials: HashMap<String, Credential>,
+    routes: HashMap<String, Route>,
+    feed: Option<mpsc::Sender<Change>>,
+}
+
+impl Directory {
+    fn new(cluster: &Cluster, tls: TlsMode) -> Self {
+        let server = Arc::new(ServerEndpoint {
+            name: "main".parse().unwrap(),
+            host: cluster.host().to_owned(),
+            port: cluster.port(),
+            tls,
+        });
+        let route = |role: &str, kind| Route {
+            server: server.clone(),
+            physical_database: format!("d{role}"),
+            role: role.to_owned(),
+            secret: secret_of(role).into(),
+            kind,
+            state: RouteState::Active,
+            clients_max: ClientLimit::Unlimited,
+        };
+        let routes = HashMap::from([
+            (TENANT.to_owned(), route("r_acme", RouteKind::Tenant(TENANT_DATABASE))),
+            (WORKSPACE.to_owned(), route("r_dev", RouteKind::Workspace(WORKSPACE_ID))),
+        ]);
+        let credentials = HashMap::from([
+            (
+                TENANT_USER.to_owned(),
+                credential(11, Scope::Tenant("acme".parse().unwrap())),
+            ),
+            (
+                WORKSPACE_USER.to_owned(),
+                credential(12, Scope::Workspace("app".parse().unwrap())),
+            ),
+            (PROJECT_USER.to_owned(), credential(13, Scope::Project)),
+        ]);
+        Self {
+            known: Mutex::new(Known {
+                away: false,
+                credentials,
+                routes,
+                feed: None,
+            }),
+            acknowledged: watch::Sender::new(0),
+            epoch: AtomicU32::new(0),
+            credentials_asked: AtomicU32::new(0),
+        }
+    }
+
+    pub fn set_route(&self, database: &str, change: impl FnOnce(&mut Route)) {
+        change(self.known.lock().unwrap().routes.get_mut(database).unwrap());
+    }
+
+    pub fn add_route(&self, database: &str, like: &str) {
+        let mut known = self.known.lock().unwrap();
+        let route = known.routes.get(like).unwrap().clone();
+        known.routes.insert(database.to_owned(), route);
+    }
+
+    pub fn remove_credential(&self, user: &str) {
+        self.known.lock().unwrap().credentials.remove(user);
+    }
+
+    /// Nothing can be asked any more, and the feed ends.
+    pub fn go_away(&self) {
+        let mut known = self.known.lock().unwrap();
+        known.away = true;
+        known.feed = None;
+    }
+
+    pub async fn tell_tenant_closed(&self) -> i64 {
+        self.tell(|epoch| Change::DatabaseClosed {
+            epoch,
+            project: project(),
+            tenant: "acme".parse().unwrap(),
+            database: TENANT_DATABASE,
+        })
+        .await
+    }
+
+    pub async fn tell_revoked(&self, user: &str, id: u128) -> i64 {
+        self.tell(|epoch| Change::CredentialRevoked {
+            epoch,
+            user: user.parse().unwrap(),
+            credential: CredentialId::from_uuid(Uuid::from_u128(id)),
+        })
+        .await
+    }
+
+    async fn tell(&self, change: impl FnOnce(Epoch) -> Change) -> i64 {
+        let epoch = i64::from(self.epoch.fetch_add(1, Ordering::SeqCst)) + 1;
+        let feed = self
+            .known
+            .lock()
+            .unwrap()
+            .feed
+            .clone()
+            .expect("the proxy has subscribed");
+        feed.send(change(Epoch(epoch))).await.unwrap();
+        epoch
+    }
+
+    pub async fn acknowledged(&self, epoch: i64) {
+        let mut acknowledged = self.acknowledged.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, acknowledged.wait_for(|known| *known >= epoch)).await;
+        waited.expect("an acknowledgement").unwrap();
+    }
+
+    fn ask<T>(&self, answer: impl FnOnce(&mut Known) -> T) -> Result<T, Unavailable> {
+        let mut known = self.known.lock().unwrap();
+        match known.away {
+            true => Err(Unavailable {
+                reason: "away".to_owned(),
+            }),
+            false => Ok(answer(&mut known)),
+        }
+    }
+}
+
+#[async_trait]
+impl RouteSource for Directory {
+    async fn credential(&self, user: &UserName) -> Result<Option<Credential>, Unavailable> {
+        self.credentials_asked.fetch_add(1, Ordering::SeqCst);
+        self.ask(|known| known.credentials.get(user.as_str()).cloned())
+    }
+
+    async fn route(&self, _: &ProjectId, database: &DatabaseName, _: Rights) -> Result<Option<Route>, Unavailable> {
+        self.ask(|known| known.routes.get(&database.to_string()).cloned())
+    }
+
+    async fn subscribe(&self) -> Result<ChangeFeed, Unavailable> {
+        self.ask(|known| {
+            let (sender, receiver) = mpsc::channel(8);
+            known.feed = Some(sender);
+            ChangeFeed::new(receiver)
+        })
+    }
+
+    async fn acknowledge(&self, epoch: Epoch) -> Result<(), Unavailable> {
+        self.acknowledged.send_replace(epoch.0);
+        Ok(())
+    }
+}
+
+/// What the proxy said about workspace sessions. A drain says its number, so that its place among replies shows.
+#[derive(Default)]
+pub struct Journal {
+    pub started: Mutex<Vec<SessionStart>>,
+    drains: AtomicU32,
+    hang: std::sync::atomic::AtomicBool,
+}
+
+impl Journal {
+    pub fn drains(&self) -> u32 {
+        self.drains.load(Ordering::SeqCst)
+    }
+
+    /// Drains do not end any more.
+    pub fn hang(&self) {
+        self.hang.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl ChangeSink for Journal {
+    async fn session_started(&self, session: SessionStart) -> Result<(), Unavailable> {
+        self.started.lock().unwrap().push(session);
+        Ok(())
+    }
+
+    async fn drain(&self, workspace: WorkspaceId) -> Result<Drained, Unavailable> {
+        assert_eq!(workspace, WORKSPACE_ID);
+        let number = self.drains.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Ok(Drained {
+            changes: 1,
+            warnings: vec![format!("drain {number}")],
+        })
+    }
+}
+
+pub fn at_most(clients: u32) -> ClientLimit {
+    ClientLimit::At(NonZeroU32::new(clients).unwrap())
+}
+
+pub fn certificate() -> ServerTls {
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    ServerTls::from_pem(own.cert.pem().as_bytes(), own.signing_key.serialize_pem().as_bytes()).unwrap()
+}
+
+pub fn with_tls(mode: ClientTlsMode) -> Options {
+    let settings = ProxySettings {
+        tls_mode: mode,
+        ..ProxySettings::default()
+    };
+    Options {
+        settings,
+        tls: Some(certificate()),
+        ..Options::default()
+    }
+}
+
+fn project() -> ProjectId {
+    "prj_aaaaaaaaaa".parse().unwrap()
+}
+
+fn credential(id: u128, scope: Scope) -> Credential {
+    Credential {
+        id: CredentialId::from_uuid(Uuid::from_u128(id)),
+        project: project(),
+        verifier: verifier(PASSWORD),
+        scope,
+        rights: Rights::ReadWrite,
+        expires_at: None,
+    }
+}
+
+fn verifier(password: &str) -> ScramVerifier {
+    ScramVerifier::derive(&password.to_owned().into(), ITERATIONS_RANDOM_SECRET).unwrap()
+}
+
+/// What no client knows.
+fn secret_of(role: &str) -> String {
+    format!("secret of {role}")
+}
