@@ -27,7 +27,7 @@ pub struct Options {
     #[arg(long, default_value_t = 10)]
     rounds: u32,
     /// Seconds measured in each cell of a round, after one of warm-up.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u32,
     #[arg(long, default_value_t = 8)]
     clients: u32,
