@@ -4,7 +4,6 @@ SHELL := /bin/sh
 # A cargo installed by rustup need not be on the path of make.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-NEXTEST := $(shell PATH="$(PATH)" command -v cargo-nextest 2>/dev/null)
 BINARIES := -p tdb-server -p tdb-cli
 
 .PHONY: help
@@ -24,16 +23,12 @@ dev: build ## Install what is missing, build, start a development instance (ARGS
 demo: build ## Run the story of the README on a fresh instance of its own, step by step
 	@PATH="$(abspath $(TARGET))/release:$$PATH" scripts/demo
 
+# cargo test and not nextest: tests of one binary share an instance, and nextest would start one for each test.
 .PHONY: test
 test: ## Run every test (real PostgreSQL clusters, real drivers)
 	@scripts/bootstrap test
 	cargo build $(BINARIES)
-ifneq ($(NEXTEST),)
-	cargo nextest run --workspace --no-fail-fast
-	cargo test --workspace --doc --no-fail-fast
-else
 	cargo test --workspace --no-fail-fast
-endif
 
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings
