@@ -306,34 +306,42 @@ fn a_nul_in_a_startup_packet_is_a_clean_refusal() {
 
 #[test]
 fn a_wrong_password_and_an_unknown_user_look_the_same_and_take_as_long() {
-    let (_, tenants) = instance().simple("alike", &["al-one"]);
-    let known = tenants[0].user();
-    let unknown = "zz".to_owned() + &known[2..];
-    let mut times: [Vec<Duration>; 2] = Default::default();
-    // Few: guesses are slowed down more and more, the unknown user's as the known one's.
-    for _ in 0..7 {
-        let answers = [&known, &unknown].map(|user| {
-            let begun = Instant::now();
-            let url = url_with(&tenants[0].url, Some(user), Some("wrong"), None);
-            let refused = Wire::login(&url).unwrap_err();
-            (
-                begun.elapsed(),
-                String::from_utf8(refused.body).unwrap().replace(user.as_str(), "USER"),
-            )
-        });
-        assert_eq!(answers[0].1, answers[1].1);
-        assert!(answers[0].1.contains("28P01"), "{}", answers[0].1);
-        for (times, answer) in times.iter_mut().zip(&answers) {
-            times.push(answer.0);
+    instance().simple("alike", &["al-one"]);
+    let mut fastest = [Duration::MAX; 2];
+    for n in 0..8 {
+        let made = instance()
+            .api()
+            .post("/credentials", json!({"tenant_id": "al-one"}))
+            .ok();
+        let url = url_with(
+            made["connection_string"].as_str().unwrap(),
+            None,
+            None,
+            Some("alike__al-one"),
+        );
+        let known = made["connection"]["user"].as_str().expect("a user").to_owned();
+        let unknown = format!("no-one_{n}aaaaa");
+        // The first guesses for a user are answered at once, later ones ever slower.
+        for _ in 0..3 {
+            let answers = [&known, &unknown].map(|user| {
+                let begun = Instant::now();
+                let refused = Wire::login(&url_with(&url, Some(user), Some("wrong"), None)).unwrap_err();
+                (
+                    begun.elapsed(),
+                    String::from_utf8(refused.body).unwrap().replace(user.as_str(), "USER"),
+                )
+            });
+            assert_eq!(answers[0].1, answers[1].1);
+            assert!(answers[0].1.contains("28P01"), "{}", answers[0].1);
+            for (fastest, answer) in fastest.iter_mut().zip(&answers) {
+                *fastest = answer.0.min(*fastest);
+            }
         }
     }
-    let [known, unknown] = times.map(|mut times| {
-        times.sort();
-        times[times.len() / 2]
-    });
-    let apart = known.abs_diff(unknown);
+    // The least of many: what a busy machine adds is not in it.
+    let [known, unknown] = fastest;
     assert!(
-        apart < Duration::from_millis(15),
+        known.abs_diff(unknown) < Duration::from_millis(3),
         "wrong password {known:?}, unknown user {unknown:?}"
     );
 }
