@@ -60,7 +60,10 @@ mod armed {
             // SIGKILL to ourselves: no destructor, no flush, as if the machine had lost power.
             Action::Kill => {
                 let pid = std::process::id().to_string();
-                let _ = std::process::Command::new("kill").args(["-KILL", &pid]).status();
+                // The shell's own kill: a bare machine has no other.
+                let _ = std::process::Command::new("sh")
+                    .args(["-c", "kill -KILL \"$0\"", &pid])
+                    .status();
                 std::process::abort();
             }
             Action::Hang => loop {
