@@ -24,7 +24,10 @@ enum Scenario {
     FirstStart,
     WorkspaceCreation,
     WorkspaceDeletion,
+    FirstTenant,
     TenantCreation,
+    /// With a spare at hand, which it takes and which is made up for.
+    TenantOfSpare,
     TenantDeletion,
     Drain,
     Deployment,
@@ -36,6 +39,9 @@ fn scenarios_of(point: &str) -> &'static [Scenario] {
         ["server", "prepare", ..] => &[Scenario::FirstStart],
         ["workspace", "create", ..] => &[Scenario::WorkspaceCreation],
         ["workspace", "delete", ..] => &[Scenario::WorkspaceDeletion],
+        ["tenant", "create", "claimed"] | ["spare", ..] => &[Scenario::TenantOfSpare],
+        // One mechanism: what is replayed in, and what is kept in stock.
+        ["clone", ..] => &[Scenario::FirstTenant, Scenario::TenantOfSpare],
         ["tenant", "create", ..] | ["template", ..] | ["build", ..] | ["version", ..] => &[Scenario::TenantCreation],
         ["tenant", "delete", ..] => &[Scenario::TenantDeletion],
         ["drain", ..] | ["journal", ..] => &[Scenario::Drain],
@@ -104,32 +110,47 @@ impl Victim {
     }
 
     /// What a scenario needs before the process with the armed point starts.
-    fn prepare(&mut self, scenario: Scenario) {
+    async fn prepare(&mut self, scenario: Scenario) {
         let n = self.next();
         match scenario {
             Scenario::TenantDeletion => drop(self.instance.tenant(&format!("gone{n}"), "kill")),
             Scenario::WorkspaceDeletion => drop(self.instance.workspace(&format!("gone{n}"))),
-            // A change that is not deployed yet, so that a tenant's creation publishes a template and a deployment works;
-            // with one that cannot run in a transaction.
-            Scenario::TenantCreation | Scenario::Deployment => {
-                psql(
-                    &self.url(),
-                    &format!("CREATE TABLE pending{n} (id int);\nCREATE INDEX CONCURRENTLY ON pending{n} (id);"),
-                )
-                .ok();
-                self.tables.insert(format!("pending{n}"));
-                if scenario == Scenario::Deployment {
-                    // Takes the replay out of the way: the deployment's own steps are what is killed.
-                    self.instance.tenant(&format!("early{n}"), "kill");
-                }
+            Scenario::Deployment => {
+                self.change();
+                // Takes the replay out of the way: the deployment's own steps are what is killed.
+                self.instance.tenant(&format!("early{n}"), "kill");
             }
-            Scenario::WorkspaceCreation | Scenario::Drain | Scenario::FirstStart => {}
+            Scenario::FirstTenant => {
+                let workspace = self.instance.workspace(&format!("fresh{n}"));
+                psql(&workspace.url, "CREATE TABLE t (id int)").ok();
+            }
+            Scenario::TenantCreation
+            | Scenario::TenantOfSpare
+            | Scenario::WorkspaceCreation
+            | Scenario::Drain
+            | Scenario::FirstStart => {}
         }
+        // A stock that is being filled would pass points of its own.
+        if matches!(scenario, Scenario::FirstTenant | Scenario::TenantOfSpare) {
+            self.instance.wait_for_spares().await;
+        }
+    }
+
+    /// A change that is not deployed yet, so that a tenant's creation publishes a template and a deployment works; with
+    /// one that cannot run in a transaction.
+    fn change(&mut self) {
+        let n = self.number;
+        let sql = format!("CREATE TABLE pending{n} (id int);\nCREATE INDEX CONCURRENTLY ON pending{n} (id);");
+        psql(&self.url(), &sql).ok();
+        self.tables.insert(format!("pending{n}"));
     }
 
     /// Asks for it; the answer may never come.
     fn provoke(&mut self, scenario: Scenario) {
         let n = self.number;
+        if scenario == Scenario::TenantCreation {
+            self.change();
+        }
         let api = self.instance.api();
         let _ = match scenario {
             Scenario::FirstStart => return,
@@ -139,8 +160,9 @@ impl Victim {
                 Some(json!({"name": format!("made{n}"), "database": "PostgreSQL"})),
             ),
             Scenario::WorkspaceDeletion => api.try_send("DELETE", &format!("/workspaces/gone{n}"), None),
-            Scenario::TenantCreation => {
-                let body = json!({"tenant_id": format!("made{n}"), "databases": [{"blueprint": "kill"}]});
+            Scenario::TenantCreation | Scenario::TenantOfSpare | Scenario::FirstTenant => {
+                let blueprint = blueprint_of(scenario, n);
+                let body = json!({"tenant_id": format!("made{n}"), "databases": [{"blueprint": blueprint}]});
                 api.try_send("POST", "/tenants", Some(body))
             }
             Scenario::TenantDeletion => api.try_send("DELETE", &format!("/tenants/gone{n}?hard=true"), None),
@@ -164,10 +186,10 @@ impl Victim {
     async fn settled(&mut self, scenario: Scenario) {
         let (n, instance) = (self.number, &self.instance);
         match scenario {
-            Scenario::TenantCreation => {
+            Scenario::TenantCreation | Scenario::TenantOfSpare | Scenario::FirstTenant => {
                 // Accepted before the kill, it is finished by itself; else nothing of it is there.
                 if instance.api().get(&format!("/tenants/made{n}")).status == 404 {
-                    instance.tenant(&format!("made{n}"), "kill");
+                    instance.tenant(&format!("made{n}"), &blueprint_of(scenario, n));
                 }
                 instance.wait_until_ready(&format!("made{n}"));
             }
@@ -192,6 +214,13 @@ impl Victim {
         }
         instance.audit("kill").await;
         instance.logged_once("kill", &self.tables).await;
+    }
+}
+
+fn blueprint_of(scenario: Scenario, number: usize) -> String {
+    match scenario {
+        Scenario::FirstTenant => format!("fresh{number}"),
+        _ => "kill".to_owned(),
     }
 }
 
@@ -257,7 +286,7 @@ async fn killed_at(victim: &mut Victim, point: &str, scenario: Scenario) {
     if scenario == Scenario::FirstStart {
         return killed_at_the_first_start(point).await;
     }
-    victim.prepare(scenario);
+    victim.prepare(scenario).await;
     victim.instance.kill();
     victim.instance.restart_with(&InstanceOptions::safe().with_fault(point));
     victim.provoke(scenario);

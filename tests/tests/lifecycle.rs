@@ -96,11 +96,13 @@ async fn deleting_softly_keeps_name_and_data_and_restoring_brings_them_back() {
     instance().api().delete("/workspaces/soft").problem(409);
     // While it was away a change went out; it catches up when it is restored.
     psql(&workspace.url, "ALTER TABLE t ADD COLUMN late int").ok();
-    instance().api().post("/tenants/leaving/restore", json!({})).ok();
-    instance().wait_until_ready("leaving");
-    assert_eq!(psql(url, "SELECT id FROM t").ok().text(), "7");
     instance().deploy_all("soft");
-    assert_eq!(psql(url, "SELECT count(late) FROM t").ok().text(), "0");
+    instance().api().post("/tenants/leaving/restore", json!({})).ok();
+    eventually_async(Duration::from_secs(30), "it has caught up", async || {
+        (psql(url, "SELECT count(late) FROM t").code == 0).then_some(())
+    })
+    .await;
+    assert_eq!(psql(url, "SELECT id FROM t").ok().text(), "7");
 }
 
 #[tokio::test]

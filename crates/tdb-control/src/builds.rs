@@ -1,5 +1,5 @@
-//! Builds: databases in which changes are replayed, and the templates they become. A build holds a prefix of what it is
-//! brought to, or it is thrown away.
+//! Builds: databases in which changes are replayed, the templates they become, and a stock of clones of those, ready
+//! for the next tenant or build. A build holds a prefix of what it is brought to, or it is thrown away.
 
 use std::time::Duration;
 
@@ -8,18 +8,22 @@ use tdb_engines::databases::{self, Origin};
 use tdb_engines::fingerprint::{self, Fingerprint};
 use tdb_engines::{fault, tenant_side};
 use tdb_names::ServerName;
-use tdb_store::physical::{self, Place};
+use tdb_store::physical::{self, Physical, Place};
 use tdb_store::templates::{self, TemplateRow, TemplateStatus};
-use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{StoreError, changes, versions};
+use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
+use tdb_store::{StoreError, changes, versions, workspaces};
 use uuid::Uuid;
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
 use crate::place::{As, database_name, role_names};
+use crate::versions::HeadProblem;
 
 /// How long a template stays though a newer one is there and nobody names it: its maker is about to.
 const RETIREMENT_GRACE: Duration = Duration::from_secs(60);
+/// Spares of a template, as long as tenants were made of its blueprint lately.
+const STOCK: u32 = 4;
+const LATELY: Duration = Duration::from_secs(3600);
 
 /// A build that holds exactly the changes asked for.
 #[derive(Debug)]
@@ -57,11 +61,56 @@ impl Control {
         server: &ServerName,
         ids: &[u32],
     ) -> Result<Built, BuildError> {
+        let build = self.replayed(row, server, ids).await?;
+        Ok(self.finished(build).await?)
+    }
+
+    /// Has what a developer made replayed before somebody waits for it: a build of head, without number. A change that
+    /// cannot be replayed is known as broken from here on.
+    pub(crate) async fn build_ahead(&self, row: &WorkspaceRow) -> Result<()> {
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let tx = self.inner.store.jobs().await?;
+        let now = workspaces::by_id(&tx, row.id).await?;
+        tx.rollback().await?;
+        if now.is_none_or(|now| now.status != WorkspaceStatus::Ready) {
+            return Ok(());
+        }
+        let head = match self.head(row).await {
+            Ok(head) => head,
+            Err(HeadProblem::Other(error)) => return Err(error),
+            // Told to whoever asks for a version.
+            Err(_) => return Ok(()),
+        };
+        if self.version_with(row, &head.hash).await?.is_some() {
+            return Ok(());
+        }
+        match self.replayed(row, &row.physical.server, &head.ids).await {
+            Ok(_) => Ok(()),
+            Err(error) => match self.replay_problem(row, error).await {
+                HeadProblem::Other(error) => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    async fn replayed(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<TemplateRow, BuildError> {
         let build = match self.build_at_hand(row, server, ids).await? {
             Some(build) => build,
             None => self.begin_build(row, server, ids).await?,
         };
-        self.replay(row, build, ids).await
+        self.replay(row, &build, ids).await?;
+        Ok(build)
+    }
+
+    async fn finished(&self, build: TemplateRow) -> Result<Built> {
+        let admin = self.server(&build.physical.server).await?;
+        let owner = build.physical.roles.owner.name.as_str();
+        let taken = fingerprint::take(&admin, database_name(&build.physical)?, owner).await;
+        let fingerprint = taken.map_err(|e| upstream(&build.physical.server, e))?;
+        Ok(Built {
+            row: build,
+            fingerprint,
+        })
     }
 
     /// The fingerprint of a replay of `ids` in a build that is thrown away.
@@ -72,9 +121,13 @@ impl Control {
         ids: &[u32],
     ) -> Result<Fingerprint, BuildError> {
         let build = self.begin_build(row, server, ids).await?;
-        let replayed = self.replay(row, build.clone(), ids).await;
+        let replayed = async {
+            self.replay(row, &build, ids).await?;
+            Ok(self.finished(build.clone()).await?.fingerprint)
+        };
+        let fingerprint = replayed.await;
         self.remove_template(&build).await?;
-        Ok(replayed?.fingerprint)
+        fingerprint
     }
 
     /// The build under way, if what it holds is a prefix of `ids`; others are removed.
@@ -99,26 +152,44 @@ impl Control {
 
     /// A clone of the newest template that holds a prefix of `ids`, else of the base, adopted by roles of its own.
     async fn begin_build(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<TemplateRow> {
-        let physical = self.new_physical(server.clone())?;
-        let id = Uuid::new_v4();
         let tx = self.inner.store.jobs().await?;
         let origin = self.origin(&tx, row, server, ids).await?;
-        templates::insert(&tx, id, &row.project, row.id, &physical).await?;
+        if let Some(number) = origin.as_ref().and_then(|(template, _)| template.version)
+            && let Some(spare) = templates::build_from_spare(&tx, row.id, server, number).await?
+        {
+            tx.commit().await?;
+            return Ok(spare);
+        }
+        let (id, physical) = (Uuid::new_v4(), self.new_physical(server.clone())?);
+        templates::insert(&tx, id, &row.project, row.id, &physical, None).await?;
         tx.commit().await?;
+        self.clone_and_adopt(
+            id,
+            &physical,
+            origin.as_ref().map(|(template, held)| (template, held.as_slice())),
+        )
+        .await
+    }
+
+    /// Makes the clone that a row of its own intends, and hands it to its roles.
+    async fn clone_and_adopt(
+        &self,
+        id: Uuid,
+        physical: &Physical,
+        origin: Option<(&TemplateRow, &[u32])>,
+    ) -> Result<TemplateRow> {
+        let server = &physical.server;
         let admin = self.server(server).await?;
         let failed = |e| upstream(server, e);
         let name = databases::construction_name(self.inner.store.installation(), id);
-        let from = origin.as_ref().map_or(Ok(Origin::Base), |(t, _)| {
-            database_name(&t.physical).map(Origin::Template)
+        let from = origin.map_or(Ok(Origin::Base), |(template, _)| {
+            database_name(&template.physical).map(Origin::Template)
         })?;
-        let (roles, oid) = tokio::join!(
-            self.make_roles(&admin, &physical),
-            databases::clone(&admin, &name, from)
-        );
+        let (roles, oid) = tokio::join!(self.make_roles(&admin, physical), databases::clone(&admin, &name, from));
         roles.map_err(failed)?;
         let oid = oid.map_err(failed)?;
-        fault::point("build.cloned");
-        databases::open(&admin, &name, &role_names(&physical))
+        fault::point("clone.made");
+        databases::open(&admin, &name, &role_names(physical))
             .await
             .map_err(failed)?;
         if origin.is_none() {
@@ -127,10 +198,10 @@ impl Control {
         databases::adopt(&admin, &name, &physical.roles.owner.name)
             .await
             .map_err(failed)?;
-        fault::point("build.adopted");
+        fault::point("clone.adopted");
         let tx = self.inner.store.jobs().await?;
         physical::record_database(&tx, Place::Templates, id, "adopted", &name, oid).await?;
-        templates::record_changes(&tx, id, origin.as_ref().map_or(&[], |(_, held)| held)).await?;
+        templates::record_changes(&tx, id, origin.map_or(&[], |(_, held)| held)).await?;
         let made = templates::by_id(&tx, id).await?;
         tx.commit().await?;
         made.ok_or_else(|| ControlError::internal("a build's row is gone"))
@@ -162,7 +233,7 @@ impl Control {
         Ok(best)
     }
 
-    async fn replay(&self, row: &WorkspaceRow, build: TemplateRow, ids: &[u32]) -> Result<Built, BuildError> {
+    async fn replay(&self, row: &WorkspaceRow, build: &TemplateRow, ids: &[u32]) -> Result<(), BuildError> {
         let tx = self.inner.store.jobs().await?;
         // Before the deed: a build that died in it is not taken for one that holds less.
         templates::record_changes(&tx, build.id, ids).await?;
@@ -183,13 +254,7 @@ impl Control {
             return Err(BuildError::Replay(error));
         }
         fault::point("build.replayed");
-        let admin = self.server(&build.physical.server).await?;
-        let taken = fingerprint::take(&admin, database_name(&build.physical)?, owner).await;
-        let fingerprint = taken.map_err(|e| upstream(&build.physical.server, e))?;
-        Ok(Built {
-            row: build,
-            fingerprint,
-        })
+        Ok(())
     }
 
     /// The changes as the engine replays them.
@@ -221,15 +286,59 @@ impl Control {
         Ok(())
     }
 
-    /// Finishes publishing that somebody began, and removes what is retired or was abandoned.
-    pub(crate) async fn finish_template(&self, row: &TemplateRow) -> Result<()> {
+    /// Finishes publishing that somebody began, and removes what is retired or was abandoned. The caller holds the
+    /// workspace's building lock.
+    pub(crate) async fn finish_template(&self, id: Uuid) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let row = templates::by_id(&tx, id).await?;
+        tx.rollback().await?;
+        let Some(row) = row else { return Ok(()) };
         match row.status {
             TemplateStatus::Published => Ok(()),
-            TemplateStatus::Publishing => self.publish(row).await,
-            TemplateStatus::Dropping => self.remove_template(row).await,
-            // One that is adopted serves the next version; one that never got so far is begun anew by whoever needs it.
-            TemplateStatus::Building if row.progress.step == "adopted" => Ok(()),
-            TemplateStatus::Building => self.remove_template(row).await,
+            TemplateStatus::Publishing => self.publish(&row).await,
+            TemplateStatus::Dropping => self.remove_template(&row).await,
+            // One that is adopted serves the next version, or the next tenant; one that never got so far is begun anew by
+            // whoever needs it.
+            TemplateStatus::Building | TemplateStatus::Spare if row.progress.step == "adopted" => Ok(()),
+            TemplateStatus::Building | TemplateStatus::Spare => self.remove_template(&row).await,
         }
+    }
+
+    /// Makes the spares that are missing, one after the other per workspace.
+    pub(crate) async fn restock(&self) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let short = templates::short_of_spares(&tx, STOCK, LATELY).await?;
+        tx.rollback().await?;
+        let work = short.iter().map(async |(template, missing)| {
+            for _ in 0..*missing {
+                self.make_spare(template).await?;
+            }
+            Ok(())
+        });
+        futures_util::future::join_all(work).await.into_iter().collect()
+    }
+
+    async fn make_spare(&self, template: &TemplateRow) -> Result<()> {
+        let Some(number) = template.version else { return Ok(()) };
+        let _turn = self.creation_turn(&template.physical.server).await?;
+        let _alone = self.inner.building.lock(template.workspace.as_uuid()).await;
+        let (id, physical) = (Uuid::new_v4(), self.new_physical(template.physical.server.clone())?);
+        let tx = self.inner.store.jobs().await?;
+        // Looked at again under the lock: the template may be on its way out, and its workspace too.
+        let published = templates::published(&tx, template.workspace, &template.physical.server, number).await?;
+        let version = versions::by_number(&tx, template.workspace, number).await?;
+        let workspace = workspaces::by_id(&tx, template.workspace).await?;
+        let ready = workspace.is_some_and(|workspace| workspace.status == WorkspaceStatus::Ready);
+        let (Some(template), Some(version), true) = (published, version, ready) else {
+            tx.rollback().await?;
+            return Ok(());
+        };
+        templates::insert(&tx, id, &template.project, template.workspace, &physical, Some(number)).await?;
+        tx.commit().await?;
+        fault::point("spare.intended");
+        self.clone_and_adopt(id, &physical, Some((&template, &version.change_ids)))
+            .await?;
+        fault::point("spare.ready");
+        Ok(())
     }
 }

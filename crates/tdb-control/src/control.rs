@@ -11,7 +11,7 @@ use tdb_names::{DatabaseId, ServerName, WorkspaceId};
 use tdb_store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     /// Deployments are to be looked at now rather than at the next tick.
     pub(crate) wake: Notify,
+    /// A tenant was made, perhaps of a spare: the stock is to be looked at.
+    pub(crate) restock: Notify,
     pub(crate) servers: Mutex<HashMap<ServerName, Known>>,
     /// One at a time per workspace, build and tenant database.
     pub(crate) busy: Keyed,
@@ -62,9 +64,32 @@ pub(crate) struct Inner {
     pub(crate) building: Keyed,
     creations: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
     rooms: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
+    /// Workspaces that nobody has built ahead since they were changed.
+    pub(crate) changed: Changed,
     pub(crate) changes: Mutex<HashMap<(WorkspaceId, u32), Changes>>,
     /// For the answer to a creation that waits in this process.
     pub(crate) warnings: Mutex<HashMap<DatabaseId, String>>,
+}
+
+/// When workspaces were changed last.
+#[derive(Default)]
+pub(crate) struct Changed(Mutex<HashMap<WorkspaceId, Instant>>);
+
+impl Changed {
+    pub(crate) fn note(&self, id: WorkspaceId) {
+        let mut changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.insert(id, Instant::now());
+    }
+
+    /// Whether it was changed and then left alone for `quiet`; says so once.
+    pub(crate) fn take_quiet(&self, id: WorkspaceId, quiet: Duration) -> bool {
+        let mut changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_quiet = changed.get(&id).is_some_and(|at| at.elapsed() >= quiet);
+        if is_quiet {
+            changed.remove(&id);
+        }
+        is_quiet
+    }
 }
 
 /// Most rows of a list.
@@ -82,12 +107,14 @@ impl Control {
                 runtime: Handle::current(),
                 tasks: TaskTracker::new(),
                 wake: Notify::new(),
+                restock: Notify::new(),
                 servers: Mutex::default(),
                 busy: Keyed::default(),
                 draining: Keyed::default(),
                 building: Keyed::default(),
                 creations: Mutex::default(),
                 rooms: Mutex::default(),
+                changed: Changed::default(),
                 changes: Mutex::default(),
                 warnings: Mutex::default(),
             }),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tdb_names::{BlueprintName, JobId, TenantName};
+use tdb_names::{BlueprintName, JobId, ProjectId, TenantName};
 use tdb_store::deployments::{
     self, DeploymentRow, DeploymentStatus as StoredJob, NewDeployment, NewTarget, TargetRow,
     TargetStatus as StoredTarget,
@@ -10,7 +10,7 @@ use tdb_store::deployments::{
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{tenants, versions};
+use tdb_store::{tenants, versions, workspaces};
 use time::OffsetDateTime;
 
 use crate::control::{Control, Limit};
@@ -21,6 +21,7 @@ use crate::model::{
     TenantChoice,
 };
 use crate::plan::{self, Path};
+use crate::workspaces::SYSTEM;
 
 /// A version's number and content.
 struct Goal {
@@ -37,7 +38,9 @@ impl Control {
             .await
             .map_err(|e| e.naming("blueprint"))?;
         let goal = self.goal_of_plan(identity, &workspace, request.version).await?;
-        let targets = self.targets(identity, &workspace, &goal, &request.tenants).await?;
+        let targets = self
+            .targets(identity.project(), &workspace, &goal, &request.tenants)
+            .await?;
         let (completed, pending): (Vec<_>, Vec<_>) = targets.iter().partition(|t| t.status == StoredTarget::Skipped);
         let summary = JobSummary {
             id: None,
@@ -80,25 +83,65 @@ impl Control {
             number: version.number,
             change_ids: version.change_ids,
         };
-        let targets = self.targets(identity, &workspace, &goal, &request.tenants).await?;
+        let id = self
+            .begin_deployment(&workspace, &goal, &request.tenants, &author)
+            .await?;
+        self.deployment(identity, &id).await
+    }
+
+    async fn begin_deployment(
+        &self,
+        workspace: &WorkspaceRow,
+        goal: &Goal,
+        choice: &TenantChoice,
+        author: &str,
+    ) -> Result<JobId> {
+        let targets = self.targets(&workspace.project, workspace, goal, choice).await?;
         let id: JobId = format!("dep_{}", tdb_auth::base32(10).map_err(ControlError::internal)?)
             .parse()
             .map_err(ControlError::internal)?;
         let job = NewDeployment {
             id: &id,
-            project: identity.project(),
-            blueprint,
+            project: &workspace.project,
+            blueprint: &workspace.blueprint,
             workspace: workspace.id,
             version: goal.number,
             from_versions: &from_versions(&targets),
-            author: &author,
+            author,
+            all_tenants: matches!(choice, TenantChoice::All),
         };
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.inner.store.project(&workspace.project).await?;
         deployments::insert(&tx, &job, &targets).await?;
         deployments::complete(&tx).await?;
         tx.commit().await?;
         self.inner.wake.notify_one();
-        self.deployment(identity, &id).await
+        Ok(id)
+    }
+
+    /// Brings tenants that were not there when everybody was deployed to (restored ones, new ones that overtook it) to
+    /// the same version.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let late = deployments::late(&tx).await?;
+        tx.rollback().await?;
+        for group in late.chunk_by(|a, b| a.workspace == b.workspace && a.version == b.version) {
+            let Some(first) = group.first() else { continue };
+            let tx = self.inner.store.jobs().await?;
+            let workspace = workspaces::by_id(&tx, first.workspace).await?;
+            let version = versions::by_number(&tx, first.workspace, first.version).await?;
+            tx.rollback().await?;
+            let (Some(workspace), Some(version)) = (workspace, version) else {
+                continue;
+            };
+            let goal = Goal {
+                number: version.number,
+                change_ids: version.change_ids,
+            };
+            let choice = TenantChoice::Named(group.iter().map(|late| late.tenant.clone()).collect());
+            let job = self.begin_deployment(&workspace, &goal, &choice, SYSTEM).await?;
+            tracing::info!(%job, blueprint = %workspace.blueprint, tenants = group.len(), "tenants that were away catch up");
+        }
+        Ok(())
     }
 
     pub async fn deployments(&self, identity: &Identity, limit: Limit) -> Result<Vec<JobSummary>> {
@@ -203,13 +246,13 @@ impl Control {
 
     async fn targets(
         &self,
-        identity: &Identity,
+        project: &ProjectId,
         workspace: &WorkspaceRow,
         goal: &Goal,
         choice: &TenantChoice,
     ) -> Result<Vec<NewTarget>> {
-        let tx = self.inner.store.project(identity.project()).await?;
-        let fleet = tenants::of_blueprint(&tx, identity.project(), &workspace.blueprint).await?;
+        let tx = self.inner.store.project(project).await?;
+        let fleet = tenants::of_blueprint(&tx, project, &workspace.blueprint).await?;
         let chosen = chosen(fleet, choice, &workspace.blueprint)?;
         let mut held: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for number in chosen

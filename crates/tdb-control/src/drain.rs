@@ -121,6 +121,7 @@ impl Control {
         let incoming: Vec<NewChange> = captured.iter().map(new_change).collect::<Result<_>>()?;
         let numbers = changes::append(&tx, &row.project, row.id, &incoming).await?;
         tx.commit().await?;
+        self.inner.changed.note(id);
         fault::point("drain.logged");
         let seqs: Vec<i64> = journaled.iter().map(|event| event.seq).collect();
         journal::confirm(&server, database, &seqs).await.map_err(failed)?;

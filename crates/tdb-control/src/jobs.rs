@@ -1,7 +1,7 @@
 //! The workers: whatever was begun and not finished, deployments, drains on a timer, sweeps. Loops decide, tasks do
 //! the work; a tick that fails is logged and the next one tries again.
 
-use std::collections::HashSet;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tdb_engines::databases;
@@ -17,6 +17,10 @@ use crate::error::{ControlError, Result, upstream};
 
 /// Between two looks at what is due; a wake-up brings deployments earlier.
 const TICK: Duration = Duration::from_millis(500);
+/// A workspace that was changed and then left alone for so long is built ahead.
+const QUIET: Duration = Duration::from_secs(2);
+/// A stock that could not be filled is tried again.
+const RESTOCK_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// One look at everything.
 const TICK_TIME_MAX: Duration = Duration::from_secs(30);
@@ -27,28 +31,22 @@ const EVENTS_KEPT_DAYS: i32 = 7;
 
 impl Control {
     /// Runs the workers until `stop`; what they had in hand is finished by the next start.
-    pub fn start_jobs(&self, tasks: &TaskTracker, stop: CancellationToken) {
-        let (control, ended) = (self.clone(), stop.clone());
-        tasks.spawn_on(
-            async move {
-                let _stopped = ended.run_until_cancelled(control.deploy()).await;
-            },
-            &self.inner.runtime,
-        );
-        let (control, ended) = (self.clone(), stop.clone());
-        tasks.spawn_on(
-            async move {
-                let _stopped = ended.run_until_cancelled(control.keep_house()).await;
-            },
-            &self.inner.runtime,
-        );
+    pub fn start_jobs(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let worker = |work: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let ended = stop.clone();
+            let until_stopped = async move {
+                let _stopped = ended.run_until_cancelled(work).await;
+            };
+            tasks.spawn_on(until_stopped, &self.inner.runtime);
+        };
         let control = self.clone();
-        tasks.spawn_on(
-            async move {
-                let _stopped = stop.run_until_cancelled(control.drain_on_a_timer()).await;
-            },
-            &self.inner.runtime,
-        );
+        worker(Box::pin(async move { control.deploy().await }));
+        let control = self.clone();
+        worker(Box::pin(async move { control.keep_house().await }));
+        let control = self.clone();
+        worker(Box::pin(async move { control.keep_stock().await }));
+        let control = self.clone();
+        worker(Box::pin(async move { control.drain_on_a_timer().await }));
     }
 
     /// In a loop of its own: no deployment waits for a template that is being dropped.
@@ -58,6 +56,16 @@ impl Control {
             tokio::select! {
                 () = self.inner.wake.notified() => {}
                 () = sleep(TICK) => {}
+            }
+        }
+    }
+
+    async fn keep_stock(&self) {
+        loop {
+            self.limited("spare databases", SWEEP_TIME_MAX, self.restock()).await;
+            tokio::select! {
+                () = self.inner.restock.notified() => {}
+                () = sleep(RESTOCK_EVERY) => {}
             }
         }
     }
@@ -104,7 +112,7 @@ impl Control {
         for row in templates {
             // Whoever builds holds the workspace's lock; only what nobody builds is looked at.
             if let Some(_alone) = self.inner.building.try_lock(row.workspace.as_uuid()) {
-                self.finish_template(&row).await?;
+                self.finish_template(row.id).await?;
             }
         }
         for (project, name) in leaving {
@@ -136,8 +144,19 @@ impl Control {
             };
             match found.await {
                 Ok(rows) => {
-                    for row in &rows {
-                        self.drain_if_possible(row).await;
+                    for row in rows {
+                        self.drain_if_possible(&row).await;
+                        if self.inner.changed.take_quiet(row.id, QUIET) {
+                            let control = self.clone();
+                            self.inner.tasks.spawn_on(
+                                async move {
+                                    control
+                                        .limited("build ahead", SWEEP_TIME_MAX, control.build_ahead(&row))
+                                        .await;
+                                },
+                                &self.inner.runtime,
+                            );
+                        }
                     }
                 }
                 Err(error) => tracing::warn!(error = %error.explained(), "journals are drained later"),
@@ -154,6 +173,7 @@ impl Control {
         templates::retire_old(&tx).await?;
         let all = servers::list(&tx, i64::MAX).await?;
         tx.commit().await?;
+        self.catch_up().await?;
         for row in all {
             let name = row.endpoint.name;
             let server = self.server(&name).await?;
@@ -165,9 +185,9 @@ impl Control {
             // Read after the databases: an intent is committed before its database exists, so that one unknown now is
             // nobody's.
             let tx = self.inner.store.jobs().await?;
-            let known: HashSet<Uuid> = physical::known_ids(&tx).await?.into_iter().collect();
+            let known = physical::known(&tx, &name).await?;
             tx.rollback().await?;
-            for orphan in orphans.iter().filter(|orphan| !known.contains(&orphan.id)) {
+            for orphan in orphans.iter().filter(|orphan| !known.has(orphan.id, orphan.oid)) {
                 tracing::warn!(server = %name, database = %orphan.name, "a database that belongs to nothing is dropped");
                 databases::drop(&server, &orphan.name)
                     .await

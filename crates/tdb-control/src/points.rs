@@ -2,7 +2,7 @@
 //! them a restart goes on, or the sweep removes what is left.
 
 /// All of them, in the order in which a creation, a deletion, a drain and a deployment pass them.
-pub const POINTS: [&str; 27] = [
+pub const POINTS: [&str; 30] = [
     "workspace.create.intended",
     "workspace.create.roles",
     "workspace.create.cloned",
@@ -16,12 +16,15 @@ pub const POINTS: [&str; 27] = [
     "drain.read",
     "drain.logged",
     "drain.confirmed",
-    "build.cloned",
-    "build.adopted",
+    "clone.made",
+    "clone.adopted",
     "build.replayed",
     "version.recorded",
     "template.published",
+    "spare.intended",
+    "spare.ready",
     "tenant.create.intended",
+    "tenant.create.claimed",
     "tenant.create.cloned",
     "tenant.create.recorded",
     "tenant.create.adopted",

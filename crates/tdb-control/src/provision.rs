@@ -8,16 +8,44 @@ use tdb_store::templates::TemplateRow;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
 use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{events, templates, tenants, versions, workspaces};
+use tdb_store::{Tx, events, templates, tenants, versions, workspaces};
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
-use crate::place::{database_name, role_names};
+use crate::place::{ServerInfo, choose_name, database_name, role_names};
 use crate::versions::HeadProblem;
 use crate::workspaces::SYSTEM;
 
 /// A template that was retired while it was chosen is chosen anew.
 const CHOICES_MAX: u32 = 5;
+
+/// A database that its roles own already: what it is called, and what it is going to be called.
+struct Made {
+    present: String,
+    wanted: String,
+}
+
+enum Chosen {
+    Spare(Made),
+    Template(Box<TemplateRow>),
+}
+
+fn logical_name(row: &TenantDatabaseRow) -> DatabaseName {
+    DatabaseName::Tenant {
+        blueprint: row.blueprint.clone(),
+        tenant: row.tenant.clone(),
+    }
+}
+
+async fn claim_spare(tx: &Tx, row: &TenantDatabaseRow, version: u32, server: ServerInfo<'_>) -> Result<Option<Made>> {
+    let Some(spare) = templates::take_spare(tx, row.workspace, server.name, version).await? else {
+        return Ok(None);
+    };
+    let wanted = choose_name(tx, &server, &logical_name(row), row.id.as_uuid()).await?;
+    tenants::take_over(tx, row.id, &spare.physical, &wanted).await?;
+    let present = database_name(&spare.physical)?.to_owned();
+    Ok(Some(Made { present, wanted }))
+}
 
 impl Control {
     /// Makes databases that were just intended, side by side. A step that failed is not the caller's error: the row says
@@ -66,35 +94,47 @@ impl Control {
 
     async fn build_database(&self, row: &TenantDatabaseRow) -> Result<()> {
         let server = self.server(&row.physical.server).await?;
-        let _turn = self.creation_turn(&row.physical.server).await?;
-        let (id, failed) = (row.id.as_uuid(), |e| upstream(&row.physical.server, e));
-        let names = role_names(&row.physical);
-        let present = match self.present_name(&server, &row.physical, id).await? {
-            Some(name) if row.physical.oid.is_some() => {
-                self.make_roles(&server, &row.physical).await.map_err(failed)?;
-                databases::open(&server, &name, &names).await.map_err(failed)?;
-                databases::adopt(&server, &name, &names.owner).await.map_err(failed)?;
-                name
-            }
-            _ => self.clone_for_tenant(&server, row).await?,
+        let id = row.id.as_uuid();
+        let made = match self.adopt_begun(&server, row).await? {
+            Some(made) => made,
+            None => match self.choose_template(row).await? {
+                Chosen::Spare(made) => made,
+                Chosen::Template(template) => self.clone_for_tenant(&server, row, &template).await?,
+            },
         };
         fault::point("tenant.create.adopted");
-        let final_name = self.final_name(Place::TenantDatabases, id).await?;
-        self.rename(&server, &present, &final_name, Place::TenantDatabases, id)
+        self.rename(&server, &made.present, &made.wanted, Place::TenantDatabases, id)
             .await?;
         fault::point("tenant.create.renamed");
         let tx = self.inner.store.jobs().await?;
         tenants::set_ready(&tx, row.id).await?;
         events::tenant_changed(&tx, &row.project, &row.tenant).await?;
         tx.commit().await?;
+        self.inner.restock.notify_one();
         Ok(())
     }
 
-    /// Roles beside the clone, and the record beside the adoption: neither waits for the other. Gives the name under
-    /// which it is being made.
-    async fn clone_for_tenant(&self, server: &Server, row: &TenantDatabaseRow) -> Result<String> {
+    /// Goes on with a clone that an earlier attempt made and recorded.
+    async fn adopt_begun(&self, server: &Server, row: &TenantDatabaseRow) -> Result<Option<Made>> {
+        let Some(wanted) = &row.physical.database else {
+            return Ok(None);
+        };
+        let Some(present) = self.present_name(server, &row.physical, row.id.as_uuid()).await? else {
+            return Ok(None);
+        };
+        let failed = |e| upstream(&row.physical.server, e);
+        let names = role_names(&row.physical);
+        self.make_roles(server, &row.physical).await.map_err(failed)?;
+        databases::open(server, &present, &names).await.map_err(failed)?;
+        databases::adopt(server, &present, &names.owner).await.map_err(failed)?;
+        let wanted = wanted.clone();
+        Ok(Some(Made { present, wanted }))
+    }
+
+    /// Roles beside the clone, and the record beside the adoption: neither waits for the other.
+    async fn clone_for_tenant(&self, server: &Server, row: &TenantDatabaseRow, template: &TemplateRow) -> Result<Made> {
         let (id, failed) = (row.id.as_uuid(), |e| upstream(&row.physical.server, e));
-        let template = self.choose_template(row).await?;
+        let _turn = self.creation_turn(&row.physical.server).await?;
         let making = databases::construction_name(self.inner.store.installation(), id);
         let origin = Origin::Template(database_name(&template.physical)?);
         let (roles, oid) = tokio::join!(
@@ -104,10 +144,7 @@ impl Control {
         roles.map_err(failed)?;
         let oid = oid.map_err(failed)?;
         fault::point("tenant.create.cloned");
-        let logical = DatabaseName::Tenant {
-            blueprint: row.blueprint.clone(),
-            tenant: row.tenant.clone(),
-        };
+        let logical = logical_name(row);
         let names = role_names(&row.physical);
         let inside = async {
             databases::open(server, &making, &names).await?;
@@ -117,15 +154,16 @@ impl Control {
             self.record_clone(Place::TenantDatabases, &row.physical, id, &logical, oid),
             inside
         );
-        recorded?;
+        let wanted = recorded?;
         fault::point("tenant.create.recorded");
         adopted.map_err(failed)?;
-        Ok(making)
+        let present = making;
+        Ok(Made { present, wanted })
     }
 
     /// The template of the version that was asked for, of head, or of the last verified version; held against being
-    /// retired by the row that names it.
-    async fn choose_template(&self, row: &TenantDatabaseRow) -> Result<TemplateRow> {
+    /// retired by the row that names it. Whoever chooses it first gets a spare of it where there is one.
+    async fn choose_template(&self, row: &TenantDatabaseRow) -> Result<Chosen> {
         let tx = self.inner.store.jobs().await?;
         let workspace = workspaces::by_id(&tx, row.workspace).await?;
         let chosen = match row.template {
@@ -134,18 +172,30 @@ impl Control {
         };
         tx.rollback().await?;
         if let Some(template) = chosen {
-            return Ok(template);
+            return Ok(Chosen::Template(Box::new(template)));
         }
         let workspace = workspace.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))?;
+        let server = ServerInfo {
+            name: &row.physical.server,
+            opaque_names: self.names_are_opaque(&row.physical.server).await?,
+        };
         for _ in 0..CHOICES_MAX {
             let version = self.version_for(row, &workspace).await?;
             let template = self.template_of(&workspace, &row.physical.server, &version).await;
             let template = template.map_err(|problem| problem.into_error(&row.blueprint))?;
             let tx = self.inner.store.jobs().await?;
             let taken = tenants::choose_template(&tx, row.id, template.id, version.number).await?;
+            let spare = match taken {
+                true => claim_spare(&tx, row, version.number, server).await?,
+                false => None,
+            };
             tx.commit().await?;
+            if let Some(made) = spare {
+                fault::point("tenant.create.claimed");
+                return Ok(Chosen::Spare(made));
+            }
             if taken {
-                return Ok(template);
+                return Ok(Chosen::Template(Box::new(template)));
             }
         }
         Err(ControlError::Unavailable {

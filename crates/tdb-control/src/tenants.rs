@@ -257,7 +257,7 @@ impl Control {
         self.tenant_now(identity.project(), name).await
     }
 
-    /// Undoes a soft deletion; it catches up with the next deployment.
+    /// Undoes a soft deletion; it catches up with the deployments that it missed.
     pub async fn restore_tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Write)?;
         let project = identity.project();
@@ -281,6 +281,9 @@ impl Control {
         }
         self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
             .await?;
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(tenant = %name, error = %error.explained(), "it catches up with the next sweep");
+        }
         self.wait_for_proxies().await?;
         self.tenant_now(project, name).await
     }

@@ -225,7 +225,7 @@ impl Control {
         Ok(made)
     }
 
-    async fn version_with(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
+    pub(crate) async fn version_with(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
         let tx = self.inner.store.jobs().await?;
         let version = versions::by_content(&tx, row.id, hash).await?;
         tx.rollback().await?;
@@ -285,7 +285,7 @@ impl Control {
     }
 
     /// A change that does not replay is broken from now on: skipping it frees head.
-    async fn replay_problem(&self, row: &WorkspaceRow, error: BuildError) -> HeadProblem {
+    pub(crate) async fn replay_problem(&self, row: &WorkspaceRow, error: BuildError) -> HeadProblem {
         let error = match error {
             BuildError::Other(error) => return HeadProblem::Other(error),
             BuildError::Replay(error) => error,

@@ -200,6 +200,8 @@ impl Control {
     async fn remove_workspace(&self, row: &WorkspaceRow) -> Result<()> {
         self.unmake(&row.physical, row.id.as_uuid()).await?;
         fault::point("workspace.delete.dropped");
+        // Whoever makes a build or a spare of it is done; nobody begins another for a workspace that is being deleted.
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
         let tx = self.inner.store.jobs().await?;
         let builds = templates::of_workspace(&tx, row.id).await?;
         tx.rollback().await?;
@@ -221,7 +223,7 @@ impl Control {
         id: Uuid,
         logical: &DatabaseName,
         oid: u32,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let opaque_names = self.names_are_opaque(&physical.server).await?;
         let tx = self.inner.store.jobs().await?;
         let server = ServerInfo {
@@ -231,7 +233,7 @@ impl Control {
         let name = choose_name(&tx, &server, logical, id).await?;
         physical::record_database(&tx, place, id, "cloned", &name, oid).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(name)
     }
 
     /// The name that was recorded with the clone.
@@ -265,9 +267,15 @@ impl Control {
         }
     }
 
-    /// Removes a build or template and its row.
+    /// Removes a build, template or spare and its row, unless somebody took it since the row was read.
     pub(crate) async fn remove_template(&self, row: &templates::TemplateRow) -> Result<()> {
         let _alone = self.inner.busy.lock(row.id).await;
+        let tx = self.inner.store.jobs().await?;
+        let dropping = templates::begin_dropping(&tx, row).await?;
+        tx.commit().await?;
+        if !dropping {
+            return Ok(());
+        }
         self.unmake(&row.physical, row.id).await?;
         let tx = self.inner.store.jobs().await?;
         templates::delete(&tx, row.id).await?;

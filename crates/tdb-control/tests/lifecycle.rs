@@ -7,7 +7,8 @@ mod support;
 use support::{World, blueprint, eventually, request, tenant};
 use tdb_control::model::{Deletion, TenantStatus};
 use tdb_control::{ControlSettings, Limit};
-use tdb_store::workspaces::WorkspaceStatus;
+use tdb_store::templates::{self, TemplateRow, TemplateStatus};
+use tdb_store::workspaces::{self, WorkspaceStatus};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,14 @@ async fn names(world: &World, sql: &str) -> Vec<String> {
 }
 
 const DATABASES: &str = "SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', 'store', 'tdb_base') ORDER BY 1";
+/// Builds, templates and spares of the workspace "app".
+async fn templates(world: &World) -> Vec<TemplateRow> {
+    let tx = world.store.jobs().await.unwrap();
+    let row = workspaces::by_name(&tx, world.identity.project(), &blueprint("app")).await;
+    templates::of_workspace(&tx, row.unwrap().unwrap().id).await.unwrap()
+}
+
+const IN_CONSTRUCTION: &str = "SELECT datname::text FROM pg_database WHERE datname LIKE 'tdb\\_c\\_%'";
 const ROLES: &str = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'r\\_%' ORDER BY 1";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,11 +65,100 @@ async fn twenty_tenants_made_at_once_are_all_whole() {
         20,
         "{databases:?}"
     );
+    let others = databases.iter().filter(|name| !name.starts_with("tdb_c_")).count();
+    assert_eq!(others, 21, "the tenants, the workspace and nothing else: {databases:?}");
+    eventually("the template and four spares are there, and nothing else", async || {
+        (names(&world, IN_CONSTRUCTION).await.len() == 5).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("first", "app").await;
+    let oids = async || -> Vec<i64> {
+        let spare = |row: &TemplateRow| row.status == TemplateStatus::Spare && row.progress.step == "adopted";
+        templates(&world)
+            .await
+            .iter()
+            .filter(|row| spare(row))
+            .filter_map(|row| row.physical.oid.map(i64::from))
+            .collect()
+    };
+    let stock = eventually("there is a stock", async || {
+        let found = oids().await;
+        (found.len() == 4).then_some(found)
+    })
+    .await;
+    world.tenant("second", "app").await;
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    let sql = "SELECT oid::int8 FROM pg_database WHERE datname = 'app__second'";
+    let second: i64 = admin.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(Some(&second), stock.first(), "it was made of the oldest spare");
+    world
+        .session("app__second")
+        .await
+        .batch_execute("INSERT INTO t VALUES (1)")
+        .await
+        .unwrap();
+    eventually("the stock is filled up", async || {
+        (oids().await.len() == 4).then_some(())
+    })
+    .await;
+    world.ddl("app", "ALTER TABLE t ADD COLUMN next int").await;
+    world.deploy("app").await;
+    eventually("old spares are gone, new ones are there", async || {
+        let now = oids().await;
+        (now.len() == 4 && now.iter().all(|oid| !stock.contains(oid))).then_some(())
+    })
+    .await;
+    world.tenant("third", "app").await;
+    world
+        .session("app__third")
+        .await
+        .batch_execute("SELECT next FROM t")
+        .await
+        .unwrap();
+    world.no_drift("app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_workspace_is_built_ahead_and_says_what_is_broken() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    eventually("there is a build with the change, and no version", async || {
+        let all = templates(&world).await;
+        let [build] = all.as_slice() else { return None };
+        (build.status == TemplateStatus::Building && build.change_ids == [1]).then_some(())
+    })
+    .await;
+    let versions = world
+        .control
+        .versions(&world.identity, &blueprint("app"), Limit::DEFAULT)
+        .await;
     assert_eq!(
-        databases.len(),
-        22,
-        "the workspace, its template and nothing else: {databases:?}"
+        versions.unwrap().len(),
+        1,
+        "only a tenant or a deployment makes a version"
     );
+    // A table that only data could make: nothing tells before it is replayed.
+    world
+        .ddl("app", "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS 'BEGIN IF (SELECT count(*) FROM t) = 0 THEN RAISE ''no data''; END IF; CREATE TABLE made (id int); END'")
+        .await;
+    world.ddl("app", "INSERT INTO t VALUES (1); SELECT f()").await;
+    eventually(
+        "the change is known as broken before anybody asks for a version",
+        async || {
+            let broken =
+                |change: &tdb_control::model::ChangeInfo| change.state == tdb_control::model::ChangeState::Broken;
+            world.diff("app").await.iter().any(broken).then_some(())
+        },
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,10 +249,10 @@ async fn a_creation_that_was_left_is_taken_up_by_the_next_start() {
         .await
         .unwrap();
     let next = world.restarted().await;
-    next.start_jobs(&TaskTracker::new(), CancellationToken::new());
+    next.start_jobs(&TaskTracker::new(), &CancellationToken::new());
     eventually("the workspace is ready", async || {
         let tx = world.store.jobs().await.unwrap();
-        let row = tdb_store::workspaces::by_name(&tx, world.identity.project(), &blueprint("app"))
+        let row = workspaces::by_name(&tx, world.identity.project(), &blueprint("app"))
             .await
             .unwrap();
         (row?.status == WorkspaceStatus::Ready).then_some(())
@@ -186,7 +284,7 @@ async fn databases_of_nobody_are_swept_and_foreign_ones_are_not() {
     for name in [&ours, &theirs] {
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     }
-    world.control.start_jobs(&TaskTracker::new(), CancellationToken::new());
+    world.control.start_jobs(&TaskTracker::new(), &CancellationToken::new());
     eventually("the orphan is gone", async || {
         let left = names(&world, DATABASES).await;
         assert!(left.contains(&theirs), "{left:?}");

@@ -240,7 +240,7 @@ impl Running {
         running.listen("the API", sockets.api, tdb_api::router(control.clone()), failed.clone())?;
         let health = Health::new(registry, control.clone(), running.proxy.clone())?;
         running.listen("metrics", sockets.metrics, health.router(), failed.clone())?;
-        control.start_jobs(&running.jobs, running.jobs_stop.clone());
+        control.start_jobs(&running.jobs, &running.jobs_stop);
         running.run_data_plane(data_plane, sockets.proxy, failed)?;
         running.proxy.accepts();
         tracing::info!(proxy = %config.proxy.listen, "ready");

@@ -166,12 +166,14 @@ pub struct NewDeployment<'a> {
     pub version: u32,
     pub from_versions: &'a [u32],
     pub author: &'a str,
+    /// Meant for every tenant: one that was not there catches up when it is.
+    pub all_tenants: bool,
 }
 
 /// A job with all its targets.
 pub async fn insert(tx: &Tx, job: &NewDeployment<'_>, targets: &[NewTarget]) -> Result<(), StoreError> {
-    let sql = "INSERT INTO deployments (id, project_id, blueprint, workspace_id, version, from_versions, author, status, started_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', now())";
+    let sql = "INSERT INTO deployments (id, project_id, blueprint, workspace_id, version, from_versions, author, all_tenants, status, started_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', now())";
     tx.execute(
         sql,
         &[
@@ -182,6 +184,7 @@ pub async fn insert(tx: &Tx, job: &NewDeployment<'_>, targets: &[NewTarget]) -> 
             &number(job.version)?,
             &numbers(job.from_versions)?,
             &job.author,
+            &job.all_tenants,
         ],
     )
     .await?;
@@ -383,6 +386,38 @@ pub async fn skip_database(tx: &Tx, database: DatabaseId) -> Result<(), StoreErr
                WHERE database_id = $1 AND status IN ('pending', 'running', 'retrying')";
     tx.execute(sql, &[&database.as_uuid()]).await?;
     Ok(())
+}
+
+/// A tenant that was not there when everybody was brought to a version.
+#[derive(Clone, Debug)]
+pub struct Late {
+    pub project: ProjectId,
+    pub tenant: TenantName,
+    pub workspace: WorkspaceId,
+    pub version: u32,
+}
+
+/// Tenants that the newest deployment to all tenants missed, by project, workspace and version; one that failed there is
+/// for its owner to retry.
+pub async fn late(tx: &Tx) -> Result<Vec<Late>, StoreError> {
+    let sql = "SELECT d.project_id, d.tenant, d.workspace_id, p.version
+                 FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
+                 JOIN LATERAL (SELECT version, created_at FROM deployments WHERE workspace_id = d.workspace_id AND all_tenants
+                                ORDER BY created_at DESC LIMIT 1) AS p ON true
+                WHERE d.status = 'ready' AND t.status IN ('ready', 'suspended') AND d.version < p.version AND d.created_at < p.created_at
+                  AND NOT EXISTS (SELECT FROM deployment_targets g WHERE g.database_id = d.id AND g.to_version = p.version
+                                     AND g.status <> 'skipped')
+                ORDER BY d.project_id, d.workspace_id, p.version, d.tenant LIMIT 10000";
+    let rows = tx.query(sql, &[]).await?;
+    let late = |row: &Row| {
+        Ok(Late {
+            project: parsed(row, "project_id")?,
+            tenant: parsed(row, "tenant")?,
+            workspace: WorkspaceId::from_uuid(column(row, "workspace_id")?),
+            version: count(row, "version")?,
+        })
+    };
+    rows.iter().map(late).collect()
 }
 
 /// Databases that hold part of a version that is not theirs yet: a deployment to it waits, works or failed there.

@@ -13,11 +13,18 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 1] = [Migration {
-    number: 1,
-    name: "initial",
-    sql: include_str!("../migrations/0001_initial.sql"),
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        number: 1,
+        name: "initial",
+        sql: include_str!("../migrations/0001_initial.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "spares",
+        sql: include_str!("../migrations/0002_spares.sql"),
+    },
+];
 const ACCESS: &str = include_str!("../migrations/access.sql");
 /// Two programs that start at once: the second waits this long for the first.
 const LOCK: &str =
@@ -246,7 +253,7 @@ mod tests {
         let found = compared(&[(1, "initial".into(), "00".into(), at), (9, "later".into(), good, at)]);
         assert_eq!(found[0].state, MigrationState::Changed { at });
         assert_eq!(
-            found[1],
+            found[MIGRATIONS.len()],
             MigrationStatus {
                 number: 9,
                 name: "later".into(),

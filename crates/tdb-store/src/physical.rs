@@ -1,6 +1,8 @@
 //! What workspaces, builds, templates and tenant databases have in common: a database on a server and its three roles,
 //! made and unmade in steps that can be done again.
 
+use std::collections::HashSet;
+
 use tdb_names::ServerName;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -152,12 +154,31 @@ pub async fn record_failure(
     Ok(())
 }
 
-/// Names of databases that rows of this installation have on a server: what is not among them and carries the
-/// installation's prefix is nobody's.
-pub async fn known_ids(tx: &Tx) -> Result<Vec<Uuid>, StoreError> {
-    let sql = "SELECT id FROM workspaces UNION ALL SELECT id FROM templates UNION ALL SELECT id FROM tenant_databases";
-    let rows = tx.query(sql, &[]).await?;
-    rows.iter().map(|row| column(row, "id")).collect()
+/// What the rows of this installation know of databases on a server.
+#[derive(Debug, Default)]
+pub struct Known {
+    ids: HashSet<Uuid>,
+    oids: HashSet<i64>,
+}
+
+impl Known {
+    /// A database being made is known by the id in its name; one that was a spare has its tenant's row by its oid only.
+    pub fn has(&self, id: Uuid, oid: u32) -> bool {
+        self.ids.contains(&id) || self.oids.contains(&i64::from(oid))
+    }
+}
+
+/// What is not among them and carries the installation's prefix is nobody's.
+pub async fn known(tx: &Tx, server: &ServerName) -> Result<Known, StoreError> {
+    let sql = "SELECT id, database_oid FROM (SELECT id, server, database_oid FROM workspaces
+                 UNION ALL SELECT id, server, database_oid FROM templates
+                 UNION ALL SELECT id, server, database_oid FROM tenant_databases) AS known WHERE server = $1";
+    let mut known = Known::default();
+    for row in tx.query(sql, &[&server.as_str()]).await? {
+        known.ids.insert(column(&row, "id")?);
+        known.oids.extend(column::<Option<i64>>(&row, "database_oid")?);
+    }
+    Ok(known)
 }
 
 /// Whether a row of another database already claims this name on the server.

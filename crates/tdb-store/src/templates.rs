@@ -1,9 +1,11 @@
-//! Table `templates`: builds (databases in which changes are replayed) and the templates they become.
+//! Table `templates`: builds (databases in which changes are replayed), the templates they become, and spare clones of
+//! those, which wait for a tenant or the next build to take them.
 
 use std::time::Duration;
 
 use tdb_names::{ProjectId, ServerName, WorkspaceId};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::error::StoreError;
@@ -18,6 +20,8 @@ words! {
         /// It has its version and is being closed; from here on it only goes forward.
         Publishing = "publishing",
         Published = "published",
+        /// A clone of the template of its version, of its step "adopted" on ready to be somebody's.
+        Spare = "spare",
         Dropping = "dropping",
     }
 }
@@ -27,7 +31,7 @@ pub struct TemplateRow {
     pub id: Uuid,
     pub project: ProjectId,
     pub workspace: WorkspaceId,
-    /// None while it is a build.
+    /// None while it is a build; a spare's is its template's.
     pub version: Option<u32>,
     pub status: TemplateStatus,
     /// What a build holds, or was about to hold when it was last worked on.
@@ -52,26 +56,34 @@ impl TemplateRow {
     }
 }
 
-fn select(rest: &str) -> String {
-    let columns = physical::COLUMNS;
-    format!(
-        "SELECT id, project_id, workspace_id, version, status, change_ids, step, attempts, last_error, {columns} FROM templates {rest}"
-    )
+/// Each with `qualifier` before it.
+fn columns(qualifier: &str) -> String {
+    let own = "id, project_id, workspace_id, version, status, change_ids, step, attempts, last_error";
+    let all = own.split(',').chain(physical::COLUMNS.split(','));
+    let qualified: Vec<String> = all.map(|name| format!("{qualifier}{}", name.trim())).collect();
+    qualified.join(", ")
 }
 
-/// A build's intent.
+fn select(rest: &str) -> String {
+    format!("SELECT {} FROM templates {rest}", columns(""))
+}
+
+/// The intent of a build, or of a spare of a version.
 pub async fn insert(
     tx: &Tx,
     id: Uuid,
     project: &ProjectId,
     workspace: WorkspaceId,
     physical: &Physical,
+    spare_of: Option<u32>,
 ) -> Result<(), StoreError> {
     let sql = format!(
-        "INSERT INTO templates (id, project_id, workspace_id, status, step, {})
-         VALUES ($1, $2, $3, 'building', 'intent', $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "INSERT INTO templates (id, project_id, workspace_id, status, version, step, {})
+         VALUES ($1, $2, $3, $4, $5, 'intent', $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         physical::COLUMNS
     );
+    let status = spare_of.map_or(TemplateStatus::Building, |_| TemplateStatus::Spare);
+    let version = spare_of.map(number).transpose()?;
     let roles = &physical.roles;
     tx.execute(
         &sql,
@@ -79,6 +91,8 @@ pub async fn insert(
             &id,
             &project.as_str(),
             &workspace.as_uuid(),
+            &status.as_str(),
+            &version,
             &physical.server.as_str(),
             &physical.database,
             &physical.oid.map(i64::from),
@@ -126,9 +140,10 @@ pub async fn of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<Templat
     rows.iter().map(TemplateRow::from_row).collect()
 }
 
-/// Builds and templates that are not published: to be finished or dropped.
+/// Builds, templates and spares that are not as they are to be: to be finished or dropped.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<TemplateRow>, StoreError> {
-    let rest = "WHERE status <> 'published' AND not_before <= now() ORDER BY created_at LIMIT 100";
+    let rest = "WHERE status <> 'published' AND NOT (status IN ('building', 'spare') AND step = 'adopted') AND not_before <= now()
+                ORDER BY created_at LIMIT 100";
     let rows = tx.query(&select(rest), &[]).await?;
     rows.iter().map(TemplateRow::from_row).collect()
 }
@@ -157,8 +172,14 @@ pub async fn set_published(tx: &Tx, id: Uuid, grace: Duration) -> Result<bool, S
     Ok(tx.execute(sql, &[&id, &grace.as_secs_f64()]).await? == 1)
 }
 
-/// Published templates that are neither the newest of their workspace and server nor in use become `dropping`.
+/// Published templates that are neither the newest of their workspace and server nor in use become `dropping`; so do
+/// spares of such versions.
 pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
+    let spares = "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now()
+                   WHERE t.status = 'spare' AND t.step = 'adopted'
+                     AND EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
+                                    AND n.status = 'published' AND n.version > t.version)";
+    tx.execute(spares, &[]).await?;
     let sql = "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now()
                 WHERE t.status = 'published' AND t.not_before <= now()
                   AND EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
@@ -167,6 +188,75 @@ pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
                   AND NOT EXISTS (SELECT FROM deployments p WHERE p.workspace_id = t.workspace_id AND p.version = t.version
                                      AND p.status = 'running')";
     tx.execute(sql, &[]).await
+}
+
+/// What is to be dropped, unless somebody moved it on or took it since `seen` was read.
+pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreError> {
+    let sql =
+        "UPDATE templates SET status = 'dropping', not_before = now() WHERE id = $1 AND status = $2 AND step = $3";
+    let parameters: [&(dyn ToSql + Sync); 3] = [&seen.id, &seen.status.as_str(), &seen.progress.step];
+    Ok(tx.execute(sql, &parameters).await? == 1)
+}
+
+/// Newest templates with fewer than `stock` spares, of workspaces for which a tenant was made within `lately`; and how
+/// many are missing.
+pub async fn short_of_spares(tx: &Tx, stock: u32, lately: Duration) -> Result<Vec<(TemplateRow, u32)>, StoreError> {
+    let sql = format!(
+        "SELECT * FROM (
+             SELECT {}, $1 - (SELECT count(*) FROM templates s WHERE s.workspace_id = t.workspace_id AND s.server = t.server
+                                 AND s.status = 'spare' AND s.version = t.version) AS missing
+               FROM templates t JOIN workspaces w ON w.id = t.workspace_id AND w.status = 'ready'
+              WHERE t.status = 'published'
+                AND NOT EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
+                                   AND n.status = 'published' AND n.version > t.version)
+                AND EXISTS (SELECT FROM tenant_databases d WHERE d.workspace_id = t.workspace_id AND d.server = t.server
+                               AND d.created_at > now() - $2 * interval '1 second')) AS known
+         WHERE missing > 0",
+        columns("t.")
+    );
+    let rows = tx.query(&sql, &[&i64::from(stock), &lately.as_secs_f64()]).await?;
+    let row = |row: &Row| Ok((TemplateRow::from_row(row)?, crate::row::total(row, "missing")?));
+    rows.iter().map(row).collect()
+}
+
+/// A spare for a tenant: it is nobody's template any more, and its row is gone.
+pub async fn take_spare(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    server: &ServerName,
+    version: u32,
+) -> Result<Option<TemplateRow>, StoreError> {
+    let sql = format!("DELETE FROM templates WHERE id = ({SPARE}) RETURNING {}", columns(""));
+    one_spare(tx, &sql, workspace, server, version).await
+}
+
+/// A spare for the next build.
+pub async fn build_from_spare(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    server: &ServerName,
+    version: u32,
+) -> Result<Option<TemplateRow>, StoreError> {
+    let sql = format!(
+        "UPDATE templates SET status = 'building', version = NULL WHERE id = ({SPARE}) RETURNING {}",
+        columns("")
+    );
+    one_spare(tx, &sql, workspace, server, version).await
+}
+
+const SPARE: &str = "SELECT id FROM templates WHERE workspace_id = $1 AND server = $2 AND version = $3 AND status = 'spare' AND step = 'adopted'
+                      ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED";
+
+async fn one_spare(
+    tx: &Tx,
+    sql: &str,
+    workspace: WorkspaceId,
+    server: &ServerName,
+    version: u32,
+) -> Result<Option<TemplateRow>, StoreError> {
+    let parameters: [&(dyn ToSql + Sync); 3] = [&workspace.as_uuid(), &server.as_str(), &number(version)?];
+    let row = tx.query_opt(sql, &parameters).await?;
+    row.as_ref().map(TemplateRow::from_row).transpose()
 }
 
 pub async fn delete(tx: &Tx, id: Uuid) -> Result<(), StoreError> {

@@ -268,6 +268,28 @@ pub async fn choose_template(tx: &Tx, id: DatabaseId, template: Uuid, version: u
     Ok(tx.execute(sql, &[&id.as_uuid(), &template, &number(version)?]).await? == 1)
 }
 
+/// Gives a database that is being made a spare's place and roles, and the name it is going to have.
+pub async fn take_over(tx: &Tx, id: DatabaseId, spare: &Physical, name: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE tenant_databases
+                  SET step = 'adopted', physical_database = $2, database_oid = $3, owner_role = $4, owner_secret = $5,
+                      deployer_role = $6, deployer_secret = $7, readonly_role = $8, readonly_secret = $9
+                WHERE id = $1";
+    let roles = &spare.roles;
+    let parameters: [&(dyn ToSql + Sync); 9] = [
+        &id.as_uuid(),
+        &name,
+        &spare.oid.map(i64::from),
+        &roles.owner.name,
+        &roles.owner.sealed,
+        &roles.deployer.name,
+        &roles.deployer.sealed,
+        &roles.readonly.name,
+        &roles.readonly.sealed,
+    ];
+    tx.execute(sql, &parameters).await?;
+    Ok(())
+}
+
 /// Provisioning is over.
 pub async fn set_ready(tx: &Tx, id: DatabaseId) -> Result<bool, StoreError> {
     let sql = "UPDATE tenant_databases SET status = 'ready', step = 'ready', attempts = 0, last_error = NULL, template_id = NULL

@@ -69,7 +69,7 @@ impl Design {
         let id = Uuid::new_v4();
         let physical = self.world.physical(&format!("template_{version}"));
         let tx = self.world.store.jobs().await.unwrap();
-        templates::insert(&tx, id, &self.project, self.workspace, &physical)
+        templates::insert(&tx, id, &self.project, self.workspace, &physical, None)
             .await
             .unwrap();
         assert!(templates::begin_publishing(&tx, id, version).await.unwrap());

@@ -58,6 +58,7 @@ async fn job() -> Job {
         .unwrap()
         .number;
     let new = NewDeployment {
+        all_tenants: true,
         id: &id,
         project: &project,
         blueprint: &blueprint,

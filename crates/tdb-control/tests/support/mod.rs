@@ -38,7 +38,7 @@ impl World {
 
     pub async fn start_with(settings: ControlSettings) -> Self {
         let world = Self::idle(settings).await;
-        world.control.start_jobs(&TaskTracker::new(), world.stop.clone());
+        world.control.start_jobs(&TaskTracker::new(), &world.stop);
         world
     }
 
