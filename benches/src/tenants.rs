@@ -14,22 +14,40 @@ use crate::statistics::{Ratio, median};
 
 const BLUEPRINT: &str = "bench";
 
-/// Tenant creation over the API, from the request to a tenant that is ready, beside a clone of the same template.
+/// Tenant creation over the API, from the request to a tenant that is ready, beside a clone of the same template: one at
+/// a time with spares in stock, and many in a row, past the stock.
 #[derive(Args, Debug)]
 pub struct Options {
     #[arg(long, default_value_t = 20)]
     rounds: u32,
     #[arg(long, default_value_t = 20)]
     tables: u32,
+    /// Tenants made in a row, without a pause; several times the stock.
+    #[arg(long, default_value_t = 16)]
+    row: u32,
     /// Where the raw numbers go.
     #[arg(long, default_value_os_t = crate::report::results_dir())]
     results: PathBuf,
 }
 
+/// Longer than it takes to fill the stock.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Milliseconds per database.
 #[derive(Clone, Copy, Debug)]
 struct Round {
-    tenant: Duration,
-    clone: Duration,
+    tenant: f64,
+    clone: f64,
+    tenants_in_a_row: f64,
+    clones_in_a_row: f64,
+}
+
+struct Bench<'a> {
+    instance: &'a Instance,
+    session: &'a Session,
+    template: &'a str,
+    /// Databases made so far: names are used once.
+    made: u32,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -41,9 +59,15 @@ pub fn run(options: &Options) -> Result<()> {
     let first = first.elapsed();
     let session = Session::open(&instance.server_endpoint("postgres")?)?;
     let template = newest_template(&session)?;
+    let mut bench = Bench {
+        instance: &instance,
+        session: &session,
+        template: &template,
+        made: 0,
+    };
     let mut rounds = Vec::new();
     for number in 0..options.rounds {
-        rounds.push(measure(&instance, &session, &template, number)?);
+        rounds.push(bench.round(options.row, number.is_multiple_of(2))?);
     }
     ensure!(
         newest_template(&session)? == template,
@@ -52,32 +76,77 @@ pub fn run(options: &Options) -> Result<()> {
     report(options, &session, first, &rounds)
 }
 
-/// Both once; who is first turns with the round. Nothing is dropped in between: DROP DATABASE forces a checkpoint.
-fn measure(instance: &Instance, session: &Session, template: &str, number: u32) -> Result<Round> {
-    let tenant = || -> Result<Duration> {
-        let start = Instant::now();
-        instance.tenant(&format!("t{number}"), BLUEPRINT)?;
-        Ok(start.elapsed())
-    };
-    let clone = || -> Result<Duration> {
-        let start = Instant::now();
-        session.run(&format!(
-            "CREATE DATABASE bare_{number} TEMPLATE \"{template}\" STRATEGY WAL_LOG"
-        ))?;
-        Ok(start.elapsed())
-    };
-    if number.is_multiple_of(2) {
-        let tenant = tenant()?;
-        return Ok(Round {
+impl Bench<'_> {
+    /// Who is first turns with the round. Nothing is dropped in between: DROP DATABASE forces a checkpoint.
+    fn round(&mut self, row: u32, tenants_first: bool) -> Result<Round> {
+        let (tenant, clone) = self.pair(1, tenants_first)?;
+        let (tenants_in_a_row, clones_in_a_row) = self.pair(row, tenants_first)?;
+        Ok(Round {
             tenant,
-            clone: clone()?,
-        });
+            clone,
+            tenants_in_a_row,
+            clones_in_a_row,
+        })
     }
-    let clone = clone()?;
-    Ok(Round {
-        tenant: tenant()?,
-        clone,
-    })
+
+    fn pair(&mut self, count: u32, tenants_first: bool) -> Result<(f64, f64)> {
+        if tenants_first {
+            let tenants = self.tenants(count)?;
+            return Ok((tenants, self.clones(count)?));
+        }
+        let clones = self.clones(count)?;
+        Ok((self.tenants(count)?, clones))
+    }
+
+    fn tenants(&mut self, count: u32) -> Result<f64> {
+        self.settle()?;
+        let start = Instant::now();
+        for _ in 0..count {
+            self.made += 1;
+            self.instance.tenant(&format!("t{}", self.made), BLUEPRINT)?;
+        }
+        Ok(milliseconds(start.elapsed()) / f64::from(count))
+    }
+
+    fn clones(&mut self, count: u32) -> Result<f64> {
+        self.settle()?;
+        let start = Instant::now();
+        for _ in 0..count {
+            self.made += 1;
+            let (made, template) = (self.made, self.template);
+            self.session.run(&format!(
+                "CREATE DATABASE bare_{made} TEMPLATE \"{template}\" STRATEGY WAL_LOG"
+            ))?;
+        }
+        Ok(milliseconds(start.elapsed()) / f64::from(count))
+    }
+
+    /// Nobody fills up the stock beside what is measured.
+    fn settle(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        let being_made = || -> Result<(Vec<String>, bool)> {
+            let found = self.session.column(
+                "SELECT oid::text FROM pg_database WHERE datname LIKE 'tdb\\_c\\_%' UNION ALL
+                 SELECT 'busy' FROM pg_stat_activity WHERE datname LIKE 'tdb\\_c\\_%' OR query LIKE 'CREATE DATABASE%' AND state = 'active'",
+            )?;
+            let busy = found.iter().any(|one| one == "busy");
+            Ok((found, busy))
+        };
+        let mut seen = being_made()?.0;
+        loop {
+            std::thread::sleep(Duration::from_millis(500));
+            let (now, busy) = being_made()?;
+            if now == seen && !busy {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the stock of spares is never full");
+            seen = now;
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 fn newest_template(session: &Session) -> Result<String> {
@@ -89,31 +158,46 @@ fn newest_template(session: &Session) -> Result<String> {
 }
 
 fn report(options: &Options, session: &Session, first: Duration, rounds: &[Round]) -> Result<()> {
-    let milliseconds =
-        |of: fn(&Round) -> Duration| -> Vec<f64> { rounds.iter().map(|round| of(round).as_secs_f64() * 1e3).collect() };
-    let (tenants, clones) = (milliseconds(|round| round.tenant), milliseconds(|round| round.clone));
     write_csv(
         &options.results,
         "tenants",
-        "round,tables,tenant_milliseconds,create_database_milliseconds",
-        tenants
-            .iter()
-            .zip(&clones)
-            .enumerate()
-            .map(|(round, (tenant, clone))| format!("{round},{},{tenant:.3},{clone:.3}", options.tables)),
+        "round,tables,tenant_milliseconds,create_database_milliseconds,row,tenant_in_a_row_milliseconds,create_database_in_a_row_milliseconds",
+        rounds.iter().enumerate().map(|(number, round)| {
+            format!(
+                "{number},{},{:.3},{:.3},{},{:.3},{:.3}",
+                options.tables, round.tenant, round.clone, options.row, round.tenants_in_a_row, round.clones_in_a_row
+            )
+        }),
     )?;
-    let size = session.column("SELECT pg_size_pretty(pg_database_size('bare_0'))")?;
+    let column = |of: fn(&Round) -> f64| -> Vec<f64> { rounds.iter().map(of).collect() };
     let mut table = Table::new(&["what", "ms, median", "ratio (95 %)"]);
-    let ratio = Ratio::of_pairs(&tenants, &clones).context("no rounds")?;
     let cell = |values: &[f64]| median(values).map_or_else(|| "-".to_owned(), |median| format!("{median:.1}"));
-    table.row(["CREATE DATABASE … TEMPLATE".to_owned(), cell(&clones), "1".to_owned()]);
-    let shown = format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.low, ratio.high);
-    table.row(["tenant through the API".to_owned(), cell(&tenants), shown]);
+    let row = options.row;
+    for (what, tenants, clones) in [
+        ("one".to_owned(), column(|r| r.tenant), column(|r| r.clone)),
+        (
+            format!("{row} in a row, each"),
+            column(|r| r.tenants_in_a_row),
+            column(|r| r.clones_in_a_row),
+        ),
+    ] {
+        let ratio = Ratio::of_pairs(&tenants, &clones).context("no rounds")?;
+        table.row([
+            format!("CREATE DATABASE … TEMPLATE, {what}"),
+            cell(&clones),
+            "1".to_owned(),
+        ]);
+        let shown = format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.low, ratio.high);
+        table.row([format!("tenant through the API, {what}"), cell(&tenants), shown]);
+    }
     table.row([
         "first tenant of a schema".to_owned(),
-        format!("{:.1}", first.as_secs_f64() * 1e3),
+        format!("{:.1}", milliseconds(first)),
         "-".to_owned(),
     ]);
+    let size = session.column(
+        "SELECT pg_size_pretty(pg_database_size(oid)) FROM pg_database WHERE datname LIKE 'bare\\_%' LIMIT 1",
+    )?;
     println!(
         "{} rounds, {} tables, template of {}\n{table}",
         rounds.len(),
