@@ -356,6 +356,28 @@ async fn the_same_pipeline_in_the_extended_protocol_is_told_apart_too() {
     instance().prove(&workspace);
 }
 
+#[test]
+fn data_between_two_of_ddl_is_left_out_said_and_shown() {
+    let workspace = instance().workspace("data");
+    psql(&workspace.url, "CREATE TABLE t (id int)").ok();
+    let file = instance().data_dir().join("data.sql");
+    let migration = "BEGIN;\nALTER TABLE t ADD COLUMN c int;\nUPDATE t SET c = 1;\nALTER TABLE t ALTER COLUMN c SET NOT NULL;\nCOMMIT;\n\
+                     BEGIN;\nUPDATE t SET c = 2;\nCOMMIT;\nBEGIN;\nDROP TABLE t;\nDELETE FROM t;\nROLLBACK;\n";
+    fs::write(&file, migration).expect("a script");
+    let ran = psql_file(&workspace.url, &file);
+    let warning = "WARNING:  not part of the change, because data is not deployed: UPDATE t SET c = 1";
+    assert_eq!(ran.stderr.matches("not part of the change").count(), 1, "{ran:?}");
+    assert!(ran.stderr.contains(warning), "{ran:?}");
+    let diff = instance().diff("data");
+    assert_eq!(diff.len(), 2, "{diff:#?}");
+    assert_eq!(
+        diff[1]["left_out"],
+        serde_json::json!(["UPDATE t SET c = 1"]),
+        "{diff:#?}"
+    );
+    instance().prove(&workspace);
+}
+
 #[tokio::test]
 async fn a_function_that_makes_tables_is_captured_by_its_call() {
     let workspace = instance().workspace("functional");

@@ -7,7 +7,7 @@ mod sink;
 
 pub use change::{Change, ChangeFeed, Epoch};
 pub use route::{ClientLimit, Credential, Rights, Route, RouteKind, RouteState, Scope};
-pub use sink::{ChangeSink, Drained, SessionStart};
+pub use sink::{ChangeSink, DataStatements, Drained, SessionStart};
 
 use async_trait::async_trait;
 use tdb_names::{DatabaseName, ProjectId, UserName};

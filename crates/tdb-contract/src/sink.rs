@@ -13,9 +13,9 @@ pub trait ChangeSink: Send + Sync + 'static {
     /// A workspace session has begun; its author is known by the server's pid from now on.
     async fn session_started(&self, session: SessionStart) -> Result<(), Unavailable>;
 
-    /// Copies everything visible in the workspace's journal into the change log. Not cancel-sensitive: a caller that
-    /// stops waiting loses the answer, not the work.
-    async fn drain(&self, workspace: WorkspaceId) -> Result<Drained, Unavailable>;
+    /// Copies everything visible in the workspace's journal into the change log; `data` is noted with the change that it
+    /// was in one transaction with. Not cancel-sensitive: a caller that stops waiting loses the answer, not the work.
+    async fn drain(&self, workspace: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable>;
 }
 
 #[derive(Clone, Debug)]
@@ -27,6 +27,16 @@ pub struct SessionStart {
     pub credential: CredentialId,
     pub client: IpAddr,
     pub application_name: String,
+}
+
+/// Statements of a transaction that changed data and were messages of their own: the journal, which sees the messages
+/// that hold DDL, does not have them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataStatements {
+    /// The server process that ran them.
+    pub server_pid: i32,
+    /// Their text, or the tag of their answer where the text is not known.
+    pub statements: Vec<String>,
 }
 
 /// What a drain brought; said to the developer as notices in their own session.

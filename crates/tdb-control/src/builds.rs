@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tdb_engines::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
+use tdb_engines::apply::{Applied, ApplyError, BringUp, Limits, NumberedChange, bring_up};
 use tdb_engines::databases::{self, Origin};
-use tdb_engines::fingerprint::{self, Fingerprint};
+use tdb_engines::fingerprint::Fingerprint;
 use tdb_engines::{fault, tenant_side};
 use tdb_names::ServerName;
 use tdb_store::physical::{self, Physical, Place};
@@ -52,6 +52,11 @@ impl From<StoreError> for BuildError {
     }
 }
 
+async fn schema_of(build: &TemplateRow, applied: Applied) -> Result<Fingerprint> {
+    let taken = applied.fingerprint(&build.physical.roles.owner.name).await;
+    taken.map_err(|e| upstream(&build.physical.server, e))
+}
+
 impl Control {
     /// Replays `ids` of a workspace in a build of this server: the one at hand where it fits, else a new one. The caller
     /// holds the workspace's building lock.
@@ -61,8 +66,9 @@ impl Control {
         server: &ServerName,
         ids: &[u32],
     ) -> Result<Built, BuildError> {
-        let build = self.replayed(row, server, ids).await?;
-        Ok(self.finished(build).await?)
+        let (row, applied) = self.replayed(row, server, ids).await?;
+        let fingerprint = schema_of(&row, applied).await?;
+        Ok(Built { row, fingerprint })
     }
 
     /// Has what a developer made replayed before somebody waits for it: a build of head, without number. A change that
@@ -93,24 +99,18 @@ impl Control {
         }
     }
 
-    async fn replayed(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<TemplateRow, BuildError> {
+    async fn replayed(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+    ) -> Result<(TemplateRow, Applied), BuildError> {
         let build = match self.build_at_hand(row, server, ids).await? {
             Some(build) => build,
             None => self.begin_build(row, server, ids).await?,
         };
-        self.replay(row, &build, ids).await?;
-        Ok(build)
-    }
-
-    async fn finished(&self, build: TemplateRow) -> Result<Built> {
-        let admin = self.server(&build.physical.server).await?;
-        let owner = build.physical.roles.owner.name.as_str();
-        let taken = fingerprint::take(&admin, database_name(&build.physical)?, owner).await;
-        let fingerprint = taken.map_err(|e| upstream(&build.physical.server, e))?;
-        Ok(Built {
-            row: build,
-            fingerprint,
-        })
+        let applied = self.replay(row, &build, ids).await?;
+        Ok((build, applied))
     }
 
     /// The fingerprint of a replay of `ids` in a build that is thrown away.
@@ -122,8 +122,8 @@ impl Control {
     ) -> Result<Fingerprint, BuildError> {
         let build = self.begin_build(row, server, ids).await?;
         let replayed = async {
-            self.replay(row, &build, ids).await?;
-            Ok(self.finished(build.clone()).await?.fingerprint)
+            let applied = self.replay(row, &build, ids).await?;
+            Ok(schema_of(&build, applied).await?)
         };
         let fingerprint = replayed.await;
         self.remove_template(&build).await?;
@@ -233,7 +233,7 @@ impl Control {
         Ok(best)
     }
 
-    async fn replay(&self, row: &WorkspaceRow, build: &TemplateRow, ids: &[u32]) -> Result<(), BuildError> {
+    async fn replay(&self, row: &WorkspaceRow, build: &TemplateRow, ids: &[u32]) -> Result<Applied, BuildError> {
         let tx = self.inner.store.jobs().await?;
         // Before the deed: a build that died in it is not taken for one that holds less.
         templates::record_changes(&tx, build.id, ids).await?;
@@ -250,11 +250,9 @@ impl Control {
             changes: &changes,
             limits: Limits::default(),
         };
-        if let Err(error) = bring_up(&login, &plan, &|_| ()).await {
-            return Err(BuildError::Replay(error));
-        }
+        let applied = bring_up(&login, &plan, &|_| ()).await.map_err(BuildError::Replay)?;
         fault::point("build.replayed");
-        Ok(())
+        Ok(applied)
     }
 
     /// The changes as the engine replays them.

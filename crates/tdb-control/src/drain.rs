@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tdb_contract::{ChangeSink, Drained, SessionStart, Unavailable};
+use tdb_contract::{ChangeSink, DataStatements, Drained, SessionStart, Unavailable};
 use tdb_engines::capture::{self, CapturedChange};
-use tdb_engines::change::LeftOutKind;
+use tdb_engines::change::{LeftOut, LeftOutKind};
 use tdb_engines::{fault, journal};
 use tdb_names::WorkspaceId;
 use tdb_store::changes::{ChangeState, NewChange};
@@ -36,13 +36,13 @@ impl ChangeSink for Control {
         joined(recorded.await)
     }
 
-    async fn drain(&self, workspace: WorkspaceId) -> Result<Drained, Unavailable> {
+    async fn drain(&self, workspace: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable> {
         let control = self.clone();
         // On the control plane's own runtime: the caller may stop waiting, and its runtime has clients to serve.
         let drained = self
             .inner
             .runtime
-            .spawn(async move { control.drain_workspace(workspace).await });
+            .spawn(async move { control.drain_workspace(workspace, data).await });
         joined(drained.await)
     }
 }
@@ -77,8 +77,8 @@ impl Control {
         Ok(())
     }
 
-    pub(crate) async fn drain_workspace(&self, id: WorkspaceId) -> Result<Drained> {
-        match timeout(DRAIN_TIME_MAX, self.drain_now(id)).await {
+    async fn drain_workspace(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
+        match timeout(DRAIN_TIME_MAX, self.drain_now(id, data)).await {
             Ok(drained) => drained,
             Err(_) => Err(ControlError::Unavailable {
                 reason: format!("draining took longer than {DRAIN_TIME_MAX:?}"),
@@ -87,7 +87,7 @@ impl Control {
     }
 
     pub(crate) async fn drain_row(&self, row: &WorkspaceRow) -> Result<Drained> {
-        self.drain_workspace(row.id).await
+        self.drain_workspace(row.id, None).await
     }
 
     /// For readers that show what there is when the server is down.
@@ -99,7 +99,7 @@ impl Control {
         }
     }
 
-    async fn drain_now(&self, id: WorkspaceId) -> Result<Drained> {
+    async fn drain_now(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
         // Waiting here costs no connection of the store; between processes the row's lock decides.
         let _alone = self.inner.draining.lock(id.as_uuid()).await;
         let tx = self.inner.store.jobs().await?;
@@ -117,7 +117,10 @@ impl Control {
             return Ok(Drained::default());
         }
         fault::point("drain.read");
-        let captured = capture::changes(&journaled, &row.physical.roles.owner.name);
+        let mut captured = capture::changes(&journaled, &row.physical.roles.owner.name);
+        if let Some(data) = data {
+            leave_out(&mut captured, data);
+        }
         let incoming: Vec<NewChange> = captured.iter().map(new_change).collect::<Result<_>>()?;
         let numbers = changes::append(&tx, &row.project, row.id, &incoming).await?;
         tx.commit().await?;
@@ -130,6 +133,18 @@ impl Control {
             changes: u32::try_from(numbers.len()).unwrap_or(u32::MAX),
             warnings: captured.iter().flat_map(warnings).collect(),
         })
+    }
+}
+
+/// Notes data statements with the change of their transaction: the last one of their session.
+fn leave_out(captured: &mut [CapturedChange], data: DataStatements) {
+    let of_session = captured.iter_mut().rev().find(|change| change.pid == data.server_pid);
+    if let Some(CapturedChange { change, .. }) = of_session {
+        let left_out = data.statements.into_iter().map(|sql| LeftOut {
+            sql,
+            kind: LeftOutKind::Data,
+        });
+        change.left_out.extend(left_out);
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tdb_engines::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
-use tdb_engines::{ErrorClass, fault, fingerprint};
+use tdb_engines::apply::{Applied, ApplyError, BringUp, Limits, NumberedChange, bring_up};
+use tdb_engines::{ErrorClass, fault};
 use tdb_names::{ServerName, WorkspaceId};
 use tdb_store::deployments::{self, ClaimedTarget, TargetEnd, TargetStatus};
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow, TenantStatus};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
-use crate::place::{As, database_name};
+use crate::place::As;
 
 /// A worker that says nothing for so long is taken for dead.
 const LEASE: Duration = Duration::from_secs(15);
@@ -154,8 +154,8 @@ impl Control {
         match bring_up(&login, &plan, &progress).await {
             Ok(applied) => {
                 fault::point("deploy.applied");
-                let drift = self.drifts(target, &database).await?;
                 let changes_done = applied.changes_done.saturating_sub(held);
+                let drift = self.drifts(target, &database, applied).await?;
                 Ok(Outcome {
                     status: TargetStatus::Done,
                     changes_done,
@@ -169,14 +169,19 @@ impl Control {
     }
 
     /// None where the version has no fact list of this server's major version.
-    async fn drifts(&self, target: &ClaimedTarget, database: &TenantDatabaseRow) -> Result<Option<bool>> {
+    async fn drifts(
+        &self,
+        target: &ClaimedTarget,
+        database: &TenantDatabaseRow,
+        applied: Applied,
+    ) -> Result<Option<bool>> {
         let server = self.server(&database.physical.server).await?;
         let expected = self
             .expected_hash(target.workspace, target.version, self.pg_major(&server).await?)
             .await?;
         let Some(expected) = expected else { return Ok(None) };
         let owner = &database.physical.roles.owner.name;
-        let found = fingerprint::take(&server, database_name(&database.physical)?, owner).await;
+        let found = applied.fingerprint(owner).await;
         Ok(Some(
             found.map_err(|e| upstream(&database.physical.server, e))?.hash != *expected,
         ))

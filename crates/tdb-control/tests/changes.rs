@@ -23,7 +23,7 @@ async fn interleaved_transactions_are_one_change_each_in_the_order_that_replays(
     one.batch_execute("ALTER TABLE b ADD COLUMN c int; COMMIT")
         .await
         .unwrap();
-    let drained = world.control.drain(id).await.unwrap();
+    let drained = world.control.drain(id, None).await.unwrap();
     assert!(drained.warnings.is_empty(), "{drained:?}");
     let statements: Vec<String> = world
         .diff("app")
@@ -59,7 +59,7 @@ async fn drains_at_once_log_each_transaction_once() {
     }
     let drains = (0..8).map(|_| {
         let control = world.control.clone();
-        tokio::spawn(async move { control.drain(id).await.unwrap().changes })
+        tokio::spawn(async move { control.drain(id, None).await.unwrap().changes })
     });
     for drain in drains.collect::<Vec<_>>() {
         drain.await.unwrap();
@@ -81,7 +81,7 @@ async fn data_is_left_out_with_a_warning() {
     let sql = "BEGIN; CREATE TABLE t (id int); INSERT INTO t VALUES (1); COMMIT";
     world.session("app_dev").await.simple_query(sql).await.unwrap();
     // The timer may have been first; the log says the same.
-    let drained = world.control.drain(id).await.unwrap();
+    let drained = world.control.drain(id, None).await.unwrap();
     assert!(drained.warnings.len() <= 1, "{drained:?}");
     let diff = world.diff("app").await;
     assert_eq!(diff[0].left_out.len(), 1, "{diff:#?}");

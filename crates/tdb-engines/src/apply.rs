@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::change::{Change, Checksum};
 use crate::error::{EngineError, ErrorClass, SqlState};
+use crate::fingerprint::{self, Fingerprint};
 use crate::login::Login;
 use crate::session::Session;
 
@@ -53,12 +54,22 @@ impl Default for Limits {
 }
 
 /// All changes are on the database now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Applied {
     /// Those that this call put there.
     pub applied: Vec<i64>,
     /// How many of the changes are there: all.
     pub changes_done: u32,
+    session: Session,
+}
+
+impl Applied {
+    /// What the schema is now, in the session that brought it there: its catalogs are warm.
+    pub async fn fingerprint(self, owner: &str) -> Result<Fingerprint, EngineError> {
+        // Whatever the changes left behind: settings, role, temporary tables with the catalogs' names.
+        self.session.run("DISCARD ALL").await?;
+        fingerprint::take_in(&self.session, owner).await
+    }
 }
 
 /// Why the database does not have all changes. Those that committed stay.
@@ -138,6 +149,7 @@ pub async fn bring_up(
     Ok(Applied {
         applied,
         changes_done: done,
+        session,
     })
 }
 

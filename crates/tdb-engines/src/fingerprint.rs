@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
 use crate::server::Server;
+use crate::session::Session;
 
 /// Facts of one schema and their hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +31,21 @@ pub struct Difference {
 /// Only reads catalogs; fails with a lock timeout while somebody's DDL is under way.
 pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Fingerprint, EngineError> {
     let inside = server.dedicated(database).await?;
+    let fingerprint = take_in(&inside, owner).await?;
+    let outside = server.maintenance().await?;
+    crate::databases::leave(&outside, inside, database).await?;
+    server.keep_maintenance(outside);
+    Ok(fingerprint)
+}
+
+/// In a session of the database that nobody has changed, and that is of no other use afterwards.
+pub(crate) async fn take_in(inside: &Session, owner: &str) -> Result<Fingerprint, EngineError> {
     // Deparsing a view opens its relations: somebody's uncommitted DDL would make us wait.
     inside
-        .run("SET search_path = ''; SET lock_timeout = '1s'; SET statement_timeout = '30s'; SET default_transaction_read_only = on")
+        .run(
+            "SET search_path = ''; SET lock_timeout = '1s'; SET statement_timeout = '30s'; \
+             SET default_transaction_read_only = on; SET jit = off",
+        )
         .await?;
     let rows = inside.rows(include_str!("../sql/fingerprint.sql"), &[&owner]).await?;
     let mut facts = BTreeMap::new();
@@ -44,9 +57,6 @@ pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Finger
             )));
         }
     }
-    let outside = server.maintenance().await?;
-    crate::databases::leave(&outside, inside, database).await?;
-    server.keep_maintenance(outside);
     Ok(Fingerprint::from_facts(facts))
 }
 

@@ -1,5 +1,6 @@
 //! A connection that ends with its value, and whose every answer has a deadline.
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -111,6 +112,12 @@ impl Session {
         let row = self.row("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
         let row = row.ok_or_else(|| EngineError::Unexpected("no backend pid".to_owned()))?;
         Ok(row.try_get(0)?)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,7 @@
 mod authenticate;
 pub mod cancel;
 mod capture;
+mod data_tap;
 mod dial;
 mod refuse;
 mod relay;

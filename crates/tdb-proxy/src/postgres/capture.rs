@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tdb_contract::{ChangeSink, Drained};
+use tdb_contract::{ChangeSink, DataStatements, Drained};
 use tdb_names::WorkspaceId;
 use tdb_wire_postgres::backend::{COMMAND_COMPLETE, NOTICE, READY_FOR_QUERY};
 use tdb_wire_postgres::frame::{FrameError, parse_header};
 use tdb_wire_postgres::report::{Report, is_journal_marker};
 use tokio::time::timeout;
 
-use super::tracker::IDLE;
+use super::data_tap::DataTap;
+use super::tracker::{COPY_IN_RESPONSE, IDLE};
 use crate::metrics::Metrics;
 
 /// Past it the reply goes out with a notice; the journal keeps the change.
@@ -35,6 +36,7 @@ pub struct Capture {
     journaled: Journaled,
     /// A CommandComplete said COMMIT since the last ReadyForQuery.
     committed: Committed,
+    data: DataTap,
     /// What came after the ReadyForQuery that is held back. At most one read.
     held: Vec<u8>,
     drain: Option<Drain>,
@@ -69,7 +71,7 @@ struct Drain {
 }
 
 impl Capture {
-    pub fn new(sink: Arc<dyn ChangeSink>, workspace: WorkspaceId, metrics: Metrics) -> Self {
+    pub fn new(sink: Arc<dyn ChangeSink>, workspace: WorkspaceId, server_pid: i32, metrics: Metrics) -> Self {
         Self {
             sink,
             workspace,
@@ -78,9 +80,14 @@ impl Capture {
             frame: Vec::new(),
             journaled: Journaled::No,
             committed: Committed::No,
+            data: DataTap::new(server_pid),
             held: Vec::new(),
             drain: None,
         }
+    }
+
+    pub fn saw_from_client(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
+        self.data.saw_from_client(bytes)
     }
 
     pub fn is_draining(&self) -> bool {
@@ -150,6 +157,9 @@ impl Capture {
             return Ok(rest);
         };
         let header = parse_header(header)?;
+        if header.tag == COPY_IN_RESPONSE {
+            self.data.saw_copy_in();
+        }
         let looked_at = matches!(header.tag, NOTICE | COMMAND_COMPLETE | READY_FOR_QUERY);
         if looked_at && header.body_len > 0 {
             let read = header.body_len.min(READ_LEN_MAX);
@@ -172,28 +182,27 @@ impl Capture {
         match frame.first() {
             Some(&NOTICE) if is_journal_marker(body) => {
                 self.journaled = Journaled::Yes;
+                self.data.saw_journal_marker();
                 if unread > 0 {
                     self.state = State::Swallow(unread);
                 }
                 return;
             }
-            Some(&COMMAND_COMPLETE) if body.starts_with(b"COMMIT") => {
-                self.committed = Committed::Yes;
-                // The change may be another session's, prepared long ago.
-                if body.starts_with(b"COMMIT PREPARED") {
-                    self.journaled = Journaled::Yes;
-                }
+            Some(&COMMAND_COMPLETE) => {
+                self.data.saw_tag(body);
+                self.saw_tag(body);
             }
             Some(&READY_FOR_QUERY) => {
                 let idle = body.first() == Some(&IDLE);
                 let committed = idle || self.committed == Committed::Yes;
                 self.committed = Committed::No;
+                let data = self.data.saw_ready(committed, idle);
                 if committed && self.journaled == Journaled::Yes {
                     // With AND CHAIN the next transaction may have written to the journal already.
                     if idle {
                         self.journaled = Journaled::No;
                     }
-                    return self.begin_drain(frame);
+                    return self.begin_drain(frame, data);
                 }
             }
             _ => {}
@@ -204,11 +213,21 @@ impl Capture {
         }
     }
 
-    fn begin_drain(&mut self, ready_frame: Vec<u8>) {
+    fn saw_tag(&mut self, body: &[u8]) {
+        if body.starts_with(b"COMMIT") {
+            self.committed = Committed::Yes;
+            // The change may be another session's, prepared long ago.
+            if body.starts_with(b"COMMIT PREPARED") {
+                self.journaled = Journaled::Yes;
+            }
+        }
+    }
+
+    fn begin_drain(&mut self, ready_frame: Vec<u8>, data: Option<DataStatements>) {
         self.metrics.drains.inc();
         let (sink, workspace) = (self.sink.clone(), self.workspace);
         let outcome = Box::pin(async move {
-            match timeout(DRAIN_TIME_MAX, sink.drain(workspace)).await {
+            match timeout(DRAIN_TIME_MAX, sink.drain(workspace, data)).await {
                 Ok(Ok(drained)) => Some(drained),
                 Ok(Err(error)) => {
                     tracing::warn!(%workspace, %error, "cannot drain the journal now");
@@ -249,10 +268,11 @@ mod tests {
         async fn session_started(&self, _: SessionStart) -> Result<(), Unavailable> {
             Ok(())
         }
-        async fn drain(&self, _: WorkspaceId) -> Result<Drained, Unavailable> {
+        async fn drain(&self, _: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable> {
+            let said = data.map_or_else(|| "W".to_owned(), |data| data.statements.join("; "));
             Ok(Drained {
                 changes: 1,
-                warnings: vec!["W".to_owned()],
+                warnings: vec![said],
             })
         }
     }
@@ -266,7 +286,7 @@ mod tests {
     async fn relayed(stream: &[u8], cut: usize) -> (Vec<u8>, u64) {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let workspace = WorkspaceId::from_uuid("00000000-0000-0000-0000-000000000001".parse().unwrap());
-        let mut capture = Capture::new(Arc::new(Log), workspace, metrics.clone());
+        let mut capture = Capture::new(Arc::new(Log), workspace, 7, metrics.clone());
         let mut out = Vec::new();
         for part in [&stream[..cut], &stream[cut..]] {
             capture.pass(part, &mut out).unwrap();

@@ -177,6 +177,9 @@ impl<'a> Relay<'a> {
                 continue;
             }
             self.tracker.saw_from_client(bytes).map_err(End::ClientDesync)?;
+            if let Some(capture) = &mut self.capture {
+                capture.saw_from_client(bytes).map_err(End::ClientDesync)?;
+            }
             self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
             self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?;
         }

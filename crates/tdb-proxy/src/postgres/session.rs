@@ -282,7 +282,12 @@ async fn greet<'p>(
         }
     }
     let capture = match route.kind {
-        RouteKind::Workspace(workspace) => Some(Capture::new(plane.sink.clone(), workspace, plane.metrics.clone())),
+        RouteKind::Workspace(workspace) => Some(Capture::new(
+            plane.sink.clone(),
+            workspace,
+            dialled.pid,
+            plane.metrics.clone(),
+        )),
         RouteKind::Tenant(_) => None,
     };
     let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];

@@ -3,13 +3,13 @@
 
 use tdb_wire_postgres::frame::{FrameError, Scanner, Step};
 
-const QUERY: u8 = b'Q';
+pub const QUERY: u8 = b'Q';
 const FUNCTION_CALL: u8 = b'F';
 const SYNC: u8 = b'S';
 const COPY_DONE: u8 = b'c';
 const COPY_FAIL: u8 = b'f';
 const READY_FOR_QUERY: u8 = b'Z';
-const COPY_IN_RESPONSE: u8 = b'G';
+pub const COPY_IN_RESPONSE: u8 = b'G';
 const COPY_BOTH_RESPONSE: u8 = b'W';
 pub const IDLE: u8 = b'I';
 

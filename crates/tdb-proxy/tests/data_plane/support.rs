@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use prometheus::Registry;
 use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, Roots, ScramVerifier};
 use tdb_contract::{
-    Change, ChangeFeed, ChangeSink, ClientLimit, Credential, Drained, Epoch, Rights, Route, RouteKind, RouteSource,
-    RouteState, Scope, SessionStart, Unavailable,
+    Change, ChangeFeed, ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Rights, Route, RouteKind,
+    RouteSource, RouteState, Scope, SessionStart, Unavailable,
 };
 use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId};
 use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
@@ -392,7 +392,7 @@ impl ChangeSink for Journal {
         Ok(())
     }
 
-    async fn drain(&self, workspace: WorkspaceId) -> Result<Drained, Unavailable> {
+    async fn drain(&self, workspace: WorkspaceId, _: Option<DataStatements>) -> Result<Drained, Unavailable> {
         assert_eq!(workspace, WORKSPACE_ID);
         let number = self.drains.fetch_add(1, Ordering::SeqCst) + 1;
         if self.hang.load(Ordering::SeqCst) {

@@ -1,0 +1,212 @@
+//! Which statements of a workspace's transaction changed data in a message of their own. They are no part of a change, and
+//! the journal does not see them: the developer is told, here from the tags of the answers. DDL is never learnt from tags.
+
+use tdb_contract::DataStatements;
+use tdb_wire_postgres::frame::{FrameError, Scanner, Step};
+
+use super::tracker::QUERY;
+
+const PARSE: u8 = b'P';
+/// Of one transaction; more are summed up.
+const STATEMENTS_MAX: usize = 20;
+/// Of a statement's text.
+const TEXT_LEN_MAX: usize = 200;
+
+#[derive(Debug)]
+pub struct DataTap {
+    server_pid: i32,
+    client: Scanner,
+    /// Texts sent since the last ReadyForQuery, and the last of them: with more than one on the way, tags cannot be told
+    /// to texts.
+    asked: u32,
+    text: String,
+    /// Of this message: what its answers said, whether it copies in, and whether the journal has it.
+    tags: Vec<String>,
+    copies_in: bool,
+    journaled: bool,
+    /// Of this transaction.
+    statements: Vec<String>,
+    more: usize,
+    in_transaction: bool,
+}
+
+impl DataTap {
+    pub fn new(server_pid: i32) -> Self {
+        Self {
+            server_pid,
+            client: Scanner::default(),
+            asked: 0,
+            text: String::new(),
+            tags: Vec::new(),
+            copies_in: false,
+            journaled: false,
+            statements: Vec::new(),
+            more: 0,
+            in_transaction: false,
+        }
+    }
+
+    pub fn saw_from_client(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
+        while let Step::Header(header) = self.client.next(&mut bytes)? {
+            if header.tag != QUERY && header.tag != PARSE {
+                continue;
+            }
+            // What of the body came in this read: enough to be recognised by.
+            let len = usize::try_from(header.body_len).unwrap_or(usize::MAX).min(bytes.len());
+            let mut strings = bytes.get(..len).unwrap_or_default().split(|byte| *byte == 0);
+            if header.tag == PARSE {
+                strings.next();
+            }
+            self.asked = self.asked.saturating_add(1);
+            self.text = excerpt(strings.next().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    pub fn saw_copy_in(&mut self) {
+        self.copies_in = true;
+    }
+
+    /// The journal has the text of this message.
+    pub fn saw_journal_marker(&mut self) {
+        self.journaled = true;
+    }
+
+    /// The body of a CommandComplete.
+    pub fn saw_tag(&mut self, body: &[u8]) {
+        let tag = String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(body));
+        let changes_data = match tag.split(' ').next() {
+            Some("INSERT" | "UPDATE" | "DELETE" | "MERGE") => true,
+            Some("COPY") => self.copies_in,
+            _ => false,
+        };
+        if changes_data && self.tags.len() <= STATEMENTS_MAX {
+            self.tags.push(tag.into_owned());
+        }
+    }
+
+    /// At a ReadyForQuery: what the transaction that has just been committed left out.
+    pub fn saw_ready(&mut self, committed: bool, idle: bool) -> Option<DataStatements> {
+        let of_message = std::mem::take(&mut self.tags);
+        if !self.journaled && !of_message.is_empty() && (self.in_transaction || !idle) {
+            match self.asked == 1 && !self.text.is_empty() {
+                true => self.note(self.text.clone()),
+                false => of_message.into_iter().for_each(|tag| self.note(tag)),
+            }
+        }
+        (self.asked, self.copies_in, self.journaled) = (0, false, false);
+        self.in_transaction = !idle;
+        if !committed && !idle {
+            return None;
+        }
+        let mut statements = std::mem::take(&mut self.statements);
+        let more = std::mem::take(&mut self.more);
+        if more > 0 {
+            statements.push(format!("and {more} more"));
+        }
+        let server_pid = self.server_pid;
+        (!statements.is_empty()).then_some(DataStatements { server_pid, statements })
+    }
+
+    fn note(&mut self, statement: String) {
+        match self.statements.len() < STATEMENTS_MAX {
+            true => self.statements.push(statement),
+            false => self.more += 1,
+        }
+    }
+}
+
+fn excerpt(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text.get(..TEXT_LEN_MAX * 4).unwrap_or(text));
+    let text = text.trim().trim_end_matches(';').trim_end();
+    match text.char_indices().nth(TEXT_LEN_MAX) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(body.len() + 4).unwrap();
+        [&[tag][..], &len.to_be_bytes(), body].concat()
+    }
+
+    /// One message of a transaction that stays open.
+    fn ask(tap: &mut DataTap, text: &str, answers: &[&str]) {
+        let body = [text.as_bytes(), b"\0"].concat();
+        tap.saw_from_client(&message(QUERY, &body)).unwrap();
+        answers.iter().for_each(|tag| tap.saw_tag(tag.as_bytes()));
+        assert_eq!(tap.saw_ready(false, false), None);
+    }
+
+    fn left_out(tap: &mut DataTap) -> Vec<String> {
+        tap.saw_tag(b"COMMIT\0");
+        tap.saw_ready(true, true)
+            .map(|data| data.statements)
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_data_statement_between_two_of_ddl_is_noted_with_its_text() {
+        let mut tap = DataTap::new(1);
+        ask(&mut tap, "BEGIN", &["BEGIN\0"]);
+        tap.saw_journal_marker();
+        ask(&mut tap, "ALTER TABLE t ADD c int", &["ALTER TABLE\0"]);
+        ask(&mut tap, "UPDATE t SET c = 1", &["UPDATE 3\0"]);
+        let parse = [b"s1\0DELETE FROM t\0\0\0".as_slice()].concat();
+        tap.saw_from_client(&message(PARSE, &parse)).unwrap();
+        tap.saw_tag(b"DELETE 1\0");
+        tap.saw_ready(false, false);
+        assert_eq!(left_out(&mut tap), ["UPDATE t SET c = 1", "DELETE FROM t"]);
+        assert!(left_out(&mut tap).is_empty(), "said once");
+    }
+
+    #[test]
+    fn what_the_journal_has_reads_and_autocommitted_data_are_not_noted() {
+        let mut tap = DataTap::new(1);
+        tap.saw_tag(b"INSERT 0 1\0");
+        assert_eq!(tap.saw_ready(true, true), None);
+        tap.saw_journal_marker();
+        ask(
+            &mut tap,
+            "BEGIN; CREATE TABLE t (); INSERT INTO t DEFAULT VALUES",
+            &["INSERT 0 1\0"],
+        );
+        ask(&mut tap, "COPY t TO STDOUT", &["COPY 5\0"]);
+        ask(&mut tap, "SELECT 1", &["SELECT 1\0"]);
+        assert!(left_out(&mut tap).is_empty());
+    }
+
+    #[test]
+    fn a_rolled_back_transaction_leaves_nothing_for_the_next() {
+        let mut tap = DataTap::new(1);
+        ask(&mut tap, "UPDATE t SET c = 1", &["UPDATE 3\0"]);
+        tap.saw_tag(b"ROLLBACK\0");
+        // Given to a drain that finds no change of this session.
+        tap.saw_ready(false, true);
+        assert!(left_out(&mut tap).is_empty());
+    }
+
+    #[test]
+    fn pipelined_and_copied_data_is_noted_by_its_tags_and_bounded() {
+        let mut tap = DataTap::new(1);
+        let both = [message(QUERY, b"UPDATE a\0"), message(QUERY, b"UPDATE b\0")].concat();
+        tap.saw_from_client(&both).unwrap();
+        tap.saw_tag(b"UPDATE 1\0");
+        tap.saw_ready(false, false);
+        tap.saw_copy_in();
+        tap.saw_tag(b"COPY 9\0");
+        tap.saw_ready(false, false);
+        for _ in 0..30 {
+            ask(&mut tap, &"x".repeat(1000), &["INSERT 0 1\0"]);
+        }
+        let said = left_out(&mut tap);
+        assert_eq!(said.len(), STATEMENTS_MAX + 1);
+        assert_eq!(said[..2], ["UPDATE 1", "COPY 9"]);
+        assert_eq!(said[2].chars().count(), TEXT_LEN_MAX + 1);
+        assert_eq!(said[STATEMENTS_MAX], "and 12 more");
+    }
+}
