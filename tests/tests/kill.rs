@@ -261,7 +261,7 @@ fn killed_at_every_named_step_it_goes_on_where_it_was() {
     });
 }
 
-/// Most of a recovery is waiting for the dead worker's lease to run out, so several instances are killed side by side.
+/// Most of a recovery is PostgreSQL starting and flushing, so several instances are killed side by side.
 fn in_lanes<F: Future<Output = ()> + Send + 'static>(run: impl Fn(usize) -> F) {
     let lane = |lane| {
         let run = run(lane);

@@ -116,6 +116,8 @@ async fn serve(
         let config = configuration(directory, secrets, &sockets, &url, upstream_port)?;
         let facts = facts_of(secrets, &sockets, upstream_port)?;
         let foundation = Foundation::lay(&config).await?;
+        // The directory is locked: whoever had it before is dead.
+        foundation.take_over().await?;
         let running = Running::start(foundation, &config, sockets).await?;
         anyhow::Ok((running, facts))
     };

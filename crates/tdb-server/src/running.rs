@@ -109,6 +109,12 @@ pub fn store_settings(config: &Config) -> StoreSettings {
 }
 
 impl Foundation {
+    /// Says that no other process works with the store: what a killed one held is free.
+    pub async fn take_over(&self) -> Result<()> {
+        let taken = self.control.take_over().await;
+        taken.context("cannot take over what the last process held")
+    }
+
     /// Reads keys and certificates, opens and migrates the store, makes the first key, enrols the servers.
     pub async fn lay(config: &Config) -> Result<Self> {
         let keys = Keys::of(config)?;

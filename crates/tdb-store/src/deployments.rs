@@ -296,6 +296,12 @@ pub async fn busy_servers(tx: &Tx) -> Result<Vec<ServerName>, StoreError> {
     rows.iter().map(|row| parsed(row, "server")).collect()
 }
 
+/// Targets of workers that were killed are due now. Only where no other process works with the store.
+pub async fn end_leases(tx: &Tx) -> Result<u64, StoreError> {
+    let sql = "UPDATE deployment_targets SET lease_until = now() - interval '1 second' WHERE status = 'running'";
+    tx.execute(sql, &[]).await
+}
+
 /// Holds on to a target. False: the lease is lost and somebody else works on it.
 pub async fn heartbeat(
     tx: &Tx,

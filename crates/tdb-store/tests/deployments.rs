@@ -138,6 +138,12 @@ async fn a_target_whose_lease_ran_out_is_taken_over_and_its_first_worker_can_end
     tx.commit().await.unwrap();
     assert!(!end(store, &late, TargetStatus::Failed).await);
     assert!(end(store, again, TargetStatus::Done).await);
+    // A process that knows that the others are dead does not wait.
+    assert!(claim(store, 100, LEASE).await.is_empty());
+    let tx = store.jobs().await.unwrap();
+    deployments::end_leases(&tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(claim(store, 100, LEASE).await.len(), TENANTS - 1);
     assert!(!end(store, again, TargetStatus::Failed).await, "ended twice");
 }
 
