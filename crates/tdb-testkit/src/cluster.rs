@@ -124,6 +124,11 @@ impl Cluster {
         "127.0.0.1"
     }
 
+    /// Where its socket is.
+    pub fn socket_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

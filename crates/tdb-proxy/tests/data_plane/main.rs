@@ -12,4 +12,5 @@ mod login;
 mod relay;
 mod support;
 mod tls;
+mod upstream;
 mod wire;

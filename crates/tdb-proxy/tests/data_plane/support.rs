@@ -55,6 +55,8 @@ pub struct Options {
     pub settings: ProxySettings,
     pub tls: Option<ServerTls>,
     pub server_tls: TlsMode,
+    /// Whom verifying modes trust.
+    pub roots: Roots,
     pub drain_timeout: Duration,
     pub cluster_settings: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl Default for Options {
             settings: ProxySettings::default(),
             tls: None,
             server_tls: TlsMode::Disable,
+            roots: Roots::system(),
             drain_timeout: PATIENCE,
             cluster_settings: Vec::new(),
         }
@@ -158,7 +161,7 @@ impl Proxy {
             drain_timeout: options.drain_timeout,
         };
         let registry = Registry::new();
-        let upstream = ClientTls::new(&Roots::system()).unwrap();
+        let upstream = ClientTls::new(&options.roots).unwrap();
         let secret = b"mock secret".to_vec();
         let plane = DataPlane::new(
             options.settings,

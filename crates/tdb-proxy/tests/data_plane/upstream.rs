@@ -1,0 +1,119 @@
+//! How the proxy reaches a database server: encrypted, with or without a look at who answers, and by a socket.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tdb_auth::Roots;
+use tdb_names::{ServerEndpoint, TlsMode};
+use tokio_postgres::NoTls;
+
+use crate::support::{Lab, Options, TENANT, TENANT_USER, refusal};
+
+/// A server with a certificate for `names`, signed by an authority that the proxy trusts, behind a proxy of this mode.
+async fn encrypted(mode: TlsMode, names: &[&str]) -> Lab {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority);
+    let lab = Lab::start_with(Options {
+        server_tls: mode,
+        roots: Roots::from_pem(authority.pem().as_bytes()).unwrap(),
+        ..Options::default()
+    })
+    .await;
+    let admin = lab.cluster.connect("postgres").await.unwrap();
+    // Written by the server, so that it owns them.
+    for (file, pem) in [
+        ("server.crt", certificate.unwrap().pem()),
+        ("server.key", key.serialize_pem()),
+    ] {
+        let sql = format!(
+            "COPY (SELECT regexp_split_to_table($pem${pem}$pem$, E'\\r?\\n')) TO PROGRAM 'umask 077; cat > {file}'"
+        );
+        admin.batch_execute(&sql).await.unwrap();
+    }
+    admin.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    while admin.query_one("SHOW ssl", &[]).await.unwrap().get::<_, &str>(0) != "on" {}
+    lab
+}
+
+/// What the tenant's session is, in the server's own words.
+async fn is_encrypted(lab: &Lab) -> bool {
+    let client = lab.tenant().await;
+    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn sessions_are_encrypted_where_the_server_can() {
+    for mode in [
+        TlsMode::Prefer,
+        TlsMode::Require,
+        TlsMode::VerifyCa,
+        TlsMode::VerifyFull,
+    ] {
+        let lab = encrypted(mode, &["127.0.0.1"]).await;
+        assert!(is_encrypted(&lab).await, "{mode}");
+    }
+    let lab = encrypted(TlsMode::Disable, &["127.0.0.1"]).await;
+    assert!(!is_encrypted(&lab).await);
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_or_of_nobody_is_refused_by_the_modes_that_look() {
+    let lab = encrypted(TlsMode::VerifyCa, &["db.example"]).await;
+    assert!(is_encrypted(&lab).await, "verify-ca does not look at the name");
+    let lab = encrypted(TlsMode::VerifyFull, &["db.example"]).await;
+    assert_eq!(refusal(&lab.config(TENANT_USER, TENANT)).await.0, "08006");
+    // The other server's certificate is of another authority than the one this proxy trusts.
+    let (trusting, stranger) = (
+        encrypted(TlsMode::VerifyCa, &["127.0.0.1"]).await,
+        encrypted(TlsMode::Require, &["127.0.0.1"]).await,
+    );
+    assert!(is_encrypted(&stranger).await);
+    trusting.directory.set_route(TENANT, |route| {
+        route.server = Arc::new(ServerEndpoint {
+            port: stranger.cluster.port(),
+            ..ServerEndpoint::clone(&route.server)
+        });
+    });
+    assert_eq!(refusal(&trusting.config(TENANT_USER, TENANT)).await.0, "08006");
+}
+
+#[tokio::test]
+async fn large_answers_and_cancels_pass_through_encryption() {
+    let lab = encrypted(TlsMode::VerifyFull, &["127.0.0.1"]).await;
+    let client = lab.tenant().await;
+    let row = client.query_one("SELECT repeat('x', 20000000)", &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0).len(), 20_000_000);
+    let admin = lab.cluster.connect("postgres").await.unwrap();
+    let token = client.cancel_token();
+    let canceller = async {
+        let sleeping = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
+        while admin.query(sleeping, &[]).await.unwrap().is_empty() {}
+        token.cancel_query(NoTls).await.unwrap();
+    };
+    let (slept, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(60)"), canceller);
+    assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
+}
+
+#[tokio::test]
+async fn a_server_on_the_same_machine_may_be_reached_by_its_socket() {
+    let lab = Lab::start().await;
+    let host = lab.cluster.socket_dir().to_str().unwrap().to_owned();
+    lab.directory.set_route(TENANT, |route| {
+        route.server = Arc::new(ServerEndpoint {
+            host,
+            ..ServerEndpoint::clone(&route.server)
+        });
+    });
+    let client = lab.tenant().await;
+    let row = client
+        .query_one("SELECT inet_client_addr() IS NULL", &[])
+        .await
+        .unwrap();
+    assert!(row.get::<_, bool>(0), "no address: it is a socket");
+}
