@@ -31,6 +31,7 @@ enum Scenario {
     TenantDeletion,
     Drain,
     Deployment,
+    Settings,
 }
 
 fn scenarios_of(point: &str) -> &'static [Scenario] {
@@ -45,6 +46,7 @@ fn scenarios_of(point: &str) -> &'static [Scenario] {
         ["tenant", "create", ..] | ["template", ..] | ["build", ..] | ["version", ..] => &[Scenario::TenantCreation],
         ["tenant", "delete", ..] => &[Scenario::TenantDeletion],
         ["drain", ..] | ["journal", ..] => &[Scenario::Drain],
+        ["settings", ..] => &[Scenario::Settings],
         ["deploy", ..] | ["deployment", ..] => &[Scenario::Deployment],
         // One mechanism: replay on a build, and deployment to a tenant.
         ["apply", ..] => &[Scenario::TenantCreation, Scenario::Deployment],
@@ -125,6 +127,7 @@ impl Victim {
                 psql(&workspace.url, "CREATE TABLE t (id int)").ok();
             }
             Scenario::TenantCreation
+            | Scenario::Settings
             | Scenario::TenantOfSpare
             | Scenario::WorkspaceCreation
             | Scenario::Drain
@@ -171,6 +174,9 @@ impl Victim {
                 "/deployments",
                 Some(json!({"blueprint_name": "kill", "deploy_all": true})),
             ),
+            Scenario::Settings => {
+                api.try_send("POST", "/workspaces/kill/settings", Some(json!({"tenant_ddl": "deny"})))
+            }
             Scenario::Drain => {
                 let ran = psql(&self.url(), &format!("CREATE TABLE drained{n} (id int)"));
                 // Committed or not, PostgreSQL knows; said to have succeeded, it must be there.
@@ -210,10 +216,40 @@ impl Victim {
                 instance.deploy_all("kill");
                 assert_eq!(instance.diff("kill"), Vec::<Value>::new());
             }
+            Scenario::Settings => settings_reach_every_tenant(instance).await,
             Scenario::Drain | Scenario::FirstStart => {}
         }
         instance.audit("kill").await;
         instance.logged_once("kill", &self.tables).await;
+    }
+}
+
+/// What was set before the kill comes to every database by itself; then back, for the next scenario.
+async fn settings_reach_every_tenant(instance: &Instance) {
+    for wanted in ["deny", "allow"] {
+        if wanted == "allow" {
+            let body = json!({"tenant_ddl": wanted});
+            instance.api().post("/workspaces/kill/settings", body).ok();
+        }
+        tdb_tests::eventually(Duration::from_secs(60), "the setting is everywhere", || {
+            let settings = instance.api().get("/workspaces/kill/settings").ok();
+            assert_eq!(settings["tenant_ddl"], wanted, "{settings:#}");
+            (settings["applied"]["waiting_tenants"] == 0).then_some(())
+        });
+        for tenant in instance.api().get("/tenants?limit=1000").ok()["tenants"]
+            .as_array()
+            .expect("tenants")
+        {
+            for database in tenant["databases"].as_array().expect("databases") {
+                if database["blueprint"] == "kill" {
+                    let name = database["connection"]["database"].as_str().expect("a name");
+                    let direct = instance.server(name).await;
+                    let sql = "SELECT value FROM tdb.setting WHERE name = 'tenant_ddl'";
+                    let found: String = direct.query_one(sql, &[]).await.expect("the setting").get(0);
+                    assert_eq!(found, wanted, "{name}");
+                }
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod refusal;
 mod request;
 mod servers;
 mod service;
+mod settings;
 mod tenants;
 mod workspaces;
 
@@ -61,6 +62,7 @@ fn guarded() -> OpenApiRouter<Control> {
         .merge(projects::routes())
         .merge(apikeys::routes())
         .merge(workspaces::routes())
+        .merge(settings::routes())
         .merge(blueprints::routes())
         .merge(tenants::routes())
         .merge(deployments::routes())

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use tdb_client::lists::{Done, Success};
 use tdb_client::queries::{Query, QueryResult};
 use tdb_client::workspaces::{
-    Change, ChangeList, ChangeState, Column, CreateWorkspace, Engine, Part, Schema, SchemaKind, Table, Tables,
+    Change, ChangeList, ChangeState, Column, CreateWorkspace, Engine, Part, Revert, Schema, SchemaKind, Table, Tables,
     Workspace, WorkspaceList, WorkspaceSchema, WorkspaceStatus,
 };
 use tdb_control::{Control, model};
@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::credentials::render_connection;
-use crate::extract::{Body, Caller, InPath};
+use crate::extract::{Body, Caller, InPath, Nothing};
 use crate::pages::{PageParams, everything};
 use crate::queries::render_result;
 use crate::refusal::{Answer, Refusal};
@@ -27,6 +27,7 @@ pub fn routes() -> OpenApiRouter<Control> {
         .routes(routes!(read_workspace_schema))
         .routes(routes!(diff_workspace))
         .routes(routes!(skip_change))
+        .routes(routes!(revert_change))
         .routes(routes!(query_workspace))
 }
 
@@ -134,9 +135,28 @@ async fn skip_change(
     InPath((id, ddl_id)): InPath<(String, String)>,
 ) -> Answer<Json<Success<Change>>> {
     let blueprint = named(&id)?;
-    let number: u32 = ddl_id.parse().map_err(|_| Refusal::not_found("change", &ddl_id))?;
+    let number = change_number(&ddl_id)?;
     let change = control.skip_change(&caller.identity, &blueprint, number).await?;
     Ok(Json(Success::of(render_change(change))))
+}
+
+/// Undo a change in the workspace with DDL of its own
+#[utoipa::path(post, path = "/workspaces/{id}/diff/{ddl_id}/revert", tag = "workspaces",
+    params(("id" = String, Path, description = "The workspace's name"), ("ddl_id" = u32, Path, description = "The change's number")),
+    responses((status = 200, description = "The change and its inverse as they are now", body = Success<Revert>)))]
+async fn revert_change(
+    State(control): State<Control>,
+    caller: Caller,
+    InPath((id, ddl_id)): InPath<(String, String)>,
+    _: Body<Nothing>,
+) -> Answer<Json<Success<Revert>>> {
+    let reverted = control
+        .revert_change(&caller.identity, &named(&id)?, change_number(&ddl_id)?)
+        .await?;
+    Ok(Json(Success::of(Revert {
+        change: render_change(reverted.change),
+        inverse: render_change(reverted.inverse),
+    })))
 }
 
 /// Run SQL in a workspace; DDL is captured as always
@@ -156,8 +176,12 @@ async fn query_workspace(
 }
 
 /// What cannot be a name names nothing.
-fn named(text: &str) -> Answer<BlueprintName> {
+pub fn named(text: &str) -> Answer<BlueprintName> {
     text.parse().map_err(|_| Refusal::not_found("workspace", text))
+}
+
+fn change_number(text: &str) -> Answer<u32> {
+    text.parse().map_err(|_| Refusal::not_found("change", text))
 }
 
 fn check_engine(text: &str) -> Answer<()> {
@@ -241,5 +265,6 @@ fn render_change(change: model::ChangeInfo) -> Change {
         left_out: change.left_out,
         state,
         reason: change.reason,
+        reverts: change.reverts,
     }
 }

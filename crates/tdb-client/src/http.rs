@@ -20,8 +20,9 @@ use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
 use crate::servers::{Server, ServerList};
 use crate::service::{Health, Service};
+use crate::settings::{ChangeSettings, WorkspaceSettings};
 use crate::tenants::{CreateTenant, DeletedTenant, Tenant, TenantList};
-use crate::workspaces::{Change, ChangeList, CreateWorkspace, Workspace, WorkspaceList, WorkspaceSchema};
+use crate::workspaces::{Change, ChangeList, CreateWorkspace, Revert, Workspace, WorkspaceList, WorkspaceSchema};
 
 /// Longer than the API's own deadline, so that its answer comes first.
 const DEADLINE: Duration = Duration::from_secs(150);
@@ -139,8 +140,20 @@ impl Client {
         self.delete(&format!("/workspaces/{}/diff/{ddl_id}", segment(name)))
     }
 
+    pub fn revert_change(&self, name: &str, ddl_id: u32) -> Result<Revert> {
+        self.post_nothing(&format!("/workspaces/{}/diff/{ddl_id}/revert", segment(name)))
+    }
+
     pub fn workspace_query(&self, name: &str, query: &Query) -> Result<QueryResult> {
         self.post(&format!("/workspaces/{}/queries", segment(name)), query)
+    }
+
+    pub fn settings(&self, name: &str) -> Result<WorkspaceSettings> {
+        self.get(&format!("/workspaces/{}/settings", segment(name)))
+    }
+
+    pub fn change_settings(&self, name: &str, change: &ChangeSettings) -> Result<WorkspaceSettings> {
+        self.post(&format!("/workspaces/{}/settings", segment(name)), change)
     }
 
     pub fn blueprints(&self) -> Result<BlueprintList> {

@@ -15,5 +15,6 @@ pub mod problems;
 pub mod queries;
 pub mod servers;
 pub mod service;
+pub mod settings;
 pub mod tenants;
 pub mod workspaces;

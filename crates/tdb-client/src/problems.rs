@@ -31,6 +31,7 @@ words! {
         ChangeHeld = "change_held",
         ChangeNeeded = "change_needed",
         ChangeNotPending = "change_not_pending",
+        ChangeNotRevertible = "change_not_revertible",
         NothingToRetry = "nothing_to_retry",
         ProjectNotEmpty = "project_not_empty",
         NoServer = "no_server",
@@ -95,6 +96,7 @@ impl ProblemCode {
             | ProblemCode::ChangeHeld
             | ProblemCode::ChangeNeeded
             | ProblemCode::ChangeNotPending
+            | ProblemCode::ChangeNotRevertible
             | ProblemCode::NothingToRetry
             | ProblemCode::ProjectNotEmpty
             | ProblemCode::NoServer => 409,
@@ -131,6 +133,7 @@ impl ProblemCode {
             ProblemCode::ChangeHeld => "A version or a tenant holds the change already",
             ProblemCode::ChangeNeeded => "A later change needs this one",
             ProblemCode::ChangeNotPending => "The change is not pending",
+            ProblemCode::ChangeNotRevertible => "What undoes the change is not certain",
             ProblemCode::NothingToRetry => "The deployment has no failed tenant",
             ProblemCode::ProjectNotEmpty => "The project still has workspaces or tenants",
             ProblemCode::NoServer => "There is no database server to use",

@@ -132,6 +132,17 @@ pub struct Change {
     /// Why it is broken, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The change that this one undoes, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts: Option<u32>,
+}
+
+/// A change that was undone in the workspace, and the change that does it. Both are `reverted`, so that no tenant gets
+/// either, where no version had the first; else the inverse is deployed like any other change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Revert {
+    pub change: Change,
+    pub inverse: Change,
 }
 
 list! { ChangeList, changes: Change }

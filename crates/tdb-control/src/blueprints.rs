@@ -139,7 +139,8 @@ impl Control {
         Ok(info(change, &HashMap::new()))
     }
 
-    async fn replays_without(&self, row: &WorkspaceRow, id: u32, rest: &[u32]) -> Result<()> {
+    /// Whether head without a change replays; 409 naming the later change that needs it.
+    pub(crate) async fn replays_without(&self, row: &WorkspaceRow, id: u32, rest: &[u32]) -> Result<()> {
         match self.build(row, &row.physical.server, rest).await {
             Ok(_) => Ok(()),
             Err(BuildError::Other(error)) => Err(error),
@@ -169,7 +170,7 @@ fn held(id: u32, holder: &Holder) -> ControlError {
     ControlError::conflict("change_held", format!("change {id} is held by {who}"), hint)
 }
 
-fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {
+pub(crate) fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {
     ChangeInfo {
         version: versions.get(&row.id).copied(),
         state: match row.state {
@@ -186,5 +187,6 @@ fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {
         created_at: row.committed_at,
         left_out: row.left_out,
         reason: row.reason,
+        reverts: row.reverts,
     }
 }

@@ -151,7 +151,12 @@ impl Control {
     }
 
     /// A clone of the newest template that holds a prefix of `ids`, else of the base, adopted by roles of its own.
-    async fn begin_build(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<TemplateRow> {
+    pub(crate) async fn begin_build(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+    ) -> Result<TemplateRow> {
         let tx = self.inner.store.jobs().await?;
         let origin = self.origin(&tx, row, server, ids).await?;
         if let Some(number) = origin.as_ref().and_then(|(template, _)| template.version)
@@ -233,7 +238,7 @@ impl Control {
         Ok(best)
     }
 
-    async fn replay(&self, row: &WorkspaceRow, build: &TemplateRow, ids: &[u32]) -> Result<Applied, BuildError> {
+    pub(crate) async fn replay(&self, row: &WorkspaceRow, build: &TemplateRow, ids: &[u32]) -> Result<Applied, BuildError> {
         let tx = self.inner.store.jobs().await?;
         // Before the deed: a build that died in it is not taken for one that holds less.
         templates::record_changes(&tx, build.id, ids).await?;

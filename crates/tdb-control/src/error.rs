@@ -197,6 +197,7 @@ pub(crate) fn query_failed(server: &ServerName, error: EngineError) -> ControlEr
             sqlstate,
             message,
             hint,
+            ..
         } => ControlError::Query {
             sqlstate: sqlstate.as_str().to_owned(),
             message,

@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(2);
 /// A stock that could not be filled is tried again.
 const RESTOCK_EVERY: Duration = Duration::from_secs(30);
+/// Tenants that lack what their workspace's settings say are few, or told by whoever changed the setting.
+const SETTINGS_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// One look at everything.
 const TICK_TIME_MAX: Duration = Duration::from_secs(30);
@@ -56,6 +58,8 @@ impl Control {
         let control = self.clone();
         worker(Box::pin(async move { control.keep_stock().await }));
         let control = self.clone();
+        worker(Box::pin(async move { control.keep_settings().await }));
+        let control = self.clone();
         worker(Box::pin(async move { control.drain_on_a_timer().await }));
     }
 
@@ -77,6 +81,15 @@ impl Control {
                 () = self.inner.restock.notified() => {}
                 () = sleep(RESTOCK_EVERY) => {}
             }
+        }
+    }
+
+    /// In a loop of its own: a tenant's server that does not answer holds up nothing else.
+    async fn keep_settings(&self) {
+        loop {
+            self.limited("settings of tenants", SWEEP_TIME_MAX, self.guard_tenants(None))
+                .await;
+            sleep(SETTINGS_EVERY).await;
         }
     }
 

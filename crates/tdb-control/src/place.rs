@@ -108,7 +108,7 @@ impl Control {
     /// Records why a step failed and when to try again.
     pub(crate) async fn record_failure(&self, place: Place, id: Uuid, attempts: u32, error: &ControlError) {
         tracing::warn!(?place, %id, attempts, error = %error.explained(), "a step failed; it is tried again");
-        let pause = PAUSE_FIRST.saturating_mul(1 << attempts.min(6)).min(PAUSE_MAX);
+        let pause = pause_after(attempts);
         let record = async {
             let tx = self.inner.store.jobs().await?;
             physical::record_failure(&tx, place, id, &error.explained(), pause).await?;
@@ -118,6 +118,11 @@ impl Control {
             tracing::warn!(%id, %error, "the failure could not be recorded");
         }
     }
+}
+
+/// How long what failed so often is left alone.
+pub(crate) fn pause_after(attempts: u32) -> Duration {
+    PAUSE_FIRST.saturating_mul(1 << attempts.min(6)).min(PAUSE_MAX)
 }
 
 pub(crate) fn role_names(physical: &Physical) -> RoleNames {

@@ -2,7 +2,7 @@
 //! them a restart goes on, or the sweep removes what is left.
 
 /// All of them, in the order in which a creation, a deletion, a drain and a deployment pass them.
-pub const POINTS: [&str; 30] = [
+pub const POINTS: [&str; 32] = [
     "workspace.create.intended",
     "workspace.create.roles",
     "workspace.create.cloned",
@@ -33,6 +33,8 @@ pub const POINTS: [&str; 30] = [
     "tenant.delete.dropped",
     "deploy.claimed",
     "deploy.applied",
+    "settings.changed",
+    "settings.claimed",
 ];
 
 #[cfg(test)]

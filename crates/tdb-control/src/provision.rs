@@ -4,6 +4,7 @@ use tdb_engines::databases::{self, Origin};
 use tdb_engines::{Server, fault};
 use tdb_names::{DatabaseId, DatabaseName};
 use tdb_store::physical::Place;
+use tdb_store::settings::{self, NewTenants};
 use tdb_store::templates::TemplateRow;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
 use tdb_store::versions::VersionRow;
@@ -102,6 +103,7 @@ impl Control {
                 Chosen::Template(template) => self.clone_for_tenant(&server, row, &template).await?,
             },
         };
+        self.guard_before_use(row, &made.present).await?;
         fault::point("tenant.create.adopted");
         self.rename(&server, &made.present, &made.wanted, Place::TenantDatabases, id)
             .await?;
@@ -210,6 +212,9 @@ impl Control {
             tx.rollback().await?;
             return version.ok_or_else(|| ControlError::not_found("version", number));
         }
+        if let Some(version) = self.deployed_version(workspace).await? {
+            return Ok(version);
+        }
         let problem = match self.version_of_head(workspace, &row.physical.server, SYSTEM).await {
             Ok(version) => return Ok(version),
             Err(HeadProblem::Other(error)) => return Err(error),
@@ -230,6 +235,20 @@ impl Control {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         warnings.insert(row.id, warning);
+        Ok(version)
+    }
+
+    /// Where new tenants are to get what others have. None where they get head: so it is set, or this is the first tenant.
+    async fn deployed_version(&self, workspace: &WorkspaceRow) -> Result<Option<VersionRow>> {
+        let tx = self.inner.store.jobs().await?;
+        let new_tenants = settings::of(&tx, workspace.id)
+            .await?
+            .map(|settings| settings.new_tenants);
+        let version = match new_tenants {
+            Some(NewTenants::Deployed) => versions::newest_deployed(&tx, workspace.id).await?,
+            Some(NewTenants::Head) | None => None,
+        };
+        tx.rollback().await?;
         Ok(version)
     }
 

@@ -296,6 +296,7 @@ fn failure_of(error: &ControlError) -> ApplyError {
         class: ErrorClass::Retry,
         sqlstate: tdb_engines::SqlState::new("08006"),
         message: error.to_string(),
+        detail: None,
         hint: None,
         change: None,
         statement: None,

@@ -276,8 +276,10 @@ impl Control {
             .filter(|row| row.database.status == Stored::Ready)
         {
             let server = self.server(&row.database.physical.server).await?;
-            let opened = databases::reopen(&server, database_name(&row.database.physical)?).await;
+            let name = database_name(&row.database.physical)?;
+            let opened = databases::reopen(&server, name).await;
             opened.map_err(|e| upstream(&row.database.physical.server, e))?;
+            self.guard_before_use(&row.database, name).await?;
         }
         self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
             .await?;

@@ -79,6 +79,7 @@ pub struct ApplyError {
     pub class: ErrorClass,
     pub sqlstate: SqlState,
     pub message: String,
+    pub detail: Option<String>,
     pub hint: Option<String>,
     /// The change and statement that failed, where one did.
     pub change: Option<i64>,
@@ -205,6 +206,7 @@ impl StepError {
         let error = EngineError::Sql {
             sqlstate: SqlState::new("55000"),
             message,
+            detail: None,
             hint: None,
         };
         Self {
@@ -222,14 +224,15 @@ impl StepError {
     }
 
     fn at(self, change: Option<i64>, changes_done: u32) -> ApplyError {
-        let hint = match &self.error {
-            EngineError::Sql { hint, .. } => hint.clone(),
-            _ => None,
+        let (detail, hint) = match &self.error {
+            EngineError::Sql { detail, hint, .. } => (detail.clone(), hint.clone()),
+            _ => (None, None),
         };
         ApplyError {
             class: self.class,
             sqlstate: self.error.sqlstate(),
             message: self.error.to_string(),
+            detail,
             hint,
             change,
             statement: self.statement,

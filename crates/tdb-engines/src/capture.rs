@@ -1,6 +1,7 @@
 //! From journal rows to changes. Pure: the text is split with PostgreSQL's own parser; what cannot be replayed from its
 //! text is `broken` with the reason, never guessed.
 
+pub mod inverse;
 mod matching;
 mod roles;
 mod split;

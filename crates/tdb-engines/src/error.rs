@@ -20,6 +20,7 @@ pub enum EngineError {
     Sql {
         sqlstate: SqlState,
         message: String,
+        detail: Option<String>,
         hint: Option<String>,
     },
     /// The server lacks something that cannot be done without.
@@ -110,6 +111,7 @@ impl From<tokio_postgres::Error> for EngineError {
             Some(said) => EngineError::Sql {
                 sqlstate: SqlState::new(said.code().code()),
                 message: said.message().to_owned(),
+                detail: said.detail().map(str::to_owned),
                 hint: said.hint().map(str::to_owned),
             },
             None => EngineError::Unreachable(Box::new(error)),

@@ -1,7 +1,12 @@
 //! What templates and tenants carry of ours: `tdb.deployed_change`, `tdb.setting` and the guard. Workspaces do not.
 
 use crate::error::EngineError;
+use crate::ident::literal;
 use crate::server::Server;
+use crate::session::Session;
+
+/// Replaces the function that the guard's event triggers call.
+const GUARD: &str = include_str!("../sql/guard.sql");
 
 /// Whether a tenant's own role may change its schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +22,13 @@ pub async fn install(server: &Server, database: &str) -> Result<(), EngineError>
         .row("SELECT FROM pg_namespace WHERE nspname = 'tdb'", &[])
         .await?;
     if known.is_none() {
-        inside.run(include_str!("../sql/tenant_side.sql")).await?;
+        let sql = include_str!("../sql/tenant_side.sql").replace(":guard", GUARD);
+        inside.run(&sql).await?;
     }
-    let outside = server.maintenance().await?;
-    crate::databases::leave(&outside, inside, database).await?;
-    server.keep_maintenance(outside);
-    Ok(())
+    leave(server, inside, database).await
 }
 
+/// Sets it for a tenant's database; one that was made by an older program gets the present guard with it.
 pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<(), EngineError> {
     let value = match ddl {
         TenantDdl::Allow => "allow",
@@ -32,7 +36,17 @@ pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<
     };
     let inside = server.dedicated(database).await?;
     inside
-        .execute("UPDATE tdb.setting SET value = $1 WHERE name = 'tenant_ddl'", &[&value])
-        .await
-        .map(drop)
+        .run(&format!(
+            "BEGIN;\n{GUARD}\nUPDATE tdb.setting SET value = {} WHERE name = 'tenant_ddl';\nCOMMIT",
+            literal(value)
+        ))
+        .await?;
+    leave(server, inside, database).await
+}
+
+async fn leave(server: &Server, inside: Session, database: &str) -> Result<(), EngineError> {
+    let outside = server.maintenance().await?;
+    crate::databases::leave(&outside, inside, database).await?;
+    server.keep_maintenance(outside);
+    Ok(())
 }

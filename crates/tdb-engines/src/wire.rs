@@ -189,23 +189,26 @@ async fn dial(login: &Login) -> Result<Box<dyn Socket>, EngineError> {
 /// An ErrorResponse: one-byte field types with zero-terminated values.
 pub(crate) fn server_error(body: Bytes) -> EngineError {
     let mut fields = body.split(|byte| *byte == 0);
-    let mut error = (String::from("XX000"), String::new(), None);
+    let (mut sqlstate, mut message) = (SqlState::new("XX000"), String::new());
+    let (mut detail, mut hint) = (None, None);
     for field in fields.by_ref() {
         let Some((kind, value)) = field.split_first() else {
             continue;
         };
         let value = String::from_utf8_lossy(value).into_owned();
         match kind {
-            b'C' => error.0 = value,
-            b'M' => error.1 = value,
-            b'H' => error.2 = Some(value),
+            b'C' => sqlstate = SqlState::new(&value),
+            b'M' => message = value,
+            b'D' => detail = Some(value),
+            b'H' => hint = Some(value),
             _ => {}
         }
     }
     EngineError::Sql {
-        sqlstate: SqlState::new(&error.0),
-        message: error.1,
-        hint: error.2,
+        sqlstate,
+        message,
+        detail,
+        hint,
     }
 }
 

@@ -29,6 +29,8 @@ pub struct ChangeRow {
     pub state: ChangeState,
     pub reason: Option<String>,
     pub committed_at: OffsetDateTime,
+    /// The change that this one undoes.
+    pub reverts: Option<u32>,
 }
 
 /// A change on its way into the log.
@@ -64,6 +66,10 @@ impl ChangeRow {
             state: parsed(row, "state")?,
             reason: column(row, "reason")?,
             committed_at: column(row, "committed_at")?,
+            reverts: match column::<Option<i32>>(row, "reverts")? {
+                Some(_) => Some(count(row, "reverts")?),
+                None => None,
+            },
         })
     }
 }
@@ -131,8 +137,7 @@ fn timestamp(at: OffsetDateTime) -> String {
         .unwrap_or_default()
 }
 
-const SELECT: &str =
-    "SELECT id, statements, tags, objects, left_out, body, checksum, author, state, reason, committed_at FROM changes";
+const SELECT: &str = "SELECT id, statements, tags, objects, left_out, body, checksum, author, state, reason, committed_at, reverts FROM changes";
 
 /// All of a workspace, by number.
 pub async fn all(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<ChangeRow>, StoreError> {
@@ -151,6 +156,27 @@ pub async fn of_ids(tx: &Tx, workspace: WorkspaceId, ids: &[u32]) -> Result<Vec<
     let sql = format!("{SELECT} WHERE workspace_id = $1 AND id = ANY ($2) ORDER BY id");
     let rows = tx.query(&sql, &[&workspace.as_uuid(), &ids]).await?;
     rows.iter().map(ChangeRow::from_row).collect()
+}
+
+/// The change of a transaction of the workspace's database.
+pub async fn by_xid(tx: &Tx, workspace: WorkspaceId, xid: i64) -> Result<Option<ChangeRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE workspace_id = $1 AND xid = $2");
+    let row = tx.query_opt(&sql, &[&workspace.as_uuid(), &xid]).await?;
+    row.as_ref().map(ChangeRow::from_row).transpose()
+}
+
+/// Says what a change undoes, and who had it undone.
+pub async fn record_inverse(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    id: u32,
+    reverts: u32,
+    author: &str,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE changes SET reverts = $3, author = $4 WHERE workspace_id = $1 AND id = $2";
+    let (id, reverts) = (crate::row::number(id)?, crate::row::number(reverts)?);
+    tx.execute(sql, &[&workspace.as_uuid(), &id, &reverts, &author]).await?;
+    Ok(())
 }
 
 pub async fn set_state(

@@ -24,6 +24,7 @@ pub mod physical;
 pub mod projects;
 pub mod servers;
 pub mod sessions;
+pub mod settings;
 pub mod templates;
 pub mod tenants;
 pub mod versions;

@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         number: 1,
         name: "initial",
@@ -23,6 +23,11 @@ const MIGRATIONS: [Migration; 2] = [
         number: 2,
         name: "spares",
         sql: include_str!("../migrations/0002_spares.sql"),
+    },
+    Migration {
+        number: 3,
+        name: "settings",
+        sql: include_str!("../migrations/0004_settings.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

@@ -46,6 +46,15 @@ pub struct Progress {
 pub(crate) const COLUMNS: &str = "server, physical_database, database_oid, owner_role, owner_secret, deployer_role, \
                                   deployer_secret, readonly_role, readonly_secret";
 
+/// The same, each with `qualifier` before it.
+pub(crate) fn columns_of(qualifier: &str) -> String {
+    let qualified: Vec<String> = COLUMNS
+        .split(',')
+        .map(|name| format!("{qualifier}{}", name.trim()))
+        .collect();
+    qualified.join(", ")
+}
+
 impl Physical {
     pub(crate) fn from_row(row: &Row) -> Result<Self, StoreError> {
         let role = |name: &str, secret: &str| -> Result<RoleSecret, StoreError> {

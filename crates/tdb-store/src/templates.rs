@@ -59,9 +59,8 @@ impl TemplateRow {
 /// Each with `qualifier` before it.
 fn columns(qualifier: &str) -> String {
     let own = "id, project_id, workspace_id, version, status, change_ids, step, attempts, last_error";
-    let all = own.split(',').chain(physical::COLUMNS.split(','));
-    let qualified: Vec<String> = all.map(|name| format!("{qualifier}{}", name.trim())).collect();
-    qualified.join(", ")
+    let own: Vec<String> = own.split(", ").map(|name| format!("{qualifier}{name}")).collect();
+    format!("{}, {}", own.join(", "), physical::columns_of(qualifier))
 }
 
 fn select(rest: &str) -> String {

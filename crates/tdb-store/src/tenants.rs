@@ -159,16 +159,12 @@ pub async fn deleting(tx: &Tx) -> Result<Vec<(ProjectId, TenantName)>, StoreErro
 }
 
 fn select_databases(rest: &str) -> String {
-    let columns: Vec<String> = physical::COLUMNS
-        .split(',')
-        .map(|name| format!("d.{}", name.trim()))
-        .collect();
     format!(
         "SELECT d.id, d.project_id, d.tenant, d.blueprint, d.workspace_id, d.status, d.version, d.wanted_version, d.template_id,
                 d.step, d.attempts, d.last_error, d.created_at, t.status AS tenant_status, {},
                 EXISTS (SELECT FROM deployment_targets g WHERE g.database_id = d.id AND g.status = 'running') AS migrating
            FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant {rest}",
-        columns.join(", ")
+        physical::columns_of("d.")
     )
 }
 

@@ -115,6 +115,17 @@ pub async fn newest_verified(tx: &Tx, workspace: WorkspaceId) -> Result<Option<V
     row.as_ref().map(VersionRow::from_row).transpose()
 }
 
+/// The newest one that a tenant has, who is not deleted.
+pub async fn newest_deployed(tx: &Tx, workspace: WorkspaceId) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!(
+        "{SELECT} WHERE workspace_id = $1 AND number = (
+             SELECT max(d.version) FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
+              WHERE d.workspace_id = $1 AND d.status = 'ready' AND t.status IN ('ready', 'suspended'))"
+    );
+    let row = tx.query_opt(&sql, &[&workspace.as_uuid()]).await?;
+    row.as_ref().map(VersionRow::from_row).transpose()
+}
+
 /// Stores the fact list of a version for one PostgreSQL major; the first one stays.
 pub async fn store_facts(
     tx: &Tx,

@@ -4,8 +4,9 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use tdb_client::http::Client;
 use tdb_client::queries::Query;
+use tdb_client::settings::{ChangeSettings, NewTenants, TenantDdl, WorkspaceSettings};
 use tdb_client::workspaces::{
-    Change, ChangeList, ChangeState, CreateWorkspace, Engine, Schema, Workspace, WorkspaceList,
+    Change, ChangeList, ChangeState, CreateWorkspace, Engine, Revert, Schema, Workspace, WorkspaceList,
 };
 
 use super::query::render_result;
@@ -58,12 +59,62 @@ pub enum Command {
         /// The change's number in the diff
         number: u32,
     },
+    /// Undo a change in the workspace, with DDL that is captured like any other
+    #[command(after_help = "Example:\n  tdb workspaces diff-revert myapp 3")]
+    DiffRevert {
+        name: String,
+        /// The change's number in the diff
+        number: u32,
+    },
+    /// Show a workspace's settings, or change those that are given
+    #[command(
+        after_help = "Example:\n  tdb workspaces settings myapp\n  tdb workspaces settings myapp --tenant-ddl deny --new-tenants deployed"
+    )]
+    Settings {
+        name: String,
+        /// Whether tenants' own users may change their schema
+        #[arg(long)]
+        tenant_ddl: Option<DdlWord>,
+        /// Which version new tenants get: the workspace's present schema, or the newest that a tenant has
+        #[arg(long)]
+        new_tenants: Option<NewTenantsWord>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DdlWord {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NewTenantsWord {
+    Head,
+    Deployed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineWord {
     #[value(name = "PostgreSQL", alias = "postgres")]
     PostgreSql,
+}
+
+impl DdlWord {
+    fn meant(self) -> TenantDdl {
+        match self {
+            DdlWord::Allow => TenantDdl::Allow,
+            DdlWord::Deny => TenantDdl::Deny,
+        }
+    }
+}
+
+impl NewTenantsWord {
+    fn meant(self) -> NewTenants {
+        match self {
+            NewTenantsWord::Head => NewTenants::Head,
+            NewTenantsWord::Deployed => NewTenants::Deployed,
+        }
+    }
 }
 
 impl EngineWord {
@@ -93,6 +144,22 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
         Command::DiffSkip { name, number } => printer.answer(&client.skip_change(&name, number)?, |change| {
             format!("change {} is {}", change.ddl_id, change.state)
         }),
+        Command::DiffRevert { name, number } => printer.answer(&client.revert_change(&name, number)?, render_revert),
+        Command::Settings {
+            name,
+            tenant_ddl,
+            new_tenants,
+        } => {
+            let change = ChangeSettings {
+                tenant_ddl: tenant_ddl.map(DdlWord::meant),
+                new_tenants: new_tenants.map(NewTenantsWord::meant),
+            };
+            let settings = match change == ChangeSettings::default() {
+                true => client.settings(&name)?,
+                false => client.change_settings(&name, &change)?,
+            };
+            printer.answer(&settings, render_settings)
+        }
     }
 }
 
@@ -169,6 +236,45 @@ fn render(workspace: &Workspace) -> String {
         lines.push(("last error", error.clone()));
     }
     facts(&lines)
+}
+
+fn render_revert(revert: &Revert) -> String {
+    let (change, inverse) = (&revert.change, &revert.inverse);
+    let mut text = match inverse.state {
+        ChangeState::Reverted => format!(
+            "change {} is undone by change {}; no tenant gets either\n",
+            change.ddl_id, inverse.ddl_id
+        ),
+        _ => format!(
+            "change {} is undone in the workspace by change {}; deploy it to the tenants\n",
+            change.ddl_id, inverse.ddl_id
+        ),
+    };
+    for statement in &inverse.statements {
+        text.push_str(&indented(statement, "     "));
+    }
+    text
+}
+
+fn render_settings(settings: &WorkspaceSettings) -> String {
+    let applied = &settings.applied;
+    let reached = applied.total_tenants.saturating_sub(applied.waiting_tenants);
+    let mut text = facts(&[
+        ("workspace", settings.workspace.clone()),
+        ("tenant_ddl", settings.tenant_ddl.to_string()),
+        ("new_tenants", settings.new_tenants.to_string()),
+        ("applied to", format!("{reached} of {} tenants", applied.total_tenants)),
+    ]);
+    if !applied.waiting.is_empty() {
+        let mut table = Table::new(&["waiting tenant", "attempts", "last error"]);
+        for tenant in &applied.waiting {
+            let error = tenant.error.clone().unwrap_or_default();
+            table.row([tenant.tenant_id.clone(), tenant.attempts.to_string(), error]);
+        }
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    text
 }
 
 pub fn render_schema(schema: &Schema) -> String {
@@ -261,6 +367,7 @@ mod tests {
             left_out: vec!["UPDATE t SET id = 1".to_owned()],
             state,
             reason: reason.map(str::to_owned),
+            reverts: None,
         }
     }
 

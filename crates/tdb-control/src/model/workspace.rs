@@ -36,6 +36,48 @@ pub struct NewWorkspace {
     pub connection: Connection,
 }
 
+/// Whether a tenant's own role may change its schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantDdl {
+    Allow,
+    Deny,
+}
+
+/// Which version a new tenant gets when none is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewTenants {
+    Head,
+    /// The newest one that a tenant has; head for the first tenant.
+    Deployed,
+}
+
+#[derive(Clone, Debug)]
+pub struct WorkspaceSettings {
+    pub blueprint: BlueprintName,
+    pub tenant_ddl: TenantDdl,
+    pub new_tenants: NewTenants,
+    /// Tenants that are there, and how many of them do not have `tenant_ddl` yet.
+    pub tenants: u32,
+    pub waiting_tenants: u32,
+    /// Some of those.
+    pub waiting: Vec<WaitingTenant>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WaitingTenant {
+    pub tenant: TenantName,
+    pub attempts: u32,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// What is not given stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SettingsChange {
+    pub tenant_ddl: Option<TenantDdl>,
+    pub new_tenants: Option<NewTenants>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChangeState {
     Pending,
@@ -62,6 +104,15 @@ pub struct ChangeInfo {
     pub state: ChangeState,
     /// Why it is broken.
     pub reason: Option<String>,
+    /// The change that this one undoes.
+    pub reverts: Option<u32>,
+}
+
+/// A change and the one that undoes it. Both are `Reverted` where nobody had got the first, else they go their way.
+#[derive(Clone, Debug)]
+pub struct Reverted {
+    pub change: ChangeInfo,
+    pub inverse: ChangeInfo,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

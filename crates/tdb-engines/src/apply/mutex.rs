@@ -51,6 +51,7 @@ pub(super) async fn acquire(session: &Session, polls: u32) -> Result<(), StepErr
         error: EngineError::Sql {
             sqlstate: SqlState::new("55P03"),
             message: format!("the deployment lock of this database is held by {holder}"),
+            detail: None,
             hint: None,
         },
         statement: None,

@@ -368,7 +368,8 @@ impl Split<'_> {
     }
 }
 
-fn last_component(identity: &str) -> String {
+/// The last name of an identity such as `public."My Table"`.
+pub(super) fn last_component(identity: &str) -> String {
     let start = match identity.ends_with('"') {
         true => identity.rfind(".\"").map_or(0, |at| at + 1),
         false => identity.rfind('.').map_or(0, |at| at + 1),

@@ -1,0 +1,182 @@
+//! Settings of workspaces (column `workspaces.settings`), and how far tenants' databases have got what they say.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tdb_names::{DatabaseId, TenantName, WorkspaceId};
+use tokio_postgres::Row;
+
+use crate::error::StoreError;
+use crate::physical::{self, Physical};
+use crate::row::{column, count, parsed, total, words};
+use crate::tx::Tx;
+
+words! {
+    /// Whether a tenant's own role may change its schema.
+    TenantDdl { Allow = "allow", Deny = "deny" }
+}
+
+words! {
+    /// Which version a new tenant gets when none is asked for.
+    NewTenants {
+        Head = "head",
+        /// The newest one that a tenant has.
+        Deployed = "deployed",
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub tenant_ddl: TenantDdl,
+    pub new_tenants: NewTenants,
+}
+
+/// A tenant database to be given the setting by whoever claimed it.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    pub physical: Physical,
+    pub wanted: TenantDdl,
+    pub attempts: u32,
+}
+
+/// A tenant that does not have the setting yet.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub tenant: TenantName,
+    pub attempts: u32,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// What a setting that nobody chose is.
+const TENANT_DDL: &str = "coalesce(w.settings->>'tenant_ddl', 'allow')";
+const NEW_TENANTS: &str = "coalesce(w.settings->>'new_tenants', 'head')";
+/// Databases whose tenant is there; a deleted one gets the setting when it is restored.
+const THERE: &str = "d.status = 'ready' AND t.status IN ('ready', 'suspended')";
+
+pub async fn of(tx: &Tx, workspace: WorkspaceId) -> Result<Option<Settings>, StoreError> {
+    let sql =
+        format!("SELECT {TENANT_DDL} AS tenant_ddl, {NEW_TENANTS} AS new_tenants FROM workspaces w WHERE id = $1");
+    let row = tx.query_opt(&sql, &[&workspace.as_uuid()]).await?;
+    row.map(|row| {
+        Ok(Settings {
+            tenant_ddl: parsed(&row, "tenant_ddl")?,
+            new_tenants: parsed(&row, "new_tenants")?,
+        })
+    })
+    .transpose()
+}
+
+/// Sets what is given; tenants that lack it are due from now on.
+pub async fn change(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    tenant_ddl: Option<TenantDdl>,
+    new_tenants: Option<NewTenants>,
+) -> Result<(), StoreError> {
+    let mut given = serde_json::Map::new();
+    given.extend(tenant_ddl.map(|word| ("tenant_ddl".to_owned(), json!(word.as_str()))));
+    given.extend(new_tenants.map(|word| ("new_tenants".to_owned(), json!(word.as_str()))));
+    let sql = "UPDATE workspaces SET settings = settings || $2 WHERE id = $1";
+    tx.execute(sql, &[&workspace.as_uuid(), &Value::Object(given)]).await?;
+    Ok(())
+}
+
+/// Tenant databases that are to be given the setting now; of one workspace or of all.
+pub async fn due(tx: &Tx, workspace: Option<WorkspaceId>, limit: i64) -> Result<Vec<DatabaseId>, StoreError> {
+    let sql = format!(
+        "SELECT d.id FROM tenant_databases d JOIN workspaces w ON w.id = d.workspace_id
+           JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
+          WHERE ($1::uuid IS NULL OR w.id = $1) AND {THERE} AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL}
+            AND d.tenant_ddl_not_before <= now()
+          ORDER BY d.tenant_ddl_not_before, d.tenant LIMIT $2"
+    );
+    let rows = tx.query(&sql, &[&workspace.map(|id| id.as_uuid()), &limit]).await?;
+    rows.iter()
+        .map(|row| Ok(DatabaseId::from_uuid(column(row, "id")?)))
+        .collect()
+}
+
+/// Takes a tenant database for `lease`: nobody else works on it meanwhile, and what it has is in doubt until that is
+/// recorded. None: it has the setting, or somebody is at it.
+pub async fn claim(tx: &Tx, id: DatabaseId, lease: Duration) -> Result<Option<Claimed>, StoreError> {
+    let sql = format!(
+        "UPDATE tenant_databases d SET tenant_ddl = NULL, tenant_ddl_attempts = tenant_ddl_attempts + 1,
+                                       tenant_ddl_not_before = now() + $2 * interval '1 second'
+           FROM workspaces w
+          WHERE d.id = $1 AND w.id = d.workspace_id AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL} AND d.tenant_ddl_not_before <= now()
+      RETURNING {TENANT_DDL} AS wanted, d.tenant_ddl_attempts, {}",
+        physical::columns_of("d.")
+    );
+    let row = tx.query_opt(&sql, &[&id.as_uuid(), &lease.as_secs_f64()]).await?;
+    row.map(|row| {
+        Ok(Claimed {
+            physical: Physical::from_row(&row)?,
+            wanted: parsed(&row, "wanted")?,
+            attempts: count(&row, "tenant_ddl_attempts")?,
+        })
+    })
+    .transpose()
+}
+
+/// What a database is to be given, if it has not got it; whatever state its tenant is in.
+pub async fn lacking(tx: &Tx, id: DatabaseId) -> Result<Option<TenantDdl>, StoreError> {
+    let sql = format!(
+        "SELECT {TENANT_DDL} AS wanted FROM tenant_databases d JOIN workspaces w ON w.id = d.workspace_id
+          WHERE d.id = $1 AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL}"
+    );
+    let row = tx.query_opt(&sql, &[&id.as_uuid()]).await?;
+    row.map(|row| parsed(&row, "wanted")).transpose()
+}
+
+/// What a tenant database has from now on; where something else is wanted meanwhile it is due again.
+pub async fn record(tx: &Tx, id: DatabaseId, has: TenantDdl) -> Result<(), StoreError> {
+    let sql = "UPDATE tenant_databases SET tenant_ddl = $2, tenant_ddl_attempts = 0, tenant_ddl_error = NULL,
+                      tenant_ddl_not_before = now() WHERE id = $1";
+    tx.execute(sql, &[&id.as_uuid(), &has.as_str()]).await?;
+    Ok(())
+}
+
+/// A database could not be given the setting; it is left alone for `pause`.
+pub async fn record_failure(tx: &Tx, id: DatabaseId, error: &str, pause: Duration) -> Result<(), StoreError> {
+    let sql =
+        "UPDATE tenant_databases SET tenant_ddl_error = $2, tenant_ddl_not_before = now() + $3 * interval '1 second'
+               WHERE id = $1";
+    tx.execute(sql, &[&id.as_uuid(), &error, &pause.as_secs_f64()]).await?;
+    Ok(())
+}
+
+/// How many of a workspace's tenants there are, and those that do not have the setting yet: at most `limit`, by name.
+pub async fn waiting(tx: &Tx, workspace: WorkspaceId, limit: i64) -> Result<(Counts, Vec<Waiting>), StoreError> {
+    let from = format!(
+        "FROM tenant_databases d JOIN workspaces w ON w.id = d.workspace_id
+           JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant WHERE w.id = $1 AND {THERE}"
+    );
+    let sql = format!(
+        "SELECT count(*) AS tenants, count(*) FILTER (WHERE d.tenant_ddl IS DISTINCT FROM {TENANT_DDL}) AS waiting {from}"
+    );
+    let row = tx.query_one(&sql, &[&workspace.as_uuid()]).await?;
+    let counts = Counts {
+        tenants: total(&row, "tenants")?,
+        waiting: total(&row, "waiting")?,
+    };
+    let sql = format!(
+        "SELECT d.tenant, d.tenant_ddl_attempts, d.tenant_ddl_error {from} AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL}
+          ORDER BY d.tenant LIMIT $2"
+    );
+    let rows = tx.query(&sql, &[&workspace.as_uuid(), &limit]).await?;
+    let one = |row: &Row| {
+        Ok(Waiting {
+            tenant: parsed(row, "tenant")?,
+            attempts: count(row, "tenant_ddl_attempts")?,
+            error: column(row, "tenant_ddl_error")?,
+        })
+    };
+    Ok((counts, rows.iter().map(one).collect::<Result<_, StoreError>>()?))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub tenants: u32,
+    pub waiting: u32,
+}
