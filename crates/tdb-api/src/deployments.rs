@@ -85,7 +85,7 @@ async fn retry_deployment(
     Ok(Json(Success::of(render_deployment(deployment))))
 }
 
-fn job(text: &str) -> Answer<JobId> {
+pub fn job(text: &str) -> Answer<JobId> {
     text.parse().map_err(|_| Refusal::not_found("deployment", text))
 }
 
@@ -136,7 +136,7 @@ pub fn render_deployment(deployment: model::Deployment) -> Job {
     job
 }
 
-fn render_summary(job: model::JobSummary) -> Job {
+pub fn render_summary(job: model::JobSummary) -> Job {
     let status = match job.status {
         model::DeploymentStatus::Planned => JobStatus::Planned,
         model::DeploymentStatus::Running => JobStatus::Running,
@@ -165,7 +165,7 @@ fn render_summary(job: model::JobSummary) -> Job {
     }
 }
 
-fn render_target(target: model::DeploymentTarget) -> Target {
+pub fn render_target(target: model::DeploymentTarget) -> Target {
     let status = match target.status {
         model::TargetStatus::Pending => TargetStatus::Pending,
         model::TargetStatus::Running => TargetStatus::Running,

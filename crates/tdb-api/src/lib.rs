@@ -7,6 +7,7 @@ mod credentials;
 mod deployments;
 mod describe;
 mod drift;
+mod events;
 mod extract;
 mod pages;
 mod projects;
@@ -66,6 +67,7 @@ fn guarded() -> OpenApiRouter<Control> {
         .merge(blueprints::routes())
         .merge(tenants::routes())
         .merge(deployments::routes())
+        .merge(events::routes())
         .merge(queries::routes())
         .merge(servers::routes())
         .merge(credentials::routes())

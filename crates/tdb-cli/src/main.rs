@@ -7,6 +7,7 @@ mod config_file;
 mod errors;
 mod instance;
 mod printer;
+mod progress;
 mod table;
 
 use std::process::ExitCode;

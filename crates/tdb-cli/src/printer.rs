@@ -1,7 +1,7 @@
 //! The one place that writes: data to standard output or `--output`, all else to standard error.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -84,6 +84,17 @@ impl Printer {
         if self.volume >= Volume::Normal {
             say(text);
         }
+    }
+
+    /// Whether a line can be drawn over: there is a terminal, and somebody who wants to see it.
+    pub fn draws(&self) -> bool {
+        self.volume >= Volume::Normal && io::stderr().is_terminal()
+    }
+
+    /// Replaces the line that the cursor is on.
+    pub fn draw(&self, line: &str) {
+        // Standard error may be closed; there is nobody left to tell.
+        let _ = write!(io::stderr().lock(), "\r\x1b[K{line}");
     }
 
     pub fn verbose(&self, text: &str) {

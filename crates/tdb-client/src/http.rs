@@ -1,12 +1,13 @@
 //! The typed client over HTTP: one blocking method per endpoint. Lists are followed to their last page.
 
 use std::fmt::Write as _;
+use std::io::Read;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use ureq::http::Request;
+use ureq::http::{Request, request};
 
 use crate::accounts::{
     ApiKeyList, CreateApiKey, CreateProject, CreatedApiKey, CreatedProject, ProjectList, RotatedCredential,
@@ -15,6 +16,7 @@ use crate::blueprints::{Blueprint, BlueprintList, VersionList};
 use crate::credentials::{CreateCredential, CreatedCredential, CredentialList};
 use crate::deployments::{CreateDeployment, Job, JobList};
 use crate::drift::Drift;
+use crate::events::Events;
 use crate::lists::{Done, Paged};
 use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
@@ -220,6 +222,28 @@ impl Client {
         self.post_nothing(&format!("/deployments/{}/retry", segment(id)))
     }
 
+    /// Events from after the one with the id `last`. The stream ends with the deployment, or breaks after a time; then it is
+    /// taken up again.
+    pub fn deployment_events(&self, id: &str, last: Option<u64>) -> Result<Events<impl Read + use<>>> {
+        let path = format!("/deployments/{}/events", segment(id));
+        let mut request = self.request("GET", &path);
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last.to_string());
+        }
+        let unreachable = |source| self.unreachable(source);
+        let request = request.body(()).map_err(ureq::Error::Http).map_err(unreachable)?;
+        let mut response = self.agent.run(request).map_err(unreachable)?;
+        let status = response.status().as_u16();
+        if (200..300).contains(&status) {
+            return Ok(Events::new(response.into_body().into_reader()));
+        }
+        let text = response.body_mut().read_to_string().map_err(unreachable)?;
+        match serde_json::from_str(&text) {
+            Ok(problem) => Err(ClientError::Problem(problem)),
+            Err(_) => Err(self.foreign(status, text.chars().take(200).collect())),
+        }
+    }
+
     pub fn admin_query(&self, query: &AdminQuery) -> Result<AdminQueryResults> {
         self.post("/admin/query", query)
     }
@@ -282,10 +306,7 @@ impl Client {
     fn send<T: DeserializeOwned>(&self, method: &str, path: &str, body: Option<String>) -> Result<T> {
         let (status, text) = self
             .exchange(method, path, body)
-            .map_err(|source| ClientError::Unreachable {
-                url: self.base.clone(),
-                source: Box::new(source),
-            })?;
+            .map_err(|source| self.unreachable(source))?;
         let answer = match (200..300).contains(&status) {
             true => serde_json::from_str(&text).map(Ok),
             false => serde_json::from_str(&text).map(Err),
@@ -303,10 +324,7 @@ impl Client {
         path: &str,
         body: Option<String>,
     ) -> std::result::Result<(u16, String), ureq::Error> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        if let Some(key) = &self.key {
-            request = request.header("Authorization", format!("Bearer {key}"));
-        }
+        let request = self.request(method, path);
         let mut response = match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json").body(body);
@@ -320,6 +338,21 @@ impl Client {
             .limit(ANSWER_LEN_MAX)
             .read_to_string()?;
         Ok((response.status().as_u16(), text))
+    }
+
+    fn request(&self, method: &str, path: &str) -> request::Builder {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        match &self.key {
+            Some(key) => request.header("Authorization", format!("Bearer {key}")),
+            None => request,
+        }
+    }
+
+    fn unreachable(&self, source: ureq::Error) -> ClientError {
+        ClientError::Unreachable {
+            url: self.base.clone(),
+            source: Box::new(source),
+        }
     }
 
     fn foreign(&self, status: u16, excerpt: String) -> ClientError {

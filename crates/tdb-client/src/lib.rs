@@ -8,6 +8,7 @@ pub mod connections;
 pub mod credentials;
 pub mod deployments;
 pub mod drift;
+pub mod events;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod lists;

@@ -20,6 +20,7 @@ use crate::keyed::Keyed;
 use crate::model::ProxyAddress;
 use crate::rollout::Changes;
 use crate::servers::Known;
+use crate::watches::Watches;
 
 /// Databases made on one server at a time: each is a copy of files, and four of them keep a disk busy.
 const CREATIONS_PER_SERVER: usize = 4;
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     /// Workspaces that nobody has built ahead since they were changed.
     pub(crate) changed: Changed,
     pub(crate) changes: Mutex<HashMap<(WorkspaceId, u32), Changes>>,
+    pub(crate) watches: Watches,
     /// For the answer to a creation that waits in this process.
     pub(crate) warnings: Mutex<HashMap<DatabaseId, String>>,
 }
@@ -116,6 +118,7 @@ impl Control {
                 rooms: Mutex::default(),
                 changed: Changed::default(),
                 changes: Mutex::default(),
+                watches: Watches::default(),
                 warnings: Mutex::default(),
             }),
         }

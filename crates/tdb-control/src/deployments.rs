@@ -327,7 +327,7 @@ fn length(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn summary(row: DeploymentRow) -> JobSummary {
+pub(crate) fn summary(row: DeploymentRow) -> JobSummary {
     JobSummary {
         id: Some(row.id),
         blueprint: row.blueprint,
@@ -358,7 +358,7 @@ fn target_status(status: StoredTarget) -> TargetStatus {
     }
 }
 
-fn target(row: TargetRow) -> DeploymentTarget {
+pub(crate) fn target(row: TargetRow) -> DeploymentTarget {
     let failure = |message: String| SqlFailure {
         sqlstate: row.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()),
         message,

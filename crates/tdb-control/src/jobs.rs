@@ -51,6 +51,14 @@ impl Control {
             };
             tasks.spawn_on(until_stopped, &self.inner.runtime);
         };
+        let (watches, stopped) = (self.inner.watches.stop.clone(), stop.clone());
+        tasks.spawn_on(
+            async move {
+                stopped.cancelled().await;
+                watches.cancel();
+            },
+            &self.inner.runtime,
+        );
         let control = self.clone();
         worker(Box::pin(async move { control.deploy().await }));
         let control = self.clone();

@@ -24,6 +24,7 @@ mod servers;
 mod settings;
 mod tenants;
 mod versions;
+mod watches;
 mod workspaces;
 
 pub use control::{Control, ControlSettings, Limit};
@@ -31,3 +32,4 @@ pub use error::{ControlError, Kind};
 pub use identity::{Identity, KeyScope};
 pub use points::POINTS;
 pub use servers::ServerEnrolment;
+pub use watches::{DeploymentWatch, News};

@@ -245,13 +245,24 @@ pub async fn of_tenant(
     jobs(tx, rest, &[&project.as_str(), &tenant.as_str(), &limit]).await
 }
 
+const TARGETS: &str =
+    "SELECT tenant, database_id, status, from_version, to_version, changes_done, changes_total, drift, attempts,
+    sqlstate, message, statement, duration_ms, news FROM deployment_targets";
+
 /// By tenant.
 pub async fn targets(tx: &Tx, job: &JobId) -> Result<Vec<TargetRow>, StoreError> {
-    let sql = "SELECT tenant, database_id, status, from_version, to_version, changes_done, changes_total, drift, attempts, sqlstate,
-                      message, statement, duration_ms
-                 FROM deployment_targets WHERE deployment_id = $1 ORDER BY tenant";
-    let rows = tx.query(sql, &[&job.as_str()]).await?;
+    let sql = format!("{TARGETS} WHERE deployment_id = $1 ORDER BY tenant");
+    let rows = tx.query(&sql, &[&job.as_str()]).await?;
     rows.iter().map(TargetRow::from_row).collect()
+}
+
+/// Targets that changed after the one with this number, each as it is now, by number.
+pub async fn news(tx: &Tx, job: &JobId, after: i64) -> Result<Vec<(i64, TargetRow)>, StoreError> {
+    let sql = format!("{TARGETS} WHERE deployment_id = $1 AND news > $2 ORDER BY news");
+    let rows = tx.query(&sql, &[&job.as_str(), &after]).await?;
+    rows.iter()
+        .map(|row| Ok((column(row, "news")?, TargetRow::from_row(row)?)))
+        .collect()
 }
 
 /// Takes up to `limit` targets of a server that nobody works on: due ones, and those whose worker's lease ran out. A

@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use tdb_client::deployments::{CreateDeployment, Job, JobStatus, Target};
+use tdb_client::deployments::{CreateDeployment, Job, JobStatus, Target, TargetStatus};
+use tdb_client::events::DeploymentEvent;
 use tdb_client::http::{Client, ClientError};
 
 use super::{Outcome, optional, optional_time};
 use crate::printer::Printer;
+use crate::progress::Progress;
 use crate::table::{Table, facts, harmless, indented};
 
-/// `--watch` asks this often at first, and less often the longer it takes.
-const POLL_FIRST: Duration = Duration::from_millis(150);
-const POLL_LAST: Duration = Duration::from_secs(2);
+/// Before `--watch` takes up a stream that broke; doubled while no event comes.
+const PAUSE_FIRST: Duration = Duration::from_millis(150);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long `--watch` bears an API that does not answer, such as while it restarts.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
@@ -116,29 +118,74 @@ fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> 
     Ok(Outcome::Fine)
 }
 
-/// Asks until nothing more will happen, and says what changed.
+/// Follows the events until nothing more will happen, and says what changed; then the job with its tenants.
 fn follow(mut job: Job, client: &Client, printer: &Printer) -> Result<Job> {
     let id = job.job_id.clone().context("the deployment has no id to follow")?;
     printer.note(&format!("deployment {id}"));
-    let (mut pause, mut said, mut answered) = (POLL_FIRST, String::new(), Instant::now());
+    let mut progress = Progress::new(printer);
+    let (mut pause, mut answered, mut last) = (PAUSE_FIRST, Instant::now(), None);
     while !job.status.is_final() {
-        let progress = format!("  {}: {}", job.status, job.progress_display);
-        if progress != said {
-            printer.note(&progress);
-            said = progress;
-        }
-        sleep(pause);
-        pause = (pause * 5 / 4).min(POLL_LAST);
-        match client.deployment(&id) {
-            Ok(now) => (job, answered) = (now, Instant::now()),
+        show(&mut progress, &job);
+        match client.deployment_events(&id, last) {
+            Ok(events) => {
+                // A broken stream is taken up again after the last event that came.
+                for (number, event) in events.map_while(|event| event.ok()) {
+                    (answered, last, pause) = (Instant::now(), Some(number), PAUSE_FIRST);
+                    match event {
+                        DeploymentEvent::Deployment(now) => job = now,
+                        DeploymentEvent::Target(target) => tell(&mut progress, &target),
+                    }
+                    show(&mut progress, &job);
+                }
+            }
             Err(error) if passes(&error) && answered.elapsed() < OUTAGE_MAX => {
-                printer.verbose(&format!("  {error}; asking again"))
+                printer.verbose(&format!("  {error}; asking again"));
             }
             Err(error) => return Err(error.into()),
         }
+        if !job.status.is_final() {
+            sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
     }
-    printer.note(&format!("  {}: {}", job.status, job.progress_display));
-    Ok(job)
+    progress.end();
+    whole(&id, client, printer)
+}
+
+fn show(progress: &mut Progress<'_>, job: &Job) {
+    let through = job.completed_tenants.saturating_add(job.failed_tenants);
+    let text = format!("{}: {}", job.status, job.progress_display);
+    progress.show(through, job.total_tenants, &text);
+}
+
+fn tell(progress: &mut Progress<'_>, target: &Target) {
+    let verb = match target.status {
+        TargetStatus::Failed => "failed",
+        TargetStatus::Retrying => "is tried again",
+        TargetStatus::Pending | TargetStatus::Running | TargetStatus::Done | TargetStatus::Skipped => return,
+    };
+    let error = target.error.as_ref().map_or_else(String::new, |error| {
+        format!(
+            ": {} (SQLSTATE {})",
+            harmless(&error.message),
+            harmless(&error.sqlstate)
+        )
+    });
+    progress.note(&format!("  {} {verb}{error}", target.tenant_id));
+}
+
+/// The job with its tenants; an API that restarts is waited for.
+fn whole(id: &str, client: &Client, printer: &Printer) -> Result<Job> {
+    let begun = Instant::now();
+    loop {
+        match client.deployment(id) {
+            Err(error) if passes(&error) && begun.elapsed() < OUTAGE_MAX => {
+                printer.verbose(&format!("  {error}; asking again"));
+                sleep(PAUSE_MAX);
+            }
+            answer => return Ok(answer?),
+        }
+    }
 }
 
 /// Whether the same question may be answered later.
@@ -228,7 +275,7 @@ fn render_targets(targets: &[Target]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tdb_client::deployments::{TargetError, TargetStatus};
+    use tdb_client::deployments::TargetError;
 
     use super::*;
 
