@@ -8,6 +8,7 @@ mod deployments;
 mod describe;
 mod drift;
 mod events;
+mod extensions;
 mod extract;
 mod pages;
 mod projects;
@@ -64,6 +65,7 @@ fn guarded() -> OpenApiRouter<Control> {
         .merge(apikeys::routes())
         .merge(workspaces::routes())
         .merge(settings::routes())
+        .merge(extensions::routes())
         .merge(blueprints::routes())
         .merge(tenants::routes())
         .merge(deployments::routes())

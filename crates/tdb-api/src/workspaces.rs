@@ -246,7 +246,7 @@ fn render_table(table: model::Table) -> Table {
     }
 }
 
-fn render_change(change: model::ChangeInfo) -> Change {
+pub fn render_change(change: model::ChangeInfo) -> Change {
     let state = match change.state {
         model::ChangeState::Pending => ChangeState::Pending,
         model::ChangeState::Deployed => ChangeState::Deployed,

@@ -17,6 +17,7 @@ use crate::credentials::{CreateCredential, CreatedCredential, CredentialList};
 use crate::deployments::{CreateDeployment, Job, JobList};
 use crate::drift::Drift;
 use crate::events::Events;
+use crate::extensions::{CreateExtension, ExtensionList};
 use crate::lists::{Done, Paged};
 use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
@@ -156,6 +157,14 @@ impl Client {
 
     pub fn change_settings(&self, name: &str, change: &ChangeSettings) -> Result<WorkspaceSettings> {
         self.post(&format!("/workspaces/{}/settings", segment(name)), change)
+    }
+
+    pub fn extensions(&self, name: &str) -> Result<ExtensionList> {
+        self.list(&format!("/workspaces/{}/extensions", segment(name)))
+    }
+
+    pub fn create_extension(&self, name: &str, request: &CreateExtension) -> Result<Change> {
+        self.post(&format!("/workspaces/{}/extensions", segment(name)), request)
     }
 
     pub fn blueprints(&self) -> Result<BlueprintList> {

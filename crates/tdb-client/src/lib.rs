@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod deployments;
 pub mod drift;
 pub mod events;
+pub mod extensions;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod lists;

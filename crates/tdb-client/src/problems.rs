@@ -33,6 +33,7 @@ words! {
         ChangeNotPending = "change_not_pending",
         ChangeNotRevertible = "change_not_revertible",
         NothingToRetry = "nothing_to_retry",
+        ExtensionNotAllowed = "extension_not_allowed",
         ProjectNotEmpty = "project_not_empty",
         NoServer = "no_server",
         TooLarge = "too_large",
@@ -98,6 +99,7 @@ impl ProblemCode {
             | ProblemCode::ChangeNotPending
             | ProblemCode::ChangeNotRevertible
             | ProblemCode::NothingToRetry
+            | ProblemCode::ExtensionNotAllowed
             | ProblemCode::ProjectNotEmpty
             | ProblemCode::NoServer => 409,
             ProblemCode::TooLarge => 413,
@@ -135,6 +137,7 @@ impl ProblemCode {
             ProblemCode::ChangeNotPending => "The change is not pending",
             ProblemCode::ChangeNotRevertible => "What undoes the change is not certain",
             ProblemCode::NothingToRetry => "The deployment has no failed tenant",
+            ProblemCode::ExtensionNotAllowed => "The server does not allow the extension",
             ProblemCode::ProjectNotEmpty => "The project still has workspaces or tenants",
             ProblemCode::NoServer => "There is no database server to use",
             ProblemCode::TooLarge => "The body is too large",

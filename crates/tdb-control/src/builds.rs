@@ -249,7 +249,9 @@ impl Control {
             .login(&build.physical, As::Deployer, &format!("tdb-deploy/{attempt}"))
             .await?;
         let owner = build.physical.roles.owner.name.as_str();
+        let administrator = self.server(&build.physical.server).await?;
         let plan = BringUp {
+            administrator: &administrator,
             owner,
             attempt,
             changes: &changes,

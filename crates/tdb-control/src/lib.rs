@@ -9,6 +9,7 @@ mod control;
 mod deployments;
 mod drain;
 mod error;
+mod extensions;
 mod fleet;
 mod identity;
 mod jobs;

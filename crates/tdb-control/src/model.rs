@@ -23,8 +23,9 @@ pub use tenant::{
     TenantStatus,
 };
 pub use workspace::{
-    Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts, NewTenants, NewWorkspace,
-    Reverted, SettingsChange, TenantDdl, Version, WaitingTenant, Workspace, WorkspaceSettings, WorkspaceStatus,
+    Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts, ExtensionInfo, NewTenants,
+    NewWorkspace, Reverted, SettingsChange, TenantDdl, Version, WaitingTenant, Workspace, WorkspaceSettings,
+    WorkspaceStatus,
 };
 
 // The edge names rights, and may not see the data plane's contract.

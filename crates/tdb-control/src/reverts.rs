@@ -133,7 +133,9 @@ impl Control {
             id: INVERSE_ID,
             change: inverse.clone(),
         }];
+        let administrator = self.server(&build.physical.server).await?;
         let plan = BringUp {
+            administrator: &administrator,
             owner: &build.physical.roles.owner.name,
             attempt,
             changes: &changes,
@@ -166,7 +168,8 @@ impl Control {
         let inverse = inverse
             .ok_or_else(|| ControlError::internal("the inverse was not captured"))?
             .id;
-        changes::record_inverse(&tx, row.id, inverse, id, &identity.author()).await?;
+        changes::set_reverts(&tx, row.id, inverse, id).await?;
+        changes::set_author(&tx, row.id, inverse, &identity.author()).await?;
         let heads = changes::heads(&tx, row.id).await?;
         tx.commit().await?;
         let pending = |other: &&changes::HeadRow| other.state == ChangeState::Pending;

@@ -144,7 +144,9 @@ impl Control {
             .login(&database.physical, As::Deployer, &format!("tdb-deploy/{attempt}"))
             .await?;
         let owner = database.physical.roles.owner.name.as_str();
+        let administrator = self.server(&database.physical.server).await?;
         let plan = BringUp {
+            administrator: &administrator,
             owner,
             attempt,
             changes: &changes,

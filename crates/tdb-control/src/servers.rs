@@ -20,6 +20,8 @@ pub struct ServerEnrolment {
     pub admin_secret: SecretString,
     /// Physical names tell nothing about tenants.
     pub opaque_names: bool,
+    /// Extensions that developers may have made by the administrator; `*`: all but those that reach too far.
+    pub extensions: Vec<String>,
 }
 
 /// What is kept of a server in memory.
@@ -56,6 +58,7 @@ impl Control {
         });
         let tx = self.inner.store.jobs().await?;
         servers::upsert(&tx, &self.inner.store, &administrator).await?;
+        servers::set_extensions(&tx, &name, &enrolment.extensions).await?;
         servers::record_facts(&tx, &name, probe.version, &facts).await?;
         tx.commit().await?;
         let pg_major = u32::try_from(probe.version / 10_000).ok();

@@ -1,8 +1,9 @@
--- Every fact of a schema: (object, what it is). $1 is the role whose name is written OWNER. Run under search_path = '',
+-- Every fact of a schema: (object, what it is). $1 is the role whose name is written OWNER; servers name their superusers
+-- as they like. Run under search_path = '',
 -- so that every name in a definition is qualified. Not in it: members of extensions, temporary objects, positions of
 -- sequences, oids, data.
 WITH role_name AS (
-  SELECT oid, CASE WHEN rolname = $1 THEN 'OWNER' ELSE quote_ident(rolname) END AS name FROM pg_roles
+  SELECT oid, CASE WHEN rolname = $1 THEN 'OWNER' WHEN rolsuper THEN 'ADMINISTRATOR' ELSE quote_ident(rolname) END AS name FROM pg_roles
   UNION ALL SELECT 0, 'PUBLIC'
 ),
 member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),

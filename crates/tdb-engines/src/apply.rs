@@ -15,6 +15,7 @@ use crate::change::{Change, Checksum};
 use crate::error::{EngineError, ErrorClass, SqlState};
 use crate::fingerprint::{self, Fingerprint};
 use crate::login::Login;
+use crate::server::Server;
 use crate::session::Session;
 
 /// A change under its number in the workspace.
@@ -30,6 +31,8 @@ pub struct BringUp<'a> {
     pub owner: &'a str,
     /// Shown as `tdb-deploy/<attempt>`; sessions of other attempts on this database are ended.
     pub attempt: Uuid,
+    /// For extensions that only a superuser may make.
+    pub administrator: &'a Server,
     /// In order. What is there already (same id, same checksum) is passed over.
     pub changes: &'a [NumberedChange],
     pub limits: Limits,
@@ -139,6 +142,9 @@ pub async fn bring_up(
         let step = match step::kind(&numbered.change) {
             Ok(step::Kind::Together) => step::together(&session, plan, numbered).await,
             Ok(step::Kind::Lone(statement)) => lone::run(&session, plan, numbered, statement).await,
+            Ok(step::Kind::Extension(extension)) => {
+                crate::extensions::replay(plan, &login.database, numbered, &extension).await
+            }
             Err(error) => Err(error),
         };
         step.map_err(|error| error.at(Some(numbered.id), done))?;

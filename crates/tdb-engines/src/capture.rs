@@ -10,8 +10,7 @@ mod units;
 use time::OffsetDateTime;
 
 use crate::change::{Change, LeftOut, LeftOutKind, Mode, Sql, Statement};
-use crate::ident::{literal, quote};
-use crate::journal::Event;
+use crate::journal::{Event, EventKind};
 use matching::Committed;
 use split::{Kind, Split};
 use units::Unit;
@@ -74,6 +73,16 @@ fn captured(rows: &[&Event], owner: &str) -> Option<CapturedChange> {
 /// One message of the client: which of its statements committed, and in what form they replay.
 fn read_message(rows: &[&Event], owner: &str, change: &mut Change) {
     let Some(first) = rows.first() else { return };
+    if first.kind == EventKind::Extension {
+        match administrators(first) {
+            Ok(statement) => change.statements.push(statement),
+            Err(reason) => {
+                change.statements.push(as_written(first));
+                break_with(change, reason);
+            }
+        }
+        return;
+    }
     let units = units::gather(rows);
     let committed = split::split(&first.query).and_then(|statements| matching::committed(statements, units));
     match committed {
@@ -91,7 +100,11 @@ fn read_message(rows: &[&Event], owner: &str, change: &mut Change) {
 
 fn take(committed: &Committed<'_>, text: &str, owner: &str, change: &mut Change) {
     let split = &committed.statement;
-    let Some(unit) = committed.units.first() else {
+    let units = match split.kind {
+        Kind::Extension { .. } => own(&committed.units),
+        _ => committed.units.as_slice(),
+    };
+    let Some(unit) = units.first() else {
         if let Some(kind) = left_out(split.kind) {
             let sql = split.text.to_owned();
             change.left_out.push(LeftOut { sql, kind });
@@ -99,14 +112,21 @@ fn take(committed: &Committed<'_>, text: &str, owner: &str, change: &mut Change)
         return;
     };
     match render(split, unit, text, owner) {
-        Ok((sql, mode)) => change.statements.push(statement(sql, mode, &committed.units)),
+        Ok((sql, mode)) => change.statements.push(statement(sql, mode, units)),
         Err(reason) => {
             let sql = Sql::text(split.text);
-            change
-                .statements
-                .push(statement(sql, Mode::Transactional, &committed.units));
+            change.statements.push(statement(sql, Mode::Transactional, units));
             break_with(change, reason);
         }
+    }
+}
+
+/// Of an extension: its own row. An update script that it ran leaves rows too, of what it altered and dropped.
+fn own<'a, 'b>(units: &'b [Unit<'a>]) -> &'b [Unit<'a>] {
+    let made = |unit: &Unit<'_>| unit.row.objects.iter().any(|object| object.version.is_some());
+    match units.iter().position(made) {
+        Some(at) => units.get(at..=at).unwrap_or(units),
+        None => units,
     }
 }
 
@@ -168,6 +188,23 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
     }
 }
 
+/// An extension that the administrator made: at replay it is the administrator again.
+fn administrators(row: &Event) -> Result<Statement, String> {
+    let unknown = || "the extension is not named in the journal".to_owned();
+    let made = row.objects.first().ok_or_else(unknown)?;
+    let part = |part: &Option<String>| part.as_deref().map(units::unquoted).ok_or_else(unknown);
+    let (name, schema) = (part(&made.identity)?, part(&made.schema)?);
+    let version = made.version.clone().ok_or_else(unknown)?;
+    Ok(Statement {
+        sql: Sql::text(crate::extensions::statement(&name, &schema, &version)),
+        tags: vec![row.tag.clone()],
+        objects: made.identity.iter().cloned().collect(),
+        search_path: row.search_path.clone(),
+        settings: row.settings.clone(),
+        mode: Mode::Extension { name, schema, version },
+    })
+}
+
 /// Our own constant statement: the extension's script is the server's, not the user's.
 fn extension(unit: &Unit<'_>, cascade: bool) -> Result<Sql, String> {
     let unknown = || "the extension is not named in the journal".to_owned();
@@ -178,16 +215,11 @@ fn extension(unit: &Unit<'_>, cascade: bool) -> Result<Sql, String> {
         .chain(unit.dropped.iter().flat_map(|row| row.objects.iter()));
     let made = objects.find(|object| object.version.is_some()).ok_or_else(unknown)?;
     let name = made.identity.as_deref().ok_or_else(unknown)?;
-    let version = literal(made.version.as_deref().ok_or_else(unknown)?);
+    let version = made.version.as_deref().ok_or_else(unknown)?;
     let schema = made.schema.as_deref().ok_or_else(unknown)?;
-    let name = quote(&units::unquoted(name));
-    let schema = quote(&units::unquoted(schema));
+    let made = crate::extensions::statement(&units::unquoted(name), &units::unquoted(schema), version);
     let cascade = if cascade { " CASCADE" } else { "" };
-    // VERSION takes a name or a plain literal, not an E'' one.
-    let version = version.trim_start_matches('E');
-    Ok(Sql::text(format!(
-        "CREATE EXTENSION IF NOT EXISTS {name} SCHEMA {schema} VERSION {version}{cascade}"
-    )))
+    Ok(Sql::text(format!("{made}{cascade}")))
 }
 
 fn left_out(kind: Kind) -> Option<LeftOutKind> {

@@ -44,6 +44,12 @@ pub enum Mode {
     },
     /// Any other that refuses a transaction block.
     Alone,
+    /// CREATE EXTENSION of one that only the administrator may make.
+    Extension {
+        name: String,
+        schema: String,
+        version: String,
+    },
 }
 
 /// Text with the owner's name left open.

@@ -36,6 +36,8 @@ pub struct Event {
 pub enum EventKind {
     End,
     Drop,
+    /// Written by the administrator, who made an extension.
+    Extension,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -99,6 +101,8 @@ fn event(row: &tokio_postgres::Row) -> Result<Event, EngineError> {
     let settings: serde_json::Value = row.try_get("settings")?;
     let (kind, objects) = match kind.as_str() {
         "sql_drop" => (EventKind::Drop, dropped),
+        // No client can write it: the logger fails outside of the two events that it is called for.
+        "extension" => (EventKind::Extension, objects),
         _ => (EventKind::End, objects),
     };
     Ok(Event {

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod change;
 pub mod databases;
 mod error;
+pub mod extensions;
 pub mod fault;
 pub mod fingerprint;
 mod ident;

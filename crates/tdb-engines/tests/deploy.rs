@@ -157,6 +157,7 @@ async fn a_failed_change_leaves_the_ones_before_it_and_says_what_failed() {
     // A lock that somebody holds is no failure of the tenant.
     tenant.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
     let plan = BringUp {
+        administrator: &world.server,
         owner: &acme.roles.owner,
         attempt: Uuid::new_v4(),
         changes: &changes,
@@ -222,6 +223,7 @@ async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
         .unwrap()
         .get(0);
     let plan = BringUp {
+        administrator: &world.server,
         owner: &acme.roles.owner,
         attempt: Uuid::new_v4(),
         changes: &[],
@@ -248,6 +250,7 @@ async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
         .await
         .unwrap();
     let plan = BringUp {
+        administrator: &world.server,
         limits: Limits::default(),
         ..plan
     };

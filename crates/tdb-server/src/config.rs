@@ -99,6 +99,8 @@ pub struct Server {
     pub user: String,
     pub password: SecretString,
     pub tls: TlsMode,
+    /// Extensions that its administrator makes for developers who ask.
+    pub extensions: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -338,6 +340,7 @@ fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<
     let user = section.required("user", problems);
     let password = section.required_secret("password", problems);
     let tls = section.value("tls", TlsMode::Prefer, problems);
+    let extensions = section.value("extensions", Vec::new(), problems);
     section.close(problems);
     Some(Server {
         name: name?,
@@ -346,6 +349,7 @@ fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<
         user: user?,
         password: password?,
         tls,
+        extensions,
     })
 }
 

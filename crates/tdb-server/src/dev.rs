@@ -35,6 +35,8 @@ use postgres::{ADMINISTRATOR, Postgres, UpstreamPort};
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const LOG_VARIABLE: &str = "TENANTSDB_LOG";
 const SERVER: &str = "dev";
+/// All that stay within their database.
+const ALL_EXTENSIONS: &str = "*";
 
 #[derive(Args, Debug)]
 #[command(
@@ -220,6 +222,7 @@ fn configuration(
         user: ADMINISTRATOR.to_owned(),
         password: secrets.administrator.clone(),
         tls: TlsMode::Disable,
+        extensions: vec![ALL_EXTENSIONS.to_owned()],
     }];
     Ok(config)
 }

@@ -211,6 +211,7 @@ async fn enrol(control: &Control, server: &Server) -> Result<()> {
         admin_user: server.user.clone(),
         admin_secret: server.password.clone(),
         opaque_names: false,
+        extensions: server.extensions.clone(),
     };
     control
         .enrol_server(enrolment)

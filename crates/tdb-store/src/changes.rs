@@ -165,17 +165,19 @@ pub async fn by_xid(tx: &Tx, workspace: WorkspaceId, xid: i64) -> Result<Option<
     row.as_ref().map(ChangeRow::from_row).transpose()
 }
 
-/// Says what a change undoes, and who had it undone.
-pub async fn record_inverse(
-    tx: &Tx,
-    workspace: WorkspaceId,
-    id: u32,
-    reverts: u32,
-    author: &str,
-) -> Result<(), StoreError> {
-    let sql = "UPDATE changes SET reverts = $3, author = $4 WHERE workspace_id = $1 AND id = $2";
+/// Says what a change undoes.
+pub async fn set_reverts(tx: &Tx, workspace: WorkspaceId, id: u32, reverts: u32) -> Result<(), StoreError> {
+    let sql = "UPDATE changes SET reverts = $3 WHERE workspace_id = $1 AND id = $2";
     let (id, reverts) = (crate::row::number(id)?, crate::row::number(reverts)?);
-    tx.execute(sql, &[&workspace.as_uuid(), &id, &reverts, &author]).await?;
+    tx.execute(sql, &[&workspace.as_uuid(), &id, &reverts]).await?;
+    Ok(())
+}
+
+/// Who had a change made that a session of ours made.
+pub async fn set_author(tx: &Tx, workspace: WorkspaceId, id: u32, author: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE changes SET author = $3 WHERE workspace_id = $1 AND id = $2";
+    let id = crate::row::number(id)?;
+    tx.execute(sql, &[&workspace.as_uuid(), &id, &author]).await?;
     Ok(())
 }
 

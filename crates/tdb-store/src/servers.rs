@@ -125,6 +125,21 @@ pub async fn administrator(tx: &Tx, store: &Store, name: &ServerName) -> Result<
     }))
 }
 
+/// Which extensions the administrator makes there for developers.
+pub async fn set_extensions(tx: &Tx, name: &ServerName, extensions: &[String]) -> Result<()> {
+    let sql = "UPDATE servers SET extensions = $2 WHERE name = $1";
+    tx.execute(sql, &[&name.as_str(), &extensions]).await?;
+    Ok(())
+}
+
+pub async fn extensions(tx: &Tx, name: &ServerName) -> Result<Vec<String>> {
+    let row = tx
+        .query_opt("SELECT extensions FROM servers WHERE name = $1", &[&name.as_str()])
+        .await?;
+    let found = row.map(|row| column(&row, "extensions")).transpose()?;
+    Ok(found.unwrap_or_default())
+}
+
 /// False where it is unknown; a conflict while something is on it.
 pub async fn delete(tx: &Tx, name: &ServerName) -> Result<bool> {
     Ok(tx

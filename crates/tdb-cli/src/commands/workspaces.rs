@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
+use tdb_client::extensions::{CreateExtension, ExtensionList};
 use tdb_client::http::Client;
 use tdb_client::queries::Query;
 use tdb_client::settings::{ChangeSettings, NewTenants, TenantDdl, WorkspaceSettings};
@@ -65,6 +66,19 @@ pub enum Command {
         name: String,
         /// The change's number in the diff
         number: u32,
+    },
+    /// List extensions, or have one made that PostgreSQL lets only a superuser make
+    #[command(
+        after_help = "Example:\n  tdb workspaces extensions myapp\n  tdb workspaces extensions myapp --create bloom"
+    )]
+    Extensions {
+        name: String,
+        /// The extension to make
+        #[arg(long, value_name = "EXTENSION")]
+        create: Option<String>,
+        /// Its version; by default the newest that the server has
+        #[arg(long, value_name = "VERSION", requires = "create")]
+        version: Option<String>,
     },
     /// Show a workspace's settings, or change those that are given
     #[command(
@@ -145,6 +159,22 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             format!("change {} is {}", change.ddl_id, change.state)
         }),
         Command::DiffRevert { name, number } => printer.answer(&client.revert_change(&name, number)?, render_revert),
+        Command::Extensions {
+            name,
+            create: None,
+            version: _,
+        } => printer.answer(&client.extensions(&name)?, render_extensions),
+        Command::Extensions {
+            name,
+            create: Some(extension),
+            version,
+        } => {
+            let request = CreateExtension {
+                name: extension,
+                version,
+            };
+            printer.answer(&client.create_extension(&name, &request)?, render_change)
+        }
         Command::Settings {
             name,
             tenant_ddl,
@@ -254,6 +284,19 @@ fn render_revert(revert: &Revert) -> String {
         text.push_str(&indented(statement, "     "));
     }
     text
+}
+
+fn render_extensions(list: &ExtensionList) -> String {
+    let mut table = Table::new(&["extension", "default version", "installed", "schema"]);
+    for extension in &list.extensions {
+        table.row([
+            extension.name.clone(),
+            extension.default_version.clone(),
+            extension.installed_version.clone().unwrap_or_default(),
+            extension.schema.clone().unwrap_or_default(),
+        ]);
+    }
+    table.render_or("the server offers no extensions")
 }
 
 fn render_settings(settings: &WorkspaceSettings) -> String {

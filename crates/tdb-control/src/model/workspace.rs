@@ -36,6 +36,16 @@ pub struct NewWorkspace {
     pub connection: Connection,
 }
 
+/// An extension that a workspace has, or may be given by its server's administrator.
+#[derive(Clone, Debug)]
+pub struct ExtensionInfo {
+    pub name: String,
+    pub default_version: String,
+    pub installed_version: Option<String>,
+    /// Where it is installed.
+    pub schema: Option<String>,
+}
+
 /// Whether a tenant's own role may change its schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantDdl {

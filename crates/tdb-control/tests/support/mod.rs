@@ -79,6 +79,7 @@ impl World {
             admin_user: cluster.superuser().to_owned(),
             admin_secret: cluster.password().to_owned().into(),
             opaque_names: false,
+            extensions: vec!["*".to_owned()],
         };
         control.enrol_server(enrolment).await.unwrap();
         let project = control.bootstrap("default", None).await.unwrap().unwrap();

@@ -38,7 +38,8 @@ pub(super) async fn run(
     match &statement.mode {
         Mode::CreateIndex { index } => create_index(session, plan, statement, index, mark).await?,
         Mode::DropIndex { indexes } => drop_index(session, plan, statement, indexes, mark).await?,
-        Mode::Alone | Mode::Transactional => execute(session, plan, statement).await?,
+        // An extension never gets here: it is the administrator's.
+        Mode::Alone | Mode::Transactional | Mode::Extension { .. } => execute(session, plan, statement).await?,
     }
     crate::fault::point("apply.lone.ran");
     write_done(session, numbered).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{BringUp, NumberedChange, StepError};
 use crate::change::{Change, Mode, Statement};
 use crate::error::ErrorClass;
+use crate::extensions::Extension;
 use crate::ident::{literal, quote};
 use crate::session::Session;
 
@@ -15,6 +16,8 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 pub(super) enum Kind<'a> {
     Together,
     Lone(&'a Statement),
+    /// By the administrator.
+    Extension(Extension),
 }
 
 /// How a change must run; an error where it cannot.
@@ -31,7 +34,16 @@ pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
         .find(|statement| statement.mode != Mode::Transactional);
     match (lone, change.statements.len()) {
         (None, _) => Ok(Kind::Together),
-        (Some(statement), 1) => Ok(Kind::Lone(statement)),
+        (Some(statement), 1) => Ok(match &statement.mode {
+            Mode::Extension { name, schema, version } => Kind::Extension(Extension {
+                name: name.clone(),
+                schema: schema.clone(),
+                version: version.clone(),
+            }),
+            Mode::Transactional | Mode::CreateIndex { .. } | Mode::DropIndex { .. } | Mode::Alone => {
+                Kind::Lone(statement)
+            }
+        }),
         (Some(statement), _) => Err(StepError::refused(
             "a statement that cannot run in a transaction stands among others".to_owned(),
             Some(statement.sql.to_string()),

@@ -143,6 +143,7 @@ impl World {
 
     pub async fn bring_up(&self, database: &Database, changes: &[NumberedChange]) -> Result<Applied, ApplyError> {
         let plan = BringUp {
+            administrator: &self.server,
             owner: &database.roles.owner,
             attempt: Uuid::new_v4(),
             changes,
