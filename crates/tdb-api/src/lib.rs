@@ -6,6 +6,7 @@ mod blueprints;
 mod credentials;
 mod deployments;
 mod describe;
+mod docs;
 mod drift;
 mod events;
 mod extensions;
@@ -38,6 +39,7 @@ pub fn router(control: Control) -> Router {
     let endpoints = guarded
         .route_layer(from_fn_with_state(control.clone(), extract::authenticate))
         .merge(open)
+        .merge(docs::routes())
         .route("/openapi.json", routing::get(async move || Json(document)));
     surround(endpoints).with_state(control)
 }

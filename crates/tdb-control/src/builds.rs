@@ -238,7 +238,12 @@ impl Control {
         Ok(best)
     }
 
-    pub(crate) async fn replay(&self, row: &WorkspaceRow, build: &TemplateRow, ids: &[u32]) -> Result<Applied, BuildError> {
+    pub(crate) async fn replay(
+        &self,
+        row: &WorkspaceRow,
+        build: &TemplateRow,
+        ids: &[u32],
+    ) -> Result<Applied, BuildError> {
         let tx = self.inner.store.jobs().await?;
         // Before the deed: a build that died in it is not taken for one that holds less.
         templates::record_changes(&tx, build.id, ids).await?;
