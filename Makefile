@@ -30,6 +30,12 @@ test: ## Run every test (real PostgreSQL clusters, real drivers)
 	cargo build $(BINARIES)
 	cargo test --workspace --no-fail-fast
 
+.PHONY: test-api
+test-api: ## Ask a fresh instance whatever openapi.json allows and does not (schemathesis, which it installs into the target directory)
+	@scripts/bootstrap test
+	cargo build $(BINARIES)
+	tests/schemathesis
+
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings
 	@scripts/bootstrap dev

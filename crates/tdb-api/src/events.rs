@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
+use tdb_client::events::{EventFields, EventName};
 use tdb_control::{Control, DeploymentWatch, News};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -31,7 +32,7 @@ pub fn routes() -> OpenApiRouter<Control> {
     responses(
         (status = 200, description = "Events `target` (data: a target) and `deployment` (data: the deployment without its targets), each \
             with an id; a comment at least every 15 seconds. The stream ends after the deployment has.",
-            body = String, content_type = "text/event-stream"),
+            body = EventFields, content_type = "text/event-stream"),
         (status = 204, description = "It has ended, and nothing came after the last event")))]
 async fn watch_deployment(
     State(control): State<Control>,
@@ -69,15 +70,15 @@ fn last_event(headers: &HeaderMap) -> Answer<Option<u64>> {
 fn events(news: News) -> Vec<Event> {
     let targets = news.targets.into_iter().map(|(number, target)| {
         let target = render_target((*target).clone());
-        named("target", number, &target)
+        named(EventName::Target, number, &target)
     });
     let mut events: Vec<Event> = targets.collect();
-    events.push(named("deployment", news.number, &render_summary(news.summary)));
+    events.push(named(EventName::Deployment, news.number, &render_summary(news.summary)));
     events
 }
 
-fn named(name: &str, number: u64, data: &impl serde::Serialize) -> Event {
-    let event = Event::default().event(name).id(number.to_string());
+fn named(name: EventName, number: u64, data: &impl serde::Serialize) -> Event {
+    let event = Event::default().event(name.as_str()).id(number.to_string());
     // Types of ours always have a JSON form; an event without data is one that browsers pass over.
     event.json_data(data).unwrap_or_default()
 }

@@ -3,11 +3,34 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::deployments::{Job, Target};
+use crate::lists::words;
 
 /// Longest line: a target with a long statement in its error.
 const LINE_LEN_MAX: u64 = 16 * 1024 * 1024;
+
+words! {
+    /// What an event's data is.
+    EventName {
+        /// A target that changed.
+        Target = "target",
+        /// The deployment as a whole, without its targets.
+        Deployment = "deployment",
+    }
+}
+
+/// One event of a stream (WHATWG HTML, 9.2), field by field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventFields {
+    pub event: EventName,
+    /// Grows within a deployment; send the last one as `Last-Event-ID` to go on after it.
+    pub id: String,
+    /// JSON: a `Target` or a `Job`, as the event's name says.
+    pub data: String,
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeploymentEvent {
@@ -78,10 +101,11 @@ fn event(name: &str, data: &str) -> io::Result<Option<DeploymentEvent>> {
     fn parsed<T: DeserializeOwned>(data: &str) -> io::Result<T> {
         serde_json::from_str(data).map_err(io::Error::other)
     }
-    Ok(match name {
-        "target" => Some(DeploymentEvent::Target(parsed(data)?)),
-        "deployment" => Some(DeploymentEvent::Deployment(parsed(data)?)),
-        _ => None,
+    let known = EventName::ALL.iter().find(|known| known.as_str() == name);
+    Ok(match known {
+        Some(EventName::Target) => Some(DeploymentEvent::Target(parsed(data)?)),
+        Some(EventName::Deployment) => Some(DeploymentEvent::Deployment(parsed(data)?)),
+        None => None,
     })
 }
 

@@ -64,9 +64,10 @@ macro_rules! list {
 }
 pub(crate) use list;
 
-/// Declares a status word: an enum, its text in JSON, and the same text for people.
+/// Declares a status word: an enum, its text in JSON, and the same text for people. Texts are literals, taken as `tt`: the
+/// OpenAPI derive does not see through what a macro captured as a literal, and would write the variants' names.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:tt),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         pub enum $name {
