@@ -27,7 +27,7 @@ const MIGRATIONS: [Migration; 3] = [
     Migration {
         number: 3,
         name: "settings",
-        sql: include_str!("../migrations/0004_settings.sql"),
+        sql: include_str!("../migrations/0003_settings.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");
