@@ -36,6 +36,23 @@ test-api: ## Ask a fresh instance whatever openapi.json allows and does not (sch
 	cargo build $(BINARIES)
 	tests/schemathesis
 
+.PHONY: test-clients
+test-clients: ## Run drivers and ORMs of several languages through the proxy, a table client × check (CLIENTS="jdbc django" …)
+	@scripts/bootstrap test
+	cargo build $(BINARIES)
+	tests/clients/run --binaries "$(TARGET)/debug" --into "$(TARGET)/clients" $(CLIENTS)
+
+.PHONY: test-versions
+test-versions: ## Run the story on PostgreSQL 13 to 18, whose binaries it gets from the npm registry
+	@scripts/bootstrap test
+	cargo build $(BINARIES)
+	tests/versions.sh
+
+.PHONY: test-containers
+test-containers: ## Do what docker-compose.yml says in bare Debian roots, without a Docker engine; as root
+	@scripts/bootstrap test
+	tests/containers.sh
+
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings
 	@scripts/bootstrap dev

@@ -12,7 +12,7 @@ say() { printf '== %s\n' "$*"; }
 finish() {
     for pid in "${started[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
-    for mounted in "$work"/*/proc "$work"/*/dev/shm "$work"/*/samples "$work"/*/docker-entrypoint-initdb.d; do
+    for mounted in "$work"/*/proc "$work"/*/dev/shm; do
         mountpoint -q "$mounted" && umount "$mounted"
     done
     return 0
@@ -30,7 +30,8 @@ mkdir -p "$work"
 say "docker-compose.yml is valid, and says what is missing"
 [ -e .env ] || deploy/make-env
 docker-compose config --quiet
-if (env -i PATH="$PATH" docker-compose --env-file /dev/null config --quiet) 2>"$work/missing"; then
+: >"$work/empty"
+if env -i PATH="$PATH" docker-compose --env-file "$work/empty" config --quiet 2>"$work/missing"; then
     echo "it takes an empty environment" >&2
     exit 1
 fi
@@ -84,9 +85,9 @@ postgres() { # service address password: what the postgres image does at its fir
         echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf &&
         apt-get install -qq --no-install-recommends postgresql >/dev/null 2>&1'
     bin=$(cd "$root" && echo usr/lib/postgresql/*/bin)
-    mkdir -p "$root/samples" "$root/docker-entrypoint-initdb.d" "$root/dev/shm"
-    mount --bind deploy/samples "$root/samples"
-    mount --bind deploy/compose "$root/docker-entrypoint-initdb.d"
+    # Copies: a mount that is left behind must not lead rm into the repository.
+    cp -r deploy/samples "$root/samples"
+    cp -r deploy/compose "$root/docker-entrypoint-initdb.d"
     mount -t tmpfs tmpfs "$root/dev/shm"
     in_root "$root" install -d -o postgres /data /var/run/postgresql
     in_root "$root" su postgres -c "echo '$3' >/tmp/pw; /$bin/initdb -D /data -A scram-sha-256 --auth-local=trust --pwfile=/tmp/pw -E UTF8 --locale=C.UTF-8 >/dev/null; rm /tmp/pw

@@ -19,6 +19,8 @@ use crate::Plane;
 use crate::stream::Stream;
 
 const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
+/// What a client gets to close its side.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub struct CancelKeys {
@@ -77,7 +79,7 @@ impl Drop for CancelKey<'_> {
 }
 
 /// Forwards a cancel request, then closes the client's connection: as in PostgreSQL, it is never told the outcome.
-pub async fn cancel(plane: &Plane, client: Stream, request: CancelRequest) {
+pub async fn cancel(plane: &Plane, mut client: Stream, request: CancelRequest) {
     if let Some((server, key)) = plane.cancel_keys.find(&request) {
         match timeout(CANCEL_TIME_MAX, forward(plane, &server, request.pid, key)).await {
             Ok(Ok(())) => plane.metrics.cancels.inc(),
@@ -85,7 +87,8 @@ pub async fn cancel(plane: &Plane, client: Stream, request: CancelRequest) {
             Err(_) => tracing::warn!(server = %server.name, "forwarding a cancel request takes too long"),
         }
     }
-    drop(client);
+    // libpq takes TLS that ends without close_notify for a cancel that failed.
+    let _ = timeout(CLOSE_TIME_MAX, client.say_last(&[])).await;
 }
 
 async fn forward(plane: &Plane, server: &ServerEndpoint, pid: i32, key: i32) -> io::Result<()> {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use tdb_auth::{ClientTls, Roots};
 use tdb_names::TlsMode;
 use tdb_proxy::ClientTlsMode;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::support::{Lab, Options, TENANT, TENANT_USER, certificate, refusal, with_tls};
-use crate::wire::Wire;
+use crate::wire::{Wire, cancel_request};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
@@ -45,6 +47,27 @@ async fn clients_may_encrypt_and_bind_the_login_to_the_certificate() {
     config.password("wrong");
     let refused = encrypted(&config, &[]).await.err().unwrap();
     assert_eq!(refused.code().unwrap().code(), "28P01");
+}
+
+#[tokio::test]
+async fn a_cancel_request_over_tls_is_closed_in_order() {
+    let lab = Lab::start_with(with_tls(ClientTlsMode::Prefer)).await;
+    let mut session = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
+    for (secret, sends) in [(b"none".to_vec(), 0.0), (session.secret.clone(), 1.0)] {
+        let mut wire = Wire::dial(&lab).await;
+        wire.send_raw(&SSL_REQUEST).await;
+        assert_eq!(wire.stream.read_u8().await.unwrap(), b'S');
+        let tls = ClientTls::new(&Roots::system()).unwrap();
+        let connector = TlsConnector::from(tls.config(TlsMode::Require).unwrap().unwrap());
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, wire.stream).await.unwrap();
+        stream.write_all(&cancel_request(session.pid, &secret)).await.unwrap();
+        let mut answer = Vec::new();
+        // An error if close_notify is missing.
+        let len = stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!((len, lab.proxy.metric("cancels_total")), (0, sends));
+    }
+    session.query("SELECT 1").await;
 }
 
 #[tokio::test]
