@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 pub struct Api {
     url: String,
     key: Option<String>,
+    headers: Vec<(String, String)>,
     agent: ureq::Agent,
 }
 
@@ -17,6 +18,7 @@ pub struct Api {
 pub struct Answer {
     pub status: u16,
     pub body: Value,
+    headers: Vec<(String, String)>,
     request: String,
 }
 
@@ -29,6 +31,7 @@ impl Api {
         Self {
             url: url.trim_end_matches('/').to_owned(),
             key: key.map(str::to_owned),
+            headers: Vec::new(),
             agent: config.new_agent(),
         }
     }
@@ -39,6 +42,13 @@ impl Api {
             key: key.map(str::to_owned),
             ..self.clone()
         }
+    }
+
+    /// The same with one more header.
+    pub fn with_header(&self, name: &str, value: &str) -> Self {
+        let mut api = self.clone();
+        api.headers.push((name.to_owned(), value.to_owned()));
+        api
     }
 
     #[track_caller]
@@ -67,6 +77,9 @@ impl Api {
         if let Some(key) = &self.key {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
         let line = format!("{method} {path} {}", body.as_ref().unwrap_or(&Value::Null));
         let mut response = match body {
             Some(body) => {
@@ -76,16 +89,26 @@ impl Api {
             }
             None => self.agent.run(request.body(()).map_err(ureq::Error::Http)?)?,
         };
+        let headers = response.headers().iter();
+        let headers = headers
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
+            .collect();
         let text = response.body_mut().read_to_string()?;
         Ok(Answer {
             status: response.status().as_u16(),
             body: serde_json::from_str(&text).unwrap_or_else(|_| json!(text)),
+            headers,
             request: line,
         })
     }
 }
 
 impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// Panics unless the status is one of success; checks the envelope.
     #[track_caller]
     pub fn ok(self) -> Value {

@@ -41,7 +41,7 @@ async fn list_credentials(
     ))))
 }
 
-/// Create a credential of a tenant
+/// Create a credential of a tenant or a workspace
 #[utoipa::path(post, path = "/credentials", tag = "credentials", request_body = CreateCredential,
     responses((status = 201, description = "The credential; its password is shown this once", body = Success<CreatedCredential>)))]
 async fn create_credential(
@@ -49,16 +49,13 @@ async fn create_credential(
     caller: Caller,
     Body(request): Body<CreateCredential>,
 ) -> Answer<(StatusCode, Json<Success<CreatedCredential>>)> {
-    let tenant = request
-        .tenant_id
-        .parse()
-        .map_err(|error| Refusal::invalid("tenant_id", error))?;
+    let scope = scope(request.tenant_id.as_deref(), request.workspace.as_deref())?;
     let rights = match request.rights {
         None | Some(Rights::ReadWrite) => model::Rights::ReadWrite,
         Some(Rights::ReadOnly) => model::Rights::ReadOnly,
     };
     let made = control
-        .create_credential(&caller.identity, model::CredentialScope::Tenant(tenant), rights)
+        .create_credential(&caller.identity, scope, rights, request.expires_at)
         .await?;
     let answer = CreatedCredential {
         id: made.info.id.to_string(),
@@ -81,6 +78,29 @@ async fn delete_credential(
     Ok(Json(Success::of(Done {
         message: format!("credential \"{credential}\" is deleted"),
     })))
+}
+
+fn scope(tenant: Option<&str>, workspace: Option<&str>) -> Answer<model::CredentialScope> {
+    match (tenant, workspace) {
+        (Some(tenant), None) => {
+            let tenant = tenant.parse().map_err(|error| Refusal::invalid("tenant_id", error))?;
+            Ok(model::CredentialScope::Tenant(tenant))
+        }
+        (None, Some(workspace)) => {
+            let blueprint = workspace
+                .parse()
+                .map_err(|error| Refusal::invalid("workspace", error))?;
+            Ok(model::CredentialScope::Workspace(blueprint))
+        }
+        (None, None) => Err(Refusal::invalid(
+            "tenant_id",
+            "is missing, and so is \"workspace\": name one of them",
+        )),
+        (Some(_), Some(_)) => Err(Refusal::invalid(
+            "workspace",
+            "must not be given together with \"tenant_id\"",
+        )),
+    }
 }
 
 /// A connection for its one reader; the password is there only where the use case made it.

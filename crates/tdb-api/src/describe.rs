@@ -1,12 +1,15 @@
 //! What the handlers' own descriptions leave out of the OpenAPI document because it is the same for all.
 
 use tdb_client::problems::{PROBLEM_JSON, Problem};
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{Content, License, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Content, License, OpenApi, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{PartialSchema, ToSchema};
+
+use crate::once::{CREATING, HEADER};
 
 /// Names the API, its keys, and the problem document that every operation may answer with.
 pub fn complete(document: &mut OpenApi) {
@@ -29,11 +32,33 @@ pub fn complete(document: &mut OpenApi) {
         SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))),
     );
     for (path, item) in &mut document.paths.paths {
+        if CREATING.contains(&path.as_str())
+            && let Some(create) = &mut item.post
+        {
+            create.parameters.get_or_insert_default().push(idempotency_key().into());
+        }
         let operations = [&mut item.get, &mut item.post, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             describe(operation, access_of(path));
         }
     }
+}
+
+fn idempotency_key() -> Parameter {
+    let text = Object::builder()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(255));
+    ParameterBuilder::new()
+        .name(HEADER)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Names this request for 24 hours. Sent again with the same key, API key and body, it creates nothing and gets the \
+             same answer; with another body it is refused (422), and while the first is at work too (409). A refusal frees the key.",
+        ))
+        .schema(Some(text))
+        .build()
 }
 
 /// All but two endpoints want a key.

@@ -1,7 +1,7 @@
 //! What handlers are given: who asks and with which parameters, the body, the names in the path. Everything unknown is
 //! refused by name.
 
-use axum::body::Bytes;
+use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
@@ -98,7 +98,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _state: &S) -> Answer<Self> {
         let json = is_json(request.headers());
-        let bytes = read_body(request).await?;
+        let bytes = read_body(request.into_body()).await?;
         match (bytes.is_empty(), json) {
             (true, _) => parse(b"{}").map(Body),
             (false, true) => parse(&bytes).map(Body),
@@ -122,8 +122,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-async fn read_body(request: Request) -> Answer<Bytes> {
-    let mut stream = request.into_body().into_data_stream();
+pub async fn read_body(body: HttpBody) -> Answer<Bytes> {
+    let mut stream = body.into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(part) = stream.next().await {
         let part =

@@ -11,6 +11,7 @@ mod drift;
 mod events;
 mod extensions;
 mod extract;
+mod once;
 mod pages;
 mod projects;
 mod queries;
@@ -37,6 +38,7 @@ pub fn router(control: Control) -> Router {
     let (open, _) = open().split_for_parts();
     let document = openapi();
     let endpoints = guarded
+        .route_layer(from_fn_with_state(control.clone(), once::once))
         .route_layer(from_fn_with_state(control.clone(), extract::authenticate))
         .merge(open)
         .merge(docs::routes())

@@ -1,6 +1,8 @@
 //! Why a request did not succeed, before it becomes a problem document: the one place that knows how a fault of the
 //! product becomes a code.
 
+use std::time::Duration;
+
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tdb_client::problems::ProblemCode;
@@ -20,6 +22,8 @@ pub struct More {
     pub hint: Option<String>,
     pub field: Option<String>,
     pub sqlstate: Option<String>,
+    /// When asking again may help.
+    pub retry_after: Option<Duration>,
     /// For the log, never for a client.
     pub reason: Option<String>,
 }
@@ -100,29 +104,28 @@ impl From<ControlError> for Refusal {
             None => Self::new(code, detail),
         };
         refusal.more.hint = error.hint().filter(|hint| !hint.is_empty()).map(str::to_owned);
+        refusal.more.retry_after = error.retry_after();
         refusal.more.sqlstate = error.sqlstate().map(str::to_owned);
         refusal.more.reason = error.reason().map(str::to_owned);
         refusal
     }
 }
 
+/// Codes are the use cases' own words; one that is not public is the general one of its kind.
 fn code_of(error: &ControlError) -> ProblemCode {
-    match error.kind() {
+    let public = ProblemCode::ALL
+        .iter()
+        .copied()
+        .find(|code| code.as_str() == error.code());
+    public.unwrap_or(match error.kind() {
         Kind::Unauthorized => ProblemCode::Unauthorized,
         Kind::Forbidden => ProblemCode::Forbidden,
         Kind::NotFound => ProblemCode::NotFound,
-        // Codes of conflicts are the use cases' own words; one that is not public yet is a wrong state.
-        Kind::Conflict => ProblemCode::ALL
-            .iter()
-            .copied()
-            .find(|code| code.as_str() == error.code())
-            .unwrap_or(ProblemCode::WrongState),
-        Kind::Invalid => match error.sqlstate() {
-            Some(_) => ProblemCode::QueryFailed,
-            None => ProblemCode::InvalidValue,
-        },
+        Kind::Conflict => ProblemCode::WrongState,
+        Kind::Invalid => ProblemCode::InvalidValue,
+        Kind::Limited => ProblemCode::LimitReached,
         Kind::Upstream => ProblemCode::DatabaseUnreachable,
         Kind::Unavailable => ProblemCode::Unavailable,
         Kind::Internal => ProblemCode::Internal,
-    }
+    })
 }

@@ -73,6 +73,7 @@ fn log(refusal: &Refusal) {
 
 /// Keeps the headers that the refusing layer set, such as `Allow`.
 fn render(response: Response, refusal: Refusal, id: &str, path: &str) -> Response {
+    let retry_after = refusal.more.retry_after;
     let problem = Problem {
         kind: refusal.code.urn(),
         title: refusal.code.title().to_owned(),
@@ -89,6 +90,14 @@ fn render(response: Response, refusal: Refusal, id: &str, path: &str) -> Respons
     let mut rendered = (response.status(), Json(problem)).into_response();
     if let Some(allow) = response.headers().get(header::ALLOW) {
         rendered.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    if let Some(after) = retry_after {
+        // Rounded up: whoever comes back in time is not refused again.
+        let seconds = after.as_millis().div_ceil(1000);
+        rendered.headers_mut().insert(
+            header::RETRY_AFTER,
+            seconds.to_string().parse().unwrap_or(HeaderValue::from_static("1")),
+        );
     }
     if refusal.code == ProblemCode::Unauthorized {
         rendered

@@ -110,7 +110,7 @@ pub enum Command {
     /// Database servers
     #[command(subcommand)]
     Servers(servers::Command),
-    /// Credentials of tenants
+    /// Credentials of tenants and workspaces
     #[command(subcommand)]
     Credentials(credentials::Command),
     /// Tenants whose schema differs from their version's
@@ -165,6 +165,7 @@ mod tests {
             "query --blueprint myapp --tenant acme --query select",
             "--json --api-url http://x --api-key k servers list",
             "credentials create --tenant acme",
+            "credentials create --workspace myapp --rights ro --expires-at 2030-01-31T00:00:00Z",
             "projects rotate-credential prj_abcdefgh27",
             "drift --blueprint myapp --output x",
             "completions zsh",
@@ -187,6 +188,9 @@ mod tests {
             "query --blueprint myapp --query select",
             "query --blueprint myapp --all --tenant a --query select",
             "--quiet --verbose version",
+            "credentials create",
+            "credentials create --tenant a --workspace b",
+            "credentials create --tenant a --expires-at tomorrow",
             "deployments create --blueprint myapp --all --dry-run --watch",
         ];
         for line in table {

@@ -1,4 +1,4 @@
-//! Credentials of tenants.
+//! Credentials of workspaces and tenants.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -34,10 +34,22 @@ list! { CredentialList, credentials: Credential }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCredential {
-    pub tenant_id: String,
+    /// The tenant it opens; either this or `workspace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<String>,
+    /// The workspace it opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
     /// Defaults to `rw`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rights: Option<Rights>,
+    /// From when on it is refused, and its sessions end; never where absent.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 /// A credential just made; its password is shown this once.

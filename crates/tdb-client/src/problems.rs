@@ -40,6 +40,8 @@ words! {
         UnsupportedMediaType = "unsupported_media_type",
         InvalidValue = "invalid_value",
         QueryFailed = "query_failed",
+        IdempotencyInProgress = "idempotency_in_progress",
+        IdempotencyKeyReused = "idempotency_key_reused",
         LimitReached = "limit_reached",
         Internal = "internal_error",
         DatabaseUnreachable = "database_unreachable",
@@ -101,10 +103,11 @@ impl ProblemCode {
             | ProblemCode::NothingToRetry
             | ProblemCode::ExtensionNotAllowed
             | ProblemCode::ProjectNotEmpty
-            | ProblemCode::NoServer => 409,
+            | ProblemCode::NoServer
+            | ProblemCode::IdempotencyInProgress => 409,
             ProblemCode::TooLarge => 413,
             ProblemCode::UnsupportedMediaType => 415,
-            ProblemCode::InvalidValue | ProblemCode::QueryFailed => 422,
+            ProblemCode::InvalidValue | ProblemCode::QueryFailed | ProblemCode::IdempotencyKeyReused => 422,
             ProblemCode::LimitReached => 429,
             ProblemCode::Internal => 500,
             ProblemCode::DatabaseUnreachable => 502,
@@ -144,6 +147,8 @@ impl ProblemCode {
             ProblemCode::UnsupportedMediaType => "The body is not JSON",
             ProblemCode::InvalidValue => "A value is not valid",
             ProblemCode::QueryFailed => "The database refused the query",
+            ProblemCode::IdempotencyInProgress => "The same request is still at work",
+            ProblemCode::IdempotencyKeyReused => "The idempotency key names another request",
             ProblemCode::LimitReached => "A limit is reached",
             ProblemCode::Internal => "An internal fault",
             ProblemCode::DatabaseUnreachable => "A database server cannot be reached",

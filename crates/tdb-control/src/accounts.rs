@@ -1,25 +1,49 @@
-//! Projects, API keys and credentials: who may ask, and who may connect.
+//! Projects and API keys: who may ask.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use tdb_auth::ApiKey;
 use tdb_contract::{Rights, Scope};
-use tdb_names::{BlueprintName, CredentialId, DatabaseName, KeyId, ProjectId, TenantName, UserName};
-use tdb_store::credentials::{CredentialRow, NewCredential as Made};
+use tdb_names::{KeyId, ProjectId};
 use tdb_store::projects::{ProjectDeletion, ProjectRow};
-use tdb_store::{Tx, api_keys, credentials, projects, tenants, workspaces};
+use tdb_store::{Tx, api_keys, credentials, projects};
 use uuid::Uuid;
 
 use crate::control::{Control, Limit};
+use crate::credentials::describe;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
-use crate::model::{
-    ApiKeyInfo, Connection, CredentialInfo, CredentialScope, NewApiKey, NewCredential, NewProject, Project,
-    ProxyAddress,
-};
+use crate::model::{ApiKeyInfo, NewApiKey, NewCredential, NewProject, Project};
 
 const NAME_LEN_MAX: usize = 64;
 /// The name of the key that comes with a project.
 const FIRST_KEY: &str = "first";
+
+/// What was created for a request that may be repeated: see [`crate::idempotency`].
+#[derive(Serialize, Deserialize)]
+struct ProjectReceipt {
+    id: ProjectId,
+    key: String,
+    password: String,
+}
+
+impl ProjectReceipt {
+    fn draw(key: Option<ApiKey>) -> Result<Self> {
+        let key = key.map_or_else(ApiKey::generate, Ok).map_err(ControlError::internal)?;
+        let password = tdb_auth::password().map_err(ControlError::internal)?;
+        Ok(Self {
+            id: projects::new_id()?,
+            key: key.reveal().to_owned(),
+            password: password.expose_secret().to_owned(),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeyReceipt {
+    id: KeyId,
+    key: String,
+}
 
 impl Control {
     /// The installation's first project with its first key (scope admin), `key` where one is given. None where a
@@ -31,7 +55,8 @@ impl Control {
         if exists {
             return Ok(None);
         }
-        self.found_project(Uuid::new_v4(), project_name, key).await.map(Some)
+        let seeds = ProjectReceipt::draw(key)?;
+        self.found_project(Uuid::new_v4(), project_name, seeds).await.map(Some)
     }
 
     /// The one door to an [`Identity`].
@@ -58,21 +83,51 @@ impl Control {
         let own = projects::by_id(&tx, identity.project()).await?;
         tx.rollback().await?;
         let own = own.ok_or_else(|| ControlError::not_found("project", identity.project()))?;
-        self.found_project(own.account, name, None).await
+        checked_name(name)?;
+        if let Some(begun) = identity.receipt()? {
+            return self.go_on_founding(own.account, name, begun).await;
+        }
+        let seeds = ProjectReceipt::draw(None)?;
+        // Its rows are another project's, so that they cannot be in one transaction with the key: the receipt comes first.
+        let tx = self.inner.store.project(identity.project()).await?;
+        self.leave_receipt(&tx, identity, &seeds).await?;
+        tx.commit().await?;
+        self.found_project(own.account, name, seeds).await
     }
 
-    async fn found_project(&self, account: Uuid, name: &str, key: Option<ApiKey>) -> Result<NewProject> {
-        let name = checked_name(name)?;
-        let id = projects::new_id()?;
-        let key = match key {
-            Some(key) => key,
-            None => ApiKey::generate().map_err(ControlError::internal)?,
+    async fn go_on_founding(&self, account: Uuid, name: &str, begun: ProjectReceipt) -> Result<NewProject> {
+        let tx = self.inner.store.project(&begun.id).await?;
+        let row = projects::by_id(&tx, &begun.id).await?;
+        let credential = credentials::first_of_scope(&tx, &begun.id, &Scope::Project).await?;
+        tx.rollback().await?;
+        let (Some(row), Some(credential)) = (row, credential) else {
+            return self.found_project(account, name, begun).await;
         };
-        let tx = self.inner.store.project(&id).await?;
-        let row = projects::insert(&tx, &id, account, name).await?;
-        api_keys::insert(&tx, &id, FIRST_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
-        let made = credentials::create(&tx, &id, &Scope::Project, Rights::ReadWrite, None).await?;
+        let made = credentials::NewCredential {
+            row: credential,
+            password: begun.password.into(),
+        };
+        Ok(NewProject {
+            project: project(row),
+            api_key: begun.key.into(),
+            connection: self.connection_of(&made, None),
+        })
+    }
+
+    async fn found_project(&self, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
+        let name = checked_name(name)?;
+        let tx = self.inner.store.project(&seeds.id).await?;
+        let made = self.insert_project(&tx, account, name, seeds).await?;
         tx.commit().await?;
+        Ok(made)
+    }
+
+    async fn insert_project(&self, tx: &Tx, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
+        let ProjectReceipt { id, key, password } = seeds;
+        let row = projects::insert(tx, &id, account, name).await?;
+        let key = ApiKey::parse(&key).ok_or_else(|| ControlError::internal("a generated key is no key"))?;
+        api_keys::insert(tx, &id, FIRST_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
+        let made = credentials::create_with(tx, &id, &Scope::Project, Rights::ReadWrite, None, password.into()).await?;
         Ok(NewProject {
             project: project(row),
             api_key: SecretString::from(key.reveal().to_owned()),
@@ -112,7 +167,7 @@ impl Control {
         let made = rotated.ok_or_else(|| ControlError::not_found("credential", id))?;
         Ok(NewCredential {
             connection: self.connection_of(&made, None),
-            info: credential(made.row),
+            info: describe(made.row),
         })
     }
 
@@ -141,14 +196,28 @@ impl Control {
             return Err(ControlError::Invalid { field: "scopes", rule });
         }
         let name = checked_name(name)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        if let Some(made) = identity.receipt::<KeyReceipt>()? {
+            let row = api_keys::by_id(&tx, identity.project(), made.id).await?;
+            tx.rollback().await?;
+            let row = row.ok_or_else(|| ControlError::not_found("API key", made.id))?;
+            return Ok(NewApiKey {
+                info: key_info(row)?,
+                key: made.key.into(),
+            });
+        }
         let key = ApiKey::generate().map_err(ControlError::internal)?;
         let words: Vec<&str> = wanted.iter().map(|scope| scope.as_str()).collect();
-        let tx = self.inner.store.project(identity.project()).await?;
         let row = api_keys::insert(&tx, identity.project(), name, &key, &words).await?;
+        let receipt = KeyReceipt {
+            id: row.id,
+            key: key.reveal().to_owned(),
+        };
+        self.leave_receipt(&tx, identity, &receipt).await?;
         tx.commit().await?;
         Ok(NewApiKey {
             info: key_info(row)?,
-            key: SecretString::from(key.reveal().to_owned()),
+            key: receipt.key.into(),
         })
     }
 
@@ -159,105 +228,6 @@ impl Control {
             return Err(ControlError::not_found("API key", key));
         }
         Ok(tx.commit().await?)
-    }
-
-    pub async fn credentials(&self, identity: &Identity, limit: Limit) -> Result<Vec<CredentialInfo>> {
-        identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
-        let rows = credentials::list(&tx, identity.project(), limit.rows()).await?;
-        tx.rollback().await?;
-        Ok(rows.into_iter().map(credential).collect())
-    }
-
-    pub async fn create_credential(
-        &self,
-        identity: &Identity,
-        scope: CredentialScope,
-        rights: Rights,
-    ) -> Result<NewCredential> {
-        identity.require(KeyScope::Write)?;
-        let project = identity.project();
-        let tx = self.inner.store.project(project).await?;
-        let (scope, database) = match scope {
-            CredentialScope::Project => (Scope::Project, None),
-            CredentialScope::Workspace(blueprint) => {
-                let found = workspaces::by_name(&tx, project, &blueprint).await?;
-                found.ok_or_else(|| ControlError::not_found("workspace", &blueprint))?;
-                (
-                    Scope::Workspace(blueprint.clone()),
-                    Some(DatabaseName::Workspace(blueprint)),
-                )
-            }
-            CredentialScope::Tenant(tenant) => {
-                let database = only_database(&tx, project, &tenant).await?;
-                (Scope::Tenant(tenant), database)
-            }
-        };
-        let made = credentials::create(&tx, project, &scope, rights, None).await?;
-        tx.commit().await?;
-        // A proxy may remember that the user is unknown.
-        self.wait_for_proxies().await?;
-        Ok(NewCredential {
-            connection: self.connection_of(&made, database),
-            info: credential(made.row),
-        })
-    }
-
-    /// Its sessions end too.
-    pub async fn delete_credential(&self, identity: &Identity, id: CredentialId) -> Result<()> {
-        identity.require(KeyScope::Write)?;
-        let tx = self.inner.store.project(identity.project()).await?;
-        if !credentials::revoke(&tx, identity.project(), id).await? {
-            return Err(ControlError::not_found("credential", id));
-        }
-        tx.commit().await?;
-        self.wait_for_proxies().await
-    }
-
-    pub(crate) fn connection_of(&self, made: &Made, database: Option<DatabaseName>) -> Connection {
-        let mut connection = self.inner.settings.proxy.connection(made.row.user.clone(), database);
-        connection.password = Some(made.password.clone());
-        connection
-    }
-
-    /// The user to show in a connection without password: the scope's first credential, else the project's.
-    pub(crate) async fn shown_user(&self, tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<UserName> {
-        let scope = Scope::Workspace(blueprint.clone());
-        if let Some(row) = credentials::first_of_scope(tx, project, &scope).await? {
-            return Ok(row.user);
-        }
-        project_user(tx, project).await
-    }
-}
-
-/// The project's own credential opens everything; where it was deleted too, a word that says what is missing.
-pub(crate) async fn project_user(tx: &Tx, project: &ProjectId) -> Result<UserName> {
-    match credentials::first_of_scope(tx, project, &Scope::Project).await? {
-        Some(row) => Ok(row.user),
-        None => "USER".parse().map_err(ControlError::internal),
-    }
-}
-
-/// The database to name in a connection string of a tenant's credential: of one that has one.
-async fn only_database(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> Result<Option<DatabaseName>> {
-    let found = tenants::by_name(tx, project, tenant).await?;
-    found.ok_or_else(|| ControlError::not_found("tenant", tenant))?;
-    let fleet = tenants::of_tenant(tx, project, tenant).await?;
-    Ok(fleet.first().map(|row| DatabaseName::Tenant {
-        blueprint: row.database.blueprint.clone(),
-        tenant: tenant.clone(),
-    }))
-}
-
-impl ProxyAddress {
-    pub(crate) fn connection(&self, user: UserName, database: Option<DatabaseName>) -> Connection {
-        Connection {
-            host: self.host.clone(),
-            port: self.port,
-            database,
-            user,
-            password: None,
-        }
     }
 }
 
@@ -292,19 +262,4 @@ fn key_info(row: api_keys::ApiKeyRow) -> Result<ApiKeyInfo> {
         created_at: row.created_at,
         last_used_at: row.last_used_at,
     })
-}
-
-fn credential(row: CredentialRow) -> CredentialInfo {
-    CredentialInfo {
-        id: row.id,
-        user: row.user,
-        scope: match row.scope {
-            Scope::Project => CredentialScope::Project,
-            Scope::Workspace(blueprint) => CredentialScope::Workspace(blueprint),
-            Scope::Tenant(tenant) => CredentialScope::Tenant(tenant),
-        },
-        rights: row.rights,
-        created_at: row.created_at,
-        expires_at: row.expires_at,
-    }
 }

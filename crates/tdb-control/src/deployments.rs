@@ -64,6 +64,9 @@ impl Control {
     /// Makes a job and lets the workers begin.
     pub async fn create_deployment(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
         identity.require(KeyScope::Write)?;
+        if let Some(id) = identity.receipt::<JobId>()? {
+            return self.deployment(identity, &id).await;
+        }
         let blueprint = &request.blueprint;
         let workspace = self
             .ready_workspace(identity, blueprint)
@@ -84,7 +87,7 @@ impl Control {
             change_ids: version.change_ids,
         };
         let id = self
-            .begin_deployment(&workspace, &goal, &request.tenants, &author)
+            .begin_deployment(&workspace, &goal, &request.tenants, Some(identity))
             .await?;
         self.deployment(identity, &id).await
     }
@@ -94,8 +97,9 @@ impl Control {
         workspace: &WorkspaceRow,
         goal: &Goal,
         choice: &TenantChoice,
-        author: &str,
+        asker: Option<&Identity>,
     ) -> Result<JobId> {
+        let author = asker.map_or_else(|| SYSTEM.to_owned(), Identity::author);
         let targets = self.targets(&workspace.project, workspace, goal, choice).await?;
         let id: JobId = format!("dep_{}", tdb_auth::base32(10).map_err(ControlError::internal)?)
             .parse()
@@ -107,12 +111,15 @@ impl Control {
             workspace: workspace.id,
             version: goal.number,
             from_versions: &from_versions(&targets),
-            author,
+            author: &author,
             all_tenants: matches!(choice, TenantChoice::All),
         };
         let tx = self.inner.store.project(&workspace.project).await?;
         deployments::insert(&tx, &job, &targets).await?;
         deployments::complete(&tx).await?;
+        if let Some(identity) = asker {
+            self.leave_receipt(&tx, identity, &id).await?;
+        }
         tx.commit().await?;
         self.inner.wake.notify_one();
         Ok(id)
@@ -138,7 +145,7 @@ impl Control {
                 change_ids: version.change_ids,
             };
             let choice = TenantChoice::Named(group.iter().map(|late| late.tenant.clone()).collect());
-            let job = self.begin_deployment(&workspace, &goal, &choice, SYSTEM).await?;
+            let job = self.begin_deployment(&workspace, &goal, &choice, None).await?;
             tracing::info!(%job, blueprint = %workspace.blueprint, tenants = group.len(), "tenants that were away catch up");
         }
         Ok(())

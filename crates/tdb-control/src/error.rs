@@ -1,6 +1,7 @@
 //! Why a use case did not happen. The edge chooses the HTTP status from [`Kind`]; nothing in here names a secret.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use tdb_engines::EngineError;
 use tdb_names::ServerName;
@@ -22,6 +23,8 @@ pub enum Kind {
     Conflict,
     /// 422
     Invalid,
+    /// 429
+    Limited,
     /// 502
     Upstream,
     /// 503
@@ -51,6 +54,16 @@ pub enum ControlError {
         detail: String,
         hint: Option<String>,
     },
+    /// A refusal with a stable code of its own.
+    #[error("{detail}")]
+    Refused {
+        kind: Kind,
+        code: &'static str,
+        detail: String,
+        hint: String,
+        /// When asking again may help.
+        retry_after: Option<Duration>,
+    },
     #[error("{field} {rule}")]
     Invalid { field: &'static str, rule: String },
     /// PostgreSQL refused a user's own statement.
@@ -75,6 +88,7 @@ impl ControlError {
             ControlError::Forbidden { .. } => Kind::Forbidden,
             ControlError::NotFound { .. } => Kind::NotFound,
             ControlError::Exists { .. } | ControlError::Conflict { .. } => Kind::Conflict,
+            ControlError::Refused { kind, .. } => *kind,
             ControlError::Invalid { .. } | ControlError::Query { .. } => Kind::Invalid,
             ControlError::Upstream { .. } => Kind::Upstream,
             ControlError::Unavailable { .. } => Kind::Unavailable,
@@ -89,7 +103,7 @@ impl ControlError {
             ControlError::Forbidden { .. } => "forbidden",
             ControlError::NotFound { .. } => "not_found",
             ControlError::Exists { .. } => "already_exists",
-            ControlError::Conflict { code, .. } => code,
+            ControlError::Conflict { code, .. } | ControlError::Refused { code, .. } => code,
             ControlError::Invalid { .. } => "invalid_value",
             ControlError::Query { .. } => "query_failed",
             ControlError::Upstream { .. } => "database_unreachable",
@@ -104,6 +118,15 @@ impl ControlError {
             ControlError::Exists { hint, .. }
             | ControlError::Conflict { hint, .. }
             | ControlError::Query { hint, .. } => hint.as_deref(),
+            ControlError::Refused { hint, .. } => Some(hint),
+            _ => None,
+        }
+    }
+
+    /// How long to wait before asking again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ControlError::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use tdb_names::{KeyId, ProjectId};
 
 use crate::error::{ControlError, Result};
+use crate::idempotency::Attempt;
 
 /// What an API key may do; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,11 +31,34 @@ pub struct Identity {
     project: ProjectId,
     key: KeyId,
     scopes: Vec<KeyScope>,
+    /// Where the request has an idempotency key.
+    attempt: Option<Attempt>,
 }
 
 impl Identity {
     pub(crate) fn new(project: ProjectId, key: KeyId, scopes: Vec<KeyScope>) -> Self {
-        Self { project, key, scopes }
+        Self {
+            project,
+            key,
+            scopes,
+            attempt: None,
+        }
+    }
+
+    pub(crate) fn attempting(&self, attempt: Attempt) -> Self {
+        Self {
+            attempt: Some(attempt),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
+    }
+
+    /// What an earlier attempt at this very request created.
+    pub(crate) fn receipt<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.attempt.as_ref().map_or(Ok(None), Attempt::receipt)
     }
 
     pub fn project(&self) -> &ProjectId {

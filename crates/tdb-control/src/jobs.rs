@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tdb_engines::databases;
 use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{deployments, events, physical, servers, sessions, templates, tenants, workspaces};
+use tdb_store::{deployments, events, idempotency, physical, servers, sessions, templates, tenants, workspaces};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -200,6 +200,7 @@ impl Control {
         let tx = self.inner.store.jobs().await?;
         sessions::forget_old(&tx, SESSIONS_KEPT_DAYS).await?;
         events::forget_old(&tx, EVENTS_KEPT_DAYS).await?;
+        idempotency::forget_old(&tx).await?;
         deployments::complete(&tx).await?;
         templates::retire_old(&tx).await?;
         let all = servers::list(&tx, i64::MAX).await?;

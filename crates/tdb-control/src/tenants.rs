@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
 use tdb_engines::{databases, fault};
 use tdb_names::{DatabaseId, DatabaseName, ProjectId, TenantName, UserName};
@@ -19,6 +21,14 @@ use crate::model::{
     TenantStatus,
 };
 use crate::place::database_name;
+
+/// What was created for a request that may be repeated: see [`crate::idempotency`].
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    databases: Vec<DatabaseId>,
+    /// User and password, where the tenant is new.
+    credential: Option<(UserName, String)>,
+}
 
 const ENVIRONMENT: &str = "production";
 /// Failures after which a creation is shown as an error; it is tried further.
@@ -51,6 +61,29 @@ impl Control {
             });
         }
         let project = identity.project();
+        let (made, credential) = match identity.receipt::<Receipt>()? {
+            Some(begun) => (begun.databases, begun.credential),
+            None => self.intend_tenant(identity, &request).await?,
+        };
+        let warnings = self.finish_new(&made).await?;
+        let mut tenant = self.tenant_now(project, &request.name).await?;
+        if let Some((user, password)) = credential {
+            for database in &mut tenant.databases {
+                database.connection.user = user.clone();
+                database.connection.password = Some(password.clone().into());
+            }
+        }
+        Ok(NewTenant { tenant, warnings })
+    }
+
+    /// Everything that the workers need to finish it, in one transaction; gives the databases and, where the tenant is
+    /// new, its user and password.
+    async fn intend_tenant(
+        &self,
+        identity: &Identity,
+        request: &TenantRequest,
+    ) -> Result<(Vec<DatabaseId>, Option<(UserName, String)>)> {
+        let project = identity.project();
         let mut physicals = Vec::with_capacity(request.databases.len());
         for database in &request.databases {
             physicals.push(self.new_physical(self.place_for(&database.blueprint).await?)?);
@@ -60,7 +93,8 @@ impl Control {
         let credential = match tenants::insert(&tx, project, &request.name, environment).await? {
             true => {
                 let scope = Scope::Tenant(request.name.clone());
-                Some(credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?)
+                let made = credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?;
+                Some((made.row.user, made.password.expose_secret().to_owned()))
             }
             false => {
                 self.may_gain_databases(&tx, project, &request.name).await?;
@@ -72,17 +106,14 @@ impl Control {
             made.push(self.intend(&tx, project, &request.name, database, physical).await?);
         }
         events::tenant_changed(&tx, project, &request.name).await?;
+        let receipt = Receipt {
+            databases: made,
+            credential,
+        };
+        self.leave_receipt(&tx, identity, &receipt).await?;
         tx.commit().await?;
         fault::point("tenant.create.intended");
-        let warnings = self.finish_new(&made).await?;
-        let mut tenant = self.tenant_now(project, &request.name).await?;
-        if let Some(credential) = credential {
-            for database in &mut tenant.databases {
-                database.connection.user = credential.row.user.clone();
-                database.connection.password = Some(credential.password.clone());
-            }
-        }
-        Ok(NewTenant { tenant, warnings })
+        Ok((receipt.databases, receipt.credential))
     }
 
     async fn may_gain_databases(&self, tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<()> {
@@ -348,7 +379,7 @@ impl Control {
         for row in tenants::of_tenants(tx, project, &names).await? {
             fleet.entry(row.database.tenant.clone()).or_default().push(row);
         }
-        let nobody = crate::accounts::project_user(tx, project).await?;
+        let nobody = crate::credentials::project_user(tx, project).await?;
         let described = rows.into_iter().map(|row| {
             let databases = fleet.remove(&row.name).unwrap_or_default();
             Tenant {

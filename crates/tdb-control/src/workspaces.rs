@@ -1,10 +1,12 @@
 //! Workspaces: made, shown, deleted. Creation and deletion are rows first and steps afterwards; whoever finds the row
 //! unfinished does the steps again.
 
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
 use tdb_engines::databases::{self, Origin};
 use tdb_engines::{fault, fingerprint, journal, schema};
-use tdb_names::{BlueprintName, DatabaseName, WorkspaceId};
+use tdb_names::{BlueprintName, DatabaseName, UserName, WorkspaceId};
 use tdb_store::physical::{Physical, Place};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
 use tdb_store::{changes, credentials, events, physical, templates, tenants, versions, workspaces};
@@ -15,6 +17,14 @@ use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::model::{NewWorkspace, Schema, SchemaColumn, SchemaObject, Table, Workspace, WorkspaceStatus};
 use crate::place::{ServerInfo, choose_name, database_name, role_names, unique_name};
+
+/// What was created for a request that may be repeated: see [`crate::idempotency`].
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    id: WorkspaceId,
+    user: UserName,
+    password: String,
+}
 
 /// Who made what nobody asked for.
 pub(crate) const SYSTEM: &str = "system";
@@ -38,6 +48,26 @@ impl Control {
     /// Makes the workspace and its blueprint with version 1, the empty schema. Waits for it a bounded time.
     pub async fn create_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<NewWorkspace> {
         identity.require(KeyScope::Write)?;
+        let begun = match identity.receipt::<Receipt>()? {
+            Some(begun) => begun,
+            None => self.intend_workspace(identity, blueprint).await?,
+        };
+        let id = begun.id;
+        let finish = move |control: Control| async move { control.finish_workspace(id).await };
+        if let Err(error) = self.run_for(id.as_uuid(), finish).await {
+            // The row says why, the workers go on, and the password is shown now or never.
+            tracing::warn!(workspace = %id, error = %error.explained(), "a workspace is not ready yet");
+        }
+        let row = self.workspace_row(identity, blueprint).await?;
+        let workspace = self.describe_workspace(&row).await?;
+        let database = DatabaseName::Workspace(blueprint.clone());
+        let mut connection = self.inner.settings.proxy.connection(begun.user, Some(database));
+        connection.password = Some(begun.password.into());
+        Ok(NewWorkspace { workspace, connection })
+    }
+
+    /// Everything that the workers need to finish it, in one transaction.
+    async fn intend_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Receipt> {
         let project = identity.project();
         let id = WorkspaceId::from_uuid(Uuid::new_v4());
         let physical = self.new_physical(self.place_for(blueprint).await?)?;
@@ -51,17 +81,15 @@ impl Control {
         }
         let scope = Scope::Workspace(blueprint.clone());
         let credential = credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?;
+        let receipt = Receipt {
+            id,
+            user: credential.row.user,
+            password: credential.password.expose_secret().to_owned(),
+        };
+        self.leave_receipt(&tx, identity, &receipt).await?;
         tx.commit().await?;
         fault::point("workspace.create.intended");
-        let finish = move |control: Control| async move { control.finish_workspace(id).await };
-        if let Err(error) = self.run_for(id.as_uuid(), finish).await {
-            // The row says why, the workers go on, and the password is shown now or never.
-            tracing::warn!(workspace = %id, error = %error.explained(), "a workspace is not ready yet");
-        }
-        let row = self.workspace_row(identity, blueprint).await?;
-        let workspace = self.describe_workspace(&row).await?;
-        let connection = self.connection_of(&credential, Some(DatabaseName::Workspace(blueprint.clone())));
-        Ok(NewWorkspace { workspace, connection })
+        Ok(receipt)
     }
 
     pub async fn workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Workspace> {

@@ -41,12 +41,15 @@ BEGIN
     END LOOP;
 
     CREATE POLICY owner_numbers ON control_plane.route_events FOR UPDATE TO CURRENT_USER USING (true) WITH CHECK (true);
-    EXECUTE format('GRANT SELECT (name, host, port, tls, opaque_names, version, facts, created_at)
+    EXECUTE format('GRANT SELECT (name, host, port, tls, opaque_names, status, version, facts, created_at)
                     ON control_plane.servers TO %s', api);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON control_plane.servers, control_plane.proxies TO %s', jobs);
     EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.credential_by_user(text), control_plane.key_by_prefix(text),
                     control_plane.route(text, text, text, text), control_plane.newest_epoch(),
                     control_plane.events_after(bigint), control_plane.acknowledge(uuid, bigint, interval),
                     control_plane.retire_proxy(uuid) TO %s', data_plane);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.sign_up(uuid, text, text), control_plane.become_operator(),
+                    control_plane.is_operator() TO %s', api);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.user_by_email(text) TO %s', jobs);
     EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.newest_epoch() TO %s, %s', api, jobs);
 END $access$;

@@ -98,6 +98,13 @@ pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<ApiKey
     rows.iter().map(ApiKeyRow::from_row).collect()
 }
 
+pub async fn by_id(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<Option<ApiKeyRow>> {
+    let sql = "SELECT id, name, prefix, scopes, created_at, last_used_at FROM api_keys
+               WHERE project_id = $1 AND id = $2";
+    let row = tx.query_opt(sql, &[&project.as_str(), &id.as_uuid()]).await?;
+    row.as_ref().map(ApiKeyRow::from_row).transpose()
+}
+
 /// False where the project has no such key.
 pub async fn delete(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<bool> {
     let sql = "DELETE FROM api_keys WHERE project_id = $1 AND id = $2";

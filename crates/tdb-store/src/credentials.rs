@@ -84,12 +84,23 @@ pub async fn create(
     rights: Rights,
     expires_at: Option<OffsetDateTime>,
 ) -> Result<NewCredential> {
+    create_with(tx, project, scope, rights, expires_at, password()?).await
+}
+
+/// As [`create`], with a password that was generated before.
+pub async fn create_with(
+    tx: &Tx,
+    project: &ProjectId,
+    scope: &Scope,
+    rights: Rights,
+    expires_at: Option<OffsetDateTime>,
+    password: SecretString,
+) -> Result<NewCredential> {
     let (word, blueprint, tenant, stem, suffix_len) = match scope {
         Scope::Project => ("project", None, None, "tdb", 10),
         Scope::Workspace(blueprint) => ("workspace", Some(blueprint.as_str()), None, blueprint.as_str(), 6),
         Scope::Tenant(tenant) => ("tenant", None, Some(tenant.as_str()), tenant.as_str(), 6),
     };
-    let password = password()?;
     // As many iterations as the verifier that unknown users are shown has.
     let verifier = ScramVerifier::derive(&password, ITERATIONS_PASSWORD)?.to_string();
     let sql = format!(

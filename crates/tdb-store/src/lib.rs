@@ -19,6 +19,7 @@ pub mod changes;
 pub mod credentials;
 pub mod deployments;
 pub mod events;
+pub mod idempotency;
 pub mod migrations;
 pub mod physical;
 pub mod projects;

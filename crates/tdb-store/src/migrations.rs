@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         number: 1,
         name: "initial",
@@ -28,6 +28,11 @@ const MIGRATIONS: [Migration; 3] = [
         number: 3,
         name: "settings",
         sql: include_str!("../migrations/0003_settings.sql"),
+    },
+    Migration {
+        number: 4,
+        name: "accounts",
+        sql: include_str!("../migrations/0004_accounts.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

@@ -46,6 +46,8 @@ async fn fill(world: &World, project: &ProjectId) -> WorkspaceId {
            VALUES (gen_random_uuid(), '{workspace}', '{project}', 'main', 'building', '{}', '', '{}', '', '{}', '');
          INSERT INTO control_plane.deployments (id, project_id, workspace_id, blueprint, version, status, author)
            VALUES ('dep_' || substr('{project}', 5), '{project}', '{workspace}', 'app', 1, 'running', 'me');
+         INSERT INTO control_plane.idempotency_keys (project_id, key, request, attempt, lease_until)
+           VALUES ('{project}', 'k', sha256('k'), gen_random_uuid(), now());
          INSERT INTO control_plane.deployment_targets (deployment_id, project_id, workspace_id, database_id, tenant, server, status,
              from_version, to_version)
            VALUES ('dep_' || substr('{project}', 5), '{project}', '{workspace}', '{database}', 'acme', 'main', 'pending', 1, 1);",

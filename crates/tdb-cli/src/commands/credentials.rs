@@ -4,6 +4,8 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use tdb_client::credentials::{CreateCredential, CredentialList, Rights};
 use tdb_client::http::Client;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{message, optional, optional_time, time_text};
 use crate::printer::Printer;
@@ -14,16 +16,21 @@ pub enum Command {
     /// List credentials
     #[command(after_help = "Example:\n  tdb credentials list")]
     List,
-    /// Create a credential of a tenant; prints the connection string, with the password this once
+    /// Create a credential of a tenant or a workspace; prints the connection string, with the password this once
     #[command(
-        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --rights ro"
+        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --rights ro\n  tdb credentials create --workspace myapp --expires-at 2030-01-31T00:00:00Z"
     )]
     Create {
-        #[arg(long)]
-        tenant: String,
+        #[arg(long, required_unless_present = "workspace")]
+        tenant: Option<String>,
+        #[arg(long, conflicts_with = "tenant")]
+        workspace: Option<String>,
         /// rw: read and write; ro: only read
         #[arg(long, default_value = "rw")]
         rights: RightsWord,
+        /// From when on it is refused, such as 2030-01-31T00:00:00Z (RFC 3339)
+        #[arg(long, value_name = "TIME", value_parser = rfc3339)]
+        expires_at: Option<OffsetDateTime>,
     },
     /// Delete a credential and end its sessions
     #[command(after_help = "Example:\n  tdb credentials delete 6b0e3d0c-1c59-4a3e-9f0e-0a8f6c3c2f11")]
@@ -48,10 +55,17 @@ impl RightsWord {
 pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.credentials()?, render_list),
-        Command::Create { tenant, rights } => {
+        Command::Create {
+            tenant,
+            workspace,
+            rights,
+            expires_at,
+        } => {
             let request = CreateCredential {
                 tenant_id: tenant,
+                workspace,
                 rights: Some(rights.rights()),
+                expires_at,
             };
             printer.answer(&client.create_credential(&request)?, |created| {
                 created.connection_string.clone()
@@ -61,6 +75,10 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
         }
         Command::Delete { id } => printer.answer(&client.delete_credential(&id)?, message),
     }
+}
+
+fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "not a time such as 2030-01-31T00:00:00Z".to_owned())
 }
 
 fn render_list(list: &CredentialList) -> String {

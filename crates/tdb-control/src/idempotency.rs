@@ -1,0 +1,213 @@
+//! Requests that may be repeated without doing anything twice. The key is claimed before the use case begins; the use case
+//! writes a receipt in the transaction that creates; a success is kept and given again. An attempt that died leaves its
+//! receipt to the next one, which goes on from there instead of creating.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::digest::{Context, SHA256};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tdb_store::idempotency::{self, Claim, Found};
+use tdb_store::{StoreError, Tx};
+use uuid::Uuid;
+
+use crate::control::Control;
+use crate::error::{ControlError, Kind, Result};
+use crate::identity::Identity;
+
+const KEY_LEN_MAX: usize = 255;
+/// How long an attempt that died keeps others waiting.
+const LEASE: Duration = Duration::from_secs(15);
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+/// What a client names a request by: 1 to 255 printable ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+/// An answer: its HTTP status and its body, which may hold secrets.
+#[derive(Debug)]
+pub struct Kept {
+    pub status: u16,
+    pub body: SecretString,
+}
+
+/// What a key says to the request that brings it.
+#[derive(Debug)]
+pub enum Once {
+    /// Do it, as this identity, and end with [`Control::keep_answer`] or [`Control::release_key`].
+    Go(Identity),
+    /// It was done.
+    Done(Kept),
+}
+
+/// An attempt's hold on its key, and what an earlier one left.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    claim: Claim,
+    receipt: Option<Arc<SecretString>>,
+}
+
+impl IdempotencyKey {
+    pub fn parse(text: &str) -> Option<Self> {
+        let valid = (1..=KEY_LEN_MAX).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b));
+        valid.then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Control {
+    /// Claims a key for a request, described by its `parts`. A conflict while another attempt is at work.
+    pub async fn once(&self, identity: &Identity, key: &IdempotencyKey, parts: &[&[u8]]) -> Result<Once> {
+        let claim = Claim {
+            project: identity.project().clone(),
+            key: key.0.clone(),
+            attempt: Uuid::new_v4(),
+        };
+        let request = digest(identity, parts);
+        let tx = self.inner.store.project(&claim.project).await?;
+        let found = idempotency::claim(&tx, &self.inner.store, &claim, &request, LEASE).await?;
+        tx.commit().await?;
+        match found {
+            Found::Claimed { receipt } => {
+                let receipt = receipt.map(Arc::new);
+                Ok(Once::Go(identity.attempting(Attempt { claim, receipt })))
+            }
+            Found::InProgress => Err(in_progress(key)),
+            Found::Reused => Err(reused(key)),
+            Found::Answered { status, body } => Ok(Once::Done(Kept { status, body })),
+        }
+    }
+
+    /// Runs an attempt in a task of its own, so that it goes on when its caller leaves, and keeps its key meanwhile.
+    pub async fn run_once<T: Send + 'static>(
+        &self,
+        identity: Identity,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        let control = self.clone();
+        let attempt = async move {
+            tokio::pin!(work);
+            loop {
+                tokio::select! {
+                    done = &mut work => return done,
+                    () = tokio::time::sleep(RENEW_EVERY) => control.renew(&identity).await,
+                }
+            }
+        };
+        let task = self.inner.tasks.spawn_on(attempt, &self.inner.runtime);
+        task.await.map_err(ControlError::internal)
+    }
+
+    async fn renew(&self, identity: &Identity) {
+        let Some(attempt) = identity.attempt() else { return };
+        let renewed = async {
+            let tx = self.inner.store.project(&attempt.claim.project).await?;
+            idempotency::renew(&tx, &attempt.claim, LEASE).await?;
+            tx.commit().await
+        };
+        if let Err(error) = renewed.await {
+            tracing::warn!(%error, "an idempotency key could not be kept; another attempt may go on from its receipt");
+        }
+    }
+
+    /// The attempt succeeded: whoever brings the key again is given this.
+    pub async fn keep_answer(&self, identity: &Identity, answer: &Kept) -> Result<()> {
+        let Some(attempt) = identity.attempt() else {
+            return Ok(());
+        };
+        let tx = self.inner.store.project(&attempt.claim.project).await?;
+        idempotency::answer(&tx, &self.inner.store, &attempt.claim, answer.status, &answer.body).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The attempt was refused or failed: the next one is judged anew, or goes on where this one created something.
+    pub async fn release_key(&self, identity: &Identity) -> Result<()> {
+        let Some(attempt) = identity.attempt() else {
+            return Ok(());
+        };
+        let tx = self.inner.store.project(&attempt.claim.project).await?;
+        idempotency::release(&tx, &attempt.claim).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Notes what the transaction creates, where the request has a key.
+    pub(crate) async fn leave_receipt(&self, tx: &Tx, identity: &Identity, receipt: &impl Serialize) -> Result<()> {
+        let Some(attempt) = identity.attempt() else {
+            return Ok(());
+        };
+        let text: SecretString = serde_json::to_string(receipt).map_err(ControlError::internal)?.into();
+        let left = idempotency::record_receipt(tx, &self.inner.store, &attempt.claim, &text).await;
+        left.map_err(|error| match error {
+            StoreError::Conflict { .. } => in_progress(&IdempotencyKey(attempt.claim.key.clone())),
+            other => other.into(),
+        })
+    }
+}
+
+impl Attempt {
+    /// What an earlier attempt created.
+    pub(crate) fn receipt<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let parse = |text: &Arc<SecretString>| serde_json::from_str(text.expose_secret());
+        self.receipt
+            .as_ref()
+            .map(parse)
+            .transpose()
+            .map_err(ControlError::internal)
+    }
+}
+
+/// Another API key's answer is nobody's business: who asks is part of the request.
+fn digest(identity: &Identity, parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    context.update(identity.key().as_uuid().as_bytes());
+    for part in parts {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+fn in_progress(key: &IdempotencyKey) -> ControlError {
+    ControlError::Refused {
+        kind: Kind::Conflict,
+        code: "idempotency_in_progress",
+        detail: format!("a request with the idempotency key \"{key}\" is at work"),
+        hint: "Send it again in a moment; it is given the same answer.".to_owned(),
+        retry_after: Some(Duration::from_secs(1)),
+    }
+}
+
+fn reused(key: &IdempotencyKey) -> ControlError {
+    ControlError::Refused {
+        kind: Kind::Invalid,
+        code: "idempotency_key_reused",
+        detail: format!("the idempotency key \"{key}\" came with another request, or from another API key"),
+        hint: "A key names one request for 24 hours; make a new one for each.".to_owned(),
+        retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_bounded_and_printable() {
+        for good in ["a", "order 17/x", &"k".repeat(255)] {
+            assert_eq!(IdempotencyKey::parse(good).unwrap().to_string(), good);
+        }
+        for bad in ["", "a\n", "ä", &"k".repeat(256)] {
+            assert!(IdempotencyKey::parse(bad).is_none(), "{bad}");
+        }
+    }
+}

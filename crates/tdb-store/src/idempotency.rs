@@ -1,0 +1,156 @@
+//! Table `idempotency_keys`: what became of a request that its sender may repeat. One attempt at a time works on a key,
+//! under a lease; what it created says so in the same transaction (the receipt), so that no other attempt creates it again.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tdb_names::ProjectId;
+use uuid::Uuid;
+
+use crate::Store;
+use crate::error::{Result, StoreError};
+use crate::row::column;
+use crate::tx::Tx;
+
+/// How long a key is remembered.
+const KEPT_HOURS: i32 = 24;
+
+/// One attempt's hold on a key.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub project: ProjectId,
+    pub key: String,
+    pub attempt: Uuid,
+}
+
+/// What a key says to a request that brings it.
+#[derive(Debug)]
+pub enum Found {
+    /// This attempt has the key. A receipt is there where an earlier one created something and died before it answered.
+    Claimed {
+        receipt: Option<SecretString>,
+    },
+    /// Another attempt has it.
+    InProgress,
+    /// The key came with another request.
+    Reused,
+    Answered {
+        status: u16,
+        body: SecretString,
+    },
+}
+
+/// Takes the key, or says why not; in a transaction of the claim's project, to be committed at once.
+pub async fn claim(tx: &Tx, store: &Store, claim: &Claim, request: &[u8], lease: Duration) -> Result<Found> {
+    let (project, key, lease) = (claim.project.as_str(), &claim.key, lease.as_secs_f64());
+    let forget = "DELETE FROM idempotency_keys WHERE project_id = $1 AND key = $2 AND lease_until < now()
+                  AND created_at < now() - make_interval(hours => $3)";
+    tx.execute(forget, &[&project, key, &KEPT_HOURS]).await?;
+    let insert = "INSERT INTO idempotency_keys (project_id, key, request, attempt, lease_until)
+                  VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5)) ON CONFLICT DO NOTHING";
+    if tx
+        .execute(insert, &[&project, key, &request, &claim.attempt, &lease])
+        .await?
+        == 1
+    {
+        return Ok(Found::Claimed { receipt: None });
+    }
+    let look = "SELECT request, status, answer, receipt, lease_until > now() AS held FROM idempotency_keys
+                WHERE project_id = $1 AND key = $2 FOR UPDATE";
+    let Some(row) = tx.query_opt(look, &[&project, key]).await? else {
+        // Released between the two statements.
+        return Ok(Found::InProgress);
+    };
+    if column::<&[u8]>(&row, "request")? != request {
+        return Ok(Found::Reused);
+    }
+    let (status, answer): (Option<i16>, Option<&[u8]>) = (column(&row, "status")?, column(&row, "answer")?);
+    if let (Some(status), Some(sealed)) = (status, answer) {
+        return Ok(Found::Answered {
+            status: u16::try_from(status).map_err(|_| StoreError::corrupt("status"))?,
+            body: store.master_key().open(&context(claim, "answer"), sealed)?,
+        });
+    }
+    if column(&row, "held")? {
+        return Ok(Found::InProgress);
+    }
+    let take = "UPDATE idempotency_keys SET attempt = $3, lease_until = now() + make_interval(secs => $4)
+                WHERE project_id = $1 AND key = $2";
+    tx.execute(take, &[&project, key, &claim.attempt, &lease]).await?;
+    let sealed: Option<&[u8]> = column(&row, "receipt")?;
+    let receipt = sealed.map(|sealed| store.master_key().open(&context(claim, "receipt"), sealed));
+    Ok(Found::Claimed {
+        receipt: receipt.transpose()?,
+    })
+}
+
+/// Says what was created, in the transaction that creates it. A conflict where another attempt has taken over.
+pub async fn record_receipt(tx: &Tx, store: &Store, claim: &Claim, receipt: &SecretString) -> Result<()> {
+    let sealed = store.master_key().seal(&context(claim, "receipt"), receipt)?;
+    let sql = "UPDATE idempotency_keys SET receipt = $4 WHERE project_id = $1 AND key = $2 AND attempt = $3";
+    let parameters = (claim.project.as_str(), &claim.key, &claim.attempt);
+    match tx
+        .execute(sql, &[&parameters.0, parameters.1, parameters.2, &sealed])
+        .await?
+    {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict {
+            constraint: "idempotency_keys_attempt".to_owned(),
+        }),
+    }
+}
+
+/// The attempt is still at work.
+pub async fn renew(tx: &Tx, claim: &Claim, lease: Duration) -> Result<()> {
+    let sql = "UPDATE idempotency_keys SET lease_until = now() + make_interval(secs => $4)
+               WHERE project_id = $1 AND key = $2 AND attempt = $3";
+    tx.execute(
+        sql,
+        &[
+            &claim.project.as_str(),
+            &claim.key,
+            &claim.attempt,
+            &lease.as_secs_f64(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Keeps the answer of a success, to be given again.
+pub async fn answer(tx: &Tx, store: &Store, claim: &Claim, status: u16, body: &SecretString) -> Result<()> {
+    let sealed = store.master_key().seal(&context(claim, "answer"), body)?;
+    let status = i16::try_from(status).map_err(|_| StoreError::corrupt("status"))?;
+    let sql = "UPDATE idempotency_keys SET status = $4, answer = $5, receipt = NULL
+               WHERE project_id = $1 AND key = $2 AND attempt = $3";
+    tx.execute(
+        sql,
+        &[&claim.project.as_str(), &claim.key, &claim.attempt, &status, &sealed],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The attempt is over without an answer to keep: the key is free where nothing was created, and the next attempt goes
+/// on where something was.
+pub async fn release(tx: &Tx, claim: &Claim) -> Result<()> {
+    let parameters: (&str, &str, &Uuid) = (claim.project.as_str(), &claim.key, &claim.attempt);
+    let free = "DELETE FROM idempotency_keys WHERE project_id = $1 AND key = $2 AND attempt = $3 AND receipt IS NULL";
+    tx.execute(free, &[&parameters.0, &parameters.1, parameters.2]).await?;
+    let hand_over =
+        "UPDATE idempotency_keys SET lease_until = now() WHERE project_id = $1 AND key = $2 AND attempt = $3";
+    tx.execute(hand_over, &[&parameters.0, &parameters.1, parameters.2])
+        .await?;
+    Ok(())
+}
+
+/// In a transaction of [`Store::jobs`].
+pub async fn forget_old(tx: &Tx) -> Result<u64> {
+    let sql =
+        "DELETE FROM idempotency_keys WHERE lease_until < now() AND created_at < now() - make_interval(hours => $1)";
+    tx.execute(sql, &[&KEPT_HOURS]).await
+}
+
+fn context(claim: &Claim, what: &str) -> String {
+    format!("idempotency:{}:{}:{what}", claim.project, claim.key)
+}
