@@ -246,12 +246,19 @@ impl Instance {
     /// `tdb ARGUMENTS`, told where its instance is.
     #[track_caller]
     pub fn tdb(&self, arguments: &[&str]) -> Ran {
+        self.tdb_with(arguments, &[], "")
+    }
+
+    /// The same with further environment and standard input.
+    #[track_caller]
+    pub fn tdb_with(&self, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Ran {
         let mut command = clean(&Binaries::built().tdb);
         command
             .args(arguments)
             .env("TDB_API_URL", self.api_url())
-            .env("TDB_API_KEY", self.api_key());
-        run(command, "")
+            .env("TDB_API_KEY", self.api_key())
+            .envs(environment.iter().copied());
+        run(command, input)
     }
 
     /// `tdb --json ARGUMENTS`, which must succeed.

@@ -14,13 +14,14 @@ use crate::extract::read_body;
 use crate::refusal::{Answer, Refusal};
 
 /// Endpoints whose POST creates something. The others may be repeated as they are, except queries.
-pub const CREATING: [&str; 6] = [
+pub const CREATING: [&str; 7] = [
     "/projects",
     "/apikeys",
     "/workspaces",
     "/tenants",
     "/deployments",
     "/credentials",
+    "/servers",
 ];
 pub const HEADER: &str = "Idempotency-Key";
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");

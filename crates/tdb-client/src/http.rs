@@ -21,7 +21,7 @@ use crate::extensions::{CreateExtension, ExtensionList};
 use crate::lists::{Done, Paged};
 use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
-use crate::servers::{Server, ServerList};
+use crate::servers::{RegisterServer, Server, ServerList, ServerTest};
 use crate::service::{Health, Service};
 use crate::settings::{ChangeSettings, WorkspaceSettings};
 use crate::tenants::{CreateTenant, DeletedTenant, Tenant, TenantList};
@@ -263,6 +263,22 @@ impl Client {
 
     pub fn server(&self, name: &str) -> Result<Server> {
         self.get(&format!("/servers/{}", segment(name)))
+    }
+
+    pub fn register_server(&self, request: &RegisterServer) -> Result<Server> {
+        self.post("/servers", request)
+    }
+
+    pub fn test_server(&self, name: &str) -> Result<ServerTest> {
+        self.post_nothing(&format!("/servers/{}/test", segment(name)))
+    }
+
+    pub fn drain_server(&self, name: &str) -> Result<Server> {
+        self.post_nothing(&format!("/servers/{}/drain", segment(name)))
+    }
+
+    pub fn delete_server(&self, name: &str) -> Result<Done> {
+        self.delete(&format!("/servers/{}", segment(name)))
     }
 
     pub fn credentials(&self) -> Result<CredentialList> {

@@ -40,6 +40,14 @@ words! {
         UnsupportedMediaType = "unsupported_media_type",
         InvalidValue = "invalid_value",
         QueryFailed = "query_failed",
+        OperatorOnly = "operator_only",
+        ServerNotEmpty = "server_not_empty",
+        ServerVersion = "server_version",
+        ServerStandby = "server_standby",
+        ServerRights = "server_rights",
+        ServerEventTriggers = "server_event_triggers",
+        ServerCapacity = "server_capacity",
+        ServerLogin = "server_login",
         IdempotencyInProgress = "idempotency_in_progress",
         IdempotencyKeyReused = "idempotency_key_reused",
         LimitReached = "limit_reached",
@@ -84,7 +92,7 @@ impl ProblemCode {
         match self {
             ProblemCode::MalformedRequest | ProblemCode::UnknownField | ProblemCode::UnknownParameter => 400,
             ProblemCode::Unauthorized => 401,
-            ProblemCode::Forbidden => 403,
+            ProblemCode::Forbidden | ProblemCode::OperatorOnly => 403,
             ProblemCode::NotFound | ProblemCode::NoSuchEndpoint => 404,
             ProblemCode::MethodNotAllowed => 405,
             ProblemCode::AlreadyExists
@@ -104,10 +112,19 @@ impl ProblemCode {
             | ProblemCode::ExtensionNotAllowed
             | ProblemCode::ProjectNotEmpty
             | ProblemCode::NoServer
+            | ProblemCode::ServerNotEmpty
             | ProblemCode::IdempotencyInProgress => 409,
             ProblemCode::TooLarge => 413,
             ProblemCode::UnsupportedMediaType => 415,
-            ProblemCode::InvalidValue | ProblemCode::QueryFailed | ProblemCode::IdempotencyKeyReused => 422,
+            ProblemCode::InvalidValue
+            | ProblemCode::QueryFailed
+            | ProblemCode::ServerVersion
+            | ProblemCode::ServerStandby
+            | ProblemCode::ServerRights
+            | ProblemCode::ServerEventTriggers
+            | ProblemCode::ServerCapacity
+            | ProblemCode::ServerLogin
+            | ProblemCode::IdempotencyKeyReused => 422,
             ProblemCode::LimitReached => 429,
             ProblemCode::Internal => 500,
             ProblemCode::DatabaseUnreachable => 502,
@@ -147,6 +164,14 @@ impl ProblemCode {
             ProblemCode::UnsupportedMediaType => "The body is not JSON",
             ProblemCode::InvalidValue => "A value is not valid",
             ProblemCode::QueryFailed => "The database refused the query",
+            ProblemCode::OperatorOnly => "Only whoever runs the installation may do this",
+            ProblemCode::ServerNotEmpty => "The server still has databases",
+            ProblemCode::ServerVersion => "The server's PostgreSQL is too old",
+            ProblemCode::ServerStandby => "The server is a standby",
+            ProblemCode::ServerRights => "The server's administrator lacks a right",
+            ProblemCode::ServerEventTriggers => "The server's administrator cannot create event triggers",
+            ProblemCode::ServerCapacity => "The server takes too few connections",
+            ProblemCode::ServerLogin => "The server refuses its administrator",
             ProblemCode::IdempotencyInProgress => "The same request is still at work",
             ProblemCode::IdempotencyKeyReused => "The idempotency key names another request",
             ProblemCode::LimitReached => "A limit is reached",

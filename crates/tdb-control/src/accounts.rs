@@ -46,7 +46,8 @@ struct KeyReceipt {
 }
 
 impl Control {
-    /// The installation's first project with its first key (scope admin), `key` where one is given. None where a
+    /// The installation's first project with its first key (scope admin), `key` where one is given; its account runs the
+    /// installation. None where a
     /// project exists already.
     pub async fn bootstrap(&self, project_name: &str, key: Option<ApiKey>) -> Result<Option<NewProject>> {
         let tx = self.inner.store.jobs().await?;
@@ -56,7 +57,12 @@ impl Control {
             return Ok(None);
         }
         let seeds = ProjectReceipt::draw(key)?;
-        self.found_project(Uuid::new_v4(), project_name, seeds).await.map(Some)
+        let name = checked_name(project_name)?;
+        let tx = self.inner.store.project(&seeds.id).await?;
+        let made = self.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
+        projects::become_operator(&tx).await?;
+        tx.commit().await?;
+        Ok(Some(made))
     }
 
     /// The one door to an [`Identity`].

@@ -187,6 +187,8 @@ fn of_server(all: &Mutex<HashMap<ServerName, Arc<Semaphore>>>, server: &ServerNa
 
 impl Limit {
     pub const MAX: u32 = 100_000;
+    /// For what the installation has few of.
+    pub(crate) const ALL: Limit = Limit(NonZeroU32::new(Self::MAX).unwrap());
     pub const DEFAULT: Limit = Limit(NonZeroU32::new(100).unwrap());
 
     /// 1 to [`Limit::MAX`].

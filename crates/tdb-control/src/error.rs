@@ -200,6 +200,11 @@ impl From<StoreError> for ControlError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { reason } => ControlError::Unavailable { reason },
+            // Of every table with databases: the server was removed between its choice and the intent.
+            StoreError::Conflict { constraint } if constraint.ends_with("_server_fkey") => {
+                let detail = "the database server that was chosen has just been removed";
+                ControlError::conflict("no_server", detail, "Try again.")
+            }
             other => ControlError::internal(chain(&other)),
         }
     }

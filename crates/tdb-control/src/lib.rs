@@ -21,6 +21,7 @@ mod place;
 mod plan;
 mod points;
 mod provision;
+mod registry;
 mod reverts;
 mod rollout;
 mod servers;

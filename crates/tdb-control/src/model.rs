@@ -8,7 +8,7 @@ mod workspace;
 
 pub use access::{
     ApiKeyInfo, Connection, CredentialInfo, CredentialScope, NewApiKey, NewCredential, NewProject, Project,
-    ProxyAddress, ServerInfo,
+    ProxyAddress, ServerInfo, ServerStatus, ServerTest,
 };
 pub use deployment::{
     Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,

@@ -1,16 +1,15 @@
-//! Database servers: enrolled by the composition root, listed, and the administrator's handle on each.
+//! Database servers: enrolled by the composition root, chosen for databases, and the administrator's handle on each.
 
 use std::sync::PoisonError;
 
 use secrecy::SecretString;
-use tdb_engines::Server;
-use tdb_names::{BlueprintName, ServerEndpoint, ServerName};
-use tdb_store::{physical, servers};
+use serde_json::{Value, json};
+use tdb_engines::{EngineError, Lack, Probe, Server};
+use tdb_names::{BlueprintName, ProjectId, ServerEndpoint, ServerName};
+use tdb_store::servers;
 
-use crate::control::{Control, Limit};
-use crate::error::{ControlError, Result, upstream};
-use crate::identity::{Identity, KeyScope};
-use crate::model::ServerInfo;
+use crate::control::Control;
+use crate::error::{ControlError, Kind, Result, upstream};
 
 /// An administrator's way into a database server.
 #[derive(Clone, Debug)]
@@ -36,74 +35,46 @@ pub(crate) struct Known {
 impl Control {
     /// Prepares the server (roles, base database) and records it; again with changed facts: updates it.
     pub async fn enrol_server(&self, enrolment: ServerEnrolment) -> Result<()> {
-        let name = enrolment.endpoint.name.clone();
-        let failed = |e| upstream(&name, e);
+        let (known, probe) = self.prepare_server(&enrolment).await?;
+        let administrator = enrolment.administrator();
+        let name = &administrator.endpoint.name;
+        let tx = self.inner.store.jobs().await?;
+        servers::upsert(&tx, &self.inner.store, &administrator).await?;
+        servers::set_extensions(&tx, name, &enrolment.extensions).await?;
+        servers::record_facts(&tx, name, probe.version, &facts(&probe)).await?;
+        tx.commit().await?;
+        self.remember(name, known);
+        Ok(())
+    }
+
+    /// Looks at a server, and makes it ready where it is fit.
+    pub(crate) async fn prepare_server(&self, enrolment: &ServerEnrolment) -> Result<(Known, Probe)> {
+        let name = &enrolment.endpoint.name;
         let server = Server::new(
             enrolment.endpoint.clone(),
             enrolment.admin_user.clone(),
             enrolment.admin_secret.clone(),
             self.inner.tls.clone(),
         );
-        let probe = server.probe().await.map_err(failed)?;
-        server.prepare().await.map_err(failed)?;
-        let administrator = servers::Administrator {
-            endpoint: enrolment.endpoint,
-            user: enrolment.admin_user,
-            secret: enrolment.admin_secret,
+        let probe = server.probe().await.map_err(|e| unfit(name, e))?;
+        server.prepare().await.map_err(|e| upstream(name, e))?;
+        let known = Known {
+            server,
             opaque_names: enrolment.opaque_names,
+            pg_major: u32::try_from(probe.version / 10_000).ok(),
         };
-        let facts = serde_json::json!({
-            "max_connections": probe.max_connections,
-            "superuser_reserved_connections": probe.superuser_reserved,
-        });
-        let tx = self.inner.store.jobs().await?;
-        servers::upsert(&tx, &self.inner.store, &administrator).await?;
-        servers::set_extensions(&tx, &name, &enrolment.extensions).await?;
-        servers::record_facts(&tx, &name, probe.version, &facts).await?;
-        tx.commit().await?;
-        let pg_major = u32::try_from(probe.version / 10_000).ok();
-        self.remember(
-            &name,
-            Known {
-                server,
-                opaque_names: administrator.opaque_names,
-                pg_major,
-            },
-        );
-        Ok(())
+        Ok((known, probe))
     }
 
-    pub async fn servers(&self, identity: &Identity, limit: Limit) -> Result<Vec<ServerInfo>> {
-        identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
-        let mut found = Vec::new();
-        for row in servers::list(&tx, limit.rows()).await? {
-            // Of this project: what others have there is not for its eyes.
-            let used = physical::used_on(&tx, &row.endpoint.name).await?;
-            found.push(ServerInfo {
-                name: row.endpoint.name,
-                host: row.endpoint.host,
-                port: row.endpoint.port,
-                version: row.version,
-                opaque_names: row.opaque_names,
-                workspaces: used.workspaces,
-                tenant_databases: used.tenant_databases,
-                created_at: row.created_at,
-            });
-        }
-        tx.rollback().await?;
-        Ok(found)
-    }
-
-    /// Where a blueprint's databases go: the first server there is, until placement has more to choose from.
-    pub(crate) async fn place_for(&self, blueprint: &BlueprintName) -> Result<ServerName> {
+    /// Where a blueprint's next database goes.
+    pub(crate) async fn place_for(&self, project: &ProjectId, blueprint: &BlueprintName) -> Result<ServerName> {
         let tx = self.inner.store.jobs().await?;
-        let rows = servers::list(&tx, 1).await?;
+        let found = servers::emptiest(&tx, project, blueprint).await?;
         tx.rollback().await?;
-        let first = rows.into_iter().next().map(|row| row.endpoint.name);
-        first.ok_or_else(|| {
+        found.ok_or_else(|| {
             let detail = format!("there is no database server for \"{blueprint}\"");
-            ControlError::conflict("no_server", detail, "Register a database server in proxy.toml.")
+            let hint = "Register one with POST /servers, or in proxy.toml; one that is drained takes no new databases.";
+            ControlError::conflict("no_server", detail, hint)
         })
     }
 
@@ -153,11 +124,64 @@ impl Control {
         Ok(known)
     }
 
-    fn remember(&self, name: &ServerName, known: Known) {
+    pub(crate) fn forget(&self, name: &ServerName) {
+        self.inner
+            .servers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+    }
+
+    pub(crate) fn remember(&self, name: &ServerName, known: Known) {
         self.inner
             .servers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.clone(), known);
+    }
+}
+
+impl ServerEnrolment {
+    pub(crate) fn administrator(&self) -> servers::Administrator {
+        servers::Administrator {
+            endpoint: self.endpoint.clone(),
+            user: self.admin_user.clone(),
+            secret: self.admin_secret.clone(),
+            opaque_names: self.opaque_names,
+        }
+    }
+}
+
+/// What is kept of a look at a server.
+pub(crate) fn facts(probe: &Probe) -> Value {
+    json!({
+        "max_connections": probe.max_connections,
+        "superuser_reserved_connections": probe.superuser_reserved,
+    })
+}
+
+/// Why a server cannot be used, by what has to be changed: the server itself, its administrator, or the network.
+pub(crate) fn unfit(server: &ServerName, error: EngineError) -> ControlError {
+    let (code, hint) = match &error {
+        EngineError::Lacks(Lack::Version { .. }) => ("server_version", "Register a server of PostgreSQL 15 or newer."),
+        EngineError::Lacks(Lack::Primary) => ("server_standby", "Register the primary."),
+        EngineError::Lacks(Lack::Right(_)) => ("server_rights", "Give the administrator SUPERUSER, or name another."),
+        EngineError::Lacks(Lack::EventTriggers) => (
+            "server_event_triggers",
+            "Give the administrator SUPERUSER, or name another.",
+        ),
+        EngineError::Lacks(Lack::Connections { .. }) => ("server_capacity", "Raise max_connections and restart it."),
+        EngineError::Sql { sqlstate, .. } if sqlstate.as_str().starts_with("28") => (
+            "server_login",
+            "Check admin_user, admin_password and the server's pg_hba.conf.",
+        ),
+        _ => return upstream(server, error),
+    };
+    ControlError::Refused {
+        kind: Kind::Invalid,
+        code,
+        detail: format!("database server \"{server}\" cannot be used: {error}"),
+        hint: hint.to_owned(),
+        retry_after: None,
     }
 }

@@ -86,7 +86,7 @@ impl Control {
         let project = identity.project();
         let mut physicals = Vec::with_capacity(request.databases.len());
         for database in &request.databases {
-            physicals.push(self.new_physical(self.place_for(&database.blueprint).await?)?);
+            physicals.push(self.new_physical(self.place_for(project, &database.blueprint).await?)?);
         }
         let tx = self.inner.store.project(project).await?;
         let environment = request.environment.as_deref().unwrap_or(ENVIRONMENT);

@@ -70,7 +70,7 @@ impl Control {
     async fn intend_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Receipt> {
         let project = identity.project();
         let id = WorkspaceId::from_uuid(Uuid::new_v4());
-        let physical = self.new_physical(self.place_for(blueprint).await?)?;
+        let physical = self.new_physical(self.place_for(project, blueprint).await?)?;
         let tx = self.inner.store.project(project).await?;
         if !workspaces::insert(&tx, id, project, blueprint, &physical).await? {
             return Err(ControlError::Exists {

@@ -1,5 +1,9 @@
 SELECT current_setting('server_version_num')::int4,
        current_setting('max_connections')::int4,
        current_setting('superuser_reserved_connections')::int4,
-       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+       rolsuper,
+       rolcreatedb OR rolsuper,
+       rolcreaterole OR rolsuper,
+       pg_is_in_recovery(),
        (SELECT count(*) FROM pg_database WHERE NOT datistemplate)
+FROM pg_roles WHERE rolname = current_user

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::server::Lack;
+
 /// Five characters of a server's error.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SqlState(Box<str>);
@@ -26,6 +28,8 @@ pub enum EngineError {
     /// The server lacks something that cannot be done without.
     #[error("{0}")]
     Unfit(String),
+    #[error(transparent)]
+    Lacks(#[from] Lack),
     #[error("database \"{database}\" does not exist")]
     NoDatabase { database: String },
     /// Other sessions did not leave in time.
@@ -88,7 +92,7 @@ impl EngineError {
             EngineError::Unreachable(_) | EngineError::Deadline(_) => SqlState::new("08006"),
             EngineError::NoDatabase { .. } => SqlState::new("3D000"),
             EngineError::Busy { .. } => SqlState::new("55006"),
-            EngineError::Unfit(_) => SqlState::new("0A000"),
+            EngineError::Unfit(_) | EngineError::Lacks(_) => SqlState::new("0A000"),
             EngineError::Unexpected(_) | EngineError::NoRandom(_) => SqlState::new("XX000"),
         }
     }

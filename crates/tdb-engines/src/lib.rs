@@ -26,4 +26,4 @@ mod wire;
 
 pub use error::{EngineError, ErrorClass, SqlState};
 pub use login::Login;
-pub use server::{Probe, Server};
+pub use server::{Lack, Probe, Server};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tdb_auth::ClientTls;
 use tdb_names::ServerEndpoint;
+use thiserror::Error;
 
 use crate::error::EngineError;
 use crate::ident::quote;
@@ -20,6 +21,8 @@ const APPLICATION_NAME: &str = "tdb";
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// `STRATEGY` of CREATE DATABASE and `ALLOW_CONNECTIONS` beside it.
 const VERSION_MIN: i32 = 150_000;
+/// The control plane's own sessions, a few deployments and a few clients.
+const CONNECTIONS_MIN: i32 = 20;
 /// Idle administrator sessions kept per database, and databases they are kept for. Draining a journal would otherwise
 /// pay for a login each time.
 const IDLE_PER_DATABASE_MAX: usize = 2;
@@ -51,9 +54,22 @@ pub struct Probe {
     pub version: i32,
     pub max_connections: i32,
     pub superuser_reserved: i32,
-    /// Without it there are no event triggers: workspaces could not be captured.
-    pub superuser: bool,
     pub databases: i64,
+}
+
+/// What a server or its administrator lacks, so that it cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Lack {
+    #[error("PostgreSQL 15 or newer is needed, this is {major}")]
+    Version { major: i32 },
+    #[error("it is a standby, which cannot be written to")]
+    Primary,
+    #[error("the administrator has no right to {0}")]
+    Right(&'static str),
+    #[error("the administrator is not a superuser, so that it cannot create event triggers, which capture DDL")]
+    EventTriggers,
+    #[error("it takes {max} connections, and at least {CONNECTIONS_MIN} are needed")]
+    Connections { max: i32 },
 }
 
 impl std::fmt::Debug for Server {
@@ -81,30 +97,45 @@ impl Server {
         &self.0.tls
     }
 
-    /// Version, rights and room. [`EngineError::Unfit`] says what is missing.
+    /// Version, rights and room. [`EngineError::Lacks`] says what is missing.
     pub async fn probe(&self) -> Result<Probe, EngineError> {
         let session = self.maintenance().await?;
+        self.probe_in(session).await
+    }
+
+    /// As [`Self::probe`], in a new connection: whether the server is reached now.
+    pub async fn probe_anew(&self) -> Result<Probe, EngineError> {
+        let session = self.dedicated(MAINTENANCE).await?;
+        self.probe_in(session).await
+    }
+
+    async fn probe_in(&self, session: Session) -> Result<Probe, EngineError> {
         let row = session.row(include_str!("../sql/probe.sql"), &[]).await?;
         let row = row.ok_or_else(|| EngineError::Unexpected("the probe gave no row".to_owned()))?;
         let probe = Probe {
             version: row.try_get(0)?,
             max_connections: row.try_get(1)?,
             superuser_reserved: row.try_get(2)?,
-            superuser: row.try_get(3)?,
-            databases: row.try_get(4)?,
+            databases: row.try_get(7)?,
         };
+        let (superuser, creates_databases, creates_roles): (bool, bool, bool) =
+            (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+        let standby: bool = row.try_get(6)?;
         self.keep(MAINTENANCE, session);
-        if probe.version < VERSION_MIN {
-            let found = probe.version / 10_000;
-            return Err(EngineError::Unfit(format!(
-                "PostgreSQL 15 or newer is needed, this is {found}"
-            )));
-        }
-        if !probe.superuser {
-            let reason = "the administrator is not a superuser, so that it cannot create event triggers";
-            return Err(EngineError::Unfit(reason.to_owned()));
-        }
-        Ok(probe)
+        let lack = match () {
+            () if probe.version < VERSION_MIN => Lack::Version {
+                major: probe.version / 10_000,
+            },
+            () if standby => Lack::Primary,
+            () if !creates_databases => Lack::Right("create databases (CREATEDB)"),
+            () if !creates_roles => Lack::Right("create roles (CREATEROLE)"),
+            () if !superuser => Lack::EventTriggers,
+            () if probe.max_connections < CONNECTIONS_MIN => Lack::Connections {
+                max: probe.max_connections,
+            },
+            () => return Ok(probe),
+        };
+        Err(EngineError::Lacks(lack))
     }
 
     /// Makes the server ready for databases of ours: idempotent, safe when two do it at once, goes on where a killed

@@ -71,6 +71,20 @@ pub async fn any(tx: &Tx) -> Result<bool> {
     Ok(tx.query_opt("SELECT 1 FROM projects LIMIT 1", &[]).await?.is_some())
 }
 
+/// The account of the transaction's project runs the installation from now on, where none did.
+pub async fn become_operator(tx: &Tx) -> Result<()> {
+    tx.query("SELECT become_operator()", &[]).await?;
+    Ok(())
+}
+
+/// Whether the transaction's project is of the account that runs the installation.
+pub async fn is_operator(tx: &Tx) -> Result<bool> {
+    column(
+        &tx.query_one("SELECT is_operator() AS operator", &[]).await?,
+        "operator",
+    )
+}
+
 /// With its keys and credentials; in a transaction of this very project.
 pub async fn delete(tx: &Tx, id: &ProjectId) -> Result<ProjectDeletion> {
     let locked = "SELECT 1 FROM projects WHERE project_id = $1 FOR UPDATE";

@@ -3,20 +3,29 @@
 
 use secrecy::SecretString;
 use serde_json::Value;
-use tdb_names::{ServerEndpoint, ServerName};
+use tdb_names::{BlueprintName, ProjectId, ServerEndpoint, ServerName};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use crate::Store;
 use crate::error::{Result, StoreError};
-use crate::row::{column, parsed};
+use crate::row::{column, parsed, words};
 use crate::tx::Tx;
+
+words! {
+    ServerStatus {
+        Active = "active",
+        /// Takes no new databases.
+        Draining = "draining",
+    }
+}
 
 #[derive(Clone, Debug)]
 pub struct ServerRow {
     pub endpoint: ServerEndpoint,
     /// Physical names there tell nothing about tenants.
     pub opaque_names: bool,
+    pub status: ServerStatus,
     /// `server_version_num`; none before the first contact.
     pub version: Option<i32>,
     /// What else the last contact found.
@@ -33,13 +42,14 @@ pub struct Administrator {
     pub opaque_names: bool,
 }
 
-const COLUMNS: &str = "name, host, port, tls, opaque_names, version, facts, created_at";
+const COLUMNS: &str = "name, host, port, tls, opaque_names, status, version, facts, created_at";
 
 impl ServerRow {
     fn from_row(row: &Row) -> Result<Self> {
         Ok(Self {
             endpoint: endpoint(row, "name")?,
             opaque_names: column(row, "opaque_names")?,
+            status: parsed(row, "status")?,
             version: column(row, "version")?,
             facts: column(row, "facts")?,
             created_at: column(row, "created_at")?,
@@ -59,15 +69,26 @@ pub(crate) fn endpoint(row: &Row, name: &str) -> Result<ServerEndpoint> {
 
 /// Records a server, or how to reach it from now on.
 pub async fn upsert(tx: &Tx, store: &Store, server: &Administrator) -> Result<()> {
+    let otherwise = "DO UPDATE SET host = EXCLUDED.host, port = EXCLUDED.port, tls = EXCLUDED.tls,
+                     admin_user = EXCLUDED.admin_user, admin_secret = EXCLUDED.admin_secret, opaque_names = EXCLUDED.opaque_names";
+    write(tx, store, server, otherwise).await.map(drop)
+}
+
+/// Records a new server; false where there is one of this name.
+pub async fn insert(tx: &Tx, store: &Store, server: &Administrator) -> Result<bool> {
+    Ok(write(tx, store, server, "DO NOTHING").await? == 1)
+}
+
+async fn write(tx: &Tx, store: &Store, server: &Administrator, otherwise: &str) -> Result<u64> {
     let ServerEndpoint { name, host, port, tls } = &server.endpoint;
     let sealed = store.master_key().seal(&context(name), &server.secret)?;
-    let sql = "INSERT INTO servers (name, host, port, tls, admin_user, admin_secret, opaque_names)
-               VALUES ($1, $2, $3, $4, $5, $6, $7)
-               ON CONFLICT (name) DO UPDATE SET host = EXCLUDED.host, port = EXCLUDED.port, tls = EXCLUDED.tls,
-                   admin_user = EXCLUDED.admin_user, admin_secret = EXCLUDED.admin_secret, opaque_names = EXCLUDED.opaque_names";
+    let sql = format!(
+        "INSERT INTO servers (name, host, port, tls, admin_user, admin_secret, opaque_names)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) {otherwise}"
+    );
     let (port, tls) = (i32::from(*port), tls.to_string());
     tx.execute(
-        sql,
+        &sql,
         &[
             &name.as_str(),
             &host,
@@ -78,8 +99,7 @@ pub async fn upsert(tx: &Tx, store: &Store, server: &Administrator) -> Result<()
             &server.opaque_names,
         ],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// What a contact found.
@@ -108,6 +128,25 @@ pub async fn by_name(tx: &Tx, name: &ServerName) -> Result<Option<ServerRow>> {
         )
         .await?;
     row.as_ref().map(ServerRow::from_row).transpose()
+}
+
+/// The active server with the fewest workspaces and tenant databases (builds, templates and spares follow those); for a blueprint that exists, of its workspace's major version, so that
+/// fingerprints can be compared.
+pub async fn emptiest(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<ServerName>> {
+    let sql = "SELECT s.name FROM servers s
+               WHERE s.status = 'active' AND NOT EXISTS (
+                   SELECT FROM workspaces w JOIN servers o ON o.name = w.server
+                   WHERE w.project_id = $1 AND w.blueprint = $2 AND o.version / 10000 <> s.version / 10000)
+               ORDER BY (SELECT count(*) FROM workspaces w WHERE w.server = s.name)
+                      + (SELECT count(*) FROM tenant_databases d WHERE d.server = s.name), s.name LIMIT 1";
+    let row = tx.query_opt(sql, &[&project.as_str(), &blueprint.as_str()]).await?;
+    row.as_ref().map(|row| parsed(row, "name")).transpose()
+}
+
+/// No new databases there from now on. False where it is unknown.
+pub async fn drain(tx: &Tx, name: &ServerName) -> Result<bool> {
+    let sql = "UPDATE servers SET status = 'draining' WHERE name = $1";
+    Ok(tx.execute(sql, &[&name.as_str()]).await? == 1)
 }
 
 /// With the secret opened.

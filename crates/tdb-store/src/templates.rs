@@ -189,6 +189,17 @@ pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
     tx.execute(sql, &[]).await
 }
 
+/// Everything of a server that nobody uses any longer is to be dropped; gives what is left to drop.
+pub async fn retire_of_server(tx: &Tx, server: &ServerName) -> Result<Vec<(Uuid, WorkspaceId)>, StoreError> {
+    let sql = "UPDATE templates SET status = 'dropping', step = 'retired', not_before = now()
+                WHERE server = $1 AND status <> 'dropping'";
+    tx.execute(sql, &[&server.as_str()]).await?;
+    let left = "SELECT id, workspace_id FROM templates WHERE server = $1";
+    let rows = tx.query(left, &[&server.as_str()]).await?;
+    let ids = |row: &Row| Ok((column(row, "id")?, WorkspaceId::from_uuid(column(row, "workspace_id")?)));
+    rows.iter().map(ids).collect()
+}
+
 /// What is to be dropped, unless somebody moved it on or took it since `seen` was read.
 pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreError> {
     let sql =
@@ -205,6 +216,7 @@ pub async fn short_of_spares(tx: &Tx, stock: u32, lately: Duration) -> Result<Ve
              SELECT {}, $1 - (SELECT count(*) FROM templates s WHERE s.workspace_id = t.workspace_id AND s.server = t.server
                                  AND s.status = 'spare' AND s.version = t.version) AS missing
                FROM templates t JOIN workspaces w ON w.id = t.workspace_id AND w.status = 'ready'
+                    JOIN servers v ON v.name = t.server AND v.status = 'active'
               WHERE t.status = 'published'
                 AND NOT EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
                                    AND n.status = 'published' AND n.version > t.version)

@@ -1,11 +1,12 @@
 //! `tdb servers`.
 
 use anyhow::Result;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use tdb_client::http::Client;
-use tdb_client::servers::{Server, ServerList};
+use tdb_client::servers::{RegisterServer, Server, ServerList, ServerTest, TlsMode};
 
-use super::{optional, time_text};
+use super::{Confirmation, message, optional, time_text};
+use crate::password;
 use crate::printer::Printer;
 use crate::table::{Table, facts};
 
@@ -17,21 +18,109 @@ pub enum Command {
     /// Show one database server
     #[command(after_help = "Example:\n  tdb servers get local")]
     Get { name: String },
+    /// Register a database server; its administrator's password is asked for, or read from TDB_SERVER_PASSWORD
+    #[command(
+        after_help = "Example:\n  tdb servers register --name two --host 10.0.0.6 --admin-user postgres < password-file"
+    )]
+    Register {
+        #[arg(long)]
+        name: String,
+        /// Host name or address
+        #[arg(long)]
+        host: String,
+        #[arg(long, default_value_t = 5432)]
+        port: u16,
+        /// As libpq's sslmode
+        #[arg(long, default_value = "prefer")]
+        tls: TlsWord,
+        /// A superuser of the server
+        #[arg(long)]
+        admin_user: String,
+        /// Give databases and roles there names that say nothing about tenants
+        #[arg(long)]
+        opaque_names: bool,
+        /// An extension that developers may have made by the administrator; may be given several times, "*" is nearly all
+        #[arg(long = "extension", value_name = "NAME")]
+        extensions: Vec<String>,
+    },
+    /// Look whether a server is reached and fit
+    #[command(after_help = "Example:\n  tdb servers test two")]
+    Test { name: String },
+    /// Place no new databases on a server; those that are there stay and work
+    #[command(after_help = "Example:\n  tdb servers drain two")]
+    Drain { name: String },
+    /// Forget a server that has no databases any more
+    #[command(after_help = "Example:\n  tdb servers delete two")]
+    Delete {
+        name: String,
+        #[command(flatten)]
+        confirmation: Confirmation,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsWord {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl TlsWord {
+    fn mode(self) -> TlsMode {
+        match self {
+            TlsWord::Disable => TlsMode::Disable,
+            TlsWord::Prefer => TlsMode::Prefer,
+            TlsWord::Require => TlsMode::Require,
+            TlsWord::VerifyCa => TlsMode::VerifyCa,
+            TlsWord::VerifyFull => TlsMode::VerifyFull,
+        }
+    }
 }
 
 pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.servers()?, render_list),
         Command::Get { name } => printer.answer(&client.server(&name)?, render),
+        Command::Register {
+            name,
+            host,
+            port,
+            tls,
+            admin_user,
+            opaque_names,
+            extensions,
+        } => {
+            let what = format!("Password of {admin_user} on {host}");
+            let request = RegisterServer {
+                name,
+                host,
+                port: Some(port),
+                tls: Some(tls.mode()),
+                admin_user,
+                admin_password: password::ask("TDB_SERVER_PASSWORD", &what)?,
+                opaque_names: Some(opaque_names),
+                extensions: Some(extensions),
+            };
+            printer.answer(&client.register_server(&request)?, render)
+        }
+        Command::Test { name } => printer.answer(&client.test_server(&name)?, render_test),
+        Command::Drain { name } => printer.answer(&client.drain_server(&name)?, render),
+        Command::Delete { name, confirmation } => {
+            confirmation.ask(&format!("Forget server \"{name}\"?"))?;
+            printer.answer(&client.delete_server(&name)?, message)
+        }
     }
 }
 
 fn render_list(list: &ServerList) -> String {
-    let mut table = Table::new(&["name", "address", "version", "workspaces", "tenant databases"]);
+    let mut table = Table::new(&["name", "address", "status", "version", "workspaces", "tenant databases"]);
     for server in &list.servers {
         table.row([
             server.name.clone(),
             format!("{}:{}", server.host, server.port),
+            server.status.to_string(),
             optional(server.version.as_ref()),
             server.workspaces.to_string(),
             server.tenant_databases.to_string(),
@@ -40,10 +129,28 @@ fn render_list(list: &ServerList) -> String {
     table.render_or("no servers")
 }
 
+fn render_test(test: &ServerTest) -> String {
+    facts(&[
+        ("server", test.name.clone()),
+        ("version", test.version.clone()),
+        (
+            "connections",
+            format!(
+                "{}, {} of them reserved",
+                test.max_connections, test.reserved_connections
+            ),
+        ),
+        ("databases", test.databases.to_string()),
+        ("took", format!("{} ms", test.took_ms)),
+    ])
+}
+
 fn render(server: &Server) -> String {
     facts(&[
         ("server", server.name.clone()),
         ("address", format!("{}:{}", server.host, server.port)),
+        ("status", server.status.to_string()),
+        ("tls", server.tls.to_string()),
         ("version", optional(server.version.as_ref())),
         (
             "opaque names",

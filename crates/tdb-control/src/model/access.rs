@@ -1,8 +1,12 @@
 //! Projects, keys, credentials, servers, and how to connect.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 use tdb_contract::Rights;
-use tdb_names::{BlueprintName, CredentialId, DatabaseName, KeyId, ProjectId, ServerName, TenantName, UserName};
+use tdb_names::{
+    BlueprintName, CredentialId, DatabaseName, KeyId, ProjectId, ServerName, TenantName, TlsMode, UserName,
+};
 use time::OffsetDateTime;
 
 use crate::identity::KeyScope;
@@ -96,11 +100,33 @@ pub struct NewCredential {
     pub connection: Connection,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerStatus {
+    Active,
+    /// Takes no new databases.
+    Draining,
+}
+
+/// What a look at a server found.
+#[derive(Clone, Debug)]
+pub struct ServerTest {
+    pub name: ServerName,
+    /// PostgreSQL's version number such as 150008.
+    pub version: i32,
+    pub connections_max: i32,
+    pub connections_reserved: i32,
+    /// Of anybody, templates left out.
+    pub databases: i64,
+    pub took: Duration,
+}
+
 #[derive(Clone, Debug)]
 pub struct ServerInfo {
     pub name: ServerName,
     pub host: String,
     pub port: u16,
+    pub tls: TlsMode,
+    pub status: ServerStatus,
     /// PostgreSQL's version number such as 150008; none before the first contact.
     pub version: Option<i32>,
     pub opaque_names: bool,
