@@ -17,6 +17,7 @@ pub enum EndReason {
     /// The database is suspended, deleted or moved.
     DatabaseClosed,
     CredentialRevoked,
+    CredentialExpired,
     Shutdown,
     /// At once, whatever is running.
     Now,
@@ -86,13 +87,7 @@ impl Sessions {
             .values()
             .filter(|session| concerned(session.kind, session.credential));
         told.map(|session| {
-            // What ends at once is not given more time by a later reason.
-            if session.end.get() != Some(EndReason::Now) {
-                session.end.set(Some(reason));
-            }
-            if let Some(waker) = session.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            session.tell(reason);
             session.id
         })
         .collect()
@@ -111,6 +106,17 @@ impl Sessions {
 }
 
 impl Live {
+    /// Tells this session to end.
+    pub fn tell(&self, reason: EndReason) {
+        // What ends at once is not given more time by a later reason.
+        if self.end.get() != Some(EndReason::Now) {
+            self.end.set(Some(reason));
+        }
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
     /// Whether this session was told to end. Whoever tells it, or tells it again with less patience, wakes the polled
     /// task.
     pub fn poll_end(&self, cx: &Context<'_>) -> Option<EndReason> {

@@ -120,7 +120,9 @@ impl<'a> Relay<'a> {
                 Some(reason) if self.is_idle() => Poll::Ready(End::Told(reason)),
                 // The listener counts the time of a shutdown.
                 Some(EndReason::Shutdown) => Poll::Pending,
-                Some(reason @ (EndReason::DatabaseClosed | EndReason::CredentialRevoked)) => {
+                Some(
+                    reason @ (EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired),
+                ) => {
                     let patience = patience.get_or_insert_with(|| Box::pin(sleep(TRANSACTION_TIME_MAX)));
                     patience.as_mut().poll(cx).map(|()| End::Told(reason))
                 }

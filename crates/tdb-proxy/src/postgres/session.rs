@@ -1,10 +1,11 @@
 //! One client from accept to its end. This function owns the order of things; the modules beside it are its steps.
 
-use std::future::poll_fn;
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tdb_auth::{NoRandom, unguessable};
 use tdb_contract::{ClientLimit, Route, RouteKind, SessionStart};
@@ -12,7 +13,7 @@ use tdb_wire_postgres::backend;
 use tdb_wire_postgres::report::{Report, SqlState};
 use tdb_wire_postgres::startup::Startup;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Instrument, field};
 
 use super::authenticate::{self, Identity};
@@ -24,7 +25,7 @@ use super::startup::{self, Hello};
 use super::{cancel, cancel::CancelKey};
 use crate::Plane;
 use crate::limits::Admission;
-use crate::sessions::{EndReason, Registered};
+use crate::sessions::{EndReason, Live, Registered};
 use crate::stream::Stream;
 
 /// Set by us at login; makes the journal say when it was written to.
@@ -41,6 +42,8 @@ struct Session<'p> {
     relay: Relay<'p>,
     key: CancelKey<'p>,
     registered: Registered<'p>,
+    /// When its credential runs out.
+    expires_at: Option<SystemTime>,
 }
 
 /// Serves one connection to its end.
@@ -66,7 +69,11 @@ pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr, admission:
             if let Some(mut session) = begun {
                 plane.metrics.sessions.inc();
                 // Outside the span: it would be entered for every query.
-                let end = session.relay.run().await;
+                let end = tokio::select! {
+                    biased;
+                    end = session.relay.run() => end,
+                    never = expire(&session.registered.live, session.expires_at) => match never {},
+                };
                 plane.metrics.sessions.dec();
                 take_leave(plane, session, end).instrument(span).await;
             }
@@ -95,7 +102,10 @@ async fn begin(
         }
     };
     match open(plane, &startup, &identity, &route, address).await {
-        Ok((registered, dialled)) => greet(plane, stream, &startup, &route, registered, dialled).await,
+        Ok((registered, dialled)) => {
+            let expires_at = identity.credential.expires_at;
+            greet(plane, stream, &startup, &route, registered, dialled, expires_at).await
+        }
         Err(refusal) => {
             refusal.on(stream).say(plane).await;
             None
@@ -260,6 +270,7 @@ async fn greet<'p>(
     route: &Rc<Route>,
     registered: Registered<'p>,
     dialled: Dialled,
+    expires_at: Option<SystemTime>,
 ) -> Option<Session<'p>> {
     let Ok(secret) = cancel_secret(startup) else {
         let report = Report::fatal(SqlState::InternalError, "no random numbers for a cancel key");
@@ -293,7 +304,12 @@ async fn greet<'p>(
     let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
     let live = registered.live.clone();
     let relay = Relay::new(stream, dialled.stream, capture, live, &plane.scratch, counters);
-    Some(Session { relay, key, registered })
+    Some(Session {
+        relay,
+        key,
+        registered,
+        expires_at,
+    })
 }
 
 fn cancel_secret(startup: &Startup) -> Result<Vec<u8>, NoRandom> {
@@ -303,11 +319,22 @@ fn cancel_secret(startup: &Startup) -> Result<Vec<u8>, NoRandom> {
     }
 }
 
+/// Tells the session to end when its credential runs out, and has nothing to say itself.
+async fn expire(live: &Live, expires_at: Option<SystemTime>) -> Infallible {
+    if let Some(at) = expires_at {
+        // Past already: it ran out during the login.
+        sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
+        live.tell(EndReason::CredentialExpired);
+    }
+    pending().await
+}
+
 async fn take_leave(plane: &Plane, session: Session<'_>, end: End) {
     let Session {
         mut relay,
         key,
         registered,
+        ..
     } = session;
     // Before the server connection closes: its pid may be another session's next.
     drop(key);
@@ -358,6 +385,10 @@ fn farewell(reason: EndReason) -> Report {
         EndReason::CredentialRevoked => (
             "terminating connection because its credential was revoked or changed",
             "Connect again with a valid credential.",
+        ),
+        EndReason::CredentialExpired => (
+            "terminating connection because its credential has expired",
+            "Connect again with a credential that is still valid.",
         ),
         EndReason::Shutdown | EndReason::Now => (
             "terminating connection due to administrator command",

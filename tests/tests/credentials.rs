@@ -1,0 +1,136 @@
+//! Credentials with a scope, rights and an end.
+
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tdb_tests::{Instance, connect, eventually_async, psql, sqlstate, url_with};
+
+static INSTANCE: OnceLock<Instance> = OnceLock::new();
+
+fn instance() -> &'static Instance {
+    INSTANCE.get_or_init(Instance::start)
+}
+
+/// RFC 3339, by PostgreSQL's own formatting.
+async fn time_in(interval: &str) -> String {
+    let sql = "SELECT to_char((now() + $1::text::interval) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let server = instance().server("postgres").await;
+    server.query_one(sql, &[&interval]).await.unwrap().get(0)
+}
+
+fn create(body: Value) -> (String, String) {
+    let made = instance().api().post("/credentials", body).ok();
+    let text = |field: &str| made[field].as_str().unwrap().to_owned();
+    (text("id"), text("connection_string"))
+}
+
+#[tokio::test]
+async fn a_workspace_credential_opens_the_workspace_alone_and_read_only_reads_alone() {
+    let (workspace, _) = instance().simple("scopes", &["sco-one"]);
+    let (_, url) = create(json!({"workspace": "scopes"}));
+    psql(&url, "CREATE TABLE by_another (id int)").ok();
+    let changes = instance().diff("scopes");
+    assert!(
+        changes.iter().any(|change| change.to_string().contains("by_another")),
+        "{changes:#?}"
+    );
+    for database in ["scopes__sco-one", "other_dev"] {
+        let refused = connect(&url_with(&url, None, None, Some(database))).await.unwrap_err();
+        assert_eq!(sqlstate(&refused), "42501", "{database}: {refused:?}");
+    }
+    let (_, reader) = create(json!({"workspace": "scopes", "rights": "ro"}));
+    psql(&workspace.url, "INSERT INTO t VALUES (7)").ok();
+    assert_eq!(psql(&reader, "SELECT id FROM t").ok().text(), "7");
+    for attempt in [
+        "INSERT INTO t VALUES (1)",
+        "CREATE TABLE x (id int)",
+        "SET default_transaction_read_only = off; CREATE TABLE x (id int)",
+        "TRUNCATE t",
+        "DROP TABLE t",
+    ] {
+        psql(&reader, attempt).fails_saying("ERROR");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_credential_is_refused_like_a_wrong_password_and_its_sessions_end() {
+    instance().simple("ends", &["end-one"]);
+    let (id, url) = create(json!({"tenant_id": "end-one", "expires_at": time_in("4 seconds").await}));
+    let url = url_with(&url, None, None, Some("ends__end-one"));
+    let wrong = url_with(&url, None, Some("wrong"), None);
+    let message = |error: &tokio_postgres::Error| error.as_db_error().unwrap().message().to_owned();
+    let wrong_password = connect(&wrong).await.unwrap_err();
+    let (mut idle, busy) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
+    let list = instance().api().get("/credentials").ok();
+    let shown = list["credentials"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|known| known["id"] == *id)
+        .unwrap();
+    assert!(shown["expires_at"].is_string(), "{shown:#}");
+    // A transaction that is through in time commits.
+    busy.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    let ended = idle.ended().await.expect("the idle session ends with its credential");
+    assert_eq!(sqlstate(&ended), "57P01", "{ended:?}");
+    assert!(message(&ended).contains("expired"), "{ended:?}");
+    busy.batch_execute("COMMIT").await.unwrap();
+    let refused = connect(&url).await.unwrap_err();
+    assert_eq!(sqlstate(&refused), "28P01");
+    assert_eq!(message(&refused), message(&wrong_password));
+    let url = &url;
+    eventually_async(
+        Duration::from_secs(10),
+        "the busy session ended after its transaction",
+        || async move {
+            let server = instance().server("ends__end-one").await;
+            let sql =
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                   AND usename ~ '^r_' ";
+            assert!(connect(url).await.is_err());
+            (server.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_credential_cannot_be_is_refused_by_name() {
+    instance().simple("odd", &["odd-one"]);
+    let year = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 31_556_952 + 1970;
+    for (body, status, field) in [
+        (json!({}), 422, "tenant_id"),
+        (json!({"tenant_id": "odd-one", "workspace": "odd"}), 422, "workspace"),
+        (json!({"tenant_id": "odd-one", "rights": "all"}), 422, "rights"),
+        (
+            json!({"tenant_id": "odd-one", "expires_at": "tomorrow"}),
+            422,
+            "expires_at",
+        ),
+        (
+            json!({"tenant_id": "odd-one", "expires_at": format!("{}-01-01T00:00:00Z", year - 1)}),
+            422,
+            "expires_at",
+        ),
+        (json!({"workspace": "Odd__Name"}), 422, "workspace"),
+    ] {
+        let problem = instance().api().post("/credentials", body.clone()).problem(status);
+        assert_eq!(problem["field"], field, "{body}: {problem:#}");
+    }
+    for body in [json!({"workspace": "unheard"}), json!({"tenant_id": "unheard"})] {
+        instance().api().post("/credentials", body).problem(404);
+    }
+    let arguments = [
+        "credentials",
+        "create",
+        "--workspace",
+        "odd",
+        "--rights",
+        "ro",
+        "--expires-at",
+    ];
+    let at = time_in("1 hour").await;
+    let url = instance().tdb(&[&arguments[..], &[&at]].concat()).ok();
+    psql(url.text(), "SELECT 1").ok();
+}
