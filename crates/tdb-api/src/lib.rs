@@ -20,6 +20,7 @@ mod request;
 mod servers;
 mod service;
 mod settings;
+mod signup;
 mod tenants;
 mod workspaces;
 
@@ -81,7 +82,7 @@ fn guarded() -> OpenApiRouter<Control> {
 }
 
 fn open() -> OpenApiRouter<Control> {
-    service::routes()
+    service::routes().merge(signup::routes())
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //! No secret is in `Debug` or in an error.
 
 mod apikey;
+mod password_hash;
 mod random;
 mod scram;
 mod seal;
 mod tls;
 
 pub use apikey::{API_KEY_PREFIX_LEN, ApiKey, ApiKeyHash};
+pub use password_hash::PasswordHash;
 pub use random::{base32, password, unguessable, upstream_secret};
 pub use scram::{
     ITERATIONS_PASSWORD, ITERATIONS_RANDOM_SECRET, SALT_LEN, ScramVerifier, VerifierError, equal_in_constant_time,

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    apikeys, blueprints, config, credentials, deployments, drift, projects, query, servers, tenants, workspaces,
+    apikeys, blueprints, config, credentials, deployments, drift, projects, query, servers, signup, tenants, workspaces,
 };
 
 /// Design a schema once, deploy it to isolated tenant databases.
@@ -84,6 +84,10 @@ pub enum Command {
     /// Print the version of tdb
     #[command(after_help = "Example:\n  tdb version")]
     Version,
+    /// Make a user with a project, and remember the key; the password is asked for, or read from TDB_PASSWORD
+    Signup(signup::Signup),
+    /// Get a key for an email and a password, and remember it; the password is asked for, or read from TDB_PASSWORD
+    Login(signup::Login),
     /// Remember an instance's address and key
     #[command(subcommand)]
     Config(config::Command),
@@ -170,6 +174,8 @@ mod tests {
             "servers test two",
             "servers drain two",
             "servers delete two --yes",
+            "signup --email a@b.c --project shop",
+            "login --email a@b.c",
             "projects rotate-credential prj_abcdefgh27",
             "drift --blueprint myapp --output x",
             "completions zsh",

@@ -9,6 +9,7 @@ pub mod drift;
 pub mod projects;
 pub mod query;
 pub mod servers;
+pub mod signup;
 pub mod tenants;
 pub mod workspaces;
 
@@ -48,6 +49,8 @@ pub fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
     match arguments.command {
         Command::Version => done(print_version(printer)),
         Command::Completions { shell } => done(print_completions(shell, printer)),
+        Command::Signup(command) => done(signup::sign_up(command, &arguments.target, printer)),
+        Command::Login(command) => done(signup::log_in(command, &arguments.target, printer)),
         Command::Config(command) => done(config::run(command, &arguments.target, printer)),
         Command::Projects(command) => done(projects::run(command, &connect()?, printer)),
         Command::Apikeys(command) => done(apikeys::run(command, &connect()?, printer)),

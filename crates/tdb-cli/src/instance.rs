@@ -37,27 +37,37 @@ struct DevFacts {
 
 impl Instance {
     pub fn find(options: &TargetOptions) -> Result<Self> {
-        let file = ConfigFile::load()?;
-        let path = ConfigFile::path()
-            .map(|path| path.display().to_string())
-            .unwrap_or_default();
-        let given = Place {
-            url: options.api_url.clone(),
-            key: options.api_key.clone(),
-            name: "flag or environment".to_owned(),
-        };
-        let configured = Place {
-            url: file.api_url,
-            key: file.api_key,
-            name: path,
-        };
-        let places = [given, configured, running_dev_instance().unwrap_or_default()];
-        Ok(choose(&places)?)
+        Ok(choose(&places(options)?)?)
     }
 
     pub fn client(&self) -> Client {
         Client::new(&self.url, Some(self.key.clone()))
     }
+}
+
+/// The address alone, for whoever has no key yet.
+pub fn address(options: &TargetOptions) -> Result<String> {
+    let url = places(options)?.into_iter().find_map(|place| place.url);
+    Ok(url.ok_or_else(no_instance)?)
+}
+
+/// In the order in which they are asked.
+fn places(options: &TargetOptions) -> Result<[Place; 3]> {
+    let file = ConfigFile::load()?;
+    let path = ConfigFile::path()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default();
+    let given = Place {
+        url: options.api_url.clone(),
+        key: options.api_key.clone(),
+        name: "flag or environment".to_owned(),
+    };
+    let configured = Place {
+        url: file.api_url,
+        key: file.api_key,
+        name: path,
+    };
+    Ok([given, configured, running_dev_instance().unwrap_or_default()])
 }
 
 /// The first place with an address decides; its key comes from the same place, from one before it (which was given

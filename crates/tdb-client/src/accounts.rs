@@ -82,3 +82,37 @@ pub struct CreatedApiKey {
     #[serde(flatten)]
     pub key: ApiKey,
 }
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignUp {
+    /// Upper and lower case are the same.
+    pub email: String,
+    /// At least 10 characters, at most 256 bytes.
+    pub password: String,
+    /// Free text of 1 to 64 characters.
+    pub project_name: String,
+}
+
+/// A user just made, with an account, a project, its first API key and its database credential, each shown this once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SignedUp {
+    pub project_id: String,
+    pub api_key: String,
+    pub connection: Connection,
+    pub connection_string: String,
+}
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogIn {
+    pub email: String,
+    pub password: String,
+}
+
+/// A new API key with all scopes for the user's oldest project, shown this once. A user keeps the newest ten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoggedIn {
+    pub project_id: String,
+    pub api_key: String,
+}

@@ -10,7 +10,8 @@ use thiserror::Error;
 use ureq::http::{Request, request};
 
 use crate::accounts::{
-    ApiKeyList, CreateApiKey, CreateProject, CreatedApiKey, CreatedProject, ProjectList, RotatedCredential,
+    ApiKeyList, CreateApiKey, CreateProject, CreatedApiKey, CreatedProject, LogIn, LoggedIn, ProjectList,
+    RotatedCredential, SignUp, SignedUp,
 };
 use crate::blueprints::{Blueprint, BlueprintList, VersionList};
 use crate::credentials::{CreateCredential, CreatedCredential, CredentialList};
@@ -85,6 +86,14 @@ impl Client {
 
     pub fn health(&self) -> Result<Health> {
         self.get("/health")
+    }
+
+    pub fn sign_up(&self, request: &SignUp) -> Result<SignedUp> {
+        self.post("/signup", request)
+    }
+
+    pub fn log_in(&self, request: &LogIn) -> Result<LoggedIn> {
+        self.post("/login", request)
     }
 
     pub fn projects(&self) -> Result<ProjectList> {

@@ -15,6 +15,8 @@ words! {
         UnknownField = "unknown_field",
         UnknownParameter = "unknown_parameter",
         Unauthorized = "unauthorized",
+        WrongLogin = "wrong_login",
+        SignupClosed = "signup_closed",
         Forbidden = "forbidden",
         NotFound = "not_found",
         NoSuchEndpoint = "no_such_endpoint",
@@ -91,8 +93,8 @@ impl ProblemCode {
     pub fn status(self) -> u16 {
         match self {
             ProblemCode::MalformedRequest | ProblemCode::UnknownField | ProblemCode::UnknownParameter => 400,
-            ProblemCode::Unauthorized => 401,
-            ProblemCode::Forbidden | ProblemCode::OperatorOnly => 403,
+            ProblemCode::Unauthorized | ProblemCode::WrongLogin => 401,
+            ProblemCode::Forbidden | ProblemCode::SignupClosed | ProblemCode::OperatorOnly => 403,
             ProblemCode::NotFound | ProblemCode::NoSuchEndpoint => 404,
             ProblemCode::MethodNotAllowed => 405,
             ProblemCode::AlreadyExists
@@ -139,6 +141,8 @@ impl ProblemCode {
             ProblemCode::UnknownField => "The body has a field that is not known",
             ProblemCode::UnknownParameter => "The query has a parameter that is not known",
             ProblemCode::Unauthorized => "No API key, or one that is not valid",
+            ProblemCode::WrongLogin => "Email or password is wrong",
+            ProblemCode::SignupClosed => "Signing up is not open",
             ProblemCode::Forbidden => "The API key may not do this",
             ProblemCode::NotFound => "There is no such thing",
             ProblemCode::NoSuchEndpoint => "There is no such endpoint",

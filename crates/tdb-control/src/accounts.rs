@@ -21,14 +21,14 @@ const FIRST_KEY: &str = "first";
 
 /// What was created for a request that may be repeated: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
-struct ProjectReceipt {
-    id: ProjectId,
+pub(crate) struct ProjectReceipt {
+    pub(crate) id: ProjectId,
     key: String,
     password: String,
 }
 
 impl ProjectReceipt {
-    fn draw(key: Option<ApiKey>) -> Result<Self> {
+    pub(crate) fn draw(key: Option<ApiKey>) -> Result<Self> {
         let key = key.map_or_else(ApiKey::generate, Ok).map_err(ControlError::internal)?;
         let password = tdb_auth::password().map_err(ControlError::internal)?;
         Ok(Self {
@@ -57,7 +57,7 @@ impl Control {
             return Ok(None);
         }
         let seeds = ProjectReceipt::draw(key)?;
-        let name = checked_name(project_name)?;
+        let name = checked_name("name", project_name)?;
         let tx = self.inner.store.project(&seeds.id).await?;
         let made = self.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
         projects::become_operator(&tx).await?;
@@ -89,7 +89,7 @@ impl Control {
         let own = projects::by_id(&tx, identity.project()).await?;
         tx.rollback().await?;
         let own = own.ok_or_else(|| ControlError::not_found("project", identity.project()))?;
-        checked_name(name)?;
+        checked_name("name", name)?;
         if let Some(begun) = identity.receipt()? {
             return self.go_on_founding(own.account, name, begun).await;
         }
@@ -120,15 +120,21 @@ impl Control {
         })
     }
 
-    async fn found_project(&self, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
-        let name = checked_name(name)?;
+    pub(crate) async fn found_project(&self, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
+        let name = checked_name("name", name)?;
         let tx = self.inner.store.project(&seeds.id).await?;
         let made = self.insert_project(&tx, account, name, seeds).await?;
         tx.commit().await?;
         Ok(made)
     }
 
-    async fn insert_project(&self, tx: &Tx, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
+    pub(crate) async fn insert_project(
+        &self,
+        tx: &Tx,
+        account: Uuid,
+        name: &str,
+        seeds: ProjectReceipt,
+    ) -> Result<NewProject> {
         let ProjectReceipt { id, key, password } = seeds;
         let row = projects::insert(tx, &id, account, name).await?;
         let key = ApiKey::parse(&key).ok_or_else(|| ControlError::internal("a generated key is no key"))?;
@@ -201,7 +207,7 @@ impl Control {
             let rule = "must name at least one of \"read\", \"write\", \"admin\"".to_owned();
             return Err(ControlError::Invalid { field: "scopes", rule });
         }
-        let name = checked_name(name)?;
+        let name = checked_name("name", name)?;
         let tx = self.inner.store.project(identity.project()).await?;
         if let Some(made) = identity.receipt::<KeyReceipt>()? {
             let row = api_keys::by_id(&tx, identity.project(), made.id).await?;
@@ -237,11 +243,11 @@ impl Control {
     }
 }
 
-fn checked_name(name: &str) -> Result<&str> {
+pub(crate) fn checked_name<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
     match name.chars().count() {
         1..=NAME_LEN_MAX if !name.chars().any(char::is_control) => Ok(name),
         _ => Err(ControlError::Invalid {
-            field: "name",
+            field,
             rule: "must be 1 to 64 printable characters long".to_owned(),
         }),
     }

@@ -20,6 +20,8 @@ use crate::keyed::Keyed;
 use crate::model::ProxyAddress;
 use crate::rollout::Changes;
 use crate::servers::Known;
+use crate::signup::HASHES_MAX;
+use crate::throttle::Throttle;
 use crate::watches::Watches;
 
 /// Databases made on one server at a time: each is a copy of files, and four of them keep a disk busy.
@@ -40,6 +42,14 @@ pub struct ControlSettings {
     pub acknowledge_wait: Duration,
     /// How often journals are drained that nobody asked for.
     pub drain_interval: Duration,
+    /// Whether strangers may sign up.
+    pub signup: Signup,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signup {
+    Open,
+    Closed,
 }
 
 #[derive(Clone)]
@@ -67,6 +77,8 @@ pub(crate) struct Inner {
     rooms: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
     /// Workspaces that nobody has built ahead since they were changed.
     pub(crate) changed: Changed,
+    pub(crate) throttle: Throttle,
+    pub(crate) hashes: Arc<Semaphore>,
     pub(crate) changes: Mutex<HashMap<(WorkspaceId, u32), Changes>>,
     pub(crate) watches: Watches,
     /// For the answer to a creation that waits in this process.
@@ -117,6 +129,8 @@ impl Control {
                 creations: Mutex::default(),
                 rooms: Mutex::default(),
                 changed: Changed::default(),
+                throttle: Throttle::default(),
+                hashes: Arc::new(Semaphore::new(HASHES_MAX)),
                 changes: Mutex::default(),
                 watches: Watches::default(),
                 warnings: Mutex::default(),
@@ -214,6 +228,7 @@ impl Default for ControlSettings {
             creation_wait: Duration::from_secs(10),
             acknowledge_wait: Duration::from_secs(10),
             drain_interval: Duration::from_secs(2),
+            signup: Signup::Closed,
         }
     }
 }

@@ -26,12 +26,14 @@ mod reverts;
 mod rollout;
 mod servers;
 mod settings;
+mod signup;
 mod tenants;
+mod throttle;
 mod versions;
 mod watches;
 mod workspaces;
 
-pub use control::{Control, ControlSettings, Limit};
+pub use control::{Control, ControlSettings, Limit, Signup};
 pub use error::{ControlError, Kind};
 pub use idempotency::{IdempotencyKey, Kept, Once};
 pub use identity::{Identity, KeyScope};

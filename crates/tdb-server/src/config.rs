@@ -12,6 +12,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tdb_auth::{ApiKey, MasterKey};
+use tdb_control::Signup;
 use tdb_names::{ServerName, TlsMode};
 use tdb_store::StoreUrl;
 use toml::Table;
@@ -29,6 +30,8 @@ pub struct Config {
     pub source: PathBuf,
     pub proxy: Proxy,
     pub api_listen: SocketAddr,
+    /// Whether strangers may sign up.
+    pub signup: Signup,
     pub metrics_listen: SocketAddr,
     pub store: Store,
     pub master_key: SecretString,
@@ -218,7 +221,7 @@ impl TryFrom<String> for PublicAddress {
 /// `None` only where a required value is missing, which is then among the problems.
 fn read_root(mut root: Section<'_>, source: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let proxy = read_proxy(root.section("proxy", problems), problems);
-    let api_listen = read_listen(root.section("api", problems), API_PORT, problems);
+    let (api_listen, signup) = read_api(root.section("api", problems), problems);
     let metrics_listen = read_listen(root.section("metrics", problems), METRICS_PORT, problems);
     let store = read_store(root.section("store", problems), problems);
     let master_key = read_master_key(root.section("secrets", problems), problems);
@@ -238,6 +241,7 @@ fn read_root(mut root: Section<'_>, source: &Path, problems: &mut Vec<Problem>) 
         source: source.to_owned(),
         proxy,
         api_listen,
+        signup,
         metrics_listen,
         store: store?,
         master_key: master_key?,
@@ -286,6 +290,16 @@ fn read_tls(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Tls {
     };
     section.close(problems);
     Tls { mode, files }
+}
+
+fn read_api(mut section: Section<'_>, problems: &mut Vec<Problem>) -> (SocketAddr, Signup) {
+    let listen = section.value("listen", loopback(API_PORT), problems);
+    let signup = match section.value("signup", false, problems) {
+        true => Signup::Open,
+        false => Signup::Closed,
+    };
+    section.close(problems);
+    (listen, signup)
 }
 
 fn read_listen(mut section: Section<'_>, port: u16, problems: &mut Vec<Problem>) -> SocketAddr {
@@ -404,6 +418,14 @@ mod tests {
     fn the_shipped_file_equals_the_defaults() {
         let shipped = format!("{:?}", parse(SHIPPED).unwrap());
         assert_eq!(shipped, format!("{:?}", parse(SECRETS_ONLY).unwrap()));
+    }
+
+    #[test]
+    fn signing_up_is_open_only_where_the_file_says_so() {
+        assert_eq!(parse(SECRETS_ONLY).unwrap().signup, Signup::Closed);
+        let open = format!("{SECRETS_ONLY}\n[api]\nsignup = true");
+        assert_eq!(parse(&open).unwrap().signup, Signup::Open);
+        assert!(parse(&format!("{SECRETS_ONLY}\n[api]\nsignup = \"yes\"")).unwrap_err()[0].starts_with("api.signup"));
     }
 
     #[test]

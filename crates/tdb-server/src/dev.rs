@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::{ApiKey, MasterKey, NoRandom};
+use tdb_control::Signup;
 use tdb_names::TlsMode;
 
 use crate::certificate;
@@ -214,6 +215,7 @@ fn configuration(
         files: Some(certificate_in(directory)?),
     };
     config.bootstrap_key = Some(secrets.api_key.clone());
+    config.signup = Signup::Open;
     config.shutdown_timeout = DRAIN_TIME_MAX;
     config.servers = vec![Server {
         name: SERVER.parse()?,

@@ -1,6 +1,7 @@
 //! The composition root: every part is made here once, from the bottom up, and stopped in the other direction. The data
 //! plane has a thread and a runtime of its own, so that nothing the control plane does delays a client's bytes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, thread};
@@ -133,6 +134,7 @@ impl Foundation {
         };
         let settings = ControlSettings {
             proxy,
+            signup: config.signup,
             ..ControlSettings::default()
         };
         let control = Control::new(store.clone(), keys.tls.clone(), settings);
@@ -293,7 +295,8 @@ impl Running {
         let listener = TcpListener::from_std(socket).with_context(|| format!("cannot listen for {whose}"))?;
         let stop = self.http_stop.clone();
         self.http.spawn(async move {
-            let served = axum::serve(listener, router)
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let served = axum::serve(listener, service)
                 .with_graceful_shutdown(stop.cancelled_owned())
                 .await;
             if let Err(error) = served {

@@ -105,6 +105,19 @@ pub async fn by_id(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<Option<Api
     row.as_ref().map(ApiKeyRow::from_row).transpose()
 }
 
+/// The key is a login's: the user keeps the newest `kept` of those.
+pub async fn give_to_user(tx: &Tx, id: KeyId, user: Uuid, kept: i64) -> Result<()> {
+    tx.execute(
+        "UPDATE api_keys SET user_id = $2 WHERE id = $1",
+        &[&id.as_uuid(), &user],
+    )
+    .await?;
+    let old = "DELETE FROM api_keys WHERE user_id = $1 AND id NOT IN (
+                   SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at DESC, id LIMIT $2)";
+    tx.execute(old, &[&user, &kept]).await?;
+    Ok(())
+}
+
 /// False where the project has no such key.
 pub async fn delete(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<bool> {
     let sql = "DELETE FROM api_keys WHERE project_id = $1 AND id = $2";

@@ -28,6 +28,7 @@ pub mod sessions;
 pub mod settings;
 pub mod templates;
 pub mod tenants;
+pub mod users;
 pub mod versions;
 pub mod workspaces;
 

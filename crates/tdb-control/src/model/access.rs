@@ -60,6 +60,13 @@ pub struct NewProject {
     pub connection: Connection,
 }
 
+/// What a login gives: a key for the user's project, shown once.
+#[derive(Debug)]
+pub struct Session {
+    pub project: ProjectId,
+    pub api_key: SecretString,
+}
+
 #[derive(Clone, Debug)]
 pub struct ApiKeyInfo {
     pub id: KeyId,

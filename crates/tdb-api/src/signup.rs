@@ -1,0 +1,78 @@
+//! Signing up and logging in. No key wanted: these give one.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::Json;
+use axum::extract::{ConnectInfo, FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use secrecy::ExposeSecret;
+use tdb_client::accounts::{LogIn, LoggedIn, SignUp, SignedUp};
+use tdb_client::lists::Success;
+use tdb_control::Control;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::credentials::render_connection;
+use crate::extract::Body;
+use crate::refusal::{Answer, Refusal};
+
+pub fn routes() -> OpenApiRouter<Control> {
+    OpenApiRouter::new().routes(routes!(sign_up)).routes(routes!(log_in))
+}
+
+/// Who dialled. Where a router is driven without a socket: this machine.
+struct Address(IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Address {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Answer<Self> {
+        let dialled = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Ok(Self(
+            dialled.map_or(Ipv4Addr::LOCALHOST.into(), |ConnectInfo(address)| address.ip()),
+        ))
+    }
+}
+
+/// Make a user with an account and a project
+#[utoipa::path(post, path = "/signup", tag = "accounts", request_body = SignUp,
+    responses((status = 201, description = "The project; key and password are shown this once", body = Success<SignedUp>)))]
+async fn sign_up(
+    State(control): State<Control>,
+    address: Address,
+    Body(request): Body<SignUp>,
+) -> Answer<(StatusCode, Json<Success<SignedUp>>)> {
+    let made = control
+        .sign_up(
+            &request.email,
+            request.password.into(),
+            &request.project_name,
+            address.0,
+        )
+        .await?;
+    let answer = SignedUp {
+        project_id: made.project.id.to_string(),
+        api_key: made.api_key.expose_secret().to_owned(),
+        connection_string: made.connection.connection_string(),
+        connection: render_connection(&made.connection),
+    };
+    Ok((StatusCode::CREATED, Json(Success::of(answer))))
+}
+
+/// Get an API key for an email and a password
+#[utoipa::path(post, path = "/login", tag = "accounts", request_body = LogIn,
+    responses((status = 200, description = "A key, shown this once", body = Success<LoggedIn>)))]
+async fn log_in(
+    State(control): State<Control>,
+    address: Address,
+    Body(request): Body<LogIn>,
+) -> Answer<Json<Success<LoggedIn>>> {
+    let session = control
+        .log_in(&request.email, request.password.into(), address.0)
+        .await?;
+    Ok(Json(Success::of(LoggedIn {
+        project_id: session.project.to_string(),
+        api_key: session.api_key.expose_secret().to_owned(),
+    })))
+}

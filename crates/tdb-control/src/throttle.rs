@@ -1,0 +1,119 @@
+//! How often somebody may try a password: a bucket of tries per email and per address, refilled over time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A few typing errors at once, and then one try per half minute.
+const EMAIL: Rate = Rate {
+    tries: 5,
+    refill: Duration::from_secs(30),
+};
+/// Many people may sit behind one address.
+const ADDRESS: Rate = Rate {
+    tries: 30,
+    refill: Duration::from_secs(5),
+};
+/// Past it, those that are full again are forgotten, and if there are none, all: made-up emails must not fill the memory.
+const TRACKED_MAX: usize = 50_000;
+
+#[derive(Clone, Copy)]
+struct Rate {
+    tries: u32,
+    refill: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Who {
+    Email(String),
+    Address(IpAddr),
+}
+
+/// When each bucket will be full again: what is missing from it, as time.
+#[derive(Default)]
+pub(crate) struct Throttle {
+    full_at: Mutex<HashMap<Who, Instant>>,
+}
+
+impl Throttle {
+    /// Takes a try of both, or says when the next may be. Where one has none left the other loses none.
+    pub(crate) fn take(&self, email: &str, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if full_at.len() >= TRACKED_MAX {
+            full_at.retain(|_, at| *at > now);
+            if full_at.len() >= TRACKED_MAX {
+                full_at.clear();
+            }
+        }
+        let both = [(Who::Email(email.to_owned()), EMAIL), (Who::Address(address), ADDRESS)];
+        let mut after = Vec::with_capacity(both.len());
+        for (who, rate) in &both {
+            let full = full_at.get(who).copied().unwrap_or(now).max(now) + rate.refill;
+            let missing = full - now;
+            let room = rate.refill * rate.tries;
+            if missing > room {
+                return Err(missing - room);
+            }
+            after.push((who.clone(), full));
+        }
+        full_at.extend(after);
+        Ok(())
+    }
+
+    /// The password was right: the try is given back.
+    pub(crate) fn give_back(&self, email: &str, address: IpAddr) {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        full_at.remove(&Who::Email(email.to_owned()));
+        if let Some(at) = full_at.get_mut(&Who::Address(address)) {
+            *at -= ADDRESS.refill;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    #[test]
+    fn an_email_has_its_tries_from_all_addresses_and_gets_one_back_per_interval() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for last in 0..5 {
+            assert_eq!(throttle.take("a", address(last), now), Ok(()));
+        }
+        assert_eq!(throttle.take("a", address(9), now), Err(EMAIL.refill));
+        assert_eq!(throttle.take("b", address(9), now), Ok(()));
+        let later = now + EMAIL.refill;
+        assert_eq!(throttle.take("a", address(9), later), Ok(()));
+        assert_eq!(throttle.take("a", address(9), later), Err(EMAIL.refill));
+        throttle.give_back("a", address(9));
+        assert_eq!(throttle.take("a", address(9), later), Ok(()));
+    }
+
+    #[test]
+    fn an_address_has_its_tries_for_all_emails() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for number in 0..ADDRESS.tries {
+            assert_eq!(throttle.take(&number.to_string(), address(1), now), Ok(()));
+        }
+        assert_eq!(throttle.take("another", address(1), now), Err(ADDRESS.refill));
+        assert_eq!(throttle.take("another", address(2), now), Ok(()));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for number in 0..TRACKED_MAX + 10 {
+            let byte = u8::try_from(number % 250).unwrap();
+            let address = Ipv4Addr::new(11, byte, u8::try_from(number / 250 % 250).unwrap(), byte).into();
+            let _ = throttle.take(&number.to_string(), address, now);
+        }
+        assert!(throttle.full_at.lock().unwrap().len() <= TRACKED_MAX + 2);
+    }
+}

@@ -1,0 +1,73 @@
+//! Signing up where it is closed and where it is open, and who runs the installation.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
+mod support;
+
+use std::net::Ipv4Addr;
+
+use secrecy::ExposeSecret;
+use support::World;
+use tdb_control::{ControlSettings, Kind, Limit, Signup};
+
+const PASSWORD: &str = "correct horse battery";
+
+#[tokio::test]
+async fn a_closed_installation_makes_no_users() {
+    let world = World::idle(ControlSettings::default()).await;
+    let refused = world
+        .control
+        .sign_up(
+            "ada@example.com",
+            PASSWORD.to_owned().into(),
+            "shop",
+            Ipv4Addr::LOCALHOST.into(),
+        )
+        .await
+        .unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (Kind::Forbidden, "signup_closed"));
+    assert!(refused.hint().unwrap().contains("signup = true"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_is_gone() {
+    let settings = ControlSettings {
+        signup: Signup::Open,
+        ..ControlSettings::default()
+    };
+    let world = World::idle(settings).await;
+    let made = world
+        .control
+        .sign_up(
+            "ada@example.com",
+            PASSWORD.to_owned().into(),
+            "shop",
+            Ipv4Addr::LOCALHOST.into(),
+        )
+        .await
+        .unwrap();
+    let ada = world.control.authenticate(made.api_key.expose_secret()).await.unwrap();
+    assert_eq!(
+        world
+            .control
+            .servers(&world.identity, Limit::DEFAULT)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    world
+        .control
+        .delete_project(&world.identity, world.identity.project())
+        .await
+        .unwrap();
+    let refused = world.control.servers(&ada, Limit::DEFAULT).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (Kind::Forbidden, "operator_only"));
+    let name = "main".parse().unwrap();
+    for refused in [
+        world.control.drain_server(&ada, &name).await.unwrap_err(),
+        world.control.remove_server(&ada, &name).await.unwrap_err(),
+        world.control.test_server(&ada, &name).await.unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), "operator_only");
+    }
+}

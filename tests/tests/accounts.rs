@@ -1,0 +1,237 @@
+//! People: they sign up, log in, and see nothing of each other.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tdb_tests::{Api, Instance, connect, psql, url_with};
+
+static INSTANCE: OnceLock<Instance> = OnceLock::new();
+const PASSWORD: &str = "correct horse battery";
+
+fn instance() -> &'static Instance {
+    INSTANCE.get_or_init(Instance::start)
+}
+
+fn stranger() -> Api {
+    instance().api().with_key(None)
+}
+
+fn sign_up(email: &str) -> Value {
+    let body = json!({"email": email, "password": PASSWORD, "project_name": "shop"});
+    stranger().post("/signup", body).ok()
+}
+
+fn log_in(email: &str, password: &str) -> tdb_tests::Answer {
+    stranger().post("/login", json!({"email": email, "password": password}))
+}
+
+#[tokio::test]
+async fn whoever_signs_up_has_a_project_a_key_and_a_credential_and_logs_in_again() {
+    let made = sign_up("Ada@Example.com");
+    let key = made["api_key"].as_str().unwrap();
+    let api = stranger().with_key(Some(key));
+    let projects = api.get("/projects").ok();
+    assert_eq!(
+        projects["count"], 1,
+        "the installation's own project is another account's: {projects:#}"
+    );
+    assert_eq!(projects["projects"][0]["id"], made["project_id"]);
+    assert_eq!(projects["projects"][0]["name"], "shop");
+    api.post("/workspaces", json!({"name": "adas", "database": "PostgreSQL"}))
+        .ok();
+    let url = made["connection_string"].as_str().unwrap();
+    psql(&url_with(url, None, None, Some("adas_dev")), "CREATE TABLE t (id int)").ok();
+
+    let session = log_in(" ada@example.COM", PASSWORD).ok();
+    assert_eq!(session["project_id"], made["project_id"]);
+    assert_ne!(session["api_key"], made["api_key"]);
+    let again = stranger().with_key(session["api_key"].as_str());
+    assert_eq!(again.get("/workspaces").ok()["count"], 1);
+    again.post("/projects", json!({"name": "second"})).ok();
+
+    let taken = stranger().post(
+        "/signup",
+        json!({"email": "ada@example.com", "password": PASSWORD, "project_name": "x"}),
+    );
+    assert_eq!(taken.problem(409)["code"], "already_exists");
+    let store = instance().store().await;
+    let stored: String = store
+        .query_one(
+            "SELECT password FROM control_plane.users WHERE email = 'ada@example.com'",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert!(
+        stored.starts_with("pbkdf2-sha256$600000$") && !stored.contains(PASSWORD),
+        "{stored}"
+    );
+    let projects: i64 = store
+        .query_one("SELECT count(*) FROM control_plane.projects WHERE name = 'x'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(projects, 0, "a refused signup leaves nothing");
+    for secret in [PASSWORD, key] {
+        assert!(!instance().log().contains(secret), "the log has a secret");
+    }
+}
+
+#[test]
+fn a_user_keeps_the_keys_of_the_newest_ten_logins() {
+    let first = sign_up("keys@example.com");
+    let keys: Vec<String> = (0..12)
+        .map(|_| {
+            log_in("keys@example.com", PASSWORD).ok()["api_key"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    for (at, key) in keys.iter().enumerate() {
+        let answer = stranger().with_key(Some(key)).get("/workspaces");
+        assert_eq!(answer.status, if at < 2 { 401 } else { 200 }, "login {at}");
+    }
+    stranger().with_key(first["api_key"].as_str()).get("/workspaces").ok();
+}
+
+#[test]
+fn a_user_whose_last_project_is_gone_gets_a_new_one() {
+    let made = sign_up("gone@example.com");
+    let api = stranger().with_key(made["api_key"].as_str());
+    api.delete(&format!("/projects/{}", made["project_id"].as_str().unwrap()))
+        .ok();
+    api.get("/workspaces").problem(401);
+    let session = log_in("gone@example.com", PASSWORD).ok();
+    assert_ne!(session["project_id"], made["project_id"]);
+    stranger().with_key(session["api_key"].as_str()).get("/workspaces").ok();
+}
+
+#[test]
+fn what_cannot_be_an_email_or_a_password_is_refused_by_name() {
+    let long = "p".repeat(257);
+    for (email, password, name, field) in [
+        ("", PASSWORD, "x", "email"),
+        ("ada", PASSWORD, "x", "email"),
+        ("ada@", PASSWORD, "x", "email"),
+        ("a b@c.d", PASSWORD, "x", "email"),
+        ("new@example.com", "too short", "x", "password"),
+        ("new@example.com", &long, "x", "password"),
+        ("new@example.com", PASSWORD, "", "project_name"),
+    ] {
+        let body = json!({"email": email, "password": password, "project_name": name});
+        let problem = stranger().post("/signup", body).problem(422);
+        assert_eq!(problem["field"], field, "{email} {name}: {problem:#}");
+        assert!(!problem.to_string().contains(password), "a password is repeated");
+    }
+    stranger()
+        .post("/signup", json!({"email": "a@b.c", "password": PASSWORD}))
+        .problem(422);
+    stranger()
+        .post("/login", json!({"email": "a@b.c", "password": PASSWORD, "x": 1}))
+        .problem(400);
+}
+
+/// An instance of its own: the tests of the other are behind the same address.
+#[test]
+fn tries_are_counted_and_nobody_learns_which_emails_exist() {
+    let instance = Instance::start();
+    let stranger = instance.api().with_key(None);
+    let body = json!({"email": "real@example.com", "password": PASSWORD, "project_name": "x"});
+    stranger.post("/signup", body).ok();
+    let log_in = |email: &str, password: &str| {
+        let begun = Instant::now();
+        let answer = stranger.post("/login", json!({"email": email, "password": password}));
+        (answer, begun.elapsed())
+    };
+    let (mut known, mut unknown) = (Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        let (wrong, took) = log_in("real@example.com", "wrong password");
+        known = known.min(took);
+        let (nobody, took) = log_in("nobody@example.com", "wrong password");
+        unknown = unknown.min(took);
+        let (wrong, nobody) = (wrong.problem(401), nobody.problem(401));
+        for field in ["code", "detail", "hint", "title"] {
+            assert_eq!(wrong[field], nobody[field]);
+        }
+        assert_eq!(wrong["code"], "wrong_login");
+    }
+    let (less, more) = (known.min(unknown), known.max(unknown));
+    assert!(
+        more < less * 2,
+        "an email that exists takes {known:?}, another {unknown:?}"
+    );
+    for email in ["real@example.com", "nobody@example.com"] {
+        let (answer, took) = log_in(email, PASSWORD);
+        let after: u64 = answer.header("Retry-After").expect("Retry-After").parse().unwrap();
+        assert!((1..=30).contains(&after), "{after}");
+        assert_eq!(answer.problem(429)["code"], "limit_reached");
+        assert!(took < less, "a refused try is not hashed: {took:?}");
+    }
+    // Others are not held up, and 30 tries from one address are the end of it.
+    let statuses: Vec<u16> = (0..24)
+        .map(|n| log_in(&format!("n{n}@example.com"), "wrong password").0.status)
+        .collect();
+    assert_eq!(statuses.first(), Some(&401));
+    assert!(statuses.contains(&429), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn the_command_line_signs_up_and_logs_in_with_a_key_file_of_its_owner() {
+    let home = tempfile::tempdir().unwrap();
+    let environment = |password: &'static str| {
+        let mut environment = vec![
+            ("XDG_CONFIG_HOME", home.path().to_str().unwrap().to_owned()),
+            ("TDB_API_KEY", String::new()),
+        ];
+        if !password.is_empty() {
+            environment.push(("TDB_PASSWORD", password.to_owned()));
+        }
+        environment
+    };
+    let tdb = |arguments: &[&str], password: &'static str, input: &str| {
+        let environment = environment(password);
+        let environment: Vec<(&str, &str)> = environment
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        instance().tdb_with(arguments, &environment, input)
+    };
+    let email = ["--email", "cli@example.com"];
+    tdb(&[&["signup"][..], &email].concat(), "", "").fails_saying("TDB_PASSWORD");
+    let made = tdb(
+        &[&["--json", "signup"][..], &email].concat(),
+        "",
+        &format!("{PASSWORD}\n"),
+    )
+    .ok();
+    let made: Value = serde_json::from_str(&made.stdout).unwrap();
+    let file = home.path().join("tenantsdb/config.toml");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        fs::read_to_string(&file)
+            .unwrap()
+            .contains(made["api_key"].as_str().unwrap())
+    );
+    tdb(&[&["login"][..], &email].concat(), "wrong password", "").fails_saying("email or password is wrong");
+    let said = tdb(&[&["login"][..], &email].concat(), PASSWORD, "").ok();
+    let key = fs::read_to_string(&file).unwrap();
+    assert!(
+        !key.contains(made["api_key"].as_str().unwrap()),
+        "the new key is remembered"
+    );
+    assert!(
+        said.stdout.contains(made["project_id"].as_str().unwrap()) && !said.stdout.contains("tdb_sk_"),
+        "{}",
+        said.stdout
+    );
+    let url = made["connection_string"].as_str().unwrap();
+    let refused = connect(&url_with(url, None, None, Some("nothing_dev")))
+        .await
+        .unwrap_err();
+    assert_eq!(tdb_tests::sqlstate(&refused), "3D000", "the credential is good");
+}
