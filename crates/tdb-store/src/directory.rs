@@ -54,9 +54,11 @@ impl Directory {
 
     /// The proxy stops: nobody waits for it any longer.
     pub async fn retire(&self) -> Result<(), Unavailable> {
-        let instance = self.reader.instance;
+        let reader = self.reader.clone();
         self.on_runtime(async move |store| {
-            store.ask("SELECT retire_proxy($1)", &[&instance]).await?;
+            let mut retired = reader.retired.lock().await;
+            *retired = true;
+            store.ask("SELECT retire_proxy($1)", &[&reader.instance]).await?;
             Ok(())
         })
         .await

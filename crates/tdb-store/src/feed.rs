@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tdb_contract::{Change, ChangeFeed, Epoch};
 use tdb_names::{CredentialId, DatabaseId, WorkspaceId};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -33,6 +33,8 @@ pub(crate) struct Reader {
     acknowledged: AtomicI64,
     heartbeat: Duration,
     lease: Duration,
+    /// Held while the lease is renewed or given up: a heartbeat on its way does not bring a retired proxy back.
+    pub(crate) retired: Mutex<bool>,
 }
 
 impl Reader {
@@ -44,6 +46,7 @@ impl Reader {
             acknowledged: AtomicI64::new(0),
             heartbeat: lease / 3,
             lease,
+            retired: Mutex::new(false),
         }
     }
 
@@ -129,6 +132,10 @@ impl Feed {
     }
 
     async fn renew_lease(&self) -> Result<()> {
+        let retired = self.reader.retired.lock().await;
+        if *retired {
+            return Ok(());
+        }
         let acknowledged = self.reader.acknowledged.load(Ordering::Acquire);
         let sql = "SELECT acknowledge($1, $2, make_interval(secs => $3))";
         self.ask(
