@@ -37,10 +37,10 @@ test-api: ## Ask a fresh instance whatever openapi.json allows and does not (sch
 	tests/schemathesis
 
 .PHONY: test-clients
-test-clients: ## Run drivers and ORMs of several languages through the proxy, a table client × check (CLIENTS="jdbc django" …)
-	@scripts/bootstrap test
+test-clients: ## Run drivers, ORMs and tools of many languages through the proxy, a table client × check (ARGS="jdbc django" …)
+	@scripts/bootstrap clients
 	cargo build $(BINARIES)
-	tests/clients/run --binaries "$(TARGET)/debug" --into "$(TARGET)/clients" $(CLIENTS)
+	tests/clients/run --binaries "$(TARGET)/debug" --into "$(TARGET)/clients" $(ARGS)
 
 .PHONY: test-versions
 test-versions: ## Run the story on PostgreSQL 13 to 18, whose binaries it gets from the npm registry

@@ -97,17 +97,27 @@ class Instance:
     def past_the_proxy(self, name: str, schema: str) -> str:
         """A database of the private PostgreSQL itself, for telling a client's fault from the proxy's."""
         server = self.facts["server_url"]
+        self._encrypt(server)
         self.psql(server, f"CREATE ROLE {name} LOGIN PASSWORD 'direct'; CREATE DATABASE {name} OWNER {name}".split("; "))
         address = server.split("@")[1].split("/")[0]
         url = f"postgresql://{name}:direct@{address}/{name}"
         self.psql(url, [schema])
         return url
 
+    def _encrypt(self, server: str):
+        """Lets the private PostgreSQL speak TLS as the proxy does."""
+        (cluster,) = (pid.parent for pid in (self.home / "data").glob("*/postmaster.pid"))
+        for source, target in [("proxy.crt", "server.crt"), ("proxy.key", "server.key")]:
+            shutil.copy(next((self.home / "data").glob(f"**/{source}")), cluster / target)
+            os.chown(cluster / target, cluster.stat().st_uid, cluster.stat().st_gid)
+            (cluster / target).chmod(0o600)
+        self.psql(server, ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"])
+
     def psql(self, url: str, statements: list[str]):
         command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]
         for statement in statements:
             command += ["-c", statement]
-        subprocess.run(command, env=self.environment, check=True)
+        subprocess.run(command, env=self.environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def clean_environment() -> dict[str, str]:

@@ -20,6 +20,9 @@ class Row:
     version: str
     outcomes: dict[str, Outcome]
 
+    def passed(self) -> bool:
+        return any(outcome.word == "ok" for outcome in self.outcomes.values())
+
     def failed(self) -> bool:
         return any(outcome.failed() for outcome in self.outcomes.values())
 

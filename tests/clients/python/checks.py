@@ -40,7 +40,7 @@ CONNECTIONS = 20
 
 
 def url(database=DATABASE, password=PASSWORD, scheme="postgresql", **parameters):
-    query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
+    query = f"?{urllib.parse.urlencode(parameters, quote_via=urllib.parse.quote)}" if parameters else ""
     return f"{scheme}://{USER}:{password}@{HOST}:{PORT}/{database}{query}"
 
 

@@ -1,0 +1,2 @@
+-- no-transaction
+CREATE INDEX CONCURRENTLY books_price ON books (price);
