@@ -1,10 +1,7 @@
 //! Real drivers through the proxy: psql, tokio-postgres and psycopg 3. Each connects with and without TLS, sends
 //! parameters, runs transactions and COPY, cancels a query, and is refused with the SQLSTATE it understands.
 
-use std::env;
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -12,8 +9,8 @@ use futures_util::{SinkExt, StreamExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tdb_tests::{
-    Instance, Session, Tls, clean, connect, eventually_async, fixture, pg_program, pgbench, psql, run, sqlstate,
-    target_dir, url_with,
+    Instance, Session, Tls, clean, connect, eventually_async, fixture, pg_program, pgbench, psql, python, run,
+    sqlstate, url_with,
 };
 use tokio_postgres::NoTls;
 
@@ -292,45 +289,13 @@ mod tokio_postgres_driver {
 /// psycopg 3 in a virtual environment under the target directory; the script asserts, this runs it.
 #[test]
 fn psycopg_3_does_all_of_it() {
-    let python = psycopg();
-    let mut command = clean(python);
+    let mut command = clean(python());
     command
         .arg(fixture("../python/drivers.py"))
         .arg(tenant_url())
         .arg(lab().instance.server_url("postgres"));
     let ran = run(command, "").ok();
     assert!(ran.stdout.contains("all passed"), "{}", ran.stdout);
-}
-
-fn psycopg() -> PathBuf {
-    let venv = target_dir().join("python");
-    let python = venv.join("bin/python");
-    let has_it = |python: &PathBuf| {
-        let mut command = Command::new(python);
-        command
-            .args(["-c", "import psycopg, psycopg_binary"])
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    if !has_it(&python) {
-        let _ = fs::remove_dir_all(&venv);
-        let base = env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
-        let mut command = Command::new(base);
-        command.args(["-m", "venv"]).arg(&venv);
-        run(command, "").ok();
-        let mut command = Command::new(&python);
-        command.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "psycopg[binary]>=3.2,<4",
-        ]);
-        run(command, "").ok();
-    }
-    assert!(has_it(&python), "psycopg is not there after its installation");
-    python
 }
 
 /// Waits until a session of this application name runs a query, as the private PostgreSQL sees it.
