@@ -12,9 +12,7 @@ say() { printf '== %s\n' "$*"; }
 finish() {
     for pid in "${started[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
-    for mounted in "$work"/*/proc "$work"/*/dev/shm; do
-        mountpoint -q "$mounted" && umount "$mounted"
-    done
+    awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r -n 1 umount
     return 0
 }
 trap finish EXIT
@@ -24,6 +22,8 @@ for program in debootstrap docker-compose psql; do
     command -v $program >/dev/null || { echo "$program is missing: apt-get install $program" >&2; exit 1; }
 done
 finish
+# Nothing is removed through a mount, whoever left it there.
+! grep -qF " $work/" /proc/mounts || { echo "something is still mounted under $work" >&2; exit 1; }
 rm -rf "$work/image" "$work/control-plane" "$work/data-plane"
 mkdir -p "$work"
 
