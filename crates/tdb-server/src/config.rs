@@ -2,6 +2,8 @@
 //! `SecretString` from then on. The defaults are written once, in this file; the shipped `proxy.toml` shows them.
 
 mod reader;
+#[cfg(test)]
+mod reference;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tdb_auth::{ApiKey, MasterKey};
 use tdb_control::Signup;
 use tdb_names::{ServerName, TlsMode};
@@ -73,7 +75,7 @@ pub struct Tls {
 }
 
 /// What the proxy asks of its clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientTlsMode {
     Disable,
@@ -113,7 +115,7 @@ pub struct Log {
     pub level: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     Text,
@@ -170,7 +172,7 @@ impl Config {
                 message: e.to_string(),
             }])
         })?;
-        let outside = Outside { directory, environment };
+        let outside = Outside::new(directory, environment);
         let mut problems = Vec::new();
         let read = read_root(Section::root(table, &outside), file, &mut problems);
         match read {
@@ -457,14 +459,14 @@ mod tests {
         "#;
         let problems = parse(text).unwrap_err();
         let expected = [
-            "lsten: is not an option",
+            "lsten: is not an option; here are proxy, api, metrics, store, secrets, bootstrap, servers, upstream, log, shutdown_timeout",
             "shutdown_timeout: ",
             "proxy.listen: ",
             "proxy.clients_max: ",
             "proxy.login_timeout: must be longer than zero",
             "proxy.public_address: \"db.example.com\" is not host:port",
             "proxy.tls.certificate: is missing",
-            "proxy.tls.ciphers: is not an option",
+            "proxy.tls.ciphers: is not an option; here are mode, certificate, key",
             "store.url: is a secret",
             "secrets.master_key: the environment has no ABSENT",
             "bootstrap.api_key: is empty",

@@ -1,13 +1,14 @@
 //! Reads a parsed TOML document key by key and collects every problem with its path, so that one start shows all of
 //! them. A key nobody asked for is a problem of its own: a misspelt option must not be ignored.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 /// What is wrong with one key.
@@ -31,6 +32,27 @@ pub struct Outside<'a> {
     /// Relative paths in the document start here.
     pub directory: &'a Path,
     pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// What was asked for so far, in order: what the document may contain.
+    pub asked: RefCell<Vec<Asked>>,
+}
+
+/// A key as the reader knows it.
+pub struct Asked {
+    pub section: String,
+    pub key: String,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "docs/configuration.md is written from it, by a test")
+    )]
+    pub kind: Kind,
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "as above"))]
+pub enum Kind {
+    Default(Value),
+    Optional,
+    Required,
+    Section,
 }
 
 /// One table of the document. [`Section::close`] reports what was not asked for.
@@ -48,9 +70,23 @@ struct SecretReference {
     file: Option<PathBuf>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(transparent)]
 struct Human(#[serde(with = "humantime_serde")] Duration);
+
+impl<'a> Outside<'a> {
+    pub fn new(directory: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self {
+            directory,
+            environment,
+            asked: RefCell::default(),
+        }
+    }
+}
+
+fn with_default(default: &impl Serialize) -> Kind {
+    Value::try_from(default).map_or(Kind::Optional, Kind::Default)
+}
 
 impl<'a> Section<'a> {
     pub fn root(values: Table, outside: &'a Outside<'a>) -> Self {
@@ -62,28 +98,30 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `key`, `default` where it is absent or wrong.
-    pub fn value<T: DeserializeOwned>(&mut self, key: &str, default: T, problems: &mut Vec<Problem>) -> T {
-        self.optional(key, problems).unwrap_or(default)
+    pub fn value<T>(&mut self, key: &str, default: T, problems: &mut Vec<Problem>) -> T
+    where
+        T: DeserializeOwned + Serialize,
+    {
+        self.note(key, with_default(&default));
+        self.take(key, problems).unwrap_or(default)
     }
 
     /// The value of `key`; `None` where it is absent or wrong.
     pub fn optional<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
-        let value = self.values.remove(key)?;
-        let read = value.try_into::<T>();
-        read.map_err(|e| problems.push(self.problem(key, e.message()))).ok()
+        self.note(key, Kind::Optional);
+        self.take(key, problems)
     }
 
     /// The value of `key`, which has no default.
     pub fn required<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
-        if !self.values.contains_key(key) {
-            problems.push(self.problem(key, "is missing"));
-        }
-        self.optional(key, problems)
+        self.demand(key, problems);
+        self.take(key, problems)
     }
 
     /// A positive duration such as `"30s"` or `"2m 30s"`.
     pub fn duration(&mut self, key: &str, default: Duration, problems: &mut Vec<Problem>) -> Duration {
-        match self.optional::<Human>(key, problems) {
+        self.note(key, with_default(&Human(default)));
+        match self.take::<Human>(key, problems) {
             Some(Human(Duration::ZERO)) => {
                 problems.push(self.problem(key, "must be longer than zero"));
                 default
@@ -101,6 +139,16 @@ impl<'a> Section<'a> {
 
     /// A secret by `{ env = "NAME" }` or `{ file = "path" }`; `None` where it is absent or wrong.
     pub fn secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
+        self.note(key, Kind::Optional);
+        self.take_secret(key, problems)
+    }
+
+    pub fn required_secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
+        self.demand(key, problems);
+        self.take_secret(key, problems)
+    }
+
+    fn take_secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
         let value = self.values.remove(key)?;
         let resolved = match value {
             Value::String(_) => {
@@ -116,16 +164,10 @@ impl<'a> Section<'a> {
             .ok()
     }
 
-    pub fn required_secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
-        if !self.values.contains_key(key) {
-            problems.push(self.problem(key, "is missing"));
-        }
-        self.secret(key, problems)
-    }
-
     /// The table `[key]`, empty where it is absent.
     pub fn section(&mut self, key: &str, problems: &mut Vec<Problem>) -> Section<'a> {
-        let values = self.value(key, Table::new(), problems);
+        self.note(key, Kind::Section);
+        let values = self.take(key, problems).unwrap_or_default();
         Section {
             path: self.path_of(key),
             values,
@@ -135,7 +177,8 @@ impl<'a> Section<'a> {
 
     /// The tables `[[key]]`.
     pub fn sections(&mut self, key: &str, problems: &mut Vec<Problem>) -> Vec<Section<'a>> {
-        let tables: Vec<Table> = self.value(key, Vec::new(), problems);
+        self.note(key, Kind::Section);
+        let tables: Vec<Table> = self.take(key, problems).unwrap_or_default();
         let path = self.path_of(key);
         let numbered = tables.into_iter().enumerate();
         numbered
@@ -149,9 +192,11 @@ impl<'a> Section<'a> {
 
     /// Reports the keys nobody asked for.
     pub fn close(self, problems: &mut Vec<Problem>) {
-        for key in self.values.keys() {
-            problems.push(self.problem(key, "is not an option"));
-        }
+        let asked = self.outside.asked.borrow();
+        let here = asked.iter().filter(|asked| asked.section == self.path);
+        let here: Vec<_> = here.map(|asked| asked.key.as_str()).collect();
+        let message = format!("is not an option; here are {}", here.join(", "));
+        problems.extend(self.values.keys().map(|key| self.problem(key, &message)));
     }
 
     pub fn problem(&self, key: &str, message: &str) -> Problem {
@@ -159,6 +204,27 @@ impl<'a> Section<'a> {
             path: self.path_of(key),
             message: message.to_owned(),
         }
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+        let value = self.values.remove(key)?;
+        let read = value.try_into::<T>();
+        read.map_err(|e| problems.push(self.problem(key, e.message()))).ok()
+    }
+
+    fn demand(&self, key: &str, problems: &mut Vec<Problem>) {
+        self.note(key, Kind::Required);
+        if !self.values.contains_key(key) {
+            problems.push(self.problem(key, "is missing"));
+        }
+    }
+
+    fn note(&self, key: &str, kind: Kind) {
+        self.outside.asked.borrow_mut().push(Asked {
+            section: self.path.clone(),
+            key: key.to_owned(),
+            kind,
+        });
     }
 
     fn path_of(&self, key: &str) -> String {
