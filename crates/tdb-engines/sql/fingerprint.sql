@@ -1,7 +1,8 @@
 -- Every fact of a schema: (object, what it is). $1 is the role whose name is written OWNER; servers name their superusers
 -- as they like. Run under search_path = '',
 -- so that every name in a definition is qualified. Not in it: members of extensions, temporary objects, positions of
--- sequences, oids, data.
+-- sequences, oids, data, and the pg_attver that PostgreSQL keeps among a column's options since the minor releases of
+-- November 2026.
 WITH role_name AS (
   SELECT oid, CASE WHEN rolname = $1 THEN 'OWNER' WHEN rolsuper THEN 'ADMINISTRATOR' ELSE quote_ident(rolname) END AS name FROM pg_roles
   UNION ALL SELECT 0, 'PUBLIC'
@@ -84,7 +85,8 @@ SELECT 'column ' || rel.name || '.' || quote_ident(attname),
          CASE WHEN attgenerated = '' THEN 'default ' ELSE 'generated ' || attgenerated::text || ' ' END || pg_get_expr(adbin, adrelid),
          'identity ' || nullif(attidentity::text, ''), 'storage ' || attstorage::text, 'compression ' || nullif(attcompression::text, ''),
          CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'statistics ' || attstattarget END,
-         'options ' || (SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(attoptions) o), 'foreign options ' || attfdwoptions::text,
+         'options ' || (SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(attoptions) o WHERE o !~ '^pg_'),
+         'foreign options ' || attfdwoptions::text,
          CASE WHEN attinhcount > 0 THEN 'inherited ' || attinhcount || ' local ' || attislocal END)
   FROM rel JOIN pg_attribute a ON attrelid = rel.oid AND attnum > 0 AND NOT attisdropped
   JOIN pg_type t ON t.oid = atttypid LEFT JOIN pg_attrdef d ON adrelid = attrelid AND adnum = attnum
