@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    apikeys, blueprints, config, credentials, deployments, drift, projects, query, servers, signup, tenants, workspaces,
+    apikeys, blueprints, config, credentials, deployments, drift, projects, psql, query, servers, signup, tenants,
+    workspaces,
 };
 
 /// Design a schema once, deploy it to isolated tenant databases.
@@ -111,6 +112,8 @@ pub enum Command {
     Deployments(deployments::Command),
     /// Run SQL in one tenant's database or in all
     Query(query::Query),
+    /// Open psql in a workspace or a tenant's database, with a credential of its own
+    Psql(psql::Psql),
     /// Database servers
     #[command(subcommand)]
     Servers(servers::Command),

@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod deployments;
 pub mod drift;
 pub mod projects;
+pub mod psql;
 pub mod query;
 pub mod servers;
 pub mod signup;
@@ -33,6 +34,8 @@ pub enum Outcome {
     Fine,
     /// It was answered, and the answer is a failure, such as of a deployment.
     Failed,
+    /// A program that was run in tdb's place ended with this status.
+    Exited(u8),
 }
 
 /// Whether a destructive command asks first.
@@ -59,6 +62,7 @@ pub fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
         Command::Tenants(command) => done(tenants::run(command, &connect()?, printer)),
         Command::Deployments(command) => deployments::run(command, &connect()?, printer),
         Command::Query(query) => query::run(query, &connect()?, printer),
+        Command::Psql(psql) => psql::run(psql, &connect, printer),
         Command::Servers(command) => done(servers::run(command, &connect()?, printer)),
         Command::Credentials(command) => done(credentials::run(command, &connect()?, printer)),
         Command::Drift(drift) => done(drift::run(drift, &connect()?, printer)),

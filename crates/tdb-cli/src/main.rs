@@ -1,5 +1,5 @@
 //! `tdb`: the admin API on the command line. Data goes to standard output, all else to standard error; it holds no rule
-//! of the product. Exit status: 0, 1 (failed), 2 (wrong usage).
+//! of the product. Exit status: 0, 1 (failed), 2 (wrong usage), or psql's own.
 
 mod arguments;
 mod commands;
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     match commands::run(arguments, &printer) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
+        Ok(Outcome::Exited(status)) => ExitCode::from(status),
         Err(error) => {
             report(&error, &printer);
             ExitCode::from(1)

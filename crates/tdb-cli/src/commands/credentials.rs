@@ -77,7 +77,8 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     }
 }
 
-fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
+/// For `--expires-at`.
+pub fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "not a time such as 2030-01-31T00:00:00Z".to_owned())
 }
 

@@ -101,7 +101,7 @@ fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<
     let tenant = client.create_tenant(request)?;
     printer.answer(&tenant, render)?;
     for warning in &tenant.warnings {
-        printer.note(&format!("warning: {warning}"));
+        printer.warn(warning);
     }
     printer.note("The password is shown this once.");
     if tenant.status == TenantStatus::Provisioning {

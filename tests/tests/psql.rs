@@ -1,0 +1,230 @@
+//! `tdb psql`: psql with a credential of its own, which is gone when it ends.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tdb_tests::{Binaries, Instance, Ran, clean, eventually, psql};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// One at a time: every test looks whether all credentials are gone again.
+fn alone() -> (&'static Instance, MutexGuard<'static, ()>) {
+    static INSTANCE: OnceLock<Instance> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let instance = INSTANCE.get_or_init(|| {
+        let instance = Instance::start();
+        let (workspace, tenants) = instance.simple("myapp", &["acme"]);
+        for url in [&workspace.url, &tenants[0].url] {
+            psql(url, "INSERT INTO t VALUES (7)").ok();
+        }
+        instance
+    });
+    (instance, turn)
+}
+
+#[track_caller]
+fn run(instance: &Instance, arguments: &[&str], input: &str) -> Ran {
+    let before = credentials(instance);
+    // What diverts libpq must not divert this one.
+    let environment = [
+        ("PGHOST", "192.0.2.1"),
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGSERVICE", "elsewhere"),
+        ("PGPASSFILE", "/nonexistent"),
+        ("PGSSLMODE", "verify-full"),
+        ("PGAPPNAME", "mine"),
+    ];
+    let ran = instance.tdb_with(&[&["psql"], arguments].concat(), &environment, input);
+    assert_eq!(credentials(instance), before, "the credential is gone: {ran:?}");
+    ran
+}
+
+fn credentials(instance: &Instance) -> Vec<Value> {
+    let list = instance.api().get("/credentials?limit=1000").ok();
+    list["credentials"].as_array().expect("credentials").clone()
+}
+
+/// `tdb psql` that goes on until it is ended, and the credential that it made.
+fn start(instance: &Instance, arguments: &[&str]) -> (Child, Value) {
+    let before = credentials(instance);
+    let mut command = clean(&Binaries::built().tdb);
+    command
+        .arg("psql")
+        .args(arguments)
+        .env("TDB_API_URL", instance.api_url())
+        .env("TDB_API_KEY", instance.api_key())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = command.spawn().expect("start tdb");
+    let credential = eventually(SOON, "psql has its credential", || {
+        credentials(instance).into_iter().find(|one| !before.contains(one))
+    });
+    (child, credential)
+}
+
+/// The process that `parent` started, once it runs psql.
+fn child_of(parent: u32) -> i32 {
+    eventually(SOON, "tdb runs psql", || {
+        let mut command = Command::new("pgrep");
+        command.args(["-P", &parent.to_string(), "psql"]);
+        let found = tdb_tests::run(command, "");
+        found.text().lines().next().and_then(|line| line.parse().ok())
+    })
+}
+
+#[test]
+fn it_runs_what_psql_runs_in_workspaces_and_tenants() {
+    let (instance, _turn) = alone();
+    let arguments = [
+        "myapp__acme",
+        "--",
+        "-X",
+        "-A",
+        "-t",
+        "-c",
+        "SELECT id, current_database() FROM t",
+    ];
+    assert_eq!(run(instance, &arguments, "").ok().text(), "7|myapp__acme");
+    let sql = "SELECT id, current_setting('application_name') FROM t;\n";
+    assert_eq!(run(instance, &["myapp_dev", "--", "-XAt"], sql).ok().text(), "7|mine");
+    run(instance, &["myapp_dev"], "CREATE TABLE by_psql (id int);").ok();
+    let changes = instance.diff("myapp");
+    assert!(
+        changes.iter().any(|change| change.to_string().contains("by_psql")),
+        "{changes:#?}"
+    );
+}
+
+#[test]
+fn read_only_reads_alone() {
+    let (instance, _turn) = alone();
+    for database in ["myapp_dev", "myapp__acme"] {
+        let reads = [database, "--read-only", "--", "-XAtc", "SELECT id FROM t"];
+        assert_eq!(run(instance, &reads, "").ok().text(), "7");
+        let writes = [database, "--read-only", "--", "-Xc", "INSERT INTO t VALUES (8)"];
+        assert_eq!(run(instance, &writes, "").fails_saying("ERROR").code, 1);
+    }
+}
+
+#[test]
+fn the_exit_status_is_psqls() {
+    let (instance, _turn) = alone();
+    let stop = ["myapp_dev", "--", "-X", "-v", "ON_ERROR_STOP=1"];
+    assert_eq!(run(instance, &stop, "SELECT 1/0;").code, 3);
+    assert_eq!(
+        run(instance, &["myapp_dev", "--", "-X", "-c", "SELECT 1/0"], "").code,
+        1
+    );
+    assert_eq!(run(instance, &["myapp_dev", "--", "-X"], "SELECT 1/0;").code, 0);
+    instance.api().post("/tenants/acme/suspend", json!({})).ok();
+    let refused = run(instance, &["myapp__acme", "--", "-X"], "SELECT 1;");
+    instance.api().post("/tenants/acme/resume", json!({})).ok();
+    assert_eq!(refused.fails_saying("suspended").code, 2);
+}
+
+#[test]
+fn what_is_no_database_is_said_before_anything_is_made() {
+    let (instance, _turn) = alone();
+    for name in ["myapp", "Myapp_dev", "myapp__a__b", "postgres"] {
+        let refused = run(instance, &[name], "");
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.stderr.contains(name), "{refused:?}");
+    }
+    run(instance, &["postgres"], "").fails_saying("<blueprint>_dev nor <blueprint>__<tenant>");
+    let unknown = run(instance, &["unheard_dev"], "").fails_saying("there is no database \"unheard_dev\"");
+    assert!(unknown.stderr.contains("tdb workspaces list"), "{unknown:?}");
+    let unknown = run(instance, &["myapp__unheard"], "").fails_saying("there is no database \"myapp__unheard\"");
+    assert!(unknown.stderr.contains("tdb tenants list"), "{unknown:?}");
+    let other = run(instance, &["other__acme"], "").fails_saying("no database of a blueprint \"other\"");
+    assert!(other.stderr.contains("It has myapp__acme."), "{other:?}");
+    run(instance, &["myapp_dev", "--expires-at", "2001-01-01T00:00:00Z"], "").fails_saying("expires_at");
+    for option in [&["--json"][..], &["--output", "/nonexistent/file"]] {
+        run(instance, &[&["myapp_dev"], option].concat(), "").fails_saying("psql prints by itself");
+    }
+}
+
+#[test]
+fn without_psql_it_says_how_to_get_it() {
+    let (instance, _turn) = alone();
+    let before = credentials(instance);
+    let empty = tempfile::tempdir().expect("a directory");
+    let path = empty.path().display().to_string();
+    let refused = instance.tdb_with(&["psql", "myapp_dev"], &[("PATH", &path)], "");
+    assert_eq!(refused.clone().fails_saying("there is no psql").code, 1);
+    assert!(
+        refused.stderr.contains("apt-get install postgresql-client"),
+        "{refused:?}"
+    );
+    assert_eq!(credentials(instance), before);
+}
+
+#[test]
+fn the_password_is_on_no_command_line() {
+    let (instance, _turn) = alone();
+    let (mut tdb, credential) = start(instance, &["myapp_dev"]);
+    let psql = child_of(tdb.id());
+    let of_psql = |file: &str| fs::read(format!("/proc/{psql}/{file}")).expect("a file of psql's");
+    let environment = String::from_utf8(of_psql("environ")).expect("text");
+    let value = |name: &str| {
+        environment
+            .split('\0')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    assert_eq!(value("PGUSER"), credential["user"].as_str());
+    let password = value("PGPASSWORD").expect("a password");
+    assert!(password.len() >= 16, "{}", password.len());
+    for process in fs::read_dir("/proc").expect("processes") {
+        let path = process.expect("a process").path().join("cmdline");
+        let line = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        assert!(!line.contains(password), "{}", line.replace('\0', " "));
+    }
+    drop(tdb.stdin.take());
+    assert!(tdb.wait().expect("wait for tdb").success());
+    assert!(!credentials(instance).contains(&credential));
+}
+
+#[test]
+fn a_credential_that_a_killed_tdb_left_ends_by_itself() {
+    let (instance, _turn) = alone();
+    let (mut tdb, credential) = start(instance, &["myapp_dev"]);
+    let expiry = credential["expires_at"].as_str().expect("an expiry");
+    let asked = format!("SELECT '{expiry}'::timestamptz - now() BETWEEN '7 h' AND '8 h'");
+    assert_eq!(psql(&instance.server_url("postgres"), &asked).ok().text(), "t");
+    tdb.kill().expect("kill tdb");
+    // Which also closes psql's standard input.
+    tdb.wait().expect("wait for tdb");
+    let id = credential["id"].as_str().expect("an id");
+    instance.api().delete(&format!("/credentials/{id}")).ok();
+}
+
+#[test]
+fn interrupts_are_psqls_and_an_end_from_outside_reaches_it() {
+    let (instance, _turn) = alone();
+    // Ctrl-C reaches both; tdb goes on as long as psql does, which has the default back.
+    let (mut tdb, credential) = start(instance, &["myapp_dev"]);
+    let psql = child_of(tdb.id());
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        kill(Pid::from_raw(tdb.id() as i32), signal).expect("signal tdb");
+    }
+    let status = fs::read_to_string(format!("/proc/{psql}/status")).expect("psql's status");
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .expect("signals");
+    let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a mask");
+    assert_eq!(ignored & (1 << (Signal::SIGINT as u32 - 1)), 0, "psql hears Ctrl-C");
+    assert!(credentials(instance).contains(&credential), "the session goes on");
+    assert!(tdb.try_wait().expect("look at tdb").is_none());
+    // SIGTERM to tdb alone ends both, and the credential.
+    kill(Pid::from_raw(tdb.id() as i32), Signal::SIGTERM).expect("signal tdb");
+    let status = eventually(SOON, "tdb ends", || tdb.try_wait().expect("look at tdb"));
+    assert_eq!(status.code(), Some(128 + Signal::SIGTERM as i32));
+    assert!(!credentials(instance).contains(&credential));
+}
