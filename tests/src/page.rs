@@ -1,0 +1,86 @@
+//! A page of the documents, as its tests see it: fenced blocks, each with the marks that stand above it. A mark is an HTML
+//! comment, so a reader does not see it: `<!-- not run: REASON -->`, `<!-- prints: TEXT -->`, `<!-- fails: TEXT -->`,
+//! `<!-- client: NAME -->`.
+
+use std::fs;
+
+use crate::workspace_root;
+
+#[derive(Debug)]
+pub struct Page {
+    /// Relative to the repository.
+    pub file: String,
+    pub text: String,
+    pub blocks: Vec<Block>,
+}
+
+#[derive(Debug)]
+pub struct Block {
+    /// Of the opening fence, from 1.
+    pub line: usize,
+    pub language: String,
+    pub text: String,
+    marks: Vec<(String, String)>,
+}
+
+impl Page {
+    pub fn read(file: &str) -> Self {
+        let path = workspace_root().join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{file}: {e}"));
+        Self {
+            file: file.to_owned(),
+            blocks: blocks(&text),
+            text,
+        }
+    }
+
+    /// The README and every page under `docs/`.
+    pub fn all() -> Vec<Self> {
+        let found = fs::read_dir(workspace_root().join("docs")).expect("docs/");
+        let found = found.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
+        let mut files: Vec<String> = found.map(|name| format!("docs/{name}")).collect();
+        files.push("README.md".to_owned());
+        files.sort();
+        files.iter().map(|file| Self::read(file)).collect()
+    }
+}
+
+impl Block {
+    /// The texts of all marks of this kind.
+    pub fn marks<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
+        self.marks
+            .iter()
+            .filter_map(move |(found, text)| (found == kind).then_some(text.as_str()))
+    }
+
+    pub fn mark<'a>(&'a self, kind: &'a str) -> Option<&'a str> {
+        self.marks(kind).next()
+    }
+
+    pub fn kinds_of_marks(&self) -> impl Iterator<Item = &str> {
+        self.marks.iter().map(|(kind, _)| kind.as_str())
+    }
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut marks = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        let mark = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+        if let Some((kind, text)) = mark.and_then(|mark| mark.split_once(": ")) {
+            marks.push((kind.to_owned(), text.to_owned()));
+        } else if let Some(language) = line.strip_prefix("```") {
+            let body = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```");
+            blocks.push(Block {
+                line: at + 1,
+                language: language.to_owned(),
+                text: body.fold(String::new(), |text, line| text + line + "\n"),
+                marks: std::mem::take(&mut marks),
+            });
+        } else {
+            marks.clear();
+        }
+    }
+    blocks
+}
