@@ -289,10 +289,7 @@ fn the_cli_page_lists_the_commands_there_are_and_runs_each() {
         let words = command.join(" ");
         rows += &format!("| `tdb {words}` | {about} |\n");
         let runs = |block: &&Block| block.mark("not run").is_none() && block.text.contains(&format!("tdb {words}"));
-        assert!(
-            shell.iter().any(runs),
-            "docs/cli.md never runs tdb {words}"
-        );
+        assert!(shell.iter().any(runs), "docs/cli.md never runs tdb {words}");
     }
     is_generated("docs/cli.md", "commands", &(rows + "\n"));
 }
