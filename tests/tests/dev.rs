@@ -3,8 +3,15 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
-use tdb_tests::{Binaries, Instance, InstanceOptions, clean, connect, psql, run};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tdb_tests::{Binaries, Instance, InstanceOptions, clean, connect, eventually, psql, run};
 
 #[tokio::test]
 async fn survives_kill_9_and_leaves_no_postgresql_when_it_is_stopped() {
@@ -37,27 +44,77 @@ async fn survives_kill_9_and_leaves_no_postgresql_when_it_is_stopped() {
     );
 }
 
-#[test]
-fn a_second_one_on_the_same_directory_is_refused_clearly() {
-    let instance = Instance::start();
+/// `tenantsdb dev` on any free ports, in the directory of an instance that is not running.
+fn dev(instance: &Instance) -> Command {
     let mut command = clean(&Binaries::built().tenantsdb);
-    command.args([
-        "dev",
-        "--json",
-        "--postgres-port",
-        "0",
-        "--api-port",
-        "0",
-        "--metrics-port",
-        "0",
-        "--upstream-port",
-        "0",
-    ]);
+    command.args(["dev", "--json"]);
+    for flag in ["--postgres-port", "--api-port", "--metrics-port", "--upstream-port"] {
+        command.args([flag, "0"]);
+    }
     command
         .arg("--data-dir")
         .arg(instance.data_dir())
         .env("XDG_STATE_HOME", instance.state_home());
-    let refused = run(command, "").fails_saying(&instance.data_dir().display().to_string());
+    command
+}
+
+/// Processes that have the path in their command line.
+fn processes_on(path: &Path) -> Vec<String> {
+    let path = path.display().to_string();
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let lines = processes.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(&path)).collect()
+}
+
+#[test]
+fn ctrl_c_while_it_starts_leaves_nothing_behind() {
+    let mut instance = Instance::prepare();
+    for patience in [20, 300, 600, 900, 1500] {
+        let started = dev(&instance)
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = started.expect("start tenantsdb");
+        thread::sleep(Duration::from_millis(patience));
+        // To the group, as a terminal does.
+        killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
+        child.wait().expect("its end");
+        eventually(Duration::from_secs(10), "PostgreSQL and initdb end too", || {
+            processes_on(&instance.data_dir()).is_empty().then_some(())
+        });
+    }
+    instance.restart();
+    assert!(instance.stop().success());
+    let left = fs::read_dir(instance.data_dir()).expect("the directory").flatten();
+    let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with("postgres.new"));
+    assert_eq!(left.count(), 0, "half-made data is removed");
+}
+
+#[test]
+fn data_of_another_major_version_is_told_from_damage() {
+    let mut instance = Instance::start();
+    instance.stop();
+    let version = instance.data_dir().join("postgres/PG_VERSION");
+    let own = fs::read_to_string(&version).expect("PG_VERSION");
+    fs::write(&version, "14\n").expect("pretend");
+    run(dev(&instance), "").fails_saying("the data was made by PostgreSQL 14");
+    fs::write(&version, own).expect("undo it");
+    instance.restart();
+}
+
+#[test]
+fn a_directory_without_postgresql_is_named() {
+    let instance = Instance::prepare();
+    let mut command = dev(&instance);
+    command.env("PG_BIN_DIR", "/nowhere");
+    run(command, "").fails_saying("PG_BIN_DIR is /nowhere");
+}
+
+#[test]
+fn a_second_one_on_the_same_directory_is_refused_clearly() {
+    let instance = Instance::start();
+    let refused = run(dev(&instance), "").fails_saying(&instance.data_dir().display().to_string());
     assert!(
         refused.stderr.contains(&instance.pid().to_string()),
         "names the process: {}",

@@ -36,6 +36,7 @@ use postgres::{ADMINISTRATOR, Postgres, UpstreamPort};
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const LOG_VARIABLE: &str = "TENANTSDB_LOG";
 const SERVER: &str = "dev";
+const TOO_EARLY: &str = "stopped by a signal before it was ready";
 /// All that stay within their database.
 const ALL_EXTENSIONS: &str = "*";
 
@@ -92,11 +93,14 @@ pub async fn run(args: &DevArgs) -> Result<()> {
         directory.reset()?;
     }
     let secrets = Secrets::of(&directory)?;
-    let mut postgres = Postgres::start(&directory, &secrets.administrator, args.upstream()).await?;
+    let mut postgres = tokio::select! {
+        started = Postgres::start(&directory, &secrets.administrator, args.upstream()) => started?,
+        () = signals.next() => bail!("{TOO_EARLY}"),
+    };
     let served = tokio::select! {
         served = serve(args, &directory, &secrets, sockets, postgres.port(), &mut signals) => served,
         status = postgres.ended() => match status {
-            Ok(status) => Err(anyhow::anyhow!("the private PostgreSQL ended with {status}; see {}", postgres::log_file(&directory).display())),
+            Ok(status) => Err(anyhow::anyhow!("the private PostgreSQL ended with {status}; {}", postgres::last_words(&directory))),
             Err(error) => Err(error.into()),
         },
     };
@@ -126,7 +130,7 @@ async fn serve(
     };
     let (mut running, facts) = tokio::select! {
         started = started => started?,
-        () = signals.next() => bail!("stopped by a signal before it was ready"),
+        () = signals.next() => bail!("{TOO_EARLY}"),
     };
     let file = facts.write(directory)?;
     announce(args, &facts, directory, file)?;

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Error, Result, anyhow, bail};
 
 /// An address and the option that changes it.
 #[derive(Clone, Copy, Debug)]
@@ -21,31 +21,30 @@ pub struct Sockets {
 
 impl Sockets {
     pub fn bind(proxy: Wanted, api: Wanted, metrics: Wanted) -> Result<Self> {
-        Ok(Self {
-            proxy: bind(proxy, "the proxy")?,
-            api: bind(api, "the API")?,
-            metrics: bind(metrics, "metrics")?,
-        })
+        let bound = (bind(proxy, "the proxy"), bind(api, "the API"), bind(metrics, "metrics"));
+        match bound {
+            (Ok(proxy), Ok(api), Ok(metrics)) => Ok(Self { proxy, api, metrics }),
+            (proxy, api, metrics) => {
+                let refused = [proxy.err(), api.err(), metrics.err()];
+                let lines: Vec<String> = refused.into_iter().flatten().map(|e| e.to_string()).collect();
+                bail!("{}", lines.join("\n"))
+            }
+        }
     }
 }
 
 fn bind(wanted: Wanted, whose: &str) -> Result<TcpListener> {
-    let listener = TcpListener::bind(wanted.address).map_err(|e| refusal(wanted, whose, e))?;
+    let listener = TcpListener::bind(wanted.address).map_err(|e| refusal(wanted, whose, &e))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-fn refusal(wanted: Wanted, whose: &str, error: std::io::Error) -> Error {
+fn refusal(wanted: Wanted, whose: &str, error: &std::io::Error) -> Error {
     let Wanted { address, option } = wanted;
+    let (port, ip) = (address.port(), address.ip());
     match error.kind() {
-        ErrorKind::AddrInUse => {
-            anyhow!(
-                "port {} for {whose} is taken on {}; choose another with {option}",
-                address.port(),
-                address.ip()
-            )
-        }
-        _ => Error::new(error).context(format!("cannot listen on {address} for {whose} ({option})")),
+        ErrorKind::AddrInUse => anyhow!("port {port} for {whose} is taken on {ip}; choose another with {option}"),
+        _ => anyhow!("cannot listen on {address} for {whose}: {error}; choose another with {option}"),
     }
 }
 
@@ -72,5 +71,11 @@ mod tests {
             refused.contains("for the API") && refused.ends_with("--api-port"),
             "{refused}"
         );
+        let proxy = Wanted {
+            address: first.proxy.local_addr().unwrap(),
+            option: "--postgres-port",
+        };
+        let both = Sockets::bind(proxy, taken, any("--c")).unwrap_err().to_string();
+        assert_eq!(both.lines().count(), 2, "both are named at once: {both}");
     }
 }

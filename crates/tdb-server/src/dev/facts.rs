@@ -43,7 +43,11 @@ impl Facts {
     pub fn write(&self, directory: &Directory) -> Result<PathBuf> {
         let text = serde_json::to_string_pretty(self)?;
         directory.write_private(FILE, &format!("{text}\n"))?;
-        note(directory.path())?;
+        if let Err(error) = note(directory.path()) {
+            tracing::warn!(
+                "tdb cannot find this instance by itself: {error:#}; set TDB_API_URL and TDB_API_KEY for it"
+            );
+        }
         Ok(directory.file(FILE))
     }
 }
@@ -58,7 +62,10 @@ pub fn withdraw(directory: &Directory) {
 pub fn default_data_dir() -> Result<PathBuf> {
     match Uid::effective().is_root() {
         true => Ok(PathBuf::from("/var/lib/tenantsdb-dev")),
-        false => Ok(home_of("XDG_DATA_HOME", ".local/share")?.join("tenantsdb/dev")),
+        false => {
+            let home = home_of("XDG_DATA_HOME", ".local/share").context("give --data-dir")?;
+            Ok(home.join("tenantsdb/dev"))
+        }
     }
 }
 
@@ -76,5 +83,5 @@ fn home_of(variable: &str, below_home: &str) -> Result<PathBuf> {
         .filter(|path| path.is_absolute());
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home));
     set.or_else(home)
-        .with_context(|| format!("neither {variable} nor HOME is set; give --data-dir and {variable}"))
+        .with_context(|| format!("neither {variable} nor HOME is set"))
 }

@@ -4,7 +4,7 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -20,8 +20,12 @@ use super::programs::Programs;
 
 pub const ADMINISTRATOR: &str = "postgres";
 const DATA: &str = "postgres";
+/// Before the process that makes it.
+const UNFINISHED: &str = "postgres.new-";
 const SOCKETS: &str = "run";
 const LOG: &str = "postgres.log";
+/// Lines of it that an error shows.
+const LAST_WORDS: usize = 4;
 /// Recovery after a crash included.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -132,11 +136,9 @@ fn signal(pid: i32, signal: Signal) -> Result<()> {
 
 /// Makes the data directory under another name first: a start killed in the middle leaves nothing that looks complete.
 async fn initialise(directory: &Directory, programs: &Programs, password: &SecretString) -> Result<()> {
-    let fresh = directory.file("postgres.new");
+    remove_unfinished(directory)?;
+    let fresh = directory.file(&format!("{UNFINISHED}{}", std::process::id()));
     let password_file = directory.file("initdb-password");
-    if fresh.exists() {
-        fs::remove_dir_all(&fresh)?;
-    }
     DirBuilder::new().mode(0o700).create(&fresh)?;
     give(&fresh, programs)?;
     directory.write_private("initdb-password", password.expose_secret())?;
@@ -155,6 +157,8 @@ async fn initialise(directory: &Directory, programs: &Programs, password: &Secre
         ])
         .arg(&fresh);
     command.arg(format!("--pwfile={}", password_file.display()));
+    // Ctrl-C is ours to answer.
+    command.process_group(0).kill_on_drop(true);
     let output = command.output().await.context("cannot run initdb")?;
     fs::remove_file(&password_file)?;
     ensure!(
@@ -164,6 +168,18 @@ async fn initialise(directory: &Directory, programs: &Programs, password: &Secre
         reach_hint(directory.path(), programs)
     );
     fs::rename(&fresh, directory.file(DATA))?;
+    Ok(())
+}
+
+/// Removes what earlier attempts left. The initdb of a process that was killed may still write into its own: that one is
+/// left to the next start.
+fn remove_unfinished(directory: &Directory) -> Result<()> {
+    for entry in fs::read_dir(directory.path())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
     Ok(())
 }
 
@@ -199,29 +215,54 @@ enum Launch {
     PortTaken,
 }
 
+/// Ends a PostgreSQL whose start nobody waits for any more.
+struct Starting {
+    pid: Option<u32>,
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            let _ = signal(pid.cast_signed(), Signal::SIGQUIT);
+        }
+    }
+}
+
 async fn launch(directory: &Directory, programs: &Programs, port: u16) -> Result<Launch> {
     let mut child = spawn(directory, programs, port)?;
+    let mut starting = Starting { pid: child.id() };
     let data = directory.file(DATA);
     let deadline = Instant::now() + START_TIME_MAX;
     loop {
         if let Some(status) = child.try_wait()? {
+            starting.pid = None;
             return match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
                 Err(_) => Ok(Launch::PortTaken),
-                Ok(_) => bail!("PostgreSQL ended with {status}; see {}", directory.file(LOG).display()),
+                Ok(_) => bail!("PostgreSQL ended with {status}; {}", last_words(directory)),
             };
         }
         if is_ready(&data, &child) {
+            starting.pid = None;
             return Ok(Launch::Ready(child));
         }
-        if Instant::now() > deadline {
-            child.kill().await?;
-            bail!(
-                "PostgreSQL is not ready after {START_TIME_MAX:?}; see {}",
-                directory.file(LOG).display()
-            );
-        }
+        ensure!(
+            Instant::now() < deadline,
+            "PostgreSQL is not ready after {START_TIME_MAX:?}; {}",
+            last_words(directory)
+        );
         sleep(POLL).await;
     }
+}
+
+/// Where PostgreSQL's log is, and the end of it.
+pub fn last_words(directory: &Directory) -> String {
+    let file = directory.file(LOG);
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines.iter().skip(lines.len().saturating_sub(LAST_WORDS));
+    last.fold(format!("see {}, which ends with", file.display()), |said, line| {
+        format!("{said}\n  {line}")
+    })
 }
 
 /// PostgreSQL writes its state into the eighth line of its pid file (`pg_ctl -w` reads it too).
@@ -273,11 +314,6 @@ fn socket_directory(directory: &Directory) -> String {
 
 fn major_of(data: &Path) -> Option<u32> {
     fs::read_to_string(data.join("PG_VERSION")).ok()?.trim().parse().ok()
-}
-
-/// The file PostgreSQL logs to.
-pub fn log_file(directory: &Directory) -> PathBuf {
-    directory.file(LOG)
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{Uid, User};
 use tokio::process::Command;
 
 const DEBIAN: &str = "/usr/lib/postgresql";
+/// What workspaces and tenants need.
+const OLDEST: u32 = 15;
 
 /// The directory of `initdb` and `postgres`.
 #[derive(Clone, Debug)]
@@ -28,14 +30,32 @@ impl Programs {
     /// Looks at `PG_BIN_DIR`, `PATH` and Debian's directories, in this order. `major` is the version of an existing data
     /// directory: among Debian's it wins over the newest.
     pub fn find(major: Option<u32>) -> Result<Self> {
-        let bin = match env::var_os("PG_BIN_DIR") {
-            Some(dir) => Some(PathBuf::from(dir)).filter(|dir| is_complete(dir)),
+        let bin = match env::var_os("PG_BIN_DIR").map(PathBuf::from) {
+            Some(dir) if is_complete(&dir) => Some(dir),
+            Some(dir) => bail!(
+                "PG_BIN_DIR is {}, where initdb and postgres are not both; correct it or unset it",
+                dir.display()
+            ),
             None => debian(major).or_else(on_path).or_else(|| debian(None)),
         };
         let bin = bin.context(
-            "PostgreSQL's initdb and postgres are in none of PG_BIN_DIR, PATH and /usr/lib/postgresql/*/bin; \
-             install the Debian package postgresql or set PG_BIN_DIR",
+            "PostgreSQL's initdb and postgres are neither on PATH nor in /usr/lib/postgresql/*/bin; \
+             install the Debian package postgresql, or set PG_BIN_DIR to their directory",
         )?;
+        let found = version_of(&bin)?;
+        ensure!(
+            found >= OLDEST,
+            "the PostgreSQL in {} is version {found}, and {OLDEST} or later is needed; install the Debian package \
+             postgresql, or set PG_BIN_DIR to the directory of a newer one",
+            bin.display()
+        );
+        if let Some(major) = major.filter(|major| *major != found) {
+            bail!(
+                "the data was made by PostgreSQL {major}, and what was found in {} is version {found}; install \
+                 postgresql-{major} or set PG_BIN_DIR to its directory, or begin anew with --reset, which removes the data",
+                bin.display()
+            );
+        }
         Ok(Self {
             bin,
             account: account()?,
@@ -85,6 +105,21 @@ fn on_path() -> Option<PathBuf> {
     let candidates = env::split_paths(&path).map(|dir| dir.join("postgres"));
     let mut found = candidates.filter_map(|program| Some(program.canonicalize().ok()?.parent()?.to_owned()));
     found.find(|dir| is_complete(dir))
+}
+
+/// The major version.
+fn version_of(bin: &Path) -> Result<u32> {
+    let postgres = bin.join("postgres");
+    let cannot = || format!("cannot learn the version of {}", postgres.display());
+    let output = std::process::Command::new(&postgres)
+        .arg("--version")
+        .output()
+        .with_context(cannot)?;
+    // postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1), or 19devel
+    let said = String::from_utf8_lossy(&output.stdout);
+    let version = said.split_whitespace().nth(2).unwrap_or_default();
+    let major: String = version.chars().take_while(char::is_ascii_digit).collect();
+    major.parse().with_context(cannot)
 }
 
 fn is_complete(bin: &Path) -> bool {

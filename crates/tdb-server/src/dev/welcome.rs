@@ -28,11 +28,11 @@ pub fn text(facts: &Facts, directory: &Path) -> String {
 }
 
 const STORY: &str = r#"  tdb workspaces create --name myapp --database PostgreSQL      # prints a connection string, its password once
-  psql "postgresql://…/myapp_dev" -c 'CREATE TABLE users (id int PRIMARY KEY, email text)'
+  tdb psql myapp_dev -- -c 'CREATE TABLE users (id int PRIMARY KEY, email text)'
   tdb workspaces diff myapp                                     # what was captured
   tdb tenants create --name acme --blueprint myapp              # prints acme's own credential
-  psql "postgresql://…/myapp__acme" -c 'SELECT * FROM users'    # same schema, own data
-  psql "postgresql://…/myapp_dev" -c 'ALTER TABLE users ADD COLUMN phone text'
+  tdb psql myapp__acme -- -c 'SELECT * FROM users'              # same schema, own data
+  tdb psql myapp_dev -- -c 'ALTER TABLE users ADD COLUMN phone text'
   tdb deployments create --blueprint myapp --all --watch        # the change reaches every tenant
   tdb query --blueprint myapp --all --query 'select count(*) from users'
 
