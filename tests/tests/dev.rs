@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tdb_tests::{Binaries, Instance, InstanceOptions, clean, connect, eventually, psql, run};
 
@@ -101,6 +101,32 @@ fn data_of_another_major_version_is_told_from_damage() {
     run(dev(&instance), "").fails_saying("the data was made by PostgreSQL 14");
     fs::write(&version, own).expect("undo it");
     instance.restart();
+}
+
+#[test]
+fn a_closed_umask_keeps_postgresql_out_of_nothing() {
+    let instance = Instance::prepare();
+    let started = dev(&instance);
+    let mut command = clean("sh");
+    command
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(started.get_program())
+        .args(started.get_args())
+        .env("XDG_STATE_HOME", instance.state_home())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().expect("start tenantsdb");
+    let ready = instance.data_dir().join("dev.json");
+    eventually(Duration::from_secs(60), "it gets ready", || {
+        ready.exists().then_some(())
+    });
+    let mode = |name: &str| {
+        let found = fs::metadata(instance.data_dir().join(name)).expect("a file");
+        found.permissions().mode() & 0o777
+    };
+    assert_eq!((mode("proxy.crt"), mode("proxy.key")), (0o644, 0o600));
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
+    assert!(child.wait().expect("its end").success());
 }
 
 #[test]

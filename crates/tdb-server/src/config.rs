@@ -148,7 +148,8 @@ impl Config {
                 message,
             }],
         };
-        let text = std::fs::read_to_string(file).map_err(|e| failed(format!("cannot read it: {e}")))?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| failed(format!("cannot read it: {e}; name another with --config")))?;
         Self::parse(&text, file, &|name| std::env::var(name).ok())
     }
 

@@ -242,7 +242,8 @@ fn certificate_in(directory: &Directory) -> Result<CertificateFiles> {
     if !(files.certificate.exists() && files.key.exists()) {
         let pem = certificate::make_for_development()?;
         directory.write_private("proxy.key", &pem.key)?;
-        directory.write_private("proxy.crt", &pem.certificate)?;
+        // Clients on this machine check the proxy by it (sslmode=verify-full).
+        directory.write_public("proxy.crt", &pem.certificate)?;
     }
     Ok(files)
 }

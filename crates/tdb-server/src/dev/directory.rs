@@ -1,9 +1,9 @@
 //! The directory of one development instance: who may use it (one process at a time), what lies where, and the secrets
 //! in it. Files with secrets are created 0600, never changed to it later.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,9 +24,7 @@ pub struct Directory {
 impl Directory {
     /// Takes the directory, making it where it is missing. Fails where another process holds it.
     pub fn take(path: &Path) -> Result<Self> {
-        // Traversable for the account that runs PostgreSQL, listable for nobody else.
-        let made = DirBuilder::new().recursive(true).mode(0o711).create(path);
-        made.with_context(|| format!("cannot make the directory {}", path.display()))?;
+        make(path).with_context(|| format!("cannot make the directory {}", path.display()))?;
         let path = path
             .canonicalize()
             .with_context(|| format!("cannot open {}", path.display()))?;
@@ -86,6 +84,14 @@ impl Directory {
     pub fn write_private(&self, name: &str, text: &str) -> Result<()> {
         write_atomically(&self.file(name), text)
     }
+
+    /// The same for what everybody may read.
+    pub fn write_public(&self, name: &str, text: &str) -> Result<()> {
+        self.write_private(name, text)?;
+        let path = self.file(name);
+        let opened = fs::set_permissions(&path, Permissions::from_mode(0o644));
+        opened.with_context(|| format!("cannot open {} for all", path.display()))
+    }
 }
 
 /// Writes a 0600 file under another name, then renames it: a reader sees the old text or the new one.
@@ -103,6 +109,19 @@ pub fn write_atomically(path: &Path, text: &str) -> Result<()> {
         fs::rename(&fresh, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Traversable for the account that runs PostgreSQL, listable for nobody else, whatever the umask. One that is there stays
+/// as it is.
+fn make(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+    }
+    match DirBuilder::new().mode(0o711).create(path) {
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o711)),
+        Err(_) if path.is_dir() => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
@@ -140,8 +159,6 @@ fn lock(file: &Path, directory: &Path) -> Result<Flock<File>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
