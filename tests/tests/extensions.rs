@@ -21,6 +21,28 @@ fn make(workspace: &str, body: Value) -> Answer {
 fn an_extension_is_a_change_of_its_own_that_tenants_get() {
     let (workspace, tenants) = instance().simple("bloomed", &["b-old"]);
     psql(&workspace.url, "CREATE EXTENSION bloom").fails_saying("42501");
+    let query = |sql: &str| {
+        instance()
+            .api()
+            .post("/workspaces/bloomed/queries", json!({"query": sql}))
+    };
+    let problem = query("CREATE  EXTENSION \"bloom\" -- please").problem(422);
+    assert_eq!(
+        (&problem["sqlstate"], &problem["hint"]),
+        (
+            &json!("42501"),
+            &json!(
+                "Have it made with \"tdb workspaces extensions bloomed --create bloom\", where the server allows it."
+            )
+        ),
+        "{problem:#}"
+    );
+    let problem = query("CREATE EXTENSION citext; SELECT pg_read_file('bloom')").problem(422);
+    assert_eq!(
+        (&problem["sqlstate"], &problem["hint"]),
+        (&json!("42501"), &Value::Null),
+        "{problem:#}"
+    );
     let change = make("bloomed", json!({"name": "bloom"})).ok();
     assert_eq!(
         (&change["ddl_id"], &change["command_tags"], &change["state"]),

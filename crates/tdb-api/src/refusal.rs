@@ -45,8 +45,9 @@ impl Refusal {
         Self::new(ProblemCode::InvalidValue, format!("\"{field}\" {rule}")).about(field)
     }
 
-    pub fn not_found(what: &str, name: &str) -> Self {
-        Self::new(ProblemCode::NotFound, format!("{what} \"{name}\" does not exist"))
+    pub fn not_found(what: &'static str, name: &str) -> Self {
+        let name = name.to_owned();
+        ControlError::NotFound { what, name }.into()
     }
 
     pub fn no_such_endpoint(path: &str) -> Self {

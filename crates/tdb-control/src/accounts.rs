@@ -157,7 +157,7 @@ impl Control {
             ProjectDeletion::Unknown => return Err(ControlError::not_found("project", id)),
             ProjectDeletion::NotEmpty => {
                 let detail = format!("project \"{id}\" has workspaces or tenants");
-                let hint = "Delete its tenants with ?hard=true and its workspaces first.";
+                let hint = "Delete its tenants for good (\"tdb tenants delete NAME --hard\", DELETE /tenants/{id}?hard=true) and its workspaces first.";
                 return Err(ControlError::conflict("project_not_empty", detail, hint));
             }
         }

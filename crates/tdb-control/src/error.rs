@@ -115,10 +115,10 @@ impl ControlError {
     /// What the caller can do about it, a full sentence.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            ControlError::Exists { hint, .. }
-            | ControlError::Conflict { hint, .. }
-            | ControlError::Query { hint, .. } => hint.as_deref(),
+            ControlError::Exists { what, hint, .. } => hint.as_deref().or_else(|| whereabouts(what)),
+            ControlError::Conflict { hint, .. } | ControlError::Query { hint, .. } => hint.as_deref(),
             ControlError::Refused { hint, .. } => Some(hint),
+            ControlError::NotFound { what, .. } => whereabouts(what),
             _ => None,
         }
     }
@@ -193,6 +193,23 @@ impl ControlError {
             Some(reason) => format!("{self}: {reason}"),
             None => self.to_string(),
         }
+    }
+}
+
+/// Where one sees what there is.
+fn whereabouts(what: &str) -> Option<&'static str> {
+    match what {
+        "API key" => Some("List API keys with \"tdb apikeys list\" or GET /apikeys."),
+        "blueprint" => Some("List blueprints with \"tdb blueprints list\" or GET /blueprints."),
+        "change" => Some("List changes with \"tdb workspaces diff\" or GET /workspaces/{id}/diff."),
+        "credential" => Some("List credentials with \"tdb credentials list\" or GET /credentials."),
+        "deployment" => Some("List deployments with \"tdb deployments list\" or GET /deployments."),
+        "project" => Some("List projects with \"tdb projects list\" or GET /projects."),
+        "server" => Some("List servers with \"tdb servers list\" or GET /servers."),
+        "tenant" => Some("List tenants with \"tdb tenants list\" or GET /tenants."),
+        "version" => Some("List versions with \"tdb blueprints versions\" or GET /blueprints/{name}/versions."),
+        "workspace" => Some("List workspaces with \"tdb workspaces list\" or GET /workspaces."),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Looking at many tenants at once: queries, each in its tenant's own role, and drift.
 
 use futures_util::StreamExt;
+use tdb_engines::extensions;
 use tdb_engines::fingerprint::{self, Difference as Found, Fingerprint};
 use tdb_engines::query::{self, Limits};
 use tdb_names::{BlueprintName, TenantName};
@@ -34,7 +35,10 @@ impl Control {
         let result = query::run(&login, sql, &Limits::default()).await;
         // Before the answer, success or not: an error may have come after a COMMIT.
         self.drain_if_possible(&row).await;
-        result.map(shown).map_err(|e| query_failed(&row.physical.server, e))
+        result.map(shown).map_err(|error| {
+            let error = query_failed(&row.physical.server, error);
+            advised_on_extensions(error, sql, blueprint)
+        })
     }
 
     /// In each tenant's own role; keys that may only read: in its read-only role.
@@ -179,6 +183,30 @@ fn role_of(identity: &Identity) -> As {
 fn is_there(row: &FleetRow) -> bool {
     row.database.status == DatabaseStatus::Ready
         && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
+}
+
+/// PostgreSQL lets only a superuser make some extensions, and cannot know who makes them here.
+fn advised_on_extensions(error: ControlError, sql: &str, workspace: &BlueprintName) -> ControlError {
+    let ControlError::Query {
+        sqlstate,
+        message,
+        hint,
+    } = error
+    else {
+        return error;
+    };
+    let refused = |name: &String| sqlstate == "42501" && message.contains(name);
+    let hint = match extensions::made_by(sql).into_iter().find(refused) {
+        Some(name) => Some(format!(
+            "Have it made with \"tdb workspaces extensions {workspace} --create {name}\", where the server allows it."
+        )),
+        None => hint,
+    };
+    ControlError::Query {
+        sqlstate,
+        message,
+        hint,
+    }
 }
 
 fn shown(result: query::QueryResult) -> QueryResult {

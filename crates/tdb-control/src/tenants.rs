@@ -123,7 +123,7 @@ impl Control {
             Some(StoredTenant::Deleted) => {
                 let detail =
                     format!("tenant \"{name}\" is deleted but keeps its name; restore it, or delete it for good");
-                let hint = "POST /tenants/{id}/restore brings it back; DELETE /tenants/{id}?hard=true frees the name.";
+                let hint = "\"tdb tenants restore NAME\" (POST /tenants/{id}/restore) brings it back; \"tdb tenants delete NAME --hard\" (DELETE /tenants/{id}?hard=true) frees the name.";
                 Err(ControlError::conflict("tenant_deleted", detail, hint))
             }
             Some(StoredTenant::Deleting) | None => {

@@ -124,7 +124,7 @@ impl Control {
                 fleet.len(),
                 first.database.tenant
             );
-            let hint = "Delete its tenants with ?hard=true first; a deleted tenant can be restored and still counts.";
+            let hint = "Delete its tenants for good first (\"tdb tenants delete NAME --hard\", DELETE /tenants/{id}?hard=true); a deleted tenant can be restored and still counts.";
             return Err(ControlError::conflict("workspace_has_tenants", detail, hint));
         }
         let from = [Stored::Ready, Stored::Provisioning];

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use pg_query::NodeEnum;
+
 use crate::apply::{BringUp, NumberedChange, StepError};
 use crate::change::Checksum;
 use crate::error::{EngineError, SqlState};
@@ -52,6 +54,20 @@ pub(crate) fn statement(name: &str, schema: &str, version: &str) -> String {
     // VERSION takes a name or a plain literal, not an E'' one.
     let version = version.trim_start_matches('E');
     format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA {schema} VERSION {version}")
+}
+
+/// Names of the extensions that a user's text makes; none where the parser does not understand it.
+pub fn made_by(sql: &str) -> Vec<String> {
+    let Ok(parsed) = pg_query::parse(sql, 0) else {
+        return Vec::new();
+    };
+    let nodes = parsed.protobuf.stmts.into_iter().filter_map(|raw| raw.stmt?.node);
+    nodes
+        .filter_map(|node| match node {
+            NodeEnum::CreateExtensionStmt(made) => Some(made.extname),
+            _ => None,
+        })
+        .collect()
 }
 
 /// All that the server has, but the language that every database has.
