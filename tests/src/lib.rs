@@ -13,6 +13,7 @@ mod programs;
 mod python;
 mod secrets;
 mod session;
+mod transcript;
 mod wait;
 mod wire;
 
@@ -25,5 +26,6 @@ pub use page::{Block, Page};
 pub use programs::{Ran, clean, pg_dump, pg_program, pgbench, psql, psql_file, run, schema_dump};
 pub use python::python;
 pub use session::{Session, Tls, connect, database_of, sqlstate, url_with};
+pub use transcript::Transcript;
 pub use wait::{eventually, eventually_async};
 pub use wire::{Frame, Wire};

@@ -10,19 +10,40 @@ use crate::commands::{
     workspaces,
 };
 
-/// Design a schema once, deploy it to isolated tenant databases.
+const ABOUT: &str = "\
+Design a PostgreSQL schema once, deploy it to the isolated databases of all tenants.
+
+A workspace is a development database: DDL that any client runs in it is captured as numbered changes. Its blueprint is the schema that those changes make, in versions. A tenant is a customer with a database of its own, made from a version. A deployment brings tenants to a newer one: each change once, in order. One proxy leads to all databases: \"myapp_dev\" is the workspace, \"myapp__acme\" the tenant acme's.";
+const STORY: &str = "\
+Example, from nothing to a schema that all tenants have:
+  # an instance on this machine; the rest in another terminal
+  tenantsdb dev
+  # a workspace and its blueprint; then its schema, and what was captured
+  tdb workspaces create --name myapp
+  tdb psql myapp_dev -- -c 'CREATE TABLE users (id int)'
+  tdb workspaces diff myapp
+  # a tenant: a database with that schema
+  tdb tenants create --name acme --blueprint myapp
+  # a further change, for all tenants
+  tdb psql myapp_dev -- -c 'ALTER TABLE users ADD email text'
+  tdb deployments create --blueprint myapp --all --watch
+  # what they have, and who differs
+  tdb query --blueprint myapp --all --query 'SELECT count(*) FROM users'
+  tdb drift --blueprint myapp
+
+\"tdb COMMAND --help\" says more about a command, always with an example.
+
+In scripts: --json prints the API's answers, --quiet leaves out what is for people, --yes asks nothing. The exit status is 0, 1 (it failed) or 2 (wrong usage).
+
+Which instance is asked: --api-url and --api-key, else TDB_API_URL and TDB_API_KEY, else the configuration file (\"tdb config set\", \"tdb login\"), else the \"tenantsdb dev\" that started last on this machine.";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "tdb",
     version,
+    about = ABOUT,
     max_term_width = 110,
-    after_help = "Example:
-  tdb workspaces create --name myapp --database PostgreSQL
-  tdb tenants create --name acme --blueprint myapp
-  tdb deployments create --blueprint myapp --all --watch
-
-tdb finds its instance by --api-url and --api-key, by TDB_API_URL and TDB_API_KEY, by its configuration file
-(tdb config set), and last by the running \"tenantsdb dev\"."
+    after_help = STORY
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -80,51 +101,70 @@ pub struct OutputOptions {
     pub output: Option<PathBuf>,
 }
 
+// In the order of the story, then what it stands on.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print the version of tdb
-    #[command(after_help = "Example:\n  tdb version")]
-    Version,
-    /// Make a user with a project, and remember the key; the password is asked for, or read from TDB_PASSWORD
-    Signup(signup::Signup),
-    /// Get a key for an email and a password, and remember it; the password is asked for, or read from TDB_PASSWORD
-    Login(signup::Login),
-    /// Remember an instance's address and key
-    #[command(subcommand)]
-    Config(config::Command),
-    /// Projects and their database credential
-    #[command(subcommand)]
-    Projects(projects::Command),
-    /// Keys of the admin API
-    #[command(subcommand)]
-    Apikeys(apikeys::Command),
-    /// Development databases, whose DDL is captured
-    #[command(subcommand)]
+    /// Development databases, whose DDL is captured: make them, see and leave out changes
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tdb workspaces create --name myapp\n  tdb workspaces diff myapp"
+    )]
     Workspaces(workspaces::Command),
-    /// Versioned schemas
-    #[command(subcommand)]
-    Blueprints(blueprints::Command),
-    /// Tenants and their databases
-    #[command(subcommand)]
+    /// Open psql in a workspace or a tenant's database, with a credential of its own
+    Psql(psql::Psql),
+    /// Tenants and their databases: make, suspend, delete, restore
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tdb tenants create --name acme --blueprint myapp\n  tdb tenants list"
+    )]
     Tenants(tenants::Command),
-    /// Bring tenants to a version
-    #[command(subcommand)]
+    /// Bring tenants to a version: begin, follow, retry
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tdb deployments create --blueprint myapp --all --watch"
+    )]
     Deployments(deployments::Command),
     /// Run SQL in one tenant's database or in all
     Query(query::Query),
-    /// Open psql in a workspace or a tenant's database, with a credential of its own
-    Psql(psql::Psql),
-    /// Database servers
-    #[command(subcommand)]
-    Servers(servers::Command),
-    /// Credentials of tenants and workspaces
-    #[command(subcommand)]
-    Credentials(credentials::Command),
-    /// Tenants whose schema differs from their version's
+    /// Show tenants whose schema differs from their version's
     Drift(drift::Drift),
+    /// Versioned schemas, and which tenant has which
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tdb blueprints get myapp\n  tdb blueprints versions myapp"
+    )]
+    Blueprints(blueprints::Command),
+    /// User names and passwords for the databases of a tenant or a workspace
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tdb credentials create --tenant acme --rights ro"
+    )]
+    Credentials(credentials::Command),
+    /// PostgreSQL servers that hold the databases
+    #[command(subcommand, after_help = "Example:\n  tdb servers list\n  tdb servers test dev")]
+    Servers(servers::Command),
+    /// Projects, which share nothing: each has its own workspaces, tenants and keys
+    #[command(subcommand, after_help = "Example:\n  tdb projects create --name \"Second shop\"")]
+    Projects(projects::Command),
+    /// Keys of the admin API
+    #[command(subcommand, after_help = "Example:\n  tdb apikeys create --name ci --scope read")]
+    Apikeys(apikeys::Command),
+    /// Make a user with a project, and remember its key
+    Signup(signup::Signup),
+    /// Get a key for an email and a password, and remember it
+    Login(signup::Login),
+    /// Remember an instance's address and key
+    #[command(subcommand, after_help = "Example:\n  tdb config show")]
+    Config(config::Command),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tdb completions bash > /etc/bash_completion.d/tdb")]
-    Completions { shell: Shell },
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version of tdb
+    #[command(after_help = "Example:\n  tdb version")]
+    Version,
 }
 
 #[cfg(test)]
@@ -134,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grammar_is_sound_and_every_command_has_an_example() {
+    fn the_grammar_is_sound_and_every_command_and_argument_is_told() {
         let mut root = Arguments::command();
         root.build();
         root.clone().debug_assert();
@@ -145,13 +185,15 @@ mod tests {
                 .filter(|child| child.get_name() != "help")
                 .cloned()
                 .collect();
-            if children.is_empty() {
-                let help = command.render_help().to_string();
-                assert!(
-                    help.contains("Example:\n  tdb "),
-                    "tdb {} has no example:\n{help}",
-                    command.get_name()
-                );
+            let help = command.render_help().to_string();
+            assert!(
+                help.contains("\n\nExample:\n  tdb ") || help.contains("\n\nExample, "),
+                "tdb {} has no example:\n{help}",
+                command.get_name()
+            );
+            for argument in command.get_arguments() {
+                let told = argument.get_help().is_some();
+                assert!(told, "tdb {}: {} is not told", command.get_name(), argument.get_id());
             }
             open.extend(children);
         }
@@ -182,6 +224,8 @@ mod tests {
             "projects rotate-credential prj_abcdefgh27",
             "drift --blueprint myapp --output x",
             "completions zsh",
+            "psql myapp_dev",
+            "psql myapp__acme --read-only --expires-at 2030-01-31T00:00:00Z -- -c select",
         ];
         for line in table {
             let parsed = Arguments::try_parse_from(["tdb"].into_iter().chain(line.split(' ')));
@@ -201,6 +245,8 @@ mod tests {
             "query --blueprint myapp --query select",
             "query --blueprint myapp --all --tenant a --query select",
             "--quiet --verbose version",
+            "psql myapp",
+            "psql myapp_dev -c select",
             "credentials create",
             "credentials create --tenant a --workspace b",
             "credentials create --tenant a --expires-at tomorrow",

@@ -2,10 +2,13 @@
 
 use anyhow::Error;
 use tdb_client::http::ClientError;
-use tdb_client::problems::Problem;
+use tdb_client::problems::{Problem, ProblemCode};
 use thiserror::Error;
 
 use crate::printer::Printer;
+use crate::table::harmless;
+
+const WRONG_KEY: &str = "\"tdb config show\" says which key is used; give another with --api-key, TDB_API_KEY or \"tdb config set api_key KEY\", or get one with \"tdb login\".";
 
 /// A failure of tdb's own that knows its way out.
 #[derive(Debug, Error)]
@@ -19,7 +22,9 @@ pub fn report(error: &Error, printer: &Printer) {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Problem(problem)) => report_problem(problem, printer),
         Some(unreachable @ ClientError::Unreachable { source, .. }) => {
-            printer.error(&format!("{unreachable}: {source}"));
+            let source = source.to_string();
+            let reason = source.strip_prefix("io: ").unwrap_or(&source);
+            printer.error(&format!("{unreachable}: {reason}"));
             printer.hint("Start an instance with \"tenantsdb dev\", or name one with --api-url or TDB_API_URL.");
         }
         Some(foreign @ ClientError::Foreign { .. }) => {
@@ -39,12 +44,16 @@ fn report_problem(problem: &Problem, printer: &Printer) {
     if printer.is_json() {
         return printer.error_document(problem);
     }
+    // A user's own function may have said it.
+    let detail = harmless(&problem.detail);
     match &problem.sqlstate {
-        Some(sqlstate) => printer.error(&format!("{} (SQLSTATE {sqlstate})", problem.detail)),
-        None => printer.error(&problem.detail),
+        Some(sqlstate) => printer.error(&format!("{detail} (SQLSTATE {})", harmless(sqlstate))),
+        None => printer.error(&detail),
     }
-    if let Some(hint) = &problem.hint {
-        printer.hint(hint);
+    match (&problem.hint, problem.code) {
+        (Some(hint), _) => printer.hint(&harmless(hint)),
+        (None, ProblemCode::Unauthorized) => printer.hint(WRONG_KEY),
+        (None, _) => {}
     }
     printer.verbose(&format!(
         "code {}, status {}, request {}",

@@ -6,6 +6,7 @@ mod commands;
 mod config_file;
 mod errors;
 mod instance;
+mod interrupt;
 mod password;
 mod printer;
 mod progress;

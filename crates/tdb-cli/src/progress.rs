@@ -1,8 +1,11 @@
-//! How far something is: a bar that is drawn over on a terminal, elsewhere a line for each step.
+//! How far something is: on a terminal a bar that is drawn over and gone at the end, elsewhere a line for each step.
+
+use clap::builder::styling::{AnsiColor, Style};
 
 use crate::printer::Printer;
 
 const WIDTH: usize = 30;
+const FULL: Style = AnsiColor::Green.on_default();
 
 pub struct Progress<'a> {
     printer: &'a Printer,
@@ -31,36 +34,43 @@ impl<'a> Progress<'a> {
 
     /// A line of its own, above the bar.
     pub fn note(&mut self, text: &str) {
-        if self.printer.draws() {
-            self.printer.draw("");
-            self.said.clear();
-        }
+        self.clear();
         self.printer.note(text);
     }
 
-    /// The bar as it is stays.
-    pub fn end(self) {
+    fn clear(&mut self) {
         if self.printer.draws() && !self.said.is_empty() {
-            self.printer.note("");
+            self.printer.draw("");
+            self.said.clear();
         }
+    }
+}
+
+impl Drop for Progress<'_> {
+    /// What comes next, an error too, begins on a fresh line.
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
 fn bar(done: u32, total: u32) -> String {
     let share = f64::from(done.min(total)) / f64::from(total.max(1));
     let full = (0..WIDTH).filter(|at| (*at as f64) < share * WIDTH as f64).count();
-    format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH - full))
+    format!("[{FULL}{}{FULL:#}{}]", "#".repeat(full), ".".repeat(WIDTH - full))
 }
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
 
     #[test]
     fn the_bar_is_as_full_as_what_is_done() {
-        assert_eq!(bar(0, 3), format!("[{}]", ".".repeat(30)));
-        assert_eq!(bar(1, 3), format!("[{}{}]", "#".repeat(10), ".".repeat(20)));
-        assert_eq!(bar(3, 3), format!("[{}]", "#".repeat(30)));
-        assert_eq!(bar(0, 0), format!("[{}]", ".".repeat(30)));
+        let plain = |done, total| strip_str(&bar(done, total)).to_string();
+        assert_eq!(plain(0, 3), format!("[{}]", ".".repeat(30)));
+        assert_eq!(plain(1, 3), format!("[{}{}]", "#".repeat(10), ".".repeat(20)));
+        assert_eq!(plain(3, 3), format!("[{}]", "#".repeat(30)));
+        assert_eq!(plain(0, 0), format!("[{}]", ".".repeat(30)));
     }
 }

@@ -1,18 +1,27 @@
 //! Tables for people: columns two spaces apart, nothing drawn, so that they can be cut and grepped. Text from databases
 //! is made harmless for terminals.
 
+use clap::builder::styling::{AnsiColor, Style};
+
 const GAP: &str = "  ";
+const HEADER: Style = Style::new().bold();
+/// What these words say of a status is also painted.
+const GOOD: [&str; 5] = ["active", "completed", "deployed", "done", "ready"];
+const BAD: [&str; 3] = ["broken", "error", "failed"];
 
 pub struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
+    status: Option<usize>,
 }
 
 impl Table {
+    /// A column "status" is painted.
     pub fn new(header: &[&str]) -> Self {
         Self {
             header: header.iter().map(|name| name.to_uppercase()).collect(),
             rows: Vec::new(),
+            status: header.iter().position(|name| *name == "status"),
         }
     }
 
@@ -21,6 +30,7 @@ impl Table {
         Self {
             header: header.map(|name| harmless(&name)).collect(),
             rows: Vec::new(),
+            status: None,
         }
     }
 
@@ -46,27 +56,48 @@ impl Table {
                 .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
-        let mut text = String::new();
-        for line in lines() {
-            let cells: Vec<String> = line
-                .iter()
-                .zip(&widths)
-                .map(|(cell, &width)| format!("{cell:width$}"))
-                .collect();
-            text.push_str(cells.join(GAP).trim_end());
-            text.push('\n');
+        let mut text = line(&self.header, &widths, |_, _| HEADER);
+        for row in &self.rows {
+            text.push_str(&line(row, &widths, |column, cell| match self.status == Some(column) {
+                true => style(cell),
+                false => Style::new(),
+            }));
         }
         text
+    }
+}
+
+fn line(cells: &[String], widths: &[usize], paint: impl Fn(usize, &str) -> Style) -> String {
+    let mut text = String::new();
+    let last = cells.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate().take(last + 1) {
+        let pad = match column == last {
+            true => 0,
+            false => width.saturating_sub(cell.chars().count()) + GAP.len(),
+        };
+        let style = paint(column, cell);
+        text.push_str(&format!("{style}{cell}{style:#}{:pad$}", ""));
+    }
+    text.push('\n');
+    text
+}
+
+fn style(status: &str) -> Style {
+    match status {
+        good if GOOD.contains(&good) => AnsiColor::Green.on_default(),
+        bad if BAD.contains(&bad) => AnsiColor::Red.on_default(),
+        _ => AnsiColor::Yellow.on_default(),
     }
 }
 
 /// Facts about one thing, one a line.
 pub fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    facts
-        .iter()
-        .map(|(name, value)| format!("{name:width$}{GAP}{}\n", harmless(value)))
-        .collect()
+    let one = |(name, value): &(&str, String)| {
+        let paint = if *name == "status" { style(value) } else { Style::new() };
+        format!("{name:width$}{GAP}{paint}{}{paint:#}\n", harmless(value))
+    };
+    facts.iter().map(one).collect()
 }
 
 /// One line without control characters: what a database says must not steer a terminal.
@@ -89,14 +120,32 @@ pub fn indented(text: &str, indent: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
+
+    #[test]
+    fn a_status_is_painted_and_nothing_else_of_a_row() {
+        let mut table = Table::new(&["name", "status"]);
+        table.row(["failed".to_owned(), "failed".to_owned()]);
+        assert!(
+            table.render().ends_with("\nfailed  \u{1b}[31mfailed\u{1b}[0m\n"),
+            "{:?}",
+            table.render()
+        );
+        let mut table = Table::of_columns(["status".to_owned()].into_iter());
+        table.row(["failed".to_owned()]);
+        assert!(table.render().ends_with("\nfailed\n"), "{:?}", table.render());
+        assert!(facts(&[("status", "ready".to_owned())]).contains("\u{1b}[32mready"));
+    }
 
     #[test]
     fn columns_line_up_and_lines_have_no_trailing_space() {
         let mut table = Table::new(&["name", "status"]);
         table.row(["a".to_owned(), "ready".to_owned()]);
         table.row(["längere".to_owned(), String::new()]);
-        assert_eq!(table.render(), "NAME     STATUS\na        ready\nlängere\n");
+        let plain = strip_str(&table.render()).to_string();
+        assert_eq!(plain, "NAME     STATUS\na        ready\nlängere\n");
         assert_eq!(Table::new(&["x"]).render_or("nothing"), "nothing");
     }
 

@@ -14,9 +14,10 @@ pub enum Command {
     /// List keys by their prefix
     #[command(after_help = "Example:\n  tdb apikeys list")]
     List,
-    /// Create a key; prints it once
+    /// Create a key; it is shown this once
     #[command(after_help = "Example:\n  tdb apikeys create --name ci --scope read --scope write")]
     Create {
+        /// What it is for
         #[arg(long)]
         name: String,
         /// What it may do; by default read and write
@@ -25,7 +26,10 @@ pub enum Command {
     },
     /// Delete a key
     #[command(after_help = "Example:\n  tdb apikeys delete 6b0e3d0c-1c59-4a3e-9f0e-0a8f6c3c2f11")]
-    Delete { id: String },
+    Delete {
+        /// The key's id, as in the list
+        id: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -16,10 +16,16 @@ pub enum Command {
     List,
     /// Show one blueprint and who has it
     #[command(after_help = "Example:\n  tdb blueprints get myapp")]
-    Get { name: String },
+    Get {
+        /// The blueprint's name
+        name: String,
+    },
     /// List a blueprint's versions
     #[command(after_help = "Example:\n  tdb blueprints versions myapp")]
-    Versions { name: String },
+    Versions {
+        /// The blueprint's name
+        name: String,
+    },
 }
 
 pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
@@ -31,7 +37,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
 }
 
 fn render_list(list: &BlueprintList) -> String {
-    let mut table = Table::new(&["name", "database", "status", "version", "tenants", "ready to deploy"]);
+    let mut table = Table::new(&["name", "database", "status", "version", "tenants", "changes to deploy"]);
     for blueprint in &list.blueprints {
         table.row([
             blueprint.name.clone(),
@@ -54,7 +60,7 @@ fn render(blueprint: &Blueprint) -> String {
         ("version", blueprint.version.to_string()),
         ("created (UTC)", time_text(blueprint.created_at)),
         ("statements", status.total_ddl_statements.to_string()),
-        ("ready to deploy", status.ready_to_deploy.to_string()),
+        ("changes to deploy", status.ready_to_deploy.to_string()),
         ("tenants", status.deployed_to_count.to_string()),
     ]);
     if !blueprint.deployed_to.is_empty() {

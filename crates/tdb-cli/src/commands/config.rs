@@ -21,7 +21,12 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  tdb config set api_url https://db.example.com:9876\n  tdb config set api_key - < key-file"
     )]
-    Set { name: Name, value: String },
+    Set {
+        /// What to remember
+        name: Name,
+        /// An http:// or https:// address, or a key; "-" reads it from standard input
+        value: String,
+    },
     /// Show which instance would be asked, and where tdb knows it from
     #[command(after_help = "Example:\n  tdb config show")]
     Show,

@@ -16,13 +16,15 @@ pub enum Command {
     /// List credentials
     #[command(after_help = "Example:\n  tdb credentials list")]
     List,
-    /// Create a credential of a tenant or a workspace; prints the connection string, with the password this once
+    /// Create a credential of a tenant or a workspace
     #[command(
-        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --rights ro\n  tdb credentials create --workspace myapp --expires-at 2030-01-31T00:00:00Z"
+        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --rights ro\n  tdb credentials create --workspace myapp --expires-at 2030-01-31T00:00:00Z\n\nThe connection string has the password, which is shown this once."
     )]
     Create {
+        /// The tenant whose databases it opens
         #[arg(long, required_unless_present = "workspace")]
         tenant: Option<String>,
+        /// The workspace that it opens
         #[arg(long, conflicts_with = "tenant")]
         workspace: Option<String>,
         /// rw: read and write; ro: only read
@@ -34,7 +36,10 @@ pub enum Command {
     },
     /// Delete a credential and end its sessions
     #[command(after_help = "Example:\n  tdb credentials delete 6b0e3d0c-1c59-4a3e-9f0e-0a8f6c3c2f11")]
-    Delete { id: String },
+    Delete {
+        /// The credential's id, as in the list
+        id: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,6 +10,7 @@ use tdb_client::events::DeploymentEvent;
 use tdb_client::http::{Client, ClientError};
 
 use super::{Outcome, optional, optional_time};
+use crate::interrupt::Farewell;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::table::{Table, facts, harmless, indented};
@@ -33,6 +34,7 @@ pub enum Command {
     /// Show a deployment and its tenants
     #[command(after_help = "Example:\n  tdb deployments status dep_abcdefgh27 --watch")]
     Status {
+        /// The deployment's id
         id: String,
         /// Follow it to its end; exit status 1 if it failed
         #[arg(long)]
@@ -41,6 +43,7 @@ pub enum Command {
     /// Try a deployment's failed tenants again
     #[command(after_help = "Example:\n  tdb deployments retry dep_abcdefgh27 --watch")]
     Retry {
+        /// The deployment's id
         id: String,
         /// Follow it to its end; exit status 1 if it failed
         #[arg(long)]
@@ -51,6 +54,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["all", "tenants"])))]
 pub struct Create {
+    /// The blueprint to deploy
     #[arg(long)]
     blueprint: String,
     /// The version; by default the blueprint's present schema
@@ -99,9 +103,17 @@ impl Create {
 }
 
 fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> Result<Outcome> {
+    let job = match watch {
+        true => follow(job, client, printer)?,
+        false => job,
+    };
+    printer.answer(&job, render_job)?;
+    if let (Some(id), JobStatus::Failed) = (&job.job_id, job.status) {
+        printer.note(&format!(
+            "Mend the cause; then \"tdb deployments retry {id} --watch\" tries the failed tenants again."
+        ));
+    }
     if watch {
-        let job = follow(job, client, printer)?;
-        printer.answer(&job, render_job)?;
         return Ok(match job.status {
             JobStatus::Completed => Outcome::Fine,
             JobStatus::Planned | JobStatus::Running | JobStatus::Paused | JobStatus::Failed | JobStatus::Cancelled => {
@@ -109,7 +121,6 @@ fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> 
             }
         });
     }
-    printer.answer(&job, render_job)?;
     if let (Some(id), JobStatus::Running) = (&job.job_id, job.status) {
         printer.note(&format!(
             "It goes on by itself; \"tdb deployments status {id} --watch\" follows it."
@@ -122,6 +133,8 @@ fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> 
 fn follow(mut job: Job, client: &Client, printer: &Printer) -> Result<Job> {
     let id = job.job_id.clone().context("the deployment has no id to follow")?;
     printer.note(&format!("deployment {id}"));
+    let farewell = format!("The deployment goes on; \"tdb deployments status {id} --watch\" follows it again.");
+    let interrupt = Farewell::on_interrupt(farewell, printer)?;
     let mut progress = Progress::new(printer);
     let (mut pause, mut answered, mut last) = (PAUSE_FIRST, Instant::now(), None);
     while !job.status.is_final() {
@@ -148,7 +161,7 @@ fn follow(mut job: Job, client: &Client, printer: &Printer) -> Result<Job> {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
-    progress.end();
+    drop((progress, interrupt));
     whole(&id, client, printer)
 }
 
@@ -244,7 +257,7 @@ fn render_job(job: &Job) -> String {
 }
 
 fn render_targets(targets: &[Target]) -> String {
-    let mut table = Table::new(&["tenant", "status", "from", "to", "changes", "attempts", "took", "drift"]);
+    let mut table = Table::new(&["tenant", "status", "from", "to", "changes", "attempts", "drift", "took"]);
     for target in targets {
         table.row([
             target.tenant_id.clone(),
@@ -253,8 +266,8 @@ fn render_targets(targets: &[Target]) -> String {
             target.to.to_string(),
             format!("{} of {}", target.changes_done, target.changes_total),
             target.attempts.to_string(),
-            optional(target.duration_ms.map(|ms| format!("{ms} ms"))),
-            if target.drift { "yes" } else { "" }.to_owned(),
+            if target.drift { "yes" } else { "no" }.to_owned(),
+            optional(target.duration_ms.map(duration)),
         ]);
     }
     let mut text = table.render();
@@ -273,8 +286,16 @@ fn render_targets(targets: &[Target]) -> String {
     text
 }
 
+fn duration(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        _ => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
     use tdb_client::deployments::TargetError;
 
     use super::*;
@@ -291,7 +312,7 @@ mod tests {
             drift: false,
             attempts: 1,
             error,
-            duration_ms: Some(12),
+            duration_ms: Some(1_249),
         };
         let error = TargetError {
             sqlstate: "23505".to_owned(),
@@ -303,14 +324,14 @@ mod tests {
             target("globex", TargetStatus::Done, None),
         ];
         let expected = "\
-TENANT  STATUS  FROM  TO  CHANGES  ATTEMPTS  TOOK   DRIFT
-acme    failed  1     2   1 of 2   1         12 ms
-globex  done    1     2   1 of 2   1         12 ms
+TENANT  STATUS  FROM  TO  CHANGES  ATTEMPTS  DRIFT  TOOK
+acme    failed  1     2   1 of 2   1         no     1.2 s
+globex  done    1     2   1 of 2   1         no     1.2 s
 
 acme: could not create unique index (SQLSTATE 23505)
      CREATE UNIQUE INDEX i
        ON t (id)
 ";
-        assert_eq!(render_targets(&targets), expected);
+        assert_eq!(strip_str(&render_targets(&targets)).to_string(), expected);
     }
 }

@@ -3,9 +3,8 @@
 use anyhow::Result;
 use tdb_client::http::Client;
 
-use super::optional;
 use crate::printer::Printer;
-use crate::table::Table;
+use crate::table::harmless;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tdb drift --blueprint myapp")]
@@ -25,18 +24,26 @@ pub fn run(drift: Drift, client: &Client, printer: &Printer) -> Result<()> {
 }
 
 fn render(drift: &tdb_client::drift::Drift) -> String {
-    let mut table = Table::new(&["tenant", "blueprint", "version", "object", "expected", "found"]);
+    let mut text = String::new();
     for tenant in &drift.tenants {
+        let head = format!("{}: {} version {}", tenant.tenant_id, tenant.blueprint, tenant.version);
+        text.push_str(&format!("{}\n", harmless(&head)));
         for difference in &tenant.differences {
-            table.row([
-                tenant.tenant_id.clone(),
-                tenant.blueprint.clone(),
-                tenant.version.to_string(),
-                difference.object.clone(),
-                optional(difference.expected.as_ref()),
-                optional(difference.found.as_ref()),
-            ]);
+            text.push_str(&format!(
+                "  {}\n    expected: {}\n    found:    {}\n",
+                harmless(&difference.object),
+                side(difference.expected.as_deref()),
+                side(difference.found.as_deref())
+            ));
         }
+        text.push('\n');
     }
-    table.render_or("no drift")
+    match text.is_empty() {
+        true => "no drift".to_owned(),
+        false => text,
+    }
+}
+
+fn side(definition: Option<&str>) -> String {
+    definition.map_or_else(|| "(nothing)".to_owned(), harmless)
 }

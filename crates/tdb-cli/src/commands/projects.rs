@@ -14,22 +14,27 @@ pub enum Command {
     /// List projects
     #[command(after_help = "Example:\n  tdb projects list")]
     List,
-    /// Create a project; prints its first API key and its database credential
+    /// Create a project, with its first API key and its database credential
     #[command(after_help = "Example:\n  tdb projects create --name \"Second shop\"")]
     Create {
+        /// What it is called
         #[arg(long)]
         name: String,
     },
     /// Delete a project that has no workspaces and no tenants
     #[command(after_help = "Example:\n  tdb projects delete prj_abcdefgh27")]
     Delete {
+        /// The project's id, as in the list
         id: String,
         #[command(flatten)]
         confirmation: Confirmation,
     },
     /// Give the project's database credential a new password; the old one stops working
     #[command(after_help = "Example:\n  tdb projects rotate-credential prj_abcdefgh27")]
-    RotateCredential { id: String },
+    RotateCredential {
+        /// The project's id, as in the list
+        id: String,
+    },
 }
 
 pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
@@ -37,7 +42,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
         Command::List => printer.answer(&client.projects()?, render_list),
         Command::Create { name } => {
             printer.answer(&client.create_project(&CreateProject { name })?, render_created)?;
-            printer.note("Key and password are shown this once.");
+            printer.note("Key and password are shown this once; append the name of a database, such as /myapp__acme.");
             Ok(())
         }
         Command::Delete { id, confirmation } => {
@@ -48,7 +53,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             printer.answer(&client.rotate_project_credential(&id)?, |rotated| {
                 rotated.connection_string.clone()
             })?;
-            printer.note("The password is shown this once; append the name of a database, such as myapp__acme.");
+            printer.note("The password is shown this once; append the name of a database, such as /myapp__acme.");
             Ok(())
         }
     }

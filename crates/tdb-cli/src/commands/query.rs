@@ -5,9 +5,12 @@ use serde_json::Value;
 use tdb_client::http::Client;
 use tdb_client::queries::{AdminQuery, AdminQueryResults, QueryResult, TenantOutcome};
 
-use super::Outcome;
+use super::{Outcome, counted};
 use crate::printer::Printer;
 use crate::table::{Table, harmless};
+
+/// What says how many rows it changed.
+const ROW_COMMANDS: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY"];
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -15,6 +18,7 @@ use crate::table::{Table, harmless};
     after_help = "Example:\n  tdb query --blueprint myapp --all --query 'select count(*) from users'"
 )]
 pub struct Query {
+    /// Whose tenants are asked
     #[arg(long)]
     blueprint: String,
     /// One tenant
@@ -23,6 +27,7 @@ pub struct Query {
     /// All tenants of the blueprint
     #[arg(long)]
     all: bool,
+    /// One or more statements; the last one's result is shown
     #[arg(long, value_name = "SQL")]
     query: String,
 }
@@ -72,17 +77,19 @@ fn render(answer: &AdminQueryResults) -> String {
 
 pub fn render_result(result: &QueryResult) -> String {
     if result.columns.is_empty() {
-        return format!("{}\n", result.command);
+        return match ROW_COMMANDS.contains(&result.command.as_str()) {
+            true => format!("{}, {}\n", result.command, counted(result.row_count, "row")),
+            false => format!("{}\n", result.command),
+        };
     }
     let mut table = Table::of_columns(result.columns.iter().map(|column| column.name.clone()));
     for row in &result.rows {
         table.row(row.iter().map(cell));
     }
-    let shown = result.rows.len();
-    let rows = if shown == 1 { "row" } else { "rows" };
+    let shown = counted(result.rows.len() as u64, "row");
     let tail = match result.truncated {
-        true => format!("({shown} {rows} shown, there are more)"),
-        false => format!("({shown} {rows})"),
+        true => format!("({shown} shown, there are more)"),
+        false => format!("({shown})"),
     };
     format!("{}{tail}\n", table.render())
 }
@@ -97,6 +104,7 @@ fn cell(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
     use tdb_client::queries::{QueryError, ResultColumn, TenantResult};
 
     use super::*;
@@ -141,7 +149,7 @@ error: division by zero (SQLSTATE 22012)
 
 ";
         let answer = AdminQueryResults { results };
-        assert_eq!(render(&answer), expected);
+        assert_eq!(strip_str(&render(&answer)).to_string(), expected);
         let json = serde_json::to_string(&answer).unwrap();
         assert_eq!(
             serde_json::from_str::<AdminQueryResults>(&json).unwrap(),

@@ -17,17 +17,22 @@ pub enum Command {
     List,
     /// Show one database server
     #[command(after_help = "Example:\n  tdb servers get local")]
-    Get { name: String },
-    /// Register a database server; its administrator's password is asked for, or read from TDB_SERVER_PASSWORD
+    Get {
+        /// The server's name
+        name: String,
+    },
+    /// Register a database server
     #[command(
-        after_help = "Example:\n  tdb servers register --name two --host 10.0.0.6 --admin-user postgres < password-file"
+        after_help = "Example:\n  tdb servers register --name two --host 10.0.0.6 --admin-user postgres < password-file\n\nIts administrator's password is asked for, or read from TDB_SERVER_PASSWORD or standard input."
     )]
     Register {
+        /// What it is to be called
         #[arg(long)]
         name: String,
         /// Host name or address
         #[arg(long)]
         host: String,
+        /// TCP port
         #[arg(long, default_value_t = 5432)]
         port: u16,
         /// As libpq's sslmode
@@ -45,13 +50,20 @@ pub enum Command {
     },
     /// Look whether a server is reached and fit
     #[command(after_help = "Example:\n  tdb servers test two")]
-    Test { name: String },
+    Test {
+        /// The server's name
+        name: String,
+    },
     /// Place no new databases on a server; those that are there stay and work
     #[command(after_help = "Example:\n  tdb servers drain two")]
-    Drain { name: String },
+    Drain {
+        /// The server's name
+        name: String,
+    },
     /// Forget a server that has no databases any more
     #[command(after_help = "Example:\n  tdb servers delete two")]
     Delete {
+        /// The server's name
         name: String,
         #[command(flatten)]
         confirmation: Confirmation,

@@ -15,8 +15,11 @@ use crate::table::facts;
 const VARIABLE: &str = "TDB_PASSWORD";
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  tdb signup --email ada@example.com --project shop")]
+#[command(
+    after_help = "Example:\n  tdb signup --email ada@example.com --project shop\n\nThe password is asked for, or read from TDB_PASSWORD or standard input."
+)]
 pub struct Signup {
+    /// The user's email address
     #[arg(long)]
     email: String,
     /// What the project is called
@@ -25,8 +28,11 @@ pub struct Signup {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  tdb login --email ada@example.com")]
+#[command(
+    after_help = "Example:\n  tdb login --email ada@example.com\n\nThe password is asked for, or read from TDB_PASSWORD or standard input."
+)]
 pub struct Login {
+    /// The user's email address
     #[arg(long)]
     email: String,
 }
@@ -41,7 +47,7 @@ pub fn sign_up(command: Signup, target: &TargetOptions, printer: &Printer) -> Re
     let made = Client::new(&url, None).sign_up(&request)?;
     remember(&url, &made.api_key, printer)?;
     printer.answer(&made, render_signed_up)?;
-    printer.note("Key and password are shown this once; append the name of a database, such as myapp__acme.");
+    printer.note("Key and password are shown this once; append the name of a database, such as /myapp__acme.");
     Ok(())
 }
 

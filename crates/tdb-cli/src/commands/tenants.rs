@@ -15,9 +15,10 @@ pub enum Command {
     /// List tenants
     #[command(after_help = "Example:\n  tdb tenants list")]
     List,
-    /// Create a tenant, or a further blueprint's database for one that exists; prints its connection string, with the
-    /// password this once
-    #[command(after_help = "Example:\n  tdb tenants create --name acme --blueprint myapp")]
+    /// Create a tenant, or a further blueprint's database for one that exists
+    #[command(
+        after_help = "Example:\n  tdb tenants create --name acme --blueprint myapp\n\nThe connection string has the password, which is shown this once."
+    )]
     Create {
         /// The tenant's name
         #[arg(long)]
@@ -29,15 +30,19 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         version: Option<u32>,
         /// 1: pooled with other tenants
-        #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+        #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = isolation_level)]
         isolation: u32,
     },
     /// Show one tenant
     #[command(after_help = "Example:\n  tdb tenants get acme")]
-    Get { name: String },
+    Get {
+        /// The tenant's name
+        name: String,
+    },
     /// Delete a tenant: softly, which "restore" undoes, or for good
     #[command(after_help = "Example:\n  tdb tenants delete acme\n  tdb tenants delete acme --hard --yes")]
     Delete {
+        /// The tenant's name
         name: String,
         /// Drop its databases, roles and credentials
         #[arg(long)]
@@ -47,16 +52,28 @@ pub enum Command {
     },
     /// Refuse a tenant's clients and end its sessions
     #[command(after_help = "Example:\n  tdb tenants suspend acme")]
-    Suspend { name: String },
+    Suspend {
+        /// The tenant's name
+        name: String,
+    },
     /// Let a suspended tenant's clients in again
     #[command(after_help = "Example:\n  tdb tenants resume acme")]
-    Resume { name: String },
+    Resume {
+        /// The tenant's name
+        name: String,
+    },
     /// Bring a softly deleted tenant back
     #[command(after_help = "Example:\n  tdb tenants restore acme")]
-    Restore { name: String },
+    Restore {
+        /// The tenant's name
+        name: String,
+    },
     /// List deployments that had the tenant as a target
     #[command(after_help = "Example:\n  tdb tenants deployments acme")]
-    Deployments { name: String },
+    Deployments {
+        /// The tenant's name
+        name: String,
+    },
 }
 
 pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
@@ -97,13 +114,26 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     }
 }
 
+fn isolation_level(text: &str) -> Result<u32, String> {
+    match text {
+        "1" => Ok(1),
+        _ => Err("the only level is 1, pooled with other tenants".to_owned()),
+    }
+}
+
 fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<()> {
     let tenant = client.create_tenant(request)?;
     printer.answer(&tenant, render)?;
     for warning in &tenant.warnings {
         printer.warn(warning);
     }
-    printer.note("The password is shown this once.");
+    match tenant.databases.first() {
+        Some(database) => printer.note(&format!(
+            "The password is shown this once; \"tdb psql {}\" needs none.",
+            database.connection.database
+        )),
+        None => printer.note("The password is shown this once."),
+    }
     if tenant.status == TenantStatus::Provisioning {
         printer.note(&format!(
             "It is still being made; \"tdb tenants get {}\" shows how far it is.",

@@ -20,8 +20,10 @@ pub enum Command {
     /// List workspaces
     #[command(after_help = "Example:\n  tdb workspaces list")]
     List,
-    /// Create a workspace and its blueprint; prints the connection string, with the password this once
-    #[command(after_help = "Example:\n  tdb workspaces create --name myapp --database PostgreSQL")]
+    /// Create a workspace and its blueprint
+    #[command(
+        after_help = "Example:\n  tdb workspaces create --name myapp\n\nThe connection string has the password, which is shown this once."
+    )]
     Create {
         /// The workspace's name, which is also its blueprint's
         #[arg(long)]
@@ -32,10 +34,14 @@ pub enum Command {
     },
     /// Show one workspace
     #[command(after_help = "Example:\n  tdb workspaces get myapp")]
-    Get { name: String },
+    Get {
+        /// The workspace's name
+        name: String,
+    },
     /// Delete a workspace that has no tenants, and its blueprint
     #[command(after_help = "Example:\n  tdb workspaces delete myapp --yes")]
     Delete {
+        /// The workspace's name
         name: String,
         #[command(flatten)]
         confirmation: Confirmation,
@@ -43,19 +49,28 @@ pub enum Command {
     /// Run SQL in a workspace; DDL is captured as always
     #[command(after_help = "Example:\n  tdb workspaces query myapp --query 'select * from users'")]
     Query {
+        /// The workspace's name
         name: String,
+        /// One or more statements; the last one's result is shown
         #[arg(long, value_name = "SQL")]
         query: String,
     },
     /// Show a workspace's tables
     #[command(after_help = "Example:\n  tdb workspaces schema myapp")]
-    Schema { name: String },
+    Schema {
+        /// The workspace's name
+        name: String,
+    },
     /// List the changes that a tenant lacks, by number
     #[command(after_help = "Example:\n  tdb workspaces diff myapp")]
-    Diff { name: String },
+    Diff {
+        /// The workspace's name
+        name: String,
+    },
     /// Skip a change of the diff: no tenant will get it
     #[command(after_help = "Example:\n  tdb workspaces diff-skip myapp 3")]
     DiffSkip {
+        /// The workspace's name
         name: String,
         /// The change's number in the diff
         number: u32,
@@ -63,6 +78,7 @@ pub enum Command {
     /// Undo a change in the workspace, with DDL that is captured like any other
     #[command(after_help = "Example:\n  tdb workspaces diff-revert myapp 3")]
     DiffRevert {
+        /// The workspace's name
         name: String,
         /// The change's number in the diff
         number: u32,
@@ -72,6 +88,7 @@ pub enum Command {
         after_help = "Example:\n  tdb workspaces extensions myapp\n  tdb workspaces extensions myapp --create bloom"
     )]
     Extensions {
+        /// The workspace's name
         name: String,
         /// The extension to make
         #[arg(long, value_name = "EXTENSION")]
@@ -85,6 +102,7 @@ pub enum Command {
         after_help = "Example:\n  tdb workspaces settings myapp\n  tdb workspaces settings myapp --tenant-ddl deny --new-tenants deployed"
     )]
     Settings {
+        /// The workspace's name
         name: String,
         /// Whether tenants' own users may change their schema
         #[arg(long)]
@@ -200,22 +218,11 @@ fn create(name: String, database: EngineWord, client: &Client, printer: &Printer
     };
     let workspace = client.create_workspace(&request)?;
     printer.answer(&workspace, render)?;
-    printer.note("The password is shown this once. Shape the schema with any client:");
     printer.note(&format!(
-        "  psql \"{}\"",
-        without_password(&workspace.connection_string)
+        "The password is shown this once. Shape the schema with any client, or with \"tdb psql {}_dev\".",
+        workspace.name
     ));
     Ok(())
-}
-
-/// Notes go where logs are kept.
-fn without_password(url: &str) -> String {
-    let hidden = url.split_once("://").and_then(|(scheme, rest)| {
-        let (login, place) = rest.split_once('@')?;
-        let (user, _) = login.split_once(':')?;
-        Some(format!("{scheme}://{user}:PASSWORD@{place}"))
-    });
-    hidden.unwrap_or_else(|| url.to_owned())
 }
 
 fn diff(name: &str, client: &Client, printer: &Printer) -> Result<()> {
@@ -235,7 +242,14 @@ fn diff(name: &str, client: &Client, printer: &Printer) -> Result<()> {
 }
 
 fn render_list(list: &WorkspaceList) -> String {
-    let mut table = Table::new(&["name", "database", "status", "version", "undeployed", "created (UTC)"]);
+    let mut table = Table::new(&[
+        "name",
+        "database",
+        "status",
+        "version",
+        "undeployed changes",
+        "created (UTC)",
+    ]);
     for workspace in &list.workspaces {
         table.row([
             workspace.name.clone(),
@@ -377,7 +391,7 @@ fn render_change(change: &Change) -> String {
         "{}. {tags}{state}  {} UTC by {}",
         change.ddl_id,
         time_text(change.created_at),
-        change.author
+        author(&change.author)
     );
     let mut text = format!("{}\n", harmless(&head));
     for statement in &change.statements {
@@ -390,6 +404,14 @@ fn render_change(change: &Change) -> String {
         text.push_str(&indented(statement, "     left out (data): "));
     }
     text
+}
+
+/// The role of a session that did not come through the proxy is a name of ours that says nothing.
+fn author(name: &str) -> &str {
+    match name.starts_with("direct:") {
+        true => "the API or a direct session",
+        false => name,
+    }
 }
 
 #[cfg(test)]
@@ -434,14 +456,5 @@ mod tests {
 ";
         assert_eq!(render_diff(&list), expected);
         assert_eq!(render_diff(&ChangeList::page(Vec::new(), None)), "no pending changes");
-    }
-
-    #[test]
-    fn notes_hide_the_password() {
-        assert_eq!(
-            without_password("postgresql://u:secret@h:1/d"),
-            "postgresql://u:PASSWORD@h:1/d"
-        );
-        assert_eq!(without_password("postgresql://u@h:1/d"), "postgresql://u@h:1/d");
     }
 }

@@ -1,0 +1,47 @@
+//! Ctrl-C while tdb only watches: it says what that means, and ends as the signal would have ended it.
+
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::SIGINT;
+use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::emulate_default_handler;
+
+use crate::printer::Printer;
+
+/// As long as it lives, `farewell` is the last that an interrupted tdb says.
+pub struct Farewell {
+    signals: Handle,
+    waiting: Option<JoinHandle<()>>,
+}
+
+impl Farewell {
+    pub fn on_interrupt(farewell: String, printer: &Printer) -> Result<Self> {
+        let mut signals = Signals::new([SIGINT]).context("cannot catch signals")?;
+        let handle = signals.handle();
+        let printer = printer.clone();
+        let waiting = thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                if printer.draws() {
+                    printer.draw("");
+                }
+                printer.note(&farewell);
+                // Fails for signals only that have no default.
+                let _ = emulate_default_handler(signal);
+            }
+        });
+        Ok(Self {
+            signals: handle,
+            waiting: Some(waiting),
+        })
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.signals.close();
+        if let Some(waiting) = self.waiting.take() {
+            let _ = waiting.join();
+        }
+    }
+}

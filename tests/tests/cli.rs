@@ -1,0 +1,531 @@
+//! Whole outputs of `tdb`, compared with `tests/snapshots`; how to write those anew is said in `tests/src/transcript.rs`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use tdb_tests::{Binaries, Instance, Ran, Transcript, clean, eventually, run};
+
+const SOON: Duration = Duration::from_secs(60);
+const SCHEMA: &str = "\
+CREATE TABLE users (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    email text NOT NULL,
+    kind text DEFAULT 'member'
+);
+CREATE INDEX users_by_kind ON users (kind);
+";
+
+/// `tdb` that knows of no instance but what its arguments and this environment say.
+fn lonely(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let mut command: Command = clean(&Binaries::built().tdb);
+    command.args(arguments);
+    for name in ["TDB_API_URL", "TDB_API_KEY", "XDG_CONFIG_HOME", "XDG_STATE_HOME"] {
+        command.env_remove(name);
+    }
+    command.envs(environment.iter().copied());
+    run(command, "")
+}
+
+/// As one types it into a shell.
+fn typed(arguments: &[&str]) -> String {
+    let quoted = |argument: &&str| match argument.contains([' ', '*', '\'', '"', ';']) {
+        true => format!("'{}'", argument.replace('\'', "'\\''")),
+        false => (*argument).to_owned(),
+    };
+    let words: Vec<String> = arguments.iter().map(quoted).collect();
+    format!("tdb {}", words.join(" "))
+}
+
+/// Runs and notes, and gives what was said.
+fn show(transcript: &mut Transcript, instance: &Instance, arguments: &[&str]) -> Ran {
+    let ran = instance.tdb(arguments);
+    transcript.add(&typed(arguments), &ran);
+    ran
+}
+
+/// The names under "Commands:" of a help text.
+fn subcommands(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let lines = listed.take_while(|line| line.starts_with("  "));
+    let names = lines
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let mut transcript = Transcript::plain("help");
+    let mut open = vec![Vec::new()];
+    let mut count = 0;
+    while let Some(path) = open.pop() {
+        let arguments: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let ran = lonely(&arguments, &[]).ok();
+        assert!(ran.stderr.is_empty(), "{ran:?}");
+        assert!(
+            ran.stdout.contains("\n\nExample"),
+            "{}: no example\n{}",
+            typed(&arguments),
+            ran.stdout
+        );
+        for line in ran.stdout.lines() {
+            assert!(line.chars().count() <= 100, "{}: too wide: {line}", typed(&arguments));
+        }
+        transcript.add(&typed(&arguments), &ran);
+        let below = subcommands(&ran.stdout).into_iter().rev();
+        open.extend(below.map(|name| [path.clone(), vec![name]].concat()));
+        count += 1;
+    }
+    assert!(count > 50, "{count} commands");
+    transcript.compare();
+}
+
+/// The example of `tdb --help` is a session that works, line by line.
+#[test]
+fn the_story_of_the_help_can_be_typed() {
+    let instance = Instance::start();
+    let help = lonely(&["--help"], &[]).ok().stdout;
+    let lines: Vec<&str> = help.lines().filter(|line| line.starts_with("  tdb ")).collect();
+    assert!(lines.len() >= 8, "{help}");
+    let directory = Binaries::built()
+        .tdb
+        .parent()
+        .expect("a directory")
+        .display()
+        .to_string();
+    let path = format!("{directory}:{}", std::env::var("PATH").expect("a PATH"));
+    for line in lines {
+        let mut shell = clean("/bin/sh");
+        shell
+            .args(["-c", line])
+            .env("PATH", &path)
+            .env("XDG_STATE_HOME", instance.state_home());
+        for name in ["TDB_API_URL", "TDB_API_KEY"] {
+            shell.env_remove(name);
+        }
+        run(shell, "").ok();
+    }
+    let tenant = instance.tdb(&["psql", "myapp__acme", "--", "-XAtc", "SELECT email FROM users"]);
+    assert_eq!(tenant.ok().text(), "", "the tenant has the later column");
+}
+
+#[test]
+fn what_goes_wrong_before_an_instance_answers() {
+    let mut transcript = Transcript::new("alone");
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path().display().to_string();
+    transcript.hide(&home, "<home>");
+    transcript.hide(env!("CARGO_PKG_VERSION"), "<version>");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nobody = format!("http://{}", free.local_addr().expect("its number"));
+    drop(free);
+    let mut add = |arguments: &[&str]| {
+        let ran = lonely(arguments, &[("HOME", &home)]);
+        transcript.add(&typed(arguments), &ran);
+    };
+    add(&["version"]);
+    add(&["--json", "version"]);
+    add(&["tenants", "list"]);
+    add(&["config", "show"]);
+    add(&["--api-url", &nobody, "tenants", "list"]);
+    add(&["--api-url", &nobody, "--api-key", "k", "tenants", "list"]);
+    add(&["--json", "--api-url", &nobody, "--api-key", "k", "tenants", "list"]);
+    add(&["config", "set", "api_url", "db.example.com"]);
+    add(&["config", "set", "api_url", "https://db.example.com"]);
+    add(&["config", "set", "api_key", "tdb_sk_abcdefgh27"]);
+    add(&["config", "show"]);
+    add(&["--json", "config", "show"]);
+    add(&["tenant", "list"]);
+    add(&["tenants", "list", "--colour"]);
+    add(&["tenants", "create", "--name", "acme"]);
+    add(&[
+        "tenants",
+        "create",
+        "--name",
+        "acme",
+        "--blueprint",
+        "myapp",
+        "--isolation",
+        "2",
+    ]);
+    add(&["deployments", "create", "--blueprint", "myapp"]);
+    add(&["credentials", "create", "--tenant", "acme", "--expires-at", "tomorrow"]);
+    add(&["psql", "myapp"]);
+    add(&["workspaces"]);
+    transcript.compare();
+}
+
+/// One instance, told as a story; each part has a file of its own.
+#[test]
+fn what_an_instance_answers() {
+    let instance = Instance::start();
+    let mut differences = Vec::new();
+    let mut part = |name: &'static str, tell: &mut dyn FnMut(&mut Transcript)| {
+        let mut transcript = Transcript::new(name);
+        tell(&mut transcript);
+        differences.extend(transcript.difference());
+    };
+    part("empty", &mut |t| empty(t, &instance));
+    part("workspaces", &mut |t| workspaces(t, &instance));
+    part("tenants", &mut |t| tenants(t, &instance));
+    part("deployments", &mut |t| deployments(t, &instance));
+    part("query", &mut |t| query(t, &instance));
+    part("access", &mut |t| access(t, &instance));
+    part("errors", &mut |t| errors(t, &instance));
+    part("forms", &mut |t| forms(t, &instance));
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn empty(t: &mut Transcript, instance: &Instance) {
+    for list in [
+        "workspaces",
+        "blueprints",
+        "tenants",
+        "deployments",
+        "credentials",
+        "servers",
+        "projects",
+        "apikeys",
+    ] {
+        show(t, instance, &[list, "list"]);
+    }
+    show(t, instance, &["drift"]);
+}
+
+fn workspaces(t: &mut Transcript, instance: &Instance) {
+    show(t, instance, &["workspaces", "create", "--name", "myapp"]);
+    show(t, instance, &["workspaces", "diff", "myapp"]);
+    show(t, instance, &["workspaces", "schema", "myapp"]);
+    show(t, instance, &["workspaces", "query", "myapp", "--query", SCHEMA]);
+    show(t, instance, &["workspaces", "schema", "myapp"]);
+    show(
+        t,
+        instance,
+        &[
+            "workspaces",
+            "query",
+            "myapp",
+            "--query",
+            "ALTER TABLE users ADD COLUMN nick text; UPDATE users SET nick = email",
+        ],
+    );
+    show(
+        t,
+        instance,
+        &[
+            "workspaces",
+            "query",
+            "myapp",
+            "--query",
+            "CREATE TABLE notes (body text)",
+        ],
+    );
+    show(
+        t,
+        instance,
+        &[
+            "workspaces",
+            "query",
+            "myapp",
+            "--query",
+            "INSERT INTO users (email) VALUES ('ada@example.com'), ('bob@example.com')",
+        ],
+    );
+    show(
+        t,
+        instance,
+        &[
+            "workspaces",
+            "query",
+            "myapp",
+            "--query",
+            "SELECT id, email, nick FROM users",
+        ],
+    );
+    show(
+        t,
+        instance,
+        &["workspaces", "query", "myapp", "--query", "CREATE EXTENSION bloom"],
+    );
+    show(t, instance, &["workspaces", "extensions", "myapp", "--create", "bloom"]);
+    show(t, instance, &["workspaces", "diff", "myapp"]);
+    show(t, instance, &["workspaces", "diff-skip", "myapp", "3"]);
+    show(t, instance, &["workspaces", "diff-revert", "myapp", "2"]);
+    show(t, instance, &["workspaces", "settings", "myapp"]);
+    show(t, instance, &["workspaces", "list"]);
+    show(t, instance, &["workspaces", "get", "myapp"]);
+    show(t, instance, &["blueprints", "list"]);
+    show(t, instance, &["blueprints", "get", "myapp"]);
+    show(t, instance, &["workspaces", "create", "--name", "scratch"]);
+    show(t, instance, &["workspaces", "delete", "scratch"]);
+}
+
+fn tenants(t: &mut Transcript, instance: &Instance) {
+    for name in ["acme", "globex", "initech"] {
+        show(
+            t,
+            instance,
+            &["tenants", "create", "--name", name, "--blueprint", "myapp"],
+        );
+        instance.wait_until_ready(name);
+    }
+    show(t, instance, &["tenants", "suspend", "globex"]);
+    show(t, instance, &["tenants", "list"]);
+    show(t, instance, &["tenants", "get", "acme"]);
+    show(t, instance, &["tenants", "resume", "globex"]);
+    show(t, instance, &["tenants", "delete", "globex"]);
+    show(t, instance, &["tenants", "restore", "globex"]);
+    show(t, instance, &["tenants", "deployments", "globex"]);
+    tenant_ddl(instance, "deny");
+    show(t, instance, &["workspaces", "settings", "myapp"]);
+    tenant_ddl(instance, "allow");
+    show(t, instance, &["blueprints", "get", "myapp"]);
+    show(t, instance, &["workspaces", "delete", "myapp"]);
+}
+
+/// Set, and in every tenant's database.
+fn tenant_ddl(instance: &Instance, word: &str) {
+    let change = ["workspaces", "settings", "myapp", "--tenant-ddl", word];
+    instance.tdb(&change).ok();
+    eventually(SOON, "the setting is everywhere", || {
+        let settings = instance.tdb_json(&["workspaces", "settings", "myapp"]);
+        (settings["applied"]["waiting_tenants"] == 0).then_some(())
+    });
+}
+
+fn deployments(t: &mut Transcript, instance: &Instance) {
+    instance
+        .tdb(&[
+            "query",
+            "--blueprint",
+            "myapp",
+            "--tenant",
+            "globex",
+            "--query",
+            "INSERT INTO users (email) VALUES ('twice@example.com'), ('twice@example.com')",
+        ])
+        .ok();
+    show(
+        t,
+        instance,
+        &[
+            "workspaces",
+            "query",
+            "myapp",
+            "--query",
+            "CREATE UNIQUE INDEX users_email ON users (email)",
+        ],
+    );
+    show(
+        t,
+        instance,
+        &["deployments", "create", "--blueprint", "myapp", "--all", "--dry-run"],
+    );
+    show(
+        t,
+        instance,
+        &[
+            "deployments",
+            "create",
+            "--blueprint",
+            "myapp",
+            "--tenant",
+            "acme",
+            "--watch",
+        ],
+    );
+    show(
+        t,
+        instance,
+        &[
+            "deployments",
+            "create",
+            "--blueprint",
+            "myapp",
+            "--tenant",
+            "globex",
+            "--watch",
+        ],
+    );
+    let failed = instance.tdb_json(&["deployments", "list"]);
+    let failed = failed["jobs"][0]["job_id"].as_str().expect("an id").to_owned();
+    show(t, instance, &["deployments", "status", &failed]);
+    show(t, instance, &["tenants", "deployments", "globex"]);
+    instance
+        .tdb(&[
+            "query",
+            "--blueprint",
+            "myapp",
+            "--tenant",
+            "globex",
+            "--query",
+            "DELETE FROM users",
+        ])
+        .ok();
+    show(t, instance, &["deployments", "retry", &failed, "--watch"]);
+    show(t, instance, &["deployments", "list"]);
+    show(
+        t,
+        instance,
+        &["deployments", "create", "--blueprint", "myapp", "--all", "--dry-run"],
+    );
+    show(t, instance, &["blueprints", "versions", "myapp"]);
+}
+
+fn query(t: &mut Transcript, instance: &Instance) {
+    let acme = ["--tenant", "acme"];
+    let mut ask = |which: &[&str], sql: &str| {
+        show(
+            t,
+            instance,
+            &[&["query", "--blueprint", "myapp"], which, &["--query", sql]].concat(),
+        )
+    };
+    ask(
+        &acme,
+        "INSERT INTO users (email, kind) VALUES ('ada@example.com', NULL), ('grüße@example.com', 'owner')",
+    );
+    ask(
+        &acme,
+        "SELECT id, email, kind, kind IS NULL AS unknown, 1.50 AS price FROM users ORDER BY id",
+    );
+    ask(&["--all"], "SELECT count(*) FROM users");
+    ask(&["--all"], "SELECT 1 / count(*) FROM users");
+    ask(&acme, "DROP INDEX users_by_kind; ALTER TABLE users ADD COLUMN own int");
+    show(t, instance, &["drift"]);
+    show(t, instance, &["drift", "--blueprint", "myapp"]);
+}
+
+fn access(t: &mut Transcript, instance: &Instance) {
+    show(t, instance, &["credentials", "create", "--tenant", "acme"]);
+    show(
+        t,
+        instance,
+        &[
+            "credentials",
+            "create",
+            "--workspace",
+            "myapp",
+            "--rights",
+            "ro",
+            "--expires-at",
+            "2099-01-31T00:00:00Z",
+        ],
+    );
+    show(t, instance, &["credentials", "list"]);
+    let list = instance.tdb_json(&["credentials", "list"]);
+    let credential = list["credentials"]
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one["rights"] == "ro"));
+    let credential = credential.expect("the read-only one")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    show(t, instance, &["credentials", "delete", &credential]);
+    show(t, instance, &["apikeys", "create", "--name", "ci", "--scope", "read"]);
+    show(t, instance, &["apikeys", "list"]);
+    show(t, instance, &["projects", "create", "--name", "Second shop"]);
+    show(t, instance, &["projects", "list"]);
+    show(t, instance, &["servers", "list"]);
+    show(t, instance, &["servers", "get", "dev"]);
+    show(t, instance, &["servers", "test", "dev"]);
+}
+
+fn errors(t: &mut Transcript, instance: &Instance) {
+    show(t, instance, &["tenants", "get", "unheard"]);
+    show(
+        t,
+        instance,
+        &["tenants", "create", "--name", "Acme", "--blueprint", "myapp"],
+    );
+    show(
+        t,
+        instance,
+        &["tenants", "create", "--name", "acme", "--blueprint", "myapp"],
+    );
+    show(
+        t,
+        instance,
+        &["tenants", "create", "--name", "new", "--blueprint", "unheard"],
+    );
+    show(
+        t,
+        instance,
+        &[
+            "tenants",
+            "create",
+            "--name",
+            "new",
+            "--blueprint",
+            "myapp",
+            "--version",
+            "99",
+        ],
+    );
+    show(t, instance, &["workspaces", "create", "--name", "myapp"]);
+    show(t, instance, &["workspaces", "get", "unheard"]);
+    show(t, instance, &["workspaces", "query", "myapp", "--query", "SELEC 1"]);
+    show(t, instance, &["workspaces", "diff-skip", "myapp", "99"]);
+    show(
+        t,
+        instance,
+        &["deployments", "create", "--blueprint", "unheard", "--all"],
+    );
+    show(t, instance, &["deployments", "status", "dep_abcdefgh27"]);
+    show(t, instance, &["credentials", "delete", "not-an-id"]);
+    show(t, instance, &["servers", "get", "unheard"]);
+    show(t, instance, &["psql", "unheard_dev"]);
+    show(t, instance, &["psql", "other__acme"]);
+    show(t, instance, &["--api-key", "tdb_sk_wrong", "tenants", "list"]);
+    show(t, instance, &["--json", "tenants", "get", "unheard"]);
+    show(t, instance, &["--quiet", "tenants", "get", "unheard"]);
+    show(t, instance, &["--verbose", "tenants", "get", "unheard"]);
+}
+
+fn forms(t: &mut Transcript, instance: &Instance) {
+    show(t, instance, &["--json", "tenants", "get", "acme"]);
+    show(t, instance, &["--json", "workspaces", "list"]);
+    show(
+        t,
+        instance,
+        &[
+            "--json",
+            "query",
+            "--blueprint",
+            "myapp",
+            "--tenant",
+            "acme",
+            "--query",
+            "SELECT 1 AS one",
+        ],
+    );
+    show(t, instance, &["--quiet", "credentials", "create", "--tenant", "acme"]);
+    show(
+        t,
+        instance,
+        &[
+            "--quiet",
+            "deployments",
+            "create",
+            "--blueprint",
+            "myapp",
+            "--all",
+            "--watch",
+        ],
+    );
+    show(
+        t,
+        instance,
+        &[
+            "--json",
+            "deployments",
+            "create",
+            "--blueprint",
+            "myapp",
+            "--all",
+            "--dry-run",
+        ],
+    );
+    show(t, instance, &["tenants", "delete", "initech", "--hard"]);
+    show(t, instance, &["tenants", "list"]);
+}
