@@ -6,12 +6,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$PWD/target/containers
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-started=()
 
 say() { printf '== %s\n' "$*"; }
+inside() { # the processes in our roots: those that were started are their grandparents
+    for process in /proc/[0-9]*; do
+        [[ $(readlink "$process/root") != "$work"/* ]] || echo "${process#/proc/}"
+    done
+}
 finish() {
-    for pid in "${started[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
+    for _ in $(seq 100); do
+        pids=$(inside)
+        [ -n "$pids" ] || break
+        # shellcheck disable=SC2086 # several words
+        kill -INT $pids 2>/dev/null || true
+        sleep 0.2
+    done
     awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r -n 1 umount
     return 0
 }
@@ -95,7 +104,6 @@ postgres() { # service address password: what the postgres image does at its fir
     in_root "$root" su postgres -c "POSTGRES_USER=postgres STORE_PASSWORD=$STORE_PASSWORD /docker-entrypoint-initdb.d/$1.sh"
     in_root "$root" su postgres -c "/$bin/pg_ctl -s -w -D /data stop"
     in_root "$root" su postgres -c "exec /$bin/postgres -D /data -c listen_addresses=$2" >"$work/$1.log" 2>&1 &
-    started+=($!)
     for _ in $(seq 50); do pg_isready -q -h "$2" && return; sleep 0.2; done
     cat "$work/$1.log" >&2
     return 1
@@ -113,7 +121,6 @@ say "tenantsdb, as its own user, healthy"
     TENANTSDB_MASTER_KEY="$TENANTSDB_MASTER_KEY" TENANTSDB_API_KEY="$TENANTSDB_API_KEY" TENANTSDB_SERVER_PASSWORD="$DATA_PLANE_PASSWORD" \
     tenantsdb serve --config /etc/tenantsdb/proxy.toml >"$work/tenantsdb.log" 2>&1 &
 tenantsdb=$!
-started+=($tenantsdb)
 healthy() { /usr/sbin/chroot --userspec=10001 "$work/image" /usr/local/bin/tenantsdb-healthcheck 2>/dev/null; }
 for _ in $(seq 100); do healthy && break; sleep 0.2; done
 healthy || { cat "$work/tenantsdb.log" >&2; exit 1; }
