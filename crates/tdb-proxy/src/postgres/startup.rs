@@ -72,6 +72,10 @@ async fn read_opening(stream: &mut Stream) -> Result<Option<Opening>, Refusal> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other.map_err(lost)?,
     }
+    // The beginning of a Terminate: node-postgres says it when it is ended before it was connected.
+    if prefix == *b"X\0\0\0" {
+        return Ok(None);
+    }
     let refuse = |error: OpeningError| {
         let state = match error {
             OpeningError::Version { .. } => SqlState::FeatureNotSupported,

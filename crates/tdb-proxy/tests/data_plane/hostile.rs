@@ -35,6 +35,11 @@ async fn broken_openings_are_refused_with_a_reason() {
     ] {
         assert_eq!(answer(&lab, &bytes).await.as_deref(), Some(code), "{bytes:?}");
     }
+    assert_eq!(
+        answer(&lab, b"X\0\0\0\x04").await,
+        None,
+        "goodbye before a greeting is no error"
+    );
     lab.tenant().await.batch_execute("SELECT 1").await.unwrap();
 }
 

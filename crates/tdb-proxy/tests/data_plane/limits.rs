@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::process::Command;
+use std::time::Duration;
 
 use tdb_proxy::ProxySettings;
 
@@ -61,18 +62,21 @@ async fn few_files() {
         return;
     }
     let lab = Lab::start().await;
-    // The proxy's own files are open once it has served somebody.
-    lab.tenant().await;
-    let mut files = Vec::new();
-    while let Ok(file) = std::fs::File::open("/dev/null") {
-        files.push(file);
-    }
-    // One for our own end: the proxy has none left for the other.
-    files.pop();
-    let waiting = tokio::net::TcpStream::connect(lab.proxy.address).await.unwrap();
-    while lab.proxy.metric("accept_errors_total") == 0.0 {
-        tokio::task::yield_now().await;
-    }
-    drop((files, waiting));
+    // The proxy's own files are open once it serves somebody.
+    let served = lab.tenant().await;
+    let (mut files, mut waiting) = (Vec::new(), Vec::new());
+    let exhausted = async {
+        while lab.proxy.metric("accept_errors_total") == 0.0 {
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                files.push(file);
+            }
+            // One for our own end: the proxy has none left for the other, unless it closed something meanwhile.
+            files.pop();
+            waiting.extend(tokio::net::TcpStream::connect(lab.proxy.address).await.ok());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), exhausted).await.unwrap();
+    drop((files, waiting, served));
     lab.tenant().await.batch_execute("SELECT 1").await.unwrap();
 }
