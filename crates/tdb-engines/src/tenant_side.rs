@@ -30,14 +30,15 @@ pub async fn install(server: &Server, database: &str) -> Result<(), EngineError>
 
 /// Sets it for a tenant's database; one that was made by an older program gets the present guard with it.
 pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<(), EngineError> {
-    let value = match ddl {
-        TenantDdl::Allow => "allow",
-        TenantDdl::Deny => "deny",
+    let (value, triggers) = match ddl {
+        TenantDdl::Allow => ("allow", "DISABLE"),
+        TenantDdl::Deny => ("deny", "ENABLE ALWAYS"),
     };
     let inside = server.dedicated(database).await?;
     inside
         .run(&format!(
-            "BEGIN;\n{GUARD}\nUPDATE tdb.setting SET value = {} WHERE name = 'tenant_ddl';\nCOMMIT",
+            "BEGIN;\n{GUARD}\nUPDATE tdb.setting SET value = {} WHERE name = 'tenant_ddl';\n\
+             ALTER EVENT TRIGGER tdb_guard_end {triggers}; ALTER EVENT TRIGGER tdb_guard_drop {triggers};\nCOMMIT",
             literal(value)
         ))
         .await?;
