@@ -1,7 +1,7 @@
 //! `tdb psql`: psql with a credential of its own, which is gone when it ends.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -72,10 +72,14 @@ fn start(instance: &Instance, arguments: &[&str]) -> (Child, Value) {
 /// The process that `parent` started, once it runs psql.
 fn child_of(parent: u32) -> i32 {
     eventually(SOON, "tdb runs psql", || {
-        let mut command = Command::new("pgrep");
-        command.args(["-P", &parent.to_string(), "psql"]);
-        let found = tdb_tests::run(command, "");
-        found.text().lines().next().and_then(|line| line.parse().ok())
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+        // 4711 (psql) S 4710 …
+        stats.into_iter().find_map(|stat| {
+            let (pid, rest) = stat.split_once(" (psql) ")?;
+            let of: u32 = rest.split(' ').nth(1)?.parse().ok()?;
+            (of == parent).then(|| pid.parse().ok())?
+        })
     })
 }
 
