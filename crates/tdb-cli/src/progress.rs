@@ -1,4 +1,4 @@
-//! How far something is: on a terminal a bar that is drawn over and gone at the end, elsewhere a line for each step.
+//! How far something is: on a terminal a bar that is drawn over and gone at the end, elsewhere a line for each twentieth.
 
 use clap::builder::styling::{AnsiColor, Style};
 
@@ -10,6 +10,8 @@ const FULL: Style = AnsiColor::Green.on_default();
 pub struct Progress<'a> {
     printer: &'a Printer,
     said: String,
+    /// Twentieths of the whole that were told, where there is no bar.
+    told: Option<u32>,
 }
 
 impl<'a> Progress<'a> {
@@ -17,6 +19,7 @@ impl<'a> Progress<'a> {
         Self {
             printer,
             said: String::new(),
+            told: None,
         }
     }
 
@@ -26,9 +29,12 @@ impl<'a> Progress<'a> {
             return;
         }
         text.clone_into(&mut self.said);
-        match self.printer.draws() {
-            true => self.printer.draw(&format!("  {} {text}", bar(done, total))),
-            false => self.printer.note(&format!("  {text}")),
+        let twentieths = Some(done.saturating_mul(20) / total.max(1));
+        if self.printer.draws() {
+            self.printer.draw(&format!("  {} {text}", bar(done, total)));
+        } else if self.told != twentieths || done >= total {
+            self.told = twentieths;
+            self.printer.note(&format!("  {text}"));
         }
     }
 
