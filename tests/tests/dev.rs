@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tdb_tests::{Binaries, Instance, InstanceOptions, clean, connect, eventually, psql, run};
@@ -103,23 +105,67 @@ fn data_of_another_major_version_is_told_from_damage() {
     instance.restart();
 }
 
-#[test]
-fn a_closed_umask_keeps_postgresql_out_of_nothing() {
-    let instance = Instance::prepare();
-    let started = dev(&instance);
-    let mut command = clean("sh");
+/// The same, started by a program that takes its command line as arguments.
+fn dev_by(instance: &Instance, starter: &[&str]) -> Command {
+    let started = dev(instance);
+    let (program, arguments) = starter.split_first().expect("a program");
+    let mut command = clean(program);
     command
-        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .args(arguments)
         .arg(started.get_program())
         .args(started.get_args())
         .env("XDG_STATE_HOME", instance.state_home())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut child = command.spawn().expect("start tenantsdb");
+    command
+}
+
+fn wait_until_ready(instance: &Instance) {
     let ready = instance.data_dir().join("dev.json");
     eventually(Duration::from_secs(60), "it gets ready", || {
         ready.exists().then_some(())
     });
+}
+
+#[test]
+fn a_closed_terminal_ends_it_and_its_postgresql() {
+    let instance = Instance::prepare();
+    let terminal = openpty(None, None).expect("a pseudo-terminal");
+    // Who holds the master keeps the terminal open: no child may.
+    fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("close on exec");
+    let mut command = dev_by(&instance, &["setsid", "--ctty"]);
+    command.stdin(terminal.slave.try_clone().expect("the terminal once more"));
+    let mut child = command.spawn().expect("start tenantsdb");
+    drop(command);
+    wait_until_ready(&instance);
+    drop(terminal);
+    let status = eventually(Duration::from_secs(60), "it ends", || {
+        child.try_wait().expect("its end")
+    });
+    assert!(status.success(), "{status}");
+    assert_eq!(processes_on(&instance.data_dir()), Vec::<String>::new());
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_is_ignored() {
+    let instance = Instance::prepare();
+    let mut command = dev_by(&instance, &["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    let mut child = command.spawn().expect("start tenantsdb");
+    wait_until_ready(&instance);
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("its status");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.expect("SigIgn").trim(), 16).expect("a mask");
+    assert_eq!(ignored & 1, 1, "SIGHUP is signal 1");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
+    assert!(child.wait().expect("its end").success());
+}
+
+#[test]
+fn a_closed_umask_keeps_postgresql_out_of_nothing() {
+    let instance = Instance::prepare();
+    let mut command = dev_by(&instance, &["sh", "-c", "umask 077; exec \"$@\"", "sh"]);
+    let mut child = command.spawn().expect("start tenantsdb");
+    wait_until_ready(&instance);
     let mode = |name: &str| {
         let found = fs::metadata(instance.data_dir().join(name)).expect("a file");
         found.permissions().mode() & 0o777
@@ -135,6 +181,28 @@ fn a_directory_without_postgresql_is_named() {
     let mut command = dev(&instance);
     command.env("PG_BIN_DIR", "/nowhere");
     run(command, "").fails_saying("PG_BIN_DIR is /nowhere");
+}
+
+#[test]
+fn an_odd_path_is_a_path() {
+    let instance = Instance::prepare();
+    let long = "x".repeat(120);
+    for (name, has_socket) in [("a b, \"c\" 'd'", true), (long.as_str(), false)] {
+        let data = instance.data_dir().join(name);
+        let mut command = dev_by(&instance, &["env"]);
+        command.arg("--data-dir").arg(&data);
+        let mut child = command.spawn().expect("start tenantsdb");
+        let ready = data.join("dev.json");
+        eventually(Duration::from_secs(60), "it gets ready", || {
+            ready.exists().then_some(())
+        });
+        let sockets = fs::read_dir(data.join("run"))
+            .expect("the directory for sockets")
+            .count();
+        assert_eq!(sockets > 0, has_socket, "{}", data.display());
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
+        assert!(child.wait().expect("its end").success());
+    }
 }
 
 #[test]
@@ -164,9 +232,32 @@ fn a_taken_port_is_named() {
         assert!(!status.success());
         let log = instance.log();
         let last: Vec<&str> = log.lines().rev().take(10).collect();
-        assert!(last.iter().any(|line| line.contains(&port)), "{flag} {port}: {last:?}");
+        let named = last.iter().find(|line| line.contains(&port));
+        let named = named.unwrap_or_else(|| panic!("{flag} {port}: {last:?}"));
+        assert!(named.contains(flag), "{flag}: {named}");
     }
     instance.restart();
+}
+
+#[test]
+fn all_taken_ports_are_named_at_once() {
+    let instance = Instance::prepare();
+    let mut command = clean(&Binaries::built().tenantsdb);
+    command
+        .args(["dev", "--json", "--data-dir"])
+        .arg(instance.data_dir())
+        .env("XDG_STATE_HOME", instance.state_home());
+    let flags = ["--postgres-port", "--api-port", "--metrics-port", "--upstream-port"];
+    let holders = flags.map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    for (flag, holder) in flags.iter().zip(&holders) {
+        let port = holder.local_addr().expect("its number").port();
+        command.args([flag, port.to_string().as_str()]);
+    }
+    let refused = run(command, "").fails_saying("is taken");
+    for flag in flags {
+        assert!(refused.stderr.contains(flag), "{flag}: {}", refused.stderr);
+    }
+    assert!(!instance.data_dir().join("postgres").exists(), "nothing is made before");
 }
 
 #[test]

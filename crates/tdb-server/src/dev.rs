@@ -25,7 +25,7 @@ use crate::certificate;
 use crate::config::{CertificateFiles, ClientTlsMode, Config, Log, LogFormat, PublicAddress, Server, Tls};
 use crate::running::{Foundation, Running};
 use crate::signals::Signals;
-use crate::sockets::{Sockets, Wanted};
+use crate::sockets::{self, Sockets, Wanted};
 use crate::telemetry;
 
 use directory::Directory;
@@ -87,8 +87,9 @@ pub async fn run(args: &DevArgs) -> Result<()> {
     let path = args.data_dir.clone().map_or_else(facts::default_data_dir, Ok)?;
     let directory = Directory::take(&path)?;
     facts::withdraw(&directory);
-    let sockets = args.bind()?;
+    // It may hold a port that is wanted.
     postgres::stop_orphan_of(&directory).await?;
+    let sockets = args.bind()?;
     if args.reset {
         directory.reset()?;
     }
@@ -167,16 +168,23 @@ fn announce(args: &DevArgs, facts: &Facts, directory: &Directory, file: PathBuf)
 }
 
 impl DevArgs {
+    /// All ports that are taken are named at once, PostgreSQL's too, which it binds later itself.
     fn bind(&self) -> Result<Sockets> {
         let wanted = |port, option| Wanted {
             address: (Ipv4Addr::LOCALHOST, port).into(),
             option,
         };
-        Sockets::bind(
+        let upstream = wanted(self.upstream_port, "--upstream-port (0: any free one)");
+        let bound = Sockets::bind(
             wanted(self.postgres_port, "--postgres-port (0: any free one)"),
             wanted(self.api_port, "--api-port (0: any free one)"),
             wanted(self.metrics_port, "--metrics-port (0: any free one)"),
-        )
+        );
+        match (bound, sockets::check_free(upstream, "the private PostgreSQL")) {
+            (Ok(sockets), Ok(())) => Ok(sockets),
+            (Ok(_), Err(refused)) | (Err(refused), Ok(())) => Err(refused),
+            (Err(refused), Err(upstream)) => bail!("{refused}\n{upstream}"),
+        }
     }
 
     fn upstream(&self) -> UpstreamPort {

@@ -33,6 +33,11 @@ impl Sockets {
     }
 }
 
+/// Whether a port that somebody else will bind is free now.
+pub fn check_free(wanted: Wanted, whose: &str) -> Result<()> {
+    bind(wanted, whose).map(drop)
+}
+
 fn bind(wanted: Wanted, whose: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(wanted.address).map_err(|e| refusal(wanted, whose, &e))?;
     listener.set_nonblocking(true)?;
@@ -77,5 +82,7 @@ mod tests {
         };
         let both = Sockets::bind(proxy, taken, any("--c")).unwrap_err().to_string();
         assert_eq!(both.lines().count(), 2, "both are named at once: {both}");
+        let upstream = check_free(proxy, "PostgreSQL").unwrap_err().to_string();
+        assert!(upstream.contains("for PostgreSQL is taken"), "{upstream}");
     }
 }

@@ -14,6 +14,8 @@ pub fn start(log: &Log) -> Result<()> {
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
+        // A log that cannot be written, to a terminal that is gone, must not end what it tells about.
+        .log_internal_errors(false)
         .with_ansi(stderr().is_terminal());
     let started = match log.format {
         LogFormat::Text => builder.try_init(),

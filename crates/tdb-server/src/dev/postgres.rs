@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use secrecy::{ExposeSecret, SecretString};
@@ -159,13 +159,16 @@ async fn initialise(directory: &Directory, programs: &Programs, password: &Secre
     command.arg(format!("--pwfile={}", password_file.display()));
     // Ctrl-C is ours to answer.
     command.process_group(0).kill_on_drop(true);
-    let output = command.output().await.context("cannot run initdb")?;
+    let output = command.output().await.map_err(|error| {
+        let hint = reach_hint(programs.bin(), programs, "copy this PostgreSQL to where it can");
+        anyhow!("cannot run {}/initdb: {error}{hint}", programs.bin().display())
+    })?;
     fs::remove_file(&password_file)?;
     ensure!(
         output.status.success(),
         "initdb failed: {}{}",
         String::from_utf8_lossy(&output.stderr).trim(),
-        reach_hint(directory.path(), programs)
+        reach_hint(directory.path(), programs, "give a --data-dir that it can reach")
     );
     fs::rename(&fresh, directory.file(DATA))?;
     Ok(())
@@ -184,13 +187,10 @@ fn remove_unfinished(directory: &Directory) -> Result<()> {
 }
 
 /// The most frequent reason why another account cannot use a directory.
-fn reach_hint(path: &Path, programs: &Programs) -> String {
+fn reach_hint(path: &Path, programs: &Programs, advice: &str) -> String {
     let closed = |dir: &&Path| fs::metadata(dir).is_ok_and(|found| found.permissions().mode() & 0o001 == 0);
     match (programs.account(), path.ancestors().find(closed)) {
-        (Some(_), Some(dir)) => format!(
-            "\nThe user postgres cannot pass through {}; give a --data-dir that it can reach.",
-            dir.display()
-        ),
+        (Some(_), Some(dir)) => format!("\nThe user postgres cannot pass through {}; {advice}.", dir.display()),
         (None, _) | (Some(_), None) => String::new(),
     }
 }
@@ -303,11 +303,11 @@ fn spawn(directory: &Directory, programs: &Programs, port: u16) -> Result<Child>
     command.spawn().context("cannot start PostgreSQL")
 }
 
-/// Empty, which means no socket, where the path is too long for one.
+/// Empty, which means no socket, where the path is too long for one. Quoted, because the setting is a list.
 fn socket_directory(directory: &Directory) -> String {
     let path = directory.file(SOCKETS).display().to_string();
     match path.len() <= SOCKET_DIRECTORY_LEN_MAX {
-        true => path,
+        true => format!("\"{}\"", path.replace('"', "\"\"")),
         false => String::new(),
     }
 }

@@ -31,7 +31,8 @@ impl Programs {
     /// directory: among Debian's it wins over the newest.
     pub fn find(major: Option<u32>) -> Result<Self> {
         let bin = match env::var_os("PG_BIN_DIR").map(PathBuf::from) {
-            Some(dir) if is_complete(&dir) => Some(dir),
+            // Absolute: they are run in another directory.
+            Some(dir) if is_complete(&dir) => Some(dir.canonicalize()?),
             Some(dir) => bail!(
                 "PG_BIN_DIR is {}, where initdb and postgres are not both; correct it or unset it",
                 dir.display()
@@ -60,6 +61,10 @@ impl Programs {
             bin,
             account: account()?,
         })
+    }
+
+    pub fn bin(&self) -> &Path {
+        &self.bin
     }
 
     pub fn account(&self) -> Option<Account> {
@@ -133,8 +138,10 @@ fn account() -> Result<Option<Account>> {
     if !Uid::effective().is_root() {
         return Ok(None);
     }
-    let user = User::from_name("postgres")?
-        .context("as root, PostgreSQL runs as the user postgres, who does not exist; install the package postgresql")?;
+    let user = User::from_name("postgres")?.context(
+        "PostgreSQL refuses to run as root, and the user postgres, as whom it would run, does not exist; \
+         make it (useradd --system postgres), or run this as an ordinary user",
+    )?;
     Ok(Some(Account {
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),

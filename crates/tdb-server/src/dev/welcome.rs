@@ -19,6 +19,11 @@ pub fn text(facts: &Facts, directory: &Path) -> String {
         "  data, API key     {} (the key is in dev.json)",
         directory.display()
     );
+    let _ = writeln!(
+        text,
+        "  certificate       {} (for sslmode=verify-full: sslrootcert)",
+        directory.join("proxy.crt").display()
+    );
     let _ = writeln!(text, "\nIn another terminal; tdb finds this instance by itself:\n");
     if let Some(bin) = directory_of_tdb_off_the_path() {
         let _ = writeln!(text, "  export PATH=\"{}:$PATH\"", bin.display());
