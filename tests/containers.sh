@@ -137,5 +137,5 @@ tdb tenants list
 say "SIGTERM drains: the health check fails, the process ends well"
 kill -TERM $tenantsdb
 wait $tenantsdb
-! healthy
+if healthy; then echo "it is healthy after its end" >&2; exit 1; fi
 say "all well"

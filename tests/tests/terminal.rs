@@ -1,6 +1,5 @@
 //! `tdb` on a terminal: colours and a bar, which is gone at the end; Ctrl-C while it watches.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
@@ -9,10 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tdb_tests::{Binaries, Instance, Session, Tenant, clean, eventually, psql};
+use tdb_tests::{Binaries, Instance, Session, Tenant, clean, eventually, psql, terminal};
 
 const SOON: Duration = Duration::from_secs(60);
 const FRESH_LINE: &str = "\r\u{1b}[K";
@@ -34,24 +32,21 @@ struct Terminal {
 
 impl Terminal {
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let pty = openpty(None, None).expect("a pseudo-terminal");
-        let slave = || pty.slave.try_clone().expect("the terminal once more");
+        let (mut master, slave) = terminal();
+        let end = || slave.try_clone().expect("the terminal once more");
         let mut command = clean(&Binaries::built().tdb);
-        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
-            command.env_remove(name);
-        }
         command
             .args(arguments)
             .env("TDB_API_URL", instance().api_url())
             .env("TDB_API_KEY", instance().api_key())
             .env("TERM", "xterm")
             .envs(environment.iter().copied())
-            .stdin(slave())
-            .stdout(slave())
-            .stderr(slave());
+            .stdin(end())
+            .stdout(end())
+            .stderr(end());
         let child = command.spawn().expect("start tdb");
-        drop((command, pty.slave));
-        let (shown, mut master) = (Arc::new(Mutex::new(String::new())), File::from(pty.master));
+        drop((command, slave));
+        let shown = Arc::new(Mutex::new(String::new()));
         let (written, (send, over)) = (shown.clone(), channel());
         thread::spawn(move || {
             let mut bytes = [0; 4096];

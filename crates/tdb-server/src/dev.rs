@@ -1,6 +1,7 @@
 //! `tenantsdb dev`: a whole installation in one directory, with a private PostgreSQL that holds the metadata store and
 //! the tenants. It composes what `serve` composes, from a configuration it makes itself.
 
+mod cluster;
 mod directory;
 mod facts;
 mod postgres;
@@ -88,7 +89,7 @@ pub async fn run(args: &DevArgs) -> Result<()> {
     let directory = Directory::take(&path)?;
     facts::withdraw(&directory);
     // It may hold a port that is wanted.
-    postgres::stop_orphan_of(&directory).await?;
+    postgres::stop_orphan(&directory).await?;
     let sockets = args.bind()?;
     if args.reset {
         directory.reset()?;

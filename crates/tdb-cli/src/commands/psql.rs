@@ -27,13 +27,19 @@ use crate::printer::Printer;
 
 /// A working day: sessions end with their credential, and a tdb that was killed deletes none.
 const LIFETIME: Duration = Duration::hours(8);
-/// Of libpq's variables those that do not say where to, as whom and how safely.
-const KEPT: [&str; 6] = [
+/// Of libpq's variables those that do not say where to and as whom. How safely is the user's to say.
+const KEPT: [&str; 12] = [
     "PGAPPNAME",
+    "PGCHANNELBINDING",
     "PGCLIENTENCODING",
     "PGCONNECT_TIMEOUT",
     "PGDATESTYLE",
     "PGOPTIONS",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLMODE",
+    "PGSSLNEGOTIATION",
+    "PGSSLROOTCERT",
     "PGTZ",
 ];
 

@@ -151,13 +151,12 @@ impl<'a> Section<'a> {
     fn take_secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
         let value = self.values.remove(key)?;
         let resolved = match value {
-            Value::String(_) => {
-                Err("is a secret; name where it is: { env = \"NAME\" } or { file = \"path\" }".to_owned())
-            }
-            other => other
+            Value::Table(_) => value
                 .try_into::<SecretReference>()
                 .map_err(|e| e.message().to_owned())
                 .and_then(|reference| self.resolve(reference)),
+            // Whatever it is, it is not repeated.
+            _ => Err("is a secret; name where it is: { env = \"NAME\" } or { file = \"path\" }".to_owned()),
         };
         resolved
             .map_err(|message| problems.push(self.problem(key, &message)))

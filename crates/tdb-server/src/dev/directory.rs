@@ -82,20 +82,18 @@ impl Directory {
 
     /// Writes a 0600 file whole or not at all.
     pub fn write_private(&self, name: &str, text: &str) -> Result<()> {
-        write_atomically(&self.file(name), text)
+        write_atomically(&self.file(name), text, 0o600)
     }
 
     /// The same for what everybody may read.
     pub fn write_public(&self, name: &str, text: &str) -> Result<()> {
-        self.write_private(name, text)?;
-        let path = self.file(name);
-        let opened = fs::set_permissions(&path, Permissions::from_mode(0o644));
-        opened.with_context(|| format!("cannot open {} for all", path.display()))
+        write_atomically(&self.file(name), text, 0o644)
     }
 }
 
-/// Writes a 0600 file under another name, then renames it: a reader sees the old text or the new one.
-pub fn write_atomically(path: &Path, text: &str) -> Result<()> {
+/// Writes under another name, then renames: a reader sees the old text or the new one. Nobody else reads it before it has
+/// its `mode`.
+pub fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<()> {
     let fresh = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new()
@@ -105,17 +103,20 @@ pub fn write_atomically(path: &Path, text: &str) -> Result<()> {
             .mode(0o600)
             .open(&fresh)?;
         file.write_all(text.as_bytes())?;
+        file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&fresh, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Traversable for the account that runs PostgreSQL, listable for nobody else, whatever the umask. One that is there stays
-/// as it is.
+/// Traversable for the account that runs PostgreSQL, listable for nobody else, whatever the umask; its missing parents
+/// too. What is there stays as it is.
 fn make(path: &Path) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && !parent.is_dir()
+    {
+        make(parent)?;
     }
     match DirBuilder::new().mode(0o711).create(path) {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o711)),

@@ -74,7 +74,7 @@ fn note(directory: &Path) -> Result<()> {
     let state = home_of("XDG_STATE_HOME", ".local/state")?.join("tenantsdb");
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&state);
     made.with_context(|| format!("cannot make the directory {}", state.display()))?;
-    write_atomically(&state.join("dev"), &format!("{}\n", directory.display()))
+    write_atomically(&state.join("dev"), &format!("{}\n", directory.display()), 0o600)
 }
 
 fn home_of(variable: &str, below_home: &str) -> Result<PathBuf> {

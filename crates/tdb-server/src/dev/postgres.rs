@@ -1,31 +1,33 @@
 //! The private PostgreSQL of a development instance. It belongs to this process: it is stopped with it, and what an
 //! earlier process left running on the same data is stopped before the start. It keeps its durability settings.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
+use super::cluster;
 use super::directory::Directory;
 use super::programs::Programs;
 
 pub const ADMINISTRATOR: &str = "postgres";
 const DATA: &str = "postgres";
-/// Before the process that makes it.
-const UNFINISHED: &str = "postgres.new-";
 const SOCKETS: &str = "run";
 const LOG: &str = "postgres.log";
 /// Lines of it that an error shows.
 const LAST_WORDS: usize = 4;
+/// Bytes of it that are read for them.
+const LOG_READ_MAX: u64 = 8 * 1024;
 /// Recovery after a crash included.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -51,12 +53,13 @@ pub enum UpstreamPort {
 
 impl Postgres {
     /// Starts on the data of `directory`, which is made where there is none, with `password` as the administrator's.
+    /// Nothing may run on it any more.
     pub async fn start(directory: &Directory, password: &SecretString, port: UpstreamPort) -> Result<Self> {
         let data = directory.file(DATA);
         let programs = Programs::find(major_of(&data))?;
-        stop_orphan(&data).await?;
+        cluster::remove_unfinished(directory)?;
         if !data.join("PG_VERSION").exists() {
-            initialise(directory, &programs, password).await?;
+            cluster::make(directory, DATA, &programs, password).await?;
         }
         make_socket_directory(directory, &programs)?;
         // Between our choice of a free port and PostgreSQL's bind another process may take it.
@@ -99,18 +102,15 @@ impl Postgres {
 }
 
 /// Stops what a killed process left running on this data, so that the data can be used, moved or removed.
-pub async fn stop_orphan_of(directory: &Directory) -> Result<()> {
-    stop_orphan(&directory.file(DATA)).await
-}
-
-async fn stop_orphan(data: &Path) -> Result<()> {
-    let Some(pid) = running_on(data) else { return Ok(()) };
+pub async fn stop_orphan(directory: &Directory) -> Result<()> {
+    let data = directory.file(DATA);
+    let Some(pid) = running_on(&data) else { return Ok(()) };
     tracing::info!(pid, "an earlier PostgreSQL still runs on this data; stopping it");
     for attempt in [Signal::SIGINT, Signal::SIGQUIT] {
         signal(pid, attempt)?;
         let deadline = Instant::now() + STOP_TIME_MAX;
         while Instant::now() < deadline {
-            if running_on(data).is_none() {
+            if running_on(&data).is_none() {
                 return Ok(());
             }
             sleep(POLL).await;
@@ -134,80 +134,12 @@ fn signal(pid: i32, signal: Signal) -> Result<()> {
     }
 }
 
-/// Makes the data directory under another name first: a start killed in the middle leaves nothing that looks complete.
-async fn initialise(directory: &Directory, programs: &Programs, password: &SecretString) -> Result<()> {
-    remove_unfinished(directory)?;
-    let fresh = directory.file(&format!("{UNFINISHED}{}", std::process::id()));
-    let password_file = directory.file("initdb-password");
-    DirBuilder::new().mode(0o700).create(&fresh)?;
-    give(&fresh, programs)?;
-    directory.write_private("initdb-password", password.expose_secret())?;
-    give(&password_file, programs)?;
-    let mut command = programs.command("initdb");
-    command
-        .args([
-            "-A",
-            "scram-sha-256",
-            "-U",
-            ADMINISTRATOR,
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-            "-D",
-        ])
-        .arg(&fresh);
-    command.arg(format!("--pwfile={}", password_file.display()));
-    // Ctrl-C is ours to answer.
-    command.process_group(0).kill_on_drop(true);
-    let output = command.output().await.map_err(|error| {
-        let hint = reach_hint(programs.bin(), programs, "copy this PostgreSQL to where it can");
-        anyhow!("cannot run {}/initdb: {error}{hint}", programs.bin().display())
-    })?;
-    fs::remove_file(&password_file)?;
-    ensure!(
-        output.status.success(),
-        "initdb failed: {}{}",
-        String::from_utf8_lossy(&output.stderr).trim(),
-        reach_hint(directory.path(), programs, "give a --data-dir that it can reach")
-    );
-    fs::rename(&fresh, directory.file(DATA))?;
-    Ok(())
-}
-
-/// Removes what earlier attempts left. The initdb of a process that was killed may still write into its own: that one is
-/// left to the next start.
-fn remove_unfinished(directory: &Directory) -> Result<()> {
-    for entry in fs::read_dir(directory.path())? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-    Ok(())
-}
-
-/// The most frequent reason why another account cannot use a directory.
-fn reach_hint(path: &Path, programs: &Programs, advice: &str) -> String {
-    let closed = |dir: &&Path| fs::metadata(dir).is_ok_and(|found| found.permissions().mode() & 0o001 == 0);
-    match (programs.account(), path.ancestors().find(closed)) {
-        (Some(_), Some(dir)) => format!("\nThe user postgres cannot pass through {}; {advice}.", dir.display()),
-        (None, _) | (Some(_), None) => String::new(),
-    }
-}
-
 fn make_socket_directory(directory: &Directory, programs: &Programs) -> Result<()> {
     let sockets = directory.file(SOCKETS);
     if !sockets.exists() {
         DirBuilder::new().mode(0o700).create(&sockets)?;
     }
-    give(&sockets, programs)
-}
-
-fn give(path: &Path, programs: &Programs) -> Result<()> {
-    let Some(account) = programs.account() else {
-        return Ok(());
-    };
-    chown(path, Some(account.uid), Some(account.gid)).with_context(|| format!("cannot give {} away", path.display()))
+    programs.give(&sockets)
 }
 
 enum Launch {
@@ -254,15 +186,24 @@ async fn launch(directory: &Directory, programs: &Programs, port: u16) -> Result
     }
 }
 
-/// Where PostgreSQL's log is, and the end of it.
+/// Where PostgreSQL's log is, and the end of it; without statements, which may hold secrets.
 pub fn last_words(directory: &Directory) -> String {
     let file = directory.file(LOG);
-    let text = fs::read_to_string(&file).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
+    let text = end_of(&file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("STATEMENT:")).collect();
     let last = lines.iter().skip(lines.len().saturating_sub(LAST_WORDS));
     last.fold(format!("see {}, which ends with", file.display()), |said, line| {
         format!("{said}\n  {line}")
     })
+}
+
+fn end_of(file: &Path) -> std::io::Result<String> {
+    let mut file = File::open(file)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_READ_MAX)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// PostgreSQL writes its state into the eighth line of its pid file (`pg_ctl -w` reads it too).
@@ -318,6 +259,10 @@ fn major_of(data: &Path) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[tokio::test]
@@ -330,6 +275,7 @@ mod tests {
         let pid = orphan.child.id();
         // The killed process's child goes on; dropping the handle leaves it running.
         drop(orphan);
+        stop_orphan(&directory).await.unwrap();
         let again = Postgres::start(&directory, &password, UpstreamPort::Any).await.unwrap();
         assert_ne!(again.child.id(), pid);
         let url = crate::dev::store::provision(again.port(), &password, &password)

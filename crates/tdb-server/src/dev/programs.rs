@@ -1,10 +1,12 @@
 //! Where PostgreSQL's programs are and which account runs them: PostgreSQL refuses to run as root.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::{Uid, User};
 use tokio::process::Command;
 
@@ -71,6 +73,15 @@ impl Programs {
         self.account
     }
 
+    /// Gives a file or directory to PostgreSQL's account, where that is another.
+    pub fn give(&self, path: &Path) -> Result<()> {
+        let Some(account) = self.account else {
+            return Ok(());
+        };
+        chown(path, Some(account.uid), Some(account.gid))
+            .with_context(|| format!("cannot give {} away", path.display()))
+    }
+
     /// A command that runs under PostgreSQL's account, untouched by the caller's locale and libpq settings.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
@@ -115,16 +126,21 @@ fn on_path() -> Option<PathBuf> {
 /// The major version.
 fn version_of(bin: &Path) -> Result<u32> {
     let postgres = bin.join("postgres");
-    let cannot = || format!("cannot learn the version of {}", postgres.display());
+    let cannot = |why: &str| format!("cannot learn the version of {}{why}", postgres.display());
     let output = std::process::Command::new(&postgres)
         .arg("--version")
+        // Ctrl-C is ours to answer.
+        .process_group(0)
         .output()
-        .with_context(cannot)?;
+        .with_context(|| cannot(""))?;
     // postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1), or 19devel
     let said = String::from_utf8_lossy(&output.stdout);
     let version = said.split_whitespace().nth(2).unwrap_or_default();
     let major: String = version.chars().take_while(char::is_ascii_digit).collect();
-    major.parse().with_context(cannot)
+    major.parse().map_err(|_| {
+        let why = String::from_utf8_lossy(&output.stderr);
+        anyhow!(cannot(&format!(": it ended with {}; {}", output.status, why.trim())))
+    })
 }
 
 fn is_complete(bin: &Path) -> bool {
