@@ -4,16 +4,17 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use tdb_engines::databases;
+use tdb_store::physical::Place;
+use tdb_store::templates::TemplateRow;
 use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{deployments, events, idempotency, physical, servers, sessions, templates, tenants, workspaces};
+use tdb_store::{deployments, events, templates, tenants, workspaces};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::control::Control;
-use crate::error::{ControlError, Result, upstream};
+use crate::error::{ControlError, Result};
 
 /// Between two looks at what is due; a wake-up brings deployments earlier.
 const TICK: Duration = Duration::from_millis(500);
@@ -27,9 +28,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// One look at everything.
 const TICK_TIME_MAX: Duration = Duration::from_secs(30);
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(300);
-/// Longer than any journal waits for its drain and any proxy is away.
-const SESSIONS_KEPT_DAYS: i32 = 30;
-const EVENTS_KEPT_DAYS: i32 = 7;
 
 impl Control {
     /// Goes on at once where the process before this one was killed, instead of waiting for its leases to run out. Only
@@ -143,13 +141,20 @@ impl Control {
         for row in templates {
             // Whoever builds holds the workspace's lock; only what nobody builds is looked at.
             if let Some(_alone) = self.inner.building.try_lock(row.workspace.as_uuid()) {
-                self.finish_template(row.id).await?;
+                self.go_on_with_template(&row).await;
             }
         }
         for (project, name) in leaving {
             self.forget_tenant(&project, &name).await?;
         }
         Ok(())
+    }
+
+    async fn go_on_with_template(&self, row: &TemplateRow) {
+        if let Err(error) = self.finish_template(row.id).await {
+            self.record_failure(Place::Templates, row.id, row.progress.attempts, &error)
+                .await;
+        }
     }
 
     /// In a task of its own, unless somebody is at it.
@@ -193,39 +198,5 @@ impl Control {
                 Err(error) => tracing::warn!(error = %error.explained(), "journals are drained later"),
             }
         }
-    }
-
-    /// Removes databases of ours that no row knows, and rows whose time is over.
-    async fn sweep(&self) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
-        sessions::forget_old(&tx, SESSIONS_KEPT_DAYS).await?;
-        events::forget_old(&tx, EVENTS_KEPT_DAYS).await?;
-        idempotency::forget_old(&tx).await?;
-        deployments::complete(&tx).await?;
-        templates::retire_old(&tx).await?;
-        let all = servers::list(&tx, i64::MAX).await?;
-        tx.commit().await?;
-        self.catch_up().await?;
-        for row in all {
-            let name = row.endpoint.name;
-            let server = self.server(&name).await?;
-            let orphans = databases::orphans(&server, self.inner.store.installation()).await;
-            let orphans = orphans.map_err(|e| upstream(&name, e))?;
-            if orphans.is_empty() {
-                continue;
-            }
-            // Read after the databases: an intent is committed before its database exists, so that one unknown now is
-            // nobody's.
-            let tx = self.inner.store.jobs().await?;
-            let known = physical::known(&tx, &name).await?;
-            tx.rollback().await?;
-            for orphan in orphans.iter().filter(|orphan| !known.has(orphan.id, orphan.oid)) {
-                tracing::warn!(server = %name, database = %orphan.name, "a database that belongs to nothing is dropped");
-                databases::drop(&server, &orphan.name)
-                    .await
-                    .map_err(|e| upstream(&name, e))?;
-            }
-        }
-        Ok(())
     }
 }

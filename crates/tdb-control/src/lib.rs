@@ -27,6 +27,7 @@ mod rollout;
 mod servers;
 mod settings;
 mod signup;
+mod sweep;
 mod tenants;
 mod throttle;
 mod versions;

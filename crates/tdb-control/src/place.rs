@@ -19,6 +19,21 @@ const SUFFIX_LEN: usize = 8;
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+fn someone_elses(server: &ServerName, physical: &Physical, oid: u32, name: &str) -> ControlError {
+    let expected = physical.database.as_deref().unwrap_or_default();
+    ControlError::Conflict {
+        code: "database_renamed",
+        detail: format!(
+            "the database with oid {oid} on server \"{server}\" is called \"{name}\", not \"{expected}\"; it is left alone"
+        ),
+        hint: Some(
+            "Give it back its name if somebody renamed it. If the metadata store was restored from a backup, it is older \
+             than this server."
+                .to_owned(),
+        ),
+    }
+}
+
 /// As whom to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum As {
@@ -80,15 +95,21 @@ impl Control {
     }
 
     /// What the database is called on its server at this moment: by its oid, which a rename leaves alone, or by the name
-    /// under which it is being made.
+    /// under which it is being made. An oid under any other name is somebody else's: a store restored from a backup may
+    /// know a spare that has become a tenant since.
     pub(crate) async fn present_name(&self, server: &Server, physical: &Physical, id: Uuid) -> Result<Option<String>> {
         let failed = |e| upstream(&server.endpoint().name, e);
+        let installation = self.inner.store.installation();
         if let Some(oid) = physical.oid
             && let Some(name) = databases::name_of(server, oid).await.map_err(failed)?
         {
-            return Ok(Some(name));
+            let expected = physical.database.as_deref() == Some(name.as_str());
+            if expected || databases::constructed_id(installation, &name).is_some() {
+                return Ok(Some(name));
+            }
+            return Err(someone_elses(&server.endpoint().name, physical, oid, &name));
         }
-        let making = databases::construction_name(self.inner.store.installation(), id);
+        let making = databases::construction_name(installation, id);
         let found = databases::find(server, &making).await.map_err(failed)?;
         Ok(found.map(|_| making))
     }

@@ -38,14 +38,27 @@ fn logical_name(row: &TenantDatabaseRow) -> DatabaseName {
     }
 }
 
-async fn claim_spare(tx: &Tx, row: &TenantDatabaseRow, version: u32, server: ServerInfo<'_>) -> Result<Option<Made>> {
-    let Some(spare) = templates::take_spare(tx, row.workspace, server.name, version).await? else {
-        return Ok(None);
-    };
-    let wanted = choose_name(tx, &server, &logical_name(row), row.id.as_uuid()).await?;
-    tenants::take_over(tx, row.id, &spare.physical, &wanted).await?;
-    let present = database_name(&spare.physical)?.to_owned();
-    Ok(Some(Made { present, wanted }))
+/// A spare that is still what its row says; rows of others go.
+async fn claim_spare(
+    tx: &Tx,
+    row: &TenantDatabaseRow,
+    version: u32,
+    server: &Server,
+    info: ServerInfo<'_>,
+) -> Result<Option<Made>> {
+    while let Some(spare) = templates::take_spare(tx, row.workspace, info.name, version).await? {
+        let present = database_name(&spare.physical)?.to_owned();
+        let found = databases::find(server, &present).await;
+        let found = found.map_err(|e| upstream(info.name, e))?;
+        if found.map(|found| found.oid) != spare.physical.oid {
+            tracing::warn!(server = %info.name, database = %present, "a spare is no longer there; it is forgotten");
+            continue;
+        }
+        let wanted = choose_name(tx, &info, &logical_name(row), row.id.as_uuid()).await?;
+        tenants::take_over(tx, row.id, &spare.physical, &wanted).await?;
+        return Ok(Some(Made { present, wanted }));
+    }
+    Ok(None)
 }
 
 impl Control {
@@ -98,7 +111,7 @@ impl Control {
         let id = row.id.as_uuid();
         let made = match self.adopt_begun(&server, row).await? {
             Some(made) => made,
-            None => match self.choose_template(row).await? {
+            None => match self.choose_template(&server, row).await? {
                 Chosen::Spare(made) => made,
                 Chosen::Template(template) => self.clone_for_tenant(&server, row, &template).await?,
             },
@@ -165,7 +178,7 @@ impl Control {
 
     /// The template of the version that was asked for, of head, or of the last verified version; held against being
     /// retired by the row that names it. Whoever chooses it first gets a spare of it where there is one.
-    async fn choose_template(&self, row: &TenantDatabaseRow) -> Result<Chosen> {
+    async fn choose_template(&self, server: &Server, row: &TenantDatabaseRow) -> Result<Chosen> {
         let tx = self.inner.store.jobs().await?;
         let workspace = workspaces::by_id(&tx, row.workspace).await?;
         let chosen = match row.template {
@@ -177,7 +190,7 @@ impl Control {
             return Ok(Chosen::Template(Box::new(template)));
         }
         let workspace = workspace.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))?;
-        let server = ServerInfo {
+        let info = ServerInfo {
             name: &row.physical.server,
             opaque_names: self.names_are_opaque(&row.physical.server).await?,
         };
@@ -188,7 +201,7 @@ impl Control {
             let tx = self.inner.store.jobs().await?;
             let taken = tenants::choose_template(&tx, row.id, template.id, version.number).await?;
             let spare = match taken {
-                true => claim_spare(&tx, row, version.number, server).await?,
+                true => claim_spare(&tx, row, version.number, server, info).await?,
                 false => None,
             };
             tx.commit().await?;

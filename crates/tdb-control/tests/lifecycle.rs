@@ -125,6 +125,70 @@ async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
     world.no_drift("app").await;
 }
 
+/// What a store has that was restored to a moment before its servers'.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
+    const KEPT: &str = "CREATE TABLE past AS SELECT * FROM control_plane.templates
+                         WHERE status = 'spare' ORDER BY created_at LIMIT 1";
+    const BROUGHT_BACK: &str = "INSERT INTO control_plane.templates SELECT * FROM past";
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (name text)").await;
+    world.tenant("first", "app").await;
+    let stocked = async || {
+        eventually("there is a stock", async || {
+            let all = templates(&world).await;
+            let spares = all.iter().filter(|row| row.status == TemplateStatus::Spare);
+            (spares.filter(|row| row.progress.step == "adopted").count() == 4).then_some(())
+        })
+        .await;
+    };
+    stocked().await;
+    let store = world.cluster.connect("store").await.unwrap();
+    store.batch_execute(KEPT).await.unwrap();
+    world.tenant("second", "app").await;
+    let session = world.session("app__second").await;
+    session.batch_execute("INSERT INTO t VALUES ('second')").await.unwrap();
+    let second = async || {
+        let row = session.query_one("SELECT name FROM t", &[]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), "second");
+    };
+    stocked().await;
+
+    store.batch_execute(BROUGHT_BACK).await.unwrap();
+    world.tenant("third", "app").await;
+    let third = world.session("app__third").await;
+    assert!(third.query("SELECT FROM t", &[]).await.unwrap().is_empty(), "its own");
+    second().await;
+
+    // Its row was forgotten; this time nobody asks for a spare, and a sweep finds it.
+    store.batch_execute(BROUGHT_BACK).await.unwrap();
+    let stop = CancellationToken::new();
+    world.restarted().await.start_jobs(&TaskTracker::new(), &stop);
+    let id: uuid::Uuid = store.query_one("SELECT id FROM past", &[]).await.unwrap().get(0);
+    eventually("the spare is forgotten", async || {
+        let all = templates(&world).await;
+        all.iter().all(|row| row.id != id).then_some(())
+    })
+    .await;
+    second().await;
+
+    store
+        .batch_execute("UPDATE past SET status = 'dropping'")
+        .await
+        .unwrap();
+    store.batch_execute(BROUGHT_BACK).await.unwrap();
+    eventually("it is said why nothing is dropped", async || {
+        let all = templates(&world).await;
+        let mut said = all.iter().filter_map(|row| row.progress.last_error.as_deref());
+        said.any(|error| error.contains("is called \"app__second\""))
+            .then_some(())
+    })
+    .await;
+    second().await;
+    stop.cancel();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_workspace_is_built_ahead_and_says_what_is_broken() {
     let world = World::start().await;

@@ -19,7 +19,7 @@ const LEAVE_POLL: Duration = Duration::from_millis(2);
 
 /// A database that still has the name under which it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Orphan {
+pub struct Constructed {
     pub name: String,
     pub id: Uuid,
     pub oid: u32,
@@ -46,6 +46,14 @@ pub enum Origin<'a> {
 /// `tdb_c_<installation>_<32 hex>`: the name of a database that is being made.
 pub fn construction_name(installation: &str, id: Uuid) -> String {
     format!("tdb_c_{installation}_{}", id.simple())
+}
+
+/// The id in the name of a database that is being made.
+pub fn constructed_id(installation: &str, name: &str) -> Option<Uuid> {
+    let (_, id) = name.rsplit_once('_')?;
+    let id = Uuid::try_parse(id).ok()?;
+    // Uuid accepts other spellings too; only the one we write is ours.
+    (construction_name(installation, id) == name).then_some(id)
 }
 
 pub async fn find(server: &Server, name: &str) -> Result<Option<Found>, EngineError> {
@@ -250,9 +258,9 @@ pub async fn drop(server: &Server, name: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Databases of this installation that are being made, or whose making stopped: names of exactly the form of
-/// [`construction_name`].
-pub async fn orphans(server: &Server, installation: &str) -> Result<Vec<Orphan>, EngineError> {
+/// Databases of this installation that are being made, are templates or spares, or whose making stopped: names of exactly
+/// the form of [`construction_name`].
+pub async fn constructed(server: &Server, installation: &str) -> Result<Vec<Constructed>, EngineError> {
     let session = server.maintenance().await?;
     let prefix = format!("tdb_c_{installation}_");
     let rows = session
@@ -262,16 +270,14 @@ pub async fn orphans(server: &Server, installation: &str) -> Result<Vec<Orphan>,
         )
         .await?;
     server.keep_maintenance(session);
-    let mut orphans = Vec::with_capacity(rows.len());
+    let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         let (name, oid): (String, u32) = (row.try_get(0)?, row.try_get(1)?);
-        let id = name.strip_prefix(&prefix).and_then(|hex| Uuid::try_parse(hex).ok());
-        // Uuid accepts other spellings too; only the one we write is ours.
-        if let Some(id) = id.filter(|id| construction_name(installation, *id) == name) {
-            orphans.push(Orphan { name, id, oid });
+        if let Some(id) = constructed_id(installation, &name) {
+            found.push(Constructed { name, id, oid });
         }
     }
-    Ok(orphans)
+    Ok(found)
 }
 
 async fn lookup(session: &Session, name: &str) -> Result<Option<Found>, EngineError> {

@@ -221,7 +221,7 @@ async fn closing_and_dropping_work_whatever_state_a_database_is_in() {
     for name in ["tdb_c_testtest_x", "tdb_c_otherone_0123"] {
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     }
-    let orphans = databases::orphans(&world.server, "testtest").await.unwrap();
+    let orphans = databases::constructed(&world.server, "testtest").await.unwrap();
     assert_eq!(
         orphans.iter().map(|orphan| (orphan.id, orphan.oid)).collect::<Vec<_>>(),
         [(id, oid)]

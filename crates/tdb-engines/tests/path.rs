@@ -101,5 +101,5 @@ async fn a_schema_goes_from_workspace_to_template_to_tenant_with_one_fingerprint
             .await
             .is_err()
     );
-    assert_eq!(databases::orphans(&world.server, "testtest").await.unwrap(), vec![]);
+    assert_eq!(databases::constructed(&world.server, "testtest").await.unwrap(), vec![]);
 }

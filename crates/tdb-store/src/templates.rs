@@ -270,6 +270,20 @@ async fn one_spare(
     row.as_ref().map(TemplateRow::from_row).transpose()
 }
 
+/// All whose database was recorded as made and is not being dropped.
+pub async fn made_on(tx: &Tx, server: &ServerName) -> Result<Vec<TemplateRow>, StoreError> {
+    let rest = "WHERE server = $1 AND database_oid IS NOT NULL AND status <> 'dropping'";
+    let rows = tx.query(&select(rest), &[&server.as_str()]).await?;
+    rows.iter().map(TemplateRow::from_row).collect()
+}
+
+/// Removes the row of a database that is gone, unless somebody moved it on or took it since `seen` was read.
+pub async fn forget(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreError> {
+    let sql = "DELETE FROM templates WHERE id = $1 AND status = $2 AND step = $3";
+    let parameters: [&(dyn ToSql + Sync); 3] = [&seen.id, &seen.status.as_str(), &seen.progress.step];
+    Ok(tx.execute(sql, &parameters).await? == 1)
+}
+
 pub async fn delete(tx: &Tx, id: Uuid) -> Result<(), StoreError> {
     tx.execute("DELETE FROM templates WHERE id = $1", &[&id]).await?;
     Ok(())

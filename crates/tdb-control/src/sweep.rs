@@ -1,0 +1,59 @@
+//! What nobody needs any more: databases that no row knows, rows whose database is gone, rows whose time is over.
+
+use tdb_engines::databases;
+use tdb_names::ServerName;
+use tdb_store::{deployments, events, idempotency, physical, servers, sessions, templates};
+
+use crate::control::Control;
+use crate::error::{Result, upstream};
+
+/// Longer than any journal waits for its drain and any proxy is away.
+const SESSIONS_KEPT_DAYS: i32 = 30;
+const EVENTS_KEPT_DAYS: i32 = 7;
+
+impl Control {
+    pub(crate) async fn sweep(&self) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        sessions::forget_old(&tx, SESSIONS_KEPT_DAYS).await?;
+        events::forget_old(&tx, EVENTS_KEPT_DAYS).await?;
+        idempotency::forget_old(&tx).await?;
+        deployments::complete(&tx).await?;
+        templates::retire_old(&tx).await?;
+        let all = servers::list(&tx, i64::MAX).await?;
+        tx.commit().await?;
+        self.catch_up().await?;
+        for row in all {
+            let name = row.endpoint.name;
+            if let Err(error) = self.sweep_server(&name).await {
+                tracing::warn!(server = %name, error = %error.explained(), "the server is swept later");
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep_server(&self, name: &ServerName) -> Result<()> {
+        // Read before the databases: what is recorded as made was there, and a row that changes since is left alone.
+        let tx = self.inner.store.jobs().await?;
+        let recorded = templates::made_on(&tx, name).await?;
+        tx.rollback().await?;
+        let server = self.server(name).await?;
+        let found = databases::constructed(&server, self.inner.store.installation()).await;
+        let found = found.map_err(|e| upstream(name, e))?;
+        // Read after them: an intent is committed before its database exists, so that one unknown now is nobody's.
+        let tx = self.inner.store.jobs().await?;
+        let gone = |row: &&templates::TemplateRow| !found.iter().any(|found| Some(found.oid) == row.physical.oid);
+        for row in recorded.iter().filter(gone) {
+            if templates::forget(&tx, row).await? {
+                tracing::warn!(server = %name, id = %row.id, status = %row.status.as_str(), "a template's database is not there; it is forgotten");
+            }
+        }
+        let known = physical::known(&tx, name).await?;
+        tx.commit().await?;
+        for orphan in found.iter().filter(|found| !known.has(found.id, found.oid)) {
+            tracing::warn!(server = %name, database = %orphan.name, "a database that belongs to nothing is dropped");
+            let dropped = databases::drop(&server, &orphan.name).await;
+            dropped.map_err(|e| upstream(name, e))?;
+        }
+        Ok(())
+    }
+}
