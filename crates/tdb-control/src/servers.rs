@@ -33,15 +33,25 @@ pub(crate) struct Known {
 }
 
 impl Control {
-    /// Prepares the server (roles, base database) and records it; again with changed facts: updates it.
+    /// Prepares the server (roles, base database) and records it; again with changed facts: updates it. One that was
+    /// prepared before may be away: the others' tenants do not wait for it.
     pub async fn enrol_server(&self, enrolment: ServerEnrolment) -> Result<()> {
-        let (known, probe) = self.prepare_server(&enrolment).await?;
         let administrator = enrolment.administrator();
         let name = &administrator.endpoint.name;
+        let (known, probe) = match self.prepare_server(&enrolment).await {
+            Ok((known, probe)) => (known, Some(probe)),
+            Err(error @ ControlError::Upstream { .. }) if self.is_enrolled(name).await? => {
+                tracing::warn!(server = %name, error = %error.explained(), "the server cannot be used now");
+                (self.unseen(&enrolment), None)
+            }
+            Err(error) => return Err(error),
+        };
         let tx = self.inner.store.jobs().await?;
         servers::upsert(&tx, &self.inner.store, &administrator).await?;
         servers::set_extensions(&tx, name, &enrolment.extensions).await?;
-        servers::record_facts(&tx, name, probe.version, &facts(&probe)).await?;
+        if let Some(probe) = probe {
+            servers::record_facts(&tx, name, probe.version, &facts(&probe)).await?;
+        }
         tx.commit().await?;
         self.remember(name, known);
         Ok(())
@@ -50,20 +60,32 @@ impl Control {
     /// Looks at a server, and makes it ready where it is fit.
     pub(crate) async fn prepare_server(&self, enrolment: &ServerEnrolment) -> Result<(Known, Probe)> {
         let name = &enrolment.endpoint.name;
+        let mut known = self.unseen(enrolment);
+        let probe = known.server.probe().await.map_err(|e| unfit(name, e))?;
+        known.server.prepare().await.map_err(|e| upstream(name, e))?;
+        known.pg_major = u32::try_from(probe.version / 10_000).ok();
+        Ok((known, probe))
+    }
+
+    fn unseen(&self, enrolment: &ServerEnrolment) -> Known {
         let server = Server::new(
             enrolment.endpoint.clone(),
             enrolment.admin_user.clone(),
             enrolment.admin_secret.clone(),
             self.inner.tls.clone(),
         );
-        let probe = server.probe().await.map_err(|e| unfit(name, e))?;
-        server.prepare().await.map_err(|e| upstream(name, e))?;
-        let known = Known {
+        Known {
             server,
             opaque_names: enrolment.opaque_names,
-            pg_major: u32::try_from(probe.version / 10_000).ok(),
-        };
-        Ok((known, probe))
+            pg_major: None,
+        }
+    }
+
+    async fn is_enrolled(&self, name: &ServerName) -> Result<bool> {
+        let tx = self.inner.store.jobs().await?;
+        let row = servers::administrator(&tx, &self.inner.store, name).await?;
+        tx.rollback().await?;
+        Ok(row.is_some())
     }
 
     /// Where a blueprint's next database goes.

@@ -6,7 +6,8 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -153,28 +154,88 @@ async fn an_empty_store_demands_the_first_key_before_a_port_is_bound() {
     assert!(said(&output).contains("bootstrap.api_key"), "{}", said(&output));
 }
 
+/// A running `tenantsdb serve` that was ready.
+struct Serving {
+    child: Child,
+    before: Vec<String>,
+    /// Reads on, so that it never waits for us.
+    rest: JoinHandle<Vec<String>>,
+}
+
+impl Serving {
+    fn start(site: &Site) -> Self {
+        let mut child = site.command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let mut before = Vec::new();
+        let is_ready = log.any(|line| {
+            let ready = line.contains("ready");
+            before.push(line);
+            ready
+        });
+        assert!(is_ready, "it ended instead: {before:#?}");
+        let rest = thread::spawn(move || log.collect());
+        Self { child, before, rest }
+    }
+
+    /// Ends it as a service manager does; gives its whole log.
+    async fn stop(mut self) -> Vec<String> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let waited = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        let status = tokio::time::timeout(Duration::from_secs(30), waited)
+            .await
+            .unwrap()
+            .unwrap();
+        let mut log = self.before;
+        log.extend(self.rest.join().unwrap());
+        assert!(status.success(), "{log:#?}");
+        log
+    }
+}
+
 #[tokio::test]
 async fn serve_gets_ready_and_drains_at_sigterm() {
     let site = Site::new().await;
-    let mut child = site.command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let mut seen = Vec::new();
-    let is_ready = log.any(|line| {
-        let ready = line.contains("ready");
-        seen.push(line);
-        ready
-    });
-    assert!(is_ready, "it ended instead: {seen:#?}");
-    // Reads on, so that it never waits for us.
-    let reader = std::thread::spawn(move || log.collect::<Vec<_>>());
+    let serving = Serving::start(&site);
     assert_eq!(http_get(&format!("http://{}/readyz", site.metrics), None).0, 200);
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let waited = tokio::task::spawn_blocking(move || child.wait().unwrap());
-    let status = tokio::time::timeout(Duration::from_secs(30), waited)
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(status.success(), "{:#?}", reader.join().unwrap());
+    serving.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_holds_up_no_other() {
+    let site = Site::new().await;
+    let other = Cluster::start().unwrap();
+    fs::write(site.dir.path().join("other-password"), other.password()).unwrap();
+    let port = other.port();
+    let add = |name: &str| {
+        let entry = format!(
+            r#"
+            [[servers]]
+            name = "{name}"
+            host = "127.0.0.1"
+            port = {port}
+            password = {{ file = "other-password" }}
+            user = "{}"
+            tls = "disable"
+            "#,
+            site.cluster.superuser()
+        );
+        fs::write(site.file(), site.text() + &entry).unwrap();
+    };
+    add("other");
+    Serving::start(&site).stop().await;
+    drop(other);
+    let log = Serving::start(&site).stop().await;
+    let warned = |line: &String| line.contains("cannot be used now") && line.contains("other");
+    assert!(log.iter().any(warned), "{log:#?}");
+
+    add("mistyped");
+    let output = site.run(&["serve"]);
+    assert!(!output.status.success());
+    assert!(
+        said(&output).contains("cannot enrol the server mistyped"),
+        "{}",
+        said(&output)
+    );
 }
