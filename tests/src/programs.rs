@@ -1,13 +1,15 @@
 //! PostgreSQL's own programs and the two binaries as child processes, each with a deadline.
 
-use std::env;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tdb_testkit::BinDir;
 
 /// Nothing a test runs takes longer unless the thing under test hangs.
@@ -95,6 +97,14 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
 /// A program of the installed PostgreSQL.
 pub fn pg_program(name: &str) -> PathBuf {
     BinDir::find().expect("an installed PostgreSQL").program(name)
+}
+
+/// Whether a process ignores a signal: proc(5), `SigIgn`.
+pub fn ignores(process: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("its status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = u64::from_str_radix(mask.expect("SigIgn").trim(), 16).expect("a mask");
+    mask & (1 << (signal as u64 - 1)) != 0
 }
 
 /// A command that sees nothing of what the surroundings say about servers, instances and terminals.

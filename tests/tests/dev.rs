@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use tdb_tests::{Binaries, Instance, InstanceOptions, clean, connect, eventually, psql, run, terminal};
+use tdb_tests::{Binaries, Instance, InstanceOptions, clean, connect, eventually, ignores, psql, run, terminal};
 
 #[tokio::test]
 async fn survives_kill_9_and_leaves_no_postgresql_when_it_is_stopped() {
@@ -151,11 +151,9 @@ fn under_nohup_a_closed_terminal_is_ignored() {
     let mut command = dev_by(&instance, &["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]);
     let mut child = command.spawn().expect("start tenantsdb");
     wait_until_ready(&instance.data_dir());
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("its status");
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = u64::from_str_radix(ignored.expect("SigIgn").trim(), 16).expect("a mask");
-    assert_eq!(ignored & 1, 1, "SIGHUP is signal 1");
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
+    let pid = Pid::from_raw(child.id().cast_signed());
+    assert!(ignores(pid, Signal::SIGHUP));
+    kill(pid, Signal::SIGINT).expect("signal it");
     assert!(child.wait().expect("its end").success());
 }
 

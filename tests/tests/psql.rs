@@ -1,14 +1,14 @@
 //! `tdb psql`: psql with a credential of its own, which is gone when it ends.
 
 use std::fs;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tdb_tests::{Binaries, Instance, Ran, clean, eventually, psql};
+use tdb_tests::{Binaries, Instance, Ran, clean, eventually, ignores, psql};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -52,8 +52,11 @@ fn credentials(instance: &Instance) -> Vec<Value> {
 
 /// `tdb psql` that goes on until it is ended, and the credential that it made.
 fn start(instance: &Instance, arguments: &[&str]) -> (Child, Value) {
+    start_by(instance, clean(&Binaries::built().tdb), arguments)
+}
+
+fn start_by(instance: &Instance, mut command: Command, arguments: &[&str]) -> (Child, Value) {
     let before = credentials(instance);
-    let mut command = clean(&Binaries::built().tdb);
     command
         .arg("psql")
         .args(arguments)
@@ -70,7 +73,7 @@ fn start(instance: &Instance, arguments: &[&str]) -> (Child, Value) {
 }
 
 /// The process that `parent` started, once it runs psql.
-fn child_of(parent: u32) -> i32 {
+fn child_of(parent: u32) -> Pid {
     eventually(SOON, "tdb runs psql", || {
         let processes = fs::read_dir("/proc").expect("processes").flatten();
         let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
@@ -78,7 +81,7 @@ fn child_of(parent: u32) -> i32 {
         stats.into_iter().find_map(|stat| {
             let (pid, rest) = stat.split_once(" (psql) ")?;
             let of: u32 = rest.split(' ').nth(1)?.parse().ok()?;
-            (of == parent).then(|| pid.parse().ok())?
+            (of == parent).then(|| pid.parse().ok().map(Pid::from_raw))?
         })
     })
 }
@@ -198,7 +201,7 @@ fn the_password_is_on_no_command_line() {
 }
 
 #[test]
-fn a_credential_that_a_killed_tdb_left_ends_by_itself() {
+fn a_credential_that_a_killed_tdb_leaves_expires_within_8_hours() {
     let (instance, _turn) = alone();
     let (mut tdb, credential) = start(instance, &["myapp_dev"]);
     let expiry = credential["expires_at"].as_str().expect("an expiry");
@@ -220,18 +223,28 @@ fn interrupts_are_psqls_and_an_end_from_outside_reaches_it() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
         kill(Pid::from_raw(tdb.id() as i32), signal).expect("signal tdb");
     }
-    let status = fs::read_to_string(format!("/proc/{psql}/status")).expect("psql's status");
-    let ignored = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .expect("signals");
-    let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a mask");
-    assert_eq!(ignored & (1 << (Signal::SIGINT as u32 - 1)), 0, "psql hears Ctrl-C");
+    assert!(!ignores(psql, Signal::SIGINT), "psql hears Ctrl-C");
     assert!(credentials(instance).contains(&credential), "the session goes on");
     assert!(tdb.try_wait().expect("look at tdb").is_none());
     // SIGTERM to tdb alone ends both, and the credential.
     kill(Pid::from_raw(tdb.id() as i32), Signal::SIGTERM).expect("signal tdb");
     let status = eventually(SOON, "tdb ends", || tdb.try_wait().expect("look at tdb"));
     assert_eq!(status.code(), Some(128 + Signal::SIGTERM as i32));
+    assert!(!credentials(instance).contains(&credential));
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_ends_neither() {
+    let (instance, _turn) = alone();
+    let mut nohup = clean("nohup");
+    nohup.arg(&Binaries::built().tdb);
+    let (mut tdb, credential) = start_by(instance, nohup, &["myapp_dev"]);
+    let psql = child_of(tdb.id());
+    let own = Pid::from_raw(tdb.id().cast_signed());
+    for process in [own, psql] {
+        assert!(ignores(process, Signal::SIGHUP));
+    }
+    drop(tdb.stdin.take());
+    assert!(tdb.wait().expect("wait for tdb").success());
     assert!(!credentials(instance).contains(&credential));
 }

@@ -28,7 +28,8 @@ pub fn report(error: &Error, printer: &Printer) {
             printer.hint("Start an instance with \"tenantsdb dev\", or name one with --api-url or TDB_API_URL.");
         }
         Some(foreign @ ClientError::Foreign { .. }) => {
-            printer.error(&foreign.to_string());
+            // Anything may have answered.
+            printer.error(&harmless(&foreign.to_string()));
             printer.hint("Check the address: --api-url, TDB_API_URL, or \"tdb config show\".");
         }
         None => {
@@ -57,6 +58,8 @@ fn report_problem(problem: &Problem, printer: &Printer) {
     }
     printer.verbose(&format!(
         "code {}, status {}, request {}",
-        problem.code, problem.status, problem.request_id
+        problem.code,
+        problem.status,
+        harmless(&problem.request_id)
     ));
 }

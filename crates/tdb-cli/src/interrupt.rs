@@ -2,12 +2,13 @@
 
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use signal_hook::consts::SIGINT;
-use signal_hook::iterator::{Handle, Signals};
+use signal_hook::iterator::Handle;
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::printer::Printer;
+use crate::signals::caught;
 
 /// As long as it lives, `farewell` is the last that an interrupted tdb says.
 pub struct Farewell {
@@ -17,7 +18,7 @@ pub struct Farewell {
 
 impl Farewell {
     pub fn on_interrupt(farewell: String, printer: &Printer) -> Result<Self> {
-        let mut signals = Signals::new([SIGINT]).context("cannot catch signals")?;
+        let mut signals = caught(&[SIGINT])?;
         let handle = signals.handle();
         let printer = printer.clone();
         let waiting = thread::spawn(move || {

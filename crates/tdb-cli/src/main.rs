@@ -10,6 +10,7 @@ mod interrupt;
 mod password;
 mod printer;
 mod progress;
+mod signals;
 mod table;
 
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use anstream::AutoStream;
 use anstream::adapter::strip_str;
 use anyhow::{Context, Result};
 use clap::builder::styling::{AnsiColor, Style};
@@ -106,8 +107,9 @@ impl Printer {
     /// Replaces the line that the cursor is on.
     pub fn draw(&self, line: &str) {
         // Standard error may be closed; there is nobody left to tell.
-        let _ = write!(io::stderr(), "{FRESH_LINE}");
-        let _ = write!(anstream::stderr().lock(), "{line}");
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{FRESH_LINE}");
+        let _ = write!(AutoStream::auto(stderr), "{line}");
     }
 
     pub fn verbose(&self, text: &str) {

@@ -12,7 +12,6 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tdb_client::connections::Connection;
 use tdb_client::credentials::{CreateCredential, CreatedCredential, Rights};
 use tdb_client::http::{Client, ClientError};
@@ -24,6 +23,7 @@ use super::Outcome;
 use super::credentials::rfc3339;
 use crate::errors::Advised;
 use crate::printer::Printer;
+use crate::signals::caught;
 
 /// A working day: sessions end with their credential, and a tdb that was killed deletes none.
 const LIFETIME: Duration = Duration::hours(8);
@@ -76,10 +76,8 @@ pub fn run(psql: Psql, connect: &dyn Fn() -> Result<Client>, printer: &Printer) 
     if let Err(error) = client.delete_credential(&credential.id)
         && !is_unknown(&error)
     {
-        printer.warn(&format!(
-            "credential {} could not be deleted ({error}); \"tdb credentials delete {}\" does it",
-            credential.id, credential.id
-        ));
+        printer.error(&format!("credential {} could not be deleted: {error}", credential.id));
+        printer.hint(&format!("\"tdb credentials delete {}\" does it.", credential.id));
     }
     Ok(Outcome::Exited(exit_code(ended?)))
 }
@@ -161,7 +159,7 @@ fn session(psql: &Psql, connection: &Connection) -> Result<ExitStatus> {
         .env("PGDATABASE", psql.database.to_string())
         .env("PGPASSWORD", connection.password.as_deref().unwrap_or_default());
     // Caught, not ignored: exec gives psql the default back.
-    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP]).context("cannot catch signals")?;
+    let mut signals = caught(&[SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
     let mut child = command.spawn().map_err(not_started)?;
     let pid = pid_of(&child)?;
     let handle = signals.handle();
