@@ -24,7 +24,7 @@ pub use fixture::{SCHEMA, fixture};
 pub use instance::{Instance, InstanceOptions, Killed};
 pub use lab::{Tenant, Workspace};
 pub use page::{Block, Page};
-pub use programs::{Ran, clean, ignores, pg_dump, pg_program, pgbench, psql, psql_file, run, schema_dump};
+pub use programs::{Background, Ran, clean, ignores, pg_dump, pg_program, pgbench, psql, psql_file, run, schema_dump};
 pub use python::python;
 pub use session::{Session, Tls, connect, database_of, sqlstate, url_with};
 pub use terminal::terminal;

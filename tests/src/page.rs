@@ -6,6 +6,9 @@ use std::fs;
 
 use crate::workspace_root;
 
+/// A mark of the part that follows it, not of a block.
+const GENERATED: &str = "generated";
+
 #[derive(Debug)]
 pub struct Page {
     /// Relative to the repository.
@@ -38,7 +41,8 @@ impl Page {
     pub fn all() -> Vec<Self> {
         let found = fs::read_dir(workspace_root().join("docs")).expect("docs/");
         let found = found.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
-        let mut files: Vec<String> = found.map(|name| format!("docs/{name}")).collect();
+        let pages = found.filter(|name| name.ends_with(".md"));
+        let mut files: Vec<String> = pages.map(|name| format!("docs/{name}")).collect();
         files.push("README.md".to_owned());
         files.sort();
         files.iter().map(|file| Self::read(file)).collect()
@@ -68,18 +72,27 @@ fn blocks(text: &str) -> Vec<Block> {
     let mut lines = text.lines().enumerate();
     while let Some((at, line)) = lines.next() {
         let mark = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
-        if let Some((kind, text)) = mark.and_then(|mark| mark.split_once(": ")) {
+        let mark = mark.and_then(|mark| mark.split_once(": "));
+        if let Some((kind, text)) = mark.filter(|(kind, _)| *kind != GENERATED) {
             marks.push((kind.to_owned(), text.to_owned()));
         } else if let Some(language) = line.strip_prefix("```") {
-            let body = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```");
+            let mut text = String::new();
+            loop {
+                match lines.next() {
+                    Some((_, "```")) => break,
+                    Some((_, line)) => text.extend([line, "\n"]),
+                    None => panic!("the block of line {} has no end", at + 1),
+                }
+            }
             blocks.push(Block {
                 line: at + 1,
                 language: language.to_owned(),
-                text: body.fold(String::new(), |text, line| text + line + "\n"),
+                text,
                 marks: std::mem::take(&mut marks),
             });
         } else {
-            marks.clear();
+            assert!(marks.is_empty(), "line {} has a mark above it and is no block", at + 1);
+            assert!(!line.trim_start().starts_with("```"), "line {} is indented", at + 1);
         }
     }
     blocks

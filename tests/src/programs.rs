@@ -3,17 +3,21 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tdb_testkit::BinDir;
 
+use crate::wait::eventually;
+
 /// Nothing a test runs takes longer unless the thing under test hangs.
 const RUN_TIME_MAX: Duration = Duration::from_secs(180);
+/// Of a child that was told to end, or has nothing left to do.
+const END_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What a program did.
 #[derive(Clone, Debug)]
@@ -83,6 +87,51 @@ pub fn run(mut command: Command, input: &str) -> Ran {
         stdout: stdout.join().expect("read output"),
         stderr: stderr.join().expect("read output"),
         line,
+    }
+}
+
+/// A child that goes on beside the test, and not beyond it.
+pub struct Background {
+    child: Child,
+}
+
+impl Background {
+    pub fn start(mut command: Command) -> Self {
+        let child = command.spawn();
+        Self {
+            child: child.unwrap_or_else(|e| panic!("start {command:?}: {e}")),
+        }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("signal a child");
+    }
+
+    pub fn close_input(&mut self) {
+        self.child.stdin.take();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("look at a child").is_some()
+    }
+
+    /// How it ends, which it is about to.
+    #[track_caller]
+    pub fn end(&mut self) -> ExitStatus {
+        eventually(END_TIME_MAX, "a child ends", || {
+            self.child.try_wait().expect("look at a child")
+        })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

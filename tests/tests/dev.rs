@@ -9,9 +9,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
-use tdb_tests::{Binaries, Instance, InstanceOptions, clean, connect, eventually, ignores, psql, run, terminal};
+use nix::sys::signal::{Signal, killpg};
+use tdb_tests::{
+    Background, Binaries, Instance, InstanceOptions, clean, connect, eventually, ignores, psql, run, terminal,
+};
 
 #[tokio::test]
 async fn survives_kill_9_and_leaves_no_postgresql_when_it_is_stopped() {
@@ -70,16 +71,13 @@ fn processes_on(path: &Path) -> Vec<String> {
 fn ctrl_c_while_it_starts_leaves_nothing_behind() {
     let mut instance = Instance::prepare();
     for patience in [20, 300, 600, 900, 1500] {
-        let started = dev(&instance)
-            .process_group(0)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut child = started.expect("start tenantsdb");
+        let mut command = dev(&instance);
+        command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = Background::start(command);
         thread::sleep(Duration::from_millis(patience));
         // To the group, as a terminal does.
-        killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
-        child.wait().expect("its end");
+        killpg(child.pid(), Signal::SIGINT).expect("signal it");
+        child.end();
         eventually(Duration::from_secs(10), "PostgreSQL and initdb end too", || {
             processes_on(&instance.data_dir()).is_empty().then_some(())
         });
@@ -134,27 +132,22 @@ fn a_closed_terminal_ends_it_and_its_postgresql() {
     let (master, slave) = terminal();
     let mut command = dev_by(&instance, &["setsid", "--ctty"]);
     command.stdin(slave);
-    let mut child = command.spawn().expect("start tenantsdb");
-    drop(command);
+    let mut child = Background::start(command);
     wait_until_ready(&instance.data_dir());
     drop(master);
-    let status = eventually(Duration::from_secs(60), "it ends", || {
-        child.try_wait().expect("its end")
-    });
-    assert!(status.success(), "{status}");
+    assert!(child.end().success());
     assert_eq!(processes_on(&instance.data_dir()), Vec::<String>::new());
 }
 
 #[test]
 fn under_nohup_a_closed_terminal_is_ignored() {
     let instance = Instance::prepare();
-    let mut command = dev_by(&instance, &["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]);
-    let mut child = command.spawn().expect("start tenantsdb");
+    let command = dev_by(&instance, &["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    let mut child = Background::start(command);
     wait_until_ready(&instance.data_dir());
-    let pid = Pid::from_raw(child.id().cast_signed());
-    assert!(ignores(pid, Signal::SIGHUP));
-    kill(pid, Signal::SIGINT).expect("signal it");
-    assert!(child.wait().expect("its end").success());
+    assert!(ignores(child.pid(), Signal::SIGHUP));
+    child.signal(Signal::SIGINT);
+    assert!(child.end().success());
 }
 
 #[test]
@@ -163,15 +156,15 @@ fn a_closed_umask_keeps_postgresql_out_of_nothing() {
     let mut command = dev_by(&instance, &["sh", "-c", "umask 077; exec \"$@\"", "sh"]);
     let data = instance.data_dir().join("of/new/directories");
     command.arg("--data-dir").arg(&data);
-    let mut child = command.spawn().expect("start tenantsdb");
+    let mut child = Background::start(command);
     wait_until_ready(&data);
     let mode = |name: &str| {
         let found = fs::metadata(data.join(name)).expect("a file");
         found.permissions().mode() & 0o777
     };
     assert_eq!((mode("proxy.crt"), mode("proxy.key")), (0o644, 0o600));
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
-    assert!(child.wait().expect("its end").success());
+    child.signal(Signal::SIGINT);
+    assert!(child.end().success());
 }
 
 #[test]
@@ -190,14 +183,14 @@ fn an_odd_path_is_a_path() {
         let data = instance.data_dir().join(name);
         let mut command = dev_by(&instance, &["env"]);
         command.arg("--data-dir").arg(&data);
-        let mut child = command.spawn().expect("start tenantsdb");
+        let mut child = Background::start(command);
         wait_until_ready(&data);
         let sockets = fs::read_dir(data.join("run"))
             .expect("the directory for sockets")
             .count();
         assert_eq!(sockets > 0, has_socket, "{}", data.display());
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("signal it");
-        assert!(child.wait().expect("its end").success());
+        child.signal(Signal::SIGINT);
+        assert!(child.end().success());
     }
 }
 

@@ -1,14 +1,14 @@
 //! `tdb psql`: psql with a credential of its own, which is gone when it ends.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tdb_tests::{Binaries, Instance, Ran, clean, eventually, ignores, psql};
+use tdb_tests::{Background, Binaries, Instance, Ran, clean, eventually, ignores, psql};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -51,11 +51,11 @@ fn credentials(instance: &Instance) -> Vec<Value> {
 }
 
 /// `tdb psql` that goes on until it is ended, and the credential that it made.
-fn start(instance: &Instance, arguments: &[&str]) -> (Child, Value) {
+fn start(instance: &Instance, arguments: &[&str]) -> (Background, Value) {
     start_by(instance, clean(&Binaries::built().tdb), arguments)
 }
 
-fn start_by(instance: &Instance, mut command: Command, arguments: &[&str]) -> (Child, Value) {
+fn start_by(instance: &Instance, mut command: Command, arguments: &[&str]) -> (Background, Value) {
     let before = credentials(instance);
     command
         .arg("psql")
@@ -65,7 +65,7 @@ fn start_by(instance: &Instance, mut command: Command, arguments: &[&str]) -> (C
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let child = command.spawn().expect("start tdb");
+    let child = Background::start(command);
     let credential = eventually(SOON, "psql has its credential", || {
         credentials(instance).into_iter().find(|one| !before.contains(one))
     });
@@ -73,15 +73,15 @@ fn start_by(instance: &Instance, mut command: Command, arguments: &[&str]) -> (C
 }
 
 /// The process that `parent` started, once it runs psql.
-fn child_of(parent: u32) -> Pid {
+fn child_of(parent: &Background) -> Pid {
     eventually(SOON, "tdb runs psql", || {
         let processes = fs::read_dir("/proc").expect("processes").flatten();
         let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
         // 4711 (psql) S 4710 …
         stats.into_iter().find_map(|stat| {
             let (pid, rest) = stat.split_once(" (psql) ")?;
-            let of: u32 = rest.split(' ').nth(1)?.parse().ok()?;
-            (of == parent).then(|| pid.parse().ok().map(Pid::from_raw))?
+            let of = rest.split(' ').nth(1)?.parse().ok().map(Pid::from_raw)?;
+            (of == parent.pid()).then(|| pid.parse().ok().map(Pid::from_raw))?
         })
     })
 }
@@ -179,7 +179,7 @@ fn without_psql_it_says_how_to_get_it() {
 fn the_password_is_on_no_command_line() {
     let (instance, _turn) = alone();
     let (mut tdb, credential) = start(instance, &["myapp_dev"]);
-    let psql = child_of(tdb.id());
+    let psql = child_of(&tdb);
     let of_psql = |file: &str| fs::read(format!("/proc/{psql}/{file}")).expect("a file of psql's");
     let environment = String::from_utf8(of_psql("environ")).expect("text");
     let value = |name: &str| {
@@ -195,8 +195,8 @@ fn the_password_is_on_no_command_line() {
         let line = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         assert!(!line.contains(password), "{}", line.replace('\0', " "));
     }
-    drop(tdb.stdin.take());
-    assert!(tdb.wait().expect("wait for tdb").success());
+    tdb.close_input();
+    assert!(tdb.end().success());
     assert!(!credentials(instance).contains(&credential));
 }
 
@@ -207,9 +207,9 @@ fn a_credential_that_a_killed_tdb_leaves_expires_within_8_hours() {
     let expiry = credential["expires_at"].as_str().expect("an expiry");
     let asked = format!("SELECT '{expiry}'::timestamptz - now() BETWEEN '7 h' AND '8 h'");
     assert_eq!(psql(&instance.server_url("postgres"), &asked).ok().text(), "t");
-    tdb.kill().expect("kill tdb");
+    tdb.signal(Signal::SIGKILL);
     // Which also closes psql's standard input.
-    tdb.wait().expect("wait for tdb");
+    tdb.end();
     let id = credential["id"].as_str().expect("an id");
     instance.api().delete(&format!("/credentials/{id}")).ok();
 }
@@ -219,17 +219,16 @@ fn interrupts_are_psqls_and_an_end_from_outside_reaches_it() {
     let (instance, _turn) = alone();
     // Ctrl-C reaches both; tdb goes on as long as psql does, which has the default back.
     let (mut tdb, credential) = start(instance, &["myapp_dev"]);
-    let psql = child_of(tdb.id());
+    let psql = child_of(&tdb);
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
-        kill(Pid::from_raw(tdb.id() as i32), signal).expect("signal tdb");
+        tdb.signal(signal);
     }
     assert!(!ignores(psql, Signal::SIGINT), "psql hears Ctrl-C");
     assert!(credentials(instance).contains(&credential), "the session goes on");
-    assert!(tdb.try_wait().expect("look at tdb").is_none());
+    assert!(!tdb.has_ended());
     // SIGTERM to tdb alone ends both, and the credential.
-    kill(Pid::from_raw(tdb.id() as i32), Signal::SIGTERM).expect("signal tdb");
-    let status = eventually(SOON, "tdb ends", || tdb.try_wait().expect("look at tdb"));
-    assert_eq!(status.code(), Some(128 + Signal::SIGTERM as i32));
+    tdb.signal(Signal::SIGTERM);
+    assert_eq!(tdb.end().code(), Some(128 + Signal::SIGTERM as i32));
     assert!(!credentials(instance).contains(&credential));
 }
 
@@ -239,12 +238,11 @@ fn under_nohup_a_closed_terminal_ends_neither() {
     let mut nohup = clean("nohup");
     nohup.arg(&Binaries::built().tdb);
     let (mut tdb, credential) = start_by(instance, nohup, &["myapp_dev"]);
-    let psql = child_of(tdb.id());
-    let own = Pid::from_raw(tdb.id().cast_signed());
-    for process in [own, psql] {
+    let psql = child_of(&tdb);
+    for process in [tdb.pid(), psql] {
         assert!(ignores(process, Signal::SIGHUP));
     }
-    drop(tdb.stdin.take());
-    assert!(tdb.wait().expect("wait for tdb").success());
+    tdb.close_input();
+    assert!(tdb.end().success());
     assert!(!credentials(instance).contains(&credential));
 }

@@ -2,15 +2,13 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tdb_tests::{Binaries, Instance, Session, Tenant, clean, eventually, psql, terminal};
+use nix::sys::signal::Signal;
+use tdb_tests::{Background, Binaries, Instance, Session, Tenant, clean, eventually, psql, terminal};
 
 const SOON: Duration = Duration::from_secs(60);
 const FRESH_LINE: &str = "\r\u{1b}[K";
@@ -25,7 +23,7 @@ fn instance() -> &'static Instance {
 
 /// `tdb` whose standard output and error are a terminal.
 struct Terminal {
-    child: Child,
+    child: Background,
     shown: Arc<Mutex<String>>,
     over: Receiver<()>,
 }
@@ -44,8 +42,8 @@ impl Terminal {
             .stdin(end())
             .stdout(end())
             .stderr(end());
-        let child = command.spawn().expect("start tdb");
-        drop((command, slave));
+        let child = Background::start(command);
+        drop(slave);
         let shown = Arc::new(Mutex::new(String::new()));
         let (written, (send, over)) = (shown.clone(), channel());
         thread::spawn(move || {
@@ -68,7 +66,7 @@ impl Terminal {
 
     /// All that was written, and how it ended: the exit status, or the signal with a minus.
     fn end(mut self) -> (String, i32) {
-        let status = eventually(SOON, "tdb ends", || self.child.try_wait().expect("look at tdb"));
+        let status = self.child.end();
         self.over.recv_timeout(SOON).expect("the end of what it wrote");
         let code = status.code().or_else(|| Some(-status.signal()?)).expect("an end");
         (self.shown.lock().unwrap().clone(), code)
@@ -162,7 +160,7 @@ async fn ctrl_c_leaves_the_deployment_and_says_how_to_follow_it() {
     let (holder, _tenants) = held("left", &["left-one"]).await;
     let terminal = Terminal::start(&watch("left"), &[]);
     terminal.wait_for("running: 0 of 1 tenants");
-    kill(Pid::from_raw(terminal.child.id() as i32), Signal::SIGINT).expect("signal tdb");
+    terminal.child.signal(Signal::SIGINT);
     let (shown, code) = terminal.end();
     assert_eq!(code, -(Signal::SIGINT as i32), "{shown}");
     let list = instance().tdb_json(&["deployments", "list"]);
