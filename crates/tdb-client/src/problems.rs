@@ -44,6 +44,7 @@ words! {
         QueryFailed = "query_failed",
         OperatorOnly = "operator_only",
         ServerNotEmpty = "server_not_empty",
+        ServerUnreachable = "server_unreachable",
         ServerVersion = "server_version",
         ServerStandby = "server_standby",
         ServerRights = "server_rights",
@@ -120,6 +121,7 @@ impl ProblemCode {
             ProblemCode::UnsupportedMediaType => 415,
             ProblemCode::InvalidValue
             | ProblemCode::QueryFailed
+            | ProblemCode::ServerUnreachable
             | ProblemCode::ServerVersion
             | ProblemCode::ServerStandby
             | ProblemCode::ServerRights
@@ -170,6 +172,7 @@ impl ProblemCode {
             ProblemCode::QueryFailed => "The database refused the query",
             ProblemCode::OperatorOnly => "Only whoever runs the installation may do this",
             ProblemCode::ServerNotEmpty => "The server still has databases",
+            ProblemCode::ServerUnreachable => "There is no server at this address",
             ProblemCode::ServerVersion => "The server's PostgreSQL is too old",
             ProblemCode::ServerStandby => "The server is a standby",
             ProblemCode::ServerRights => "The server's administrator lacks a right",

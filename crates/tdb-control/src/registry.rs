@@ -63,7 +63,8 @@ impl Control {
         if known.is_some() {
             return Err(exists());
         }
-        let (prepared, probe) = self.prepare_server(&enrolment).await?;
+        let prepared = self.prepare_server(&enrolment).await;
+        let (prepared, probe) = prepared.map_err(not_there)?;
         let tx = self.inner.store.jobs().await?;
         if !servers::insert(&tx, &self.inner.store, &enrolment.administrator()).await? {
             return Err(exists());
@@ -154,6 +155,20 @@ impl Control {
                 retry_after: None,
             }),
         }
+    }
+}
+
+/// One that nobody uses yet is the request's fault, not an outage.
+fn not_there(error: ControlError) -> ControlError {
+    match error {
+        ControlError::Upstream { .. } => ControlError::Refused {
+            kind: Kind::Invalid,
+            code: "server_unreachable",
+            detail: error.to_string(),
+            hint: "Check host, port and tls: TenantsDB itself must reach the server.".to_owned(),
+            retry_after: None,
+        },
+        other => other,
     }
 }
 
