@@ -21,7 +21,8 @@ list! { ProjectList, projects: Project }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateProject {
-    /// Free text of 1 to 64 characters.
+    /// Free text.
+    #[schema(min_length = 1, max_length = 64)]
     pub name: String,
 }
 
@@ -68,7 +69,8 @@ list! { ApiKeyList, api_keys: ApiKey }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateApiKey {
-    /// Free text of 1 to 64 characters.
+    /// Free text.
+    #[schema(min_length = 1, max_length = 64)]
     pub name: String,
     /// Defaults to `read` and `write`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,10 +89,13 @@ pub struct CreatedApiKey {
 #[serde(deny_unknown_fields)]
 pub struct SignUp {
     /// Upper and lower case are the same.
+    #[schema(min_length = 3, max_length = 254)]
     pub email: String,
-    /// At least 10 characters, at most 256 bytes.
+    /// At most 256 bytes.
+    #[schema(min_length = 10, max_length = 256)]
     pub password: String,
-    /// Free text of 1 to 64 characters.
+    /// Free text.
+    #[schema(min_length = 1, max_length = 64)]
     pub project_name: String,
 }
 

@@ -35,9 +35,11 @@ list! { CredentialList, credentials: Credential }
 #[serde(deny_unknown_fields)]
 pub struct CreateCredential {
     /// The tenant it opens; either this or `workspace`.
+    #[schema(min_length = 1, max_length = 36, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
     /// The workspace it opens.
+    #[schema(min_length = 1, max_length = 25, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
     /// Defaults to `rw`.

@@ -93,8 +93,10 @@ pub struct TargetError {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDeployment {
+    #[schema(min_length = 1, max_length = 25, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     pub blueprint_name: String,
     /// Defaults to the blueprint's present schema.
+    #[schema(minimum = 1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
     /// All tenants of the blueprint; either this or `tenants`.

@@ -20,8 +20,10 @@ list! { ExtensionList, extensions: Extension }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateExtension {
+    #[schema(min_length = 1, max_length = 63)]
     pub name: String,
     /// Defaults to the newest that the server has.
+    #[schema(min_length = 1, max_length = 63)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }

@@ -47,17 +47,23 @@ list! { ServerList, servers: Server }
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterServer {
+    #[schema(min_length = 1, max_length = 40, pattern = "^[a-z0-9_-]+$")]
     pub name: String,
+    /// A name or an address.
+    #[schema(min_length = 1, max_length = 255, pattern = "^\\S+$")]
     pub host: String,
     /// Defaults to 5432.
+    #[schema(minimum = 1, maximum = 65535)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Defaults to `prefer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
     /// A superuser: event triggers, which capture DDL, need one.
+    #[schema(min_length = 1, max_length = 255)]
     pub admin_user: String,
     /// Kept sealed, never shown.
+    #[schema(min_length = 1, max_length = 1024)]
     pub admin_password: String,
     /// Defaults to false.
     #[serde(default, skip_serializing_if = "Option::is_none")]

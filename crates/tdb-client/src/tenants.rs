@@ -71,6 +71,7 @@ impl std::fmt::Debug for TenantConnection {
 #[serde(deny_unknown_fields)]
 pub struct CreateTenant {
     /// The tenant's name. One that exists gains the databases.
+    #[schema(min_length = 1, max_length = 36, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     pub tenant_id: String,
     pub databases: Vec<CreateTenantDatabase>,
 }
@@ -78,11 +79,13 @@ pub struct CreateTenant {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateTenantDatabase {
+    #[schema(min_length = 1, max_length = 25, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     pub blueprint: String,
     /// 1, the default: pooled with other tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation_level: Option<u32>,
     /// Defaults to the blueprint's present schema.
+    #[schema(minimum = 1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
 }

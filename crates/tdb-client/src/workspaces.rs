@@ -46,6 +46,7 @@ list! { WorkspaceList, workspaces: Workspace }
 #[serde(deny_unknown_fields)]
 pub struct CreateWorkspace {
     /// Also the blueprint's name.
+    #[schema(min_length = 1, max_length = 25, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     pub name: String,
     /// `PostgreSQL`, in any case.
     #[serde(default = "postgresql")]
