@@ -74,6 +74,16 @@ fn every_change_names_its_author() {
     psql(&workspace.url, "CREATE TABLE t (id int)").ok();
     let user = workspace.url.split(['/', ':']).nth(3).expect("a user").to_owned();
     assert_eq!(instance().diff("signed")[0]["author"], json!(user));
+    let sql = "ALTER TABLE t ADD COLUMN n int; COMMIT; ALTER TABLE t ADD COLUMN m int";
+    instance().tdb(&["workspaces", "query", "signed", "--query", sql]).ok();
+    let keys = instance().tdb_json(&["apikeys", "list"]);
+    let key = format!("key:{}", keys["api_keys"][0]["id"].as_str().expect("an id"));
+    let authors: Vec<Value> = instance()
+        .diff("signed")
+        .iter()
+        .map(|change| change["author"].clone())
+        .collect();
+    assert_eq!(authors, [json!(user), json!(key), json!(key)]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tdb_engines::change::{LeftOut, LeftOutKind};
 use tdb_engines::{fault, journal};
 use tdb_names::WorkspaceId;
 use tdb_store::changes::{ChangeState, NewChange};
-use tdb_store::sessions::SessionRow;
+use tdb_store::sessions::{SessionRow, Speaker};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{changes, sessions, workspaces};
 use tokio::task::JoinError;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
+use crate::identity::Identity;
 use crate::place::database_name;
 
 /// For everybody who can wait; the proxy gives up long before.
@@ -62,17 +63,37 @@ impl Control {
     async fn record_session(&self, session: SessionStart) -> Result<()> {
         let server = self.server(&session.server).await?;
         let started = tdb_engines::activity::backend_start(&server, session.server_pid).await;
-        let tx = self.inner.store.jobs().await?;
         let row = SessionRow {
             workspace: session.workspace,
             server: session.server.to_string(),
             server_pid: session.server_pid,
             backend_start: started.map_err(|e| upstream(&session.server, e))?,
-            credential: session.credential,
-            client: session.client,
+            speaker: Speaker::Credential(session.credential),
+            client: Some(session.client),
             application_name: session.application_name,
         };
-        sessions::insert(&tx, &row).await?;
+        self.record_session_row(&row).await
+    }
+
+    /// The same for a session of the API.
+    pub(crate) async fn record_own_session(&self, identity: &Identity, row: &WorkspaceRow, pid: i32) -> Result<()> {
+        let name = &row.physical.server;
+        let started = tdb_engines::activity::backend_start(&self.server(name).await?, pid).await;
+        let row = SessionRow {
+            workspace: row.id,
+            server: name.to_string(),
+            server_pid: pid,
+            backend_start: started.map_err(|e| upstream(name, e))?,
+            speaker: Speaker::Key(identity.key()),
+            client: None,
+            application_name: String::new(),
+        };
+        self.record_session_row(&row).await
+    }
+
+    async fn record_session_row(&self, row: &SessionRow) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        sessions::insert(&tx, row).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use tdb_engines::extensions;
 use tdb_engines::fingerprint::{self, Difference as Found, Fingerprint};
-use tdb_engines::query::{self, Limits};
+use tdb_engines::query::{self, Limits, Query};
 use tdb_names::{BlueprintName, TenantName};
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use tdb_store::workspaces::WorkspaceRow;
@@ -32,13 +32,17 @@ impl Control {
         identity.require(KeyScope::Read)?;
         let row = self.ready_workspace(identity, blueprint).await?;
         let login = self.login(&row.physical, role_of(identity), APPLICATION).await?;
-        let result = query::run(&login, sql, &Limits::default()).await;
+        let failed = |error| query_failed(&row.physical.server, error);
+        let query = Query::open(&login, Limits::default()).await.map_err(failed)?;
+        if let Err(error) = self.record_own_session(identity, &row, query.server_pid()).await {
+            tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
+        }
+        let result = query.run(sql).await;
         // Before the answer, success or not: an error may have come after a COMMIT.
         self.drain_if_possible(&row).await;
-        result.map(shown).map_err(|error| {
-            let error = query_failed(&row.physical.server, error);
-            advised_on_extensions(error, sql, blueprint)
-        })
+        result
+            .map(shown)
+            .map_err(|error| advised_on_extensions(failed(error), sql, blueprint))
     }
 
     /// In each tenant's own role; keys that may only read: in its read-only role.

@@ -49,33 +49,47 @@ pub struct Column {
     pub type_name: String,
 }
 
-/// Runs `sql` in a session of its own. [`EngineError::Sql`] is what the server said about the user's text.
+/// A session that waits for its one query.
+pub struct Query {
+    wire: Wire,
+    limits: Limits,
+}
+
+impl Query {
+    pub async fn open(login: &Login, limits: Limits) -> Result<Self, EngineError> {
+        // The server ends the statement itself; where the user's text lifted that limit, the lost connection ends it.
+        let options = format!(
+            "-c statement_timeout={} -c client_connection_check_interval=1000",
+            limits.time.as_millis()
+        );
+        let wire = crate::session::within(LOGIN_TIME_MAX, Wire::connect(login, &options)).await?;
+        Ok(Self { wire, limits })
+    }
+
+    pub fn server_pid(&self) -> i32 {
+        self.wire.server_pid()
+    }
+
+    /// [`EngineError::Sql`] is what the server said about the user's text.
+    pub async fn run(mut self, sql: &str) -> Result<QueryResult, EngineError> {
+        let limits = self.limits;
+        let work = async {
+            self.wire.query(sql).await?;
+            let mut answer = collect(&mut self.wire, &limits).await?;
+            name_types(&mut self.wire, &mut answer, &limits).await?;
+            Ok::<_, EngineError>(answer.result)
+        };
+        crate::session::within(limits.time + ANSWER_MARGIN, work).await
+    }
+}
+
+/// Runs `sql` in a session of its own.
 pub async fn run(login: &Login, sql: &str, limits: &Limits) -> Result<QueryResult, EngineError> {
-    run_with(login, sql, limits, "").await
+    Query::open(login, *limits).await?.run(sql).await
 }
 
-/// As [`run`], and refuses to write: for keys that may only read.
-pub async fn run_read_only(login: &Login, sql: &str, limits: &Limits) -> Result<QueryResult, EngineError> {
-    run_with(login, sql, limits, " -c default_transaction_read_only=on").await
-}
-
-async fn run_with(login: &Login, sql: &str, limits: &Limits, options: &str) -> Result<QueryResult, EngineError> {
-    // The server ends the statement itself; where the user's text lifted that limit, the lost connection ends it.
-    let options = format!(
-        "-c statement_timeout={} -c client_connection_check_interval=1000{options}",
-        limits.time.as_millis()
-    );
-    let work = async {
-        let mut wire = Wire::connect(login, &options).await?;
-        wire.query(sql).await?;
-        let mut answer = collect(&mut wire, limits).await?;
-        name_types(&mut wire, &mut answer, limits).await?;
-        Ok::<_, EngineError>(answer.result)
-    };
-    crate::session::within(limits.time + ANSWER_MARGIN, work).await
-}
-
-/// Login, and the way of the answer.
+const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// The way of the answer.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]

@@ -26,6 +26,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 pub(crate) struct Wire {
     socket: Box<dyn Socket>,
     out: BytesMut,
+    /// The server process behind it (BackendKeyData).
+    server_pid: i32,
 }
 
 /// A frame's tag and the length of its body, which is still to be read or passed over.
@@ -41,6 +43,7 @@ impl Wire {
         let mut wire = Self {
             socket,
             out: BytesMut::new(),
+            server_pid: 0,
         };
         let parameters = [
             ("user", login.role.as_str()),
@@ -54,13 +57,18 @@ impl Wire {
         wire.authenticate(login).await?;
         loop {
             let head = wire.head().await?;
-            let body = wire.body(head).await?;
+            let mut body = wire.body(head).await?;
             match head.tag {
+                b'K' => wire.server_pid = body.try_get_i32().map_err(|_| unexpected("a malformed key"))?,
                 b'Z' => return Ok(wire),
                 b'E' => return Err(server_error(body)),
                 _ => {}
             }
         }
+    }
+
+    pub fn server_pid(&self) -> i32 {
+        self.server_pid
     }
 
     /// Sends text of one or more statements.

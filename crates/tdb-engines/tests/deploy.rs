@@ -325,7 +325,7 @@ async fn a_query_gives_the_last_result_with_types_and_native_numbers() {
     };
     let error = query::run(&login, "SELECT pg_sleep(20)", &short).await.unwrap_err();
     assert_eq!(error.sqlstate().as_str(), "57014");
-    let error = query::run_read_only(&world.readonly(&database), "CREATE TABLE x ()", &limits)
+    let error = query::run(&world.readonly(&database), "CREATE TABLE x ()", &limits)
         .await
         .unwrap_err();
     assert!(["25006", "42501"].contains(&error.sqlstate().as_str()), "{error}");

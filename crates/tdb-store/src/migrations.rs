@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         number: 1,
         name: "initial",
@@ -33,6 +33,11 @@ const MIGRATIONS: [Migration; 4] = [
         number: 4,
         name: "accounts",
         sql: include_str!("../migrations/0004_accounts.sql"),
+    },
+    Migration {
+        number: 5,
+        name: "speakers",
+        sql: include_str!("../migrations/0005_speakers.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

@@ -7,7 +7,7 @@ use support::World;
 use tdb_contract::{Rights, Scope};
 use tdb_names::{BlueprintName, ProjectId, WorkspaceId};
 use tdb_store::changes::{self, ChangeState, Holder, NewChange};
-use tdb_store::sessions::{self, SessionRow};
+use tdb_store::sessions::{self, SessionRow, Speaker};
 use tdb_store::templates::{self, TemplateStatus};
 use tdb_store::versions::{self, NewVersion};
 use tdb_store::{StoreError, credentials, tenants, workspaces};
@@ -144,8 +144,8 @@ async fn a_change_has_the_author_whose_session_made_it() {
         server: "main".to_owned(),
         server_pid: 4711,
         backend_start: Some(started),
-        credential: credential.id,
-        client: "::1".parse().unwrap(),
+        speaker: Speaker::Credential(credential.id),
+        client: Some("::1".parse().unwrap()),
         application_name: "psql".to_owned(),
     };
     sessions::insert(&tx, &session).await.unwrap();
@@ -174,8 +174,8 @@ async fn a_session_may_begin_while_the_workspace_is_drained() {
         server: "main".to_owned(),
         server_pid: 1,
         backend_start: None,
-        credential: tdb_names::CredentialId::from_uuid(Uuid::new_v4()),
-        client: "127.0.0.1".parse().unwrap(),
+        speaker: Speaker::Key(tdb_names::KeyId::from_uuid(Uuid::new_v4())),
+        client: None,
         application_name: String::new(),
     };
     sessions::insert(&tx, &session).await.unwrap();

@@ -409,7 +409,7 @@ fn render_change(change: &Change) -> String {
 /// The role of a session that did not come through the proxy is a name of ours that says nothing.
 fn author(name: &str) -> &str {
     match name.starts_with("direct:") {
-        true => "the API or a direct session",
+        true => "a direct session",
         false => name,
     }
 }
