@@ -172,7 +172,7 @@ impl ProblemCode {
             ProblemCode::QueryFailed => "The database refused the query",
             ProblemCode::OperatorOnly => "Only whoever runs the installation may do this",
             ProblemCode::ServerNotEmpty => "The server still has databases",
-            ProblemCode::ServerUnreachable => "There is no server at this address",
+            ProblemCode::ServerUnreachable => "The server cannot be reached",
             ProblemCode::ServerVersion => "The server's PostgreSQL is too old",
             ProblemCode::ServerStandby => "The server is a standby",
             ProblemCode::ServerRights => "The server's administrator lacks a right",

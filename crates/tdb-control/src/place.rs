@@ -21,17 +21,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 fn someone_elses(server: &ServerName, physical: &Physical, oid: u32, name: &str) -> ControlError {
     let expected = physical.database.as_deref().unwrap_or_default();
-    ControlError::Conflict {
-        code: "database_renamed",
-        detail: format!(
-            "the database with oid {oid} on server \"{server}\" is called \"{name}\", not \"{expected}\"; it is left alone"
-        ),
-        hint: Some(
-            "Give it back its name if somebody renamed it. If the metadata store was restored from a backup, it is older \
-             than this server."
-                .to_owned(),
-        ),
-    }
+    let detail = format!(
+        "the database with oid {oid} on server \"{server}\" is called \"{name}\", not \"{expected}\"; it is left alone"
+    );
+    let hint = "Give it back its name if somebody renamed it. If the metadata store was restored from a backup, it is older \
+                than this server.";
+    ControlError::conflict("database_renamed", detail, hint)
 }
 
 /// As whom to log in.
