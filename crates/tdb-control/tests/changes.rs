@@ -199,6 +199,25 @@ async fn a_schema_that_nobody_captured_is_no_version() {
     assert!(refused.to_string().contains("smuggled"), "{refused}");
 }
 
+/// CLUSTER fires no event trigger and leaves its mark on the index.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_event_trigger_saw_is_told_and_can_be_repeated_as_ddl() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    world.ddl("app", "CLUSTER t USING t_pkey").await;
+    let refused = world
+        .control
+        .create_deployment(&world.identity, support::deploy_all("app"))
+        .await
+        .unwrap_err();
+    let told = "index public.t_pkey is different (the workspace has \"clustered\")";
+    assert!(refused.to_string().contains(told), "{refused}");
+    world.ddl("app", "ALTER TABLE t CLUSTER ON t_pkey").await;
+    world.tenant("acme", "app").await;
+    world.no_drift("app").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_may_ask_for_any_version_there_is() {
     let world = World::start().await;
