@@ -17,12 +17,12 @@ use uuid::Uuid;
 
 use crate::error::{ControlError, Result};
 use crate::keyed::Keyed;
+use crate::lifecycle::servers::Known;
+use crate::lifecycle::signup::HASHES_MAX;
 use crate::model::ProxyAddress;
-use crate::rollout::Changes;
-use crate::servers::Known;
-use crate::signup::HASHES_MAX;
+use crate::schema::rollout::Changes;
+use crate::schema::watches::Watches;
 use crate::throttle::Throttle;
-use crate::watches::Watches;
 
 /// Databases made on one server at a time: each is a copy of files, and four of them keep a disk busy.
 const CREATIONS_PER_SERVER: usize = 4;

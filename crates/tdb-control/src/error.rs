@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use tdb_engines::EngineError;
+use tdb_engines::postgres::EngineError;
 use tdb_names::ServerName;
 use tdb_store::StoreError;
 use thiserror::Error;

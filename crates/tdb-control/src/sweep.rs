@@ -1,6 +1,6 @@
 //! What nobody needs any more: databases that no row knows, rows whose database is gone, rows whose time is over.
 
-use tdb_engines::databases;
+use tdb_engines::postgres::databases;
 use tdb_names::ServerName;
 use tdb_store::{deployments, events, idempotency, physical, servers, sessions, templates};
 

@@ -1,29 +1,4 @@
-//! What can be done to a database server: prepare it, make roles and databases, keep a workspace's journal, split its
-//! text into changes, run changes, fingerprint, query.
-//!
-//! Two kinds of session, never mixed: a [`Server`] is the administrator and runs constant SQL only; a [`Login`] is a role
-//! that reaches one database, and only there may text run that came from a user or that can call a user's code.
+//! What can be done to a database server, one module per engine.
 
-pub mod activity;
-pub mod apply;
-pub mod capture;
-pub mod change;
-pub mod databases;
-mod error;
-pub mod extensions;
 pub mod fault;
-pub mod fingerprint;
-mod ident;
-pub mod journal;
-mod login;
-pub mod query;
-pub mod roles;
-pub mod schema;
-mod server;
-mod session;
-pub mod tenant_side;
-mod wire;
-
-pub use error::{EngineError, ErrorClass, SqlState};
-pub use login::Login;
-pub use server::{Lack, Probe, Server};
+pub mod postgres;

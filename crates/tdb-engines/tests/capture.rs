@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tdb_engines::capture::{self, CapturedChange};
-use tdb_engines::change::Mode;
-use tdb_engines::journal::{Event, EventKind, Object};
+use tdb_engines::postgres::capture::{self, CapturedChange};
+use tdb_engines::postgres::change::Mode;
+use tdb_engines::postgres::journal::{Event, EventKind, Object};
 use time::OffsetDateTime;
 
 const OWNER: &str = "r_own";

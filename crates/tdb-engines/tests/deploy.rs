@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use support::{World, numbered};
-use tdb_engines::ErrorClass;
-use tdb_engines::apply::{self, BringUp, DeployedState, Limits};
-use tdb_engines::query::{self, Column};
+use tdb_engines::postgres::ErrorClass;
+use tdb_engines::postgres::apply::{self, BringUp, DeployedState, Limits};
+use tdb_engines::postgres::query::{self, Column};
 use uuid::Uuid;
 
 #[tokio::test]

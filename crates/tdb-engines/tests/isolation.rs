@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use secrecy::ExposeSecret;
 use support::{Database, World, numbered};
-use tdb_engines::databases;
-use tdb_engines::query::{self, Limits};
-use tdb_engines::tenant_side::{self, TenantDdl};
+use tdb_engines::postgres::databases;
+use tdb_engines::postgres::query::{self, Limits};
+use tdb_engines::postgres::tenant_side::{self, TenantDdl};
 
 async fn all_databases(world: &World) -> Vec<String> {
     let admin = world.cluster.connect("postgres").await.unwrap();
@@ -138,7 +138,9 @@ async fn code_planted_in_a_schema_gains_no_right_in_replay_deployment_or_query()
         query::run(&login, sql, &Limits::default()).await.unwrap();
     }
     assert_eq!(rights(&world).await, before);
-    let rows = tdb_engines::apply::deployed(&world.deployer(&acme)).await.unwrap();
+    let rows = tdb_engines::postgres::apply::deployed(&world.deployer(&acme))
+        .await
+        .unwrap();
     assert_eq!(rows.len(), planted.len());
     let owners =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relowner::regrole::text <> $1";
@@ -243,7 +245,9 @@ async fn closing_and_dropping_work_whatever_state_a_database_is_in() {
         databases::drop(&world.server, &making).await.unwrap();
         databases::drop(&world.server, "app_v1").await.unwrap();
         databases::drop(&world.server, &acme.name).await.unwrap();
-        tdb_engines::roles::drop(&world.server, &acme.roles).await.unwrap();
+        tdb_engines::postgres::roles::drop(&world.server, &acme.roles)
+            .await
+            .unwrap();
     }
     assert_eq!(databases::find(&world.server, &making).await.unwrap(), None);
 }

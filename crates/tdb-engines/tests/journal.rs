@@ -4,8 +4,8 @@
 mod support;
 
 use support::{Database, World, numbered};
-use tdb_engines::capture::CapturedChange;
-use tdb_engines::change::LeftOutKind;
+use tdb_engines::postgres::capture::CapturedChange;
+use tdb_engines::postgres::change::LeftOutKind;
 
 async fn texts(world: &World, workspace: &Database) -> Vec<String> {
     let changes = world.drain(workspace).await;
@@ -260,7 +260,7 @@ async fn what_cannot_be_replayed_is_broken_with_its_reason() {
     assert_eq!(change.left_out[0].kind, LeftOutKind::Data);
     assert_eq!(change.statements[0].sql.render("r_x"), "ALTER TABLE t OWNER TO \"r_x\"");
     let stored = serde_json::to_value(change).unwrap();
-    let again: tdb_engines::change::Change = serde_json::from_value(stored).unwrap();
+    let again: tdb_engines::postgres::change::Change = serde_json::from_value(stored).unwrap();
     assert_eq!((again.checksum(), &again), (change.checksum(), change));
 }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use support::{World, numbered};
-use tdb_engines::{databases, fingerprint, roles, schema};
+use tdb_engines::postgres::{databases, fingerprint, roles, schema};
 
 const SCHEMA: &str = "
     CREATE EXTENSION pgcrypto;

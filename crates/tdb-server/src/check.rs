@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tdb_engines::Server as Administrator;
+use tdb_engines::postgres::Server as Administrator;
 use tdb_store::Store;
 
 use crate::config::{Config, Server};

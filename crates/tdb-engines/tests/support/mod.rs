@@ -5,12 +5,12 @@ use std::process::Command;
 
 use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::{ClientTls, Roots};
-use tdb_engines::apply::{self, Applied, ApplyError, BringUp, Limits, NumberedChange};
-use tdb_engines::capture::{self, CapturedChange};
-use tdb_engines::databases::{self, Origin};
-use tdb_engines::fingerprint::{self, Fingerprint};
-use tdb_engines::roles::{self, RoleNames, RoleSecrets};
-use tdb_engines::{Login, Server, journal, tenant_side};
+use tdb_engines::postgres::apply::{self, Applied, ApplyError, BringUp, Limits, NumberedChange};
+use tdb_engines::postgres::capture::{self, CapturedChange};
+use tdb_engines::postgres::databases::{self, Origin};
+use tdb_engines::postgres::fingerprint::{self, Fingerprint};
+use tdb_engines::postgres::roles::{self, RoleNames, RoleSecrets};
+use tdb_engines::postgres::{Login, Server, journal, tenant_side};
 use tdb_names::{ServerEndpoint, TlsMode};
 use tdb_testkit::Cluster;
 use tokio_postgres::Client;

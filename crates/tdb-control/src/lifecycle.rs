@@ -1,0 +1,13 @@
+//! What every engine has: accounts, servers, workspaces, tenants, credentials and where their databases are.
+
+pub(crate) mod accounts;
+pub(crate) mod credentials;
+pub(crate) mod fleet;
+pub(crate) mod place;
+pub(crate) mod provision;
+pub(crate) mod registry;
+pub(crate) mod servers;
+pub(crate) mod settings;
+pub(crate) mod signup;
+pub(crate) mod tenants;
+pub(crate) mod workspaces;

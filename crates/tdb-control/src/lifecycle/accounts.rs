@@ -1,0 +1,277 @@
+//! Projects and API keys: who may ask.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tdb_auth::ApiKey;
+use tdb_contract::{Rights, Scope};
+use tdb_names::{KeyId, ProjectId};
+use tdb_store::projects::{ProjectDeletion, ProjectRow};
+use tdb_store::{Tx, api_keys, credentials, projects};
+use uuid::Uuid;
+
+use crate::control::{Control, Limit};
+use crate::error::{ControlError, Result};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::credentials::describe;
+use crate::model::{ApiKeyInfo, NewApiKey, NewCredential, NewProject, Project};
+
+const NAME_LEN_MAX: usize = 64;
+/// The name of the key that comes with a project.
+const FIRST_KEY: &str = "first";
+
+/// What was created for a request that may be repeated: see [`crate::idempotency`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ProjectReceipt {
+    pub(crate) id: ProjectId,
+    key: String,
+    password: String,
+}
+
+impl ProjectReceipt {
+    pub(crate) fn draw(key: Option<ApiKey>) -> Result<Self> {
+        let key = key.map_or_else(ApiKey::generate, Ok).map_err(ControlError::internal)?;
+        let password = tdb_auth::password().map_err(ControlError::internal)?;
+        Ok(Self {
+            id: projects::new_id()?,
+            key: key.reveal().to_owned(),
+            password: password.expose_secret().to_owned(),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeyReceipt {
+    id: KeyId,
+    key: String,
+}
+
+impl Control {
+    /// The installation's first project with its first key (scope admin), `key` where one is given; its account runs the
+    /// installation. None where a
+    /// project exists already.
+    pub async fn bootstrap(&self, project_name: &str, key: Option<ApiKey>) -> Result<Option<NewProject>> {
+        let tx = self.inner.store.jobs().await?;
+        let exists = projects::any(&tx).await?;
+        tx.rollback().await?;
+        if exists {
+            return Ok(None);
+        }
+        let seeds = ProjectReceipt::draw(key)?;
+        let name = checked_name("name", project_name)?;
+        let tx = self.inner.store.project(&seeds.id).await?;
+        let made = self.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
+        projects::become_operator(&tx).await?;
+        tx.commit().await?;
+        Ok(Some(made))
+    }
+
+    /// The one door to an [`Identity`].
+    pub async fn authenticate(&self, key: &str) -> Result<Identity> {
+        let key = ApiKey::parse(key).ok_or(ControlError::Unauthorized)?;
+        let holder = api_keys::authenticate(&self.inner.store, &key).await?;
+        let holder = holder.ok_or(ControlError::Unauthorized)?;
+        let scopes = scopes(&holder.scopes)?;
+        Ok(Identity::new(holder.project, holder.key, scopes))
+    }
+
+    /// Those of the account that the key's project belongs to.
+    pub async fn projects(&self, identity: &Identity, limit: Limit) -> Result<Vec<Project>> {
+        identity.require(KeyScope::Admin)?;
+        let tx = self.inner.store.jobs().await?;
+        let rows = projects::of_same_account(&tx, identity.project(), limit.rows()).await?;
+        tx.rollback().await?;
+        Ok(rows.into_iter().map(project).collect())
+    }
+
+    pub async fn create_project(&self, identity: &Identity, name: &str) -> Result<NewProject> {
+        identity.require(KeyScope::Admin)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let own = projects::by_id(&tx, identity.project()).await?;
+        tx.rollback().await?;
+        let own = own.ok_or_else(|| ControlError::not_found("project", identity.project()))?;
+        checked_name("name", name)?;
+        if let Some(begun) = identity.receipt()? {
+            return self.go_on_founding(own.account, name, begun).await;
+        }
+        let seeds = ProjectReceipt::draw(None)?;
+        // Its rows are another project's, so that they cannot be in one transaction with the key: the receipt comes first.
+        let tx = self.inner.store.project(identity.project()).await?;
+        self.leave_receipt(&tx, identity, &seeds).await?;
+        tx.commit().await?;
+        self.found_project(own.account, name, seeds).await
+    }
+
+    async fn go_on_founding(&self, account: Uuid, name: &str, begun: ProjectReceipt) -> Result<NewProject> {
+        let tx = self.inner.store.project(&begun.id).await?;
+        let row = projects::by_id(&tx, &begun.id).await?;
+        let credential = credentials::first_of_scope(&tx, &begun.id, &Scope::Project).await?;
+        tx.rollback().await?;
+        let (Some(row), Some(credential)) = (row, credential) else {
+            return self.found_project(account, name, begun).await;
+        };
+        let made = credentials::NewCredential {
+            row: credential,
+            password: begun.password.into(),
+        };
+        Ok(NewProject {
+            project: project(row),
+            api_key: begun.key.into(),
+            connection: self.connection_of(&made, None),
+        })
+    }
+
+    pub(crate) async fn found_project(&self, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
+        let name = checked_name("name", name)?;
+        let tx = self.inner.store.project(&seeds.id).await?;
+        let made = self.insert_project(&tx, account, name, seeds).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    pub(crate) async fn insert_project(
+        &self,
+        tx: &Tx,
+        account: Uuid,
+        name: &str,
+        seeds: ProjectReceipt,
+    ) -> Result<NewProject> {
+        let ProjectReceipt { id, key, password } = seeds;
+        let row = projects::insert(tx, &id, account, name).await?;
+        let key = ApiKey::parse(&key).ok_or_else(|| ControlError::internal("a generated key is no key"))?;
+        api_keys::insert(tx, &id, FIRST_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
+        let made = credentials::create_with(tx, &id, &Scope::Project, Rights::ReadWrite, None, password.into()).await?;
+        Ok(NewProject {
+            project: project(row),
+            api_key: SecretString::from(key.reveal().to_owned()),
+            connection: self.connection_of(&made, None),
+        })
+    }
+
+    /// 409 while it has workspaces or tenants, deleted tenants too.
+    pub async fn delete_project(&self, identity: &Identity, id: &ProjectId) -> Result<()> {
+        identity.require(KeyScope::Admin)?;
+        self.require_same_account(identity, id).await?;
+        let tx = self.inner.store.project(id).await?;
+        match projects::delete(&tx, id).await? {
+            ProjectDeletion::Deleted => tx.commit().await?,
+            ProjectDeletion::Unknown => return Err(ControlError::not_found("project", id)),
+            ProjectDeletion::NotEmpty => {
+                let detail = format!("project \"{id}\" has workspaces or tenants");
+                let hint = "Delete its tenants for good (\"tdb tenants delete NAME --hard\", DELETE /tenants/{id}?hard=true) and its workspaces first.";
+                return Err(ControlError::conflict("project_not_empty", detail, hint));
+            }
+        }
+        self.wait_for_proxies().await
+    }
+
+    /// A new password for the project's credential; the old one has stopped working when this answers.
+    pub async fn rotate_project_credential(&self, identity: &Identity, id: &ProjectId) -> Result<NewCredential> {
+        identity.require(KeyScope::Admin)?;
+        self.require_same_account(identity, id).await?;
+        let tx = self.inner.store.project(id).await?;
+        let old = credentials::first_of_scope(&tx, id, &Scope::Project).await?;
+        let rotated = match old {
+            Some(old) => credentials::rotate(&tx, id, old.id).await?,
+            None => Some(credentials::create(&tx, id, &Scope::Project, Rights::ReadWrite, None).await?),
+        };
+        tx.commit().await?;
+        self.wait_for_proxies().await?;
+        let made = rotated.ok_or_else(|| ControlError::not_found("credential", id))?;
+        Ok(NewCredential {
+            connection: self.connection_of(&made, None),
+            info: describe(made.row),
+        })
+    }
+
+    async fn require_same_account(&self, identity: &Identity, id: &ProjectId) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let rows = projects::of_same_account(&tx, identity.project(), i64::MAX).await?;
+        tx.rollback().await?;
+        match rows.iter().any(|row| row.id == *id) {
+            true => Ok(()),
+            false => Err(ControlError::not_found("project", id)),
+        }
+    }
+
+    pub async fn api_keys(&self, identity: &Identity, limit: Limit) -> Result<Vec<ApiKeyInfo>> {
+        identity.require(KeyScope::Admin)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let rows = api_keys::list(&tx, identity.project(), limit.rows()).await?;
+        tx.rollback().await?;
+        rows.into_iter().map(key_info).collect()
+    }
+
+    pub async fn create_api_key(&self, identity: &Identity, name: &str, wanted: &[KeyScope]) -> Result<NewApiKey> {
+        identity.require(KeyScope::Admin)?;
+        if wanted.is_empty() {
+            let rule = "must name at least one of \"read\", \"write\", \"admin\"".to_owned();
+            return Err(ControlError::Invalid { field: "scopes", rule });
+        }
+        let name = checked_name("name", name)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        if let Some(made) = identity.receipt::<KeyReceipt>()? {
+            let row = api_keys::by_id(&tx, identity.project(), made.id).await?;
+            tx.rollback().await?;
+            let row = row.ok_or_else(|| ControlError::not_found("API key", made.id))?;
+            return Ok(NewApiKey {
+                info: key_info(row)?,
+                key: made.key.into(),
+            });
+        }
+        let key = ApiKey::generate().map_err(ControlError::internal)?;
+        let words: Vec<&str> = wanted.iter().map(|scope| scope.as_str()).collect();
+        let row = api_keys::insert(&tx, identity.project(), name, &key, &words).await?;
+        let receipt = KeyReceipt {
+            id: row.id,
+            key: key.reveal().to_owned(),
+        };
+        self.leave_receipt(&tx, identity, &receipt).await?;
+        tx.commit().await?;
+        Ok(NewApiKey {
+            info: key_info(row)?,
+            key: receipt.key.into(),
+        })
+    }
+
+    pub async fn delete_api_key(&self, identity: &Identity, key: KeyId) -> Result<()> {
+        identity.require(KeyScope::Admin)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        if !api_keys::delete(&tx, identity.project(), key).await? {
+            return Err(ControlError::not_found("API key", key));
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+pub(crate) fn checked_name<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
+    match name.chars().count() {
+        1..=NAME_LEN_MAX if !name.chars().any(char::is_control) => Ok(name),
+        _ => Err(ControlError::Invalid {
+            field,
+            rule: "must be 1 to 64 printable characters long".to_owned(),
+        }),
+    }
+}
+
+fn scopes(words: &[String]) -> Result<Vec<KeyScope>> {
+    words.iter().map(|word| word.parse()).collect()
+}
+
+fn project(row: ProjectRow) -> Project {
+    Project {
+        id: row.id,
+        name: row.name,
+        created_at: row.created_at,
+    }
+}
+
+fn key_info(row: api_keys::ApiKeyRow) -> Result<ApiKeyInfo> {
+    Ok(ApiKeyInfo {
+        id: row.id,
+        name: row.name,
+        prefix: row.prefix,
+        scopes: scopes(&row.scopes)?,
+        created_at: row.created_at,
+        last_used_at: row.last_used_at,
+    })
+}

@@ -1,0 +1,239 @@
+//! Looking at many tenants at once: queries, each in its tenant's own role, and drift.
+
+use futures_util::StreamExt;
+use tdb_engines::postgres::extensions;
+use tdb_engines::postgres::fingerprint::{self, Difference as Found, Fingerprint};
+use tdb_engines::postgres::query::{self, Limits, Query};
+use tdb_names::{BlueprintName, TenantName};
+use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{deployments, tenants, versions, workspaces};
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, query_failed, upstream};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::{As, database_name};
+use crate::model::{
+    Difference, DriftReport, QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantDrift, TenantQuery,
+    TenantQueryResult,
+};
+
+/// What sessions of the API are called on the server; no name of a customer.
+const APPLICATION: &str = "tdb-query";
+
+impl Control {
+    /// In the workspace's own role; keys that may only read: in its read-only role. DDL is captured like any other.
+    pub async fn workspace_query(
+        &self,
+        identity: &Identity,
+        blueprint: &BlueprintName,
+        sql: &str,
+    ) -> Result<QueryResult> {
+        identity.require(KeyScope::Read)?;
+        let row = self.ready_workspace(identity, blueprint).await?;
+        let login = self.login(&row.physical, role_of(identity), APPLICATION).await?;
+        let failed = |error| query_failed(&row.physical.server, error);
+        let query = Query::open(&login, Limits::default()).await.map_err(failed)?;
+        if let Err(error) = self.record_own_session(identity, &row, query.server_pid()).await {
+            tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
+        }
+        let result = query.run(sql).await;
+        // Before the answer, success or not: an error may have come after a COMMIT.
+        self.drain_if_possible(&row).await;
+        result
+            .map(shown)
+            .map_err(|error| advised_on_extensions(failed(error), sql, blueprint))
+    }
+
+    /// In each tenant's own role; keys that may only read: in its read-only role.
+    pub async fn tenant_query(&self, identity: &Identity, query: TenantQuery) -> Result<Vec<TenantQueryResult>> {
+        identity.require(KeyScope::Read)?;
+        self.workspace_row(identity, &query.blueprint)
+            .await
+            .map_err(|e| e.naming("blueprint"))?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let fleet = tenants::of_blueprint(&tx, identity.project(), &query.blueprint).await?;
+        tx.rollback().await?;
+        let chosen: Vec<FleetRow> = match &query.tenants {
+            TenantChoice::All => fleet.into_iter().filter(is_there).collect(),
+            TenantChoice::Named(names) => {
+                let known = |name: &TenantName| fleet.iter().any(|row: &FleetRow| row.database.tenant == *name);
+                if let Some(unknown) = names.iter().find(|name| !known(name)) {
+                    return Err(ControlError::not_found("tenant", unknown));
+                }
+                fleet
+                    .into_iter()
+                    .filter(|row| names.contains(&row.database.tenant))
+                    .collect()
+            }
+        };
+        let (role, sql) = (role_of(identity), query.sql.as_str());
+        let width = self.inner.settings.deployments_per_server.get();
+        let results = futures_util::stream::iter(chosen)
+            .map(|row| self.query_one(row, role, sql))
+            .buffered(width);
+        Ok(results.collect().await)
+    }
+
+    async fn query_one(&self, row: FleetRow, role: As, sql: &str) -> TenantQueryResult {
+        let tenant = row.database.tenant.clone();
+        let failure = |sqlstate: &str, message: String| {
+            Err(SqlFailure {
+                sqlstate: sqlstate.to_owned(),
+                message,
+                statement: None,
+            })
+        };
+        if !is_there(&row) {
+            let outcome = failure("57P03", format!("tenant \"{tenant}\" is not available"));
+            return TenantQueryResult { tenant, outcome };
+        }
+        let physical = &row.database.physical;
+        let outcome = match self.login(physical, role, APPLICATION).await {
+            Err(error) => failure("08006", error.to_string()),
+            Ok(login) => match query::run(&login, sql, &Limits::default()).await {
+                Ok(result) => Ok(shown(result)),
+                Err(error) => failure(error.sqlstate().as_str(), error.to_string()),
+            },
+        };
+        TenantQueryResult { tenant, outcome }
+    }
+
+    /// Live schemas against their versions', object by object; of one blueprint, or of all.
+    pub async fn drift(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<DriftReport> {
+        identity.require(KeyScope::Read)?;
+        let rows = match blueprint {
+            Some(name) => vec![
+                self.workspace_row(identity, name)
+                    .await
+                    .map_err(|e| e.naming("blueprint"))?,
+            ],
+            None => {
+                let tx = self.inner.store.project(identity.project()).await?;
+                let rows = workspaces::list(&tx, identity.project(), i64::MAX).await?;
+                tx.rollback().await?;
+                rows
+            }
+        };
+        let mut report = DriftReport::default();
+        for row in rows {
+            self.drift_of(identity, &row, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn drift_of(&self, identity: &Identity, workspace: &WorkspaceRow, report: &mut DriftReport) -> Result<()> {
+        let tx = self.inner.store.project(identity.project()).await?;
+        let fleet = tenants::of_blueprint(&tx, identity.project(), &workspace.blueprint).await?;
+        // A tenant between two versions is listed in its deployment.
+        let between = deployments::between_versions(&tx, workspace.id).await?;
+        tx.rollback().await?;
+        let settled = |row: &FleetRow| {
+            row.database.status == DatabaseStatus::Ready
+                && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
+                && !between.contains(&row.database.id)
+        };
+        let width = self.inner.settings.deployments_per_server.get();
+        let looks = fleet.into_iter().filter(settled).map(|row| self.look(workspace, row));
+        let found: Vec<_> = futures_util::stream::iter(looks).buffered(width).collect().await;
+        for (row, differences) in found {
+            let (tenant, version) = (row.database.tenant, row.database.version.unwrap_or(1));
+            match differences {
+                Ok(differences) if differences.is_empty() => {}
+                Ok(differences) => report.tenants.push(TenantDrift {
+                    tenant,
+                    blueprint: workspace.blueprint.clone(),
+                    version,
+                    differences: differences.into_iter().map(difference).collect(),
+                }),
+                Err(error) => report.unreachable.push((tenant, error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&self, workspace: &WorkspaceRow, row: FleetRow) -> (FleetRow, Result<Vec<Found>>) {
+        let looked = self.differences(workspace, &row).await;
+        (row, looked)
+    }
+
+    async fn differences(&self, workspace: &WorkspaceRow, row: &FleetRow) -> Result<Vec<Found>> {
+        let physical = &row.database.physical;
+        let server = self.server(&physical.server).await?;
+        let pg_major = self.pg_major(&server).await?;
+        let tx = self.inner.store.jobs().await?;
+        let expected = versions::facts(&tx, workspace.id, row.database.version.unwrap_or(1), pg_major).await?;
+        tx.rollback().await?;
+        let expected = expected
+            .ok_or_else(|| ControlError::not_found("fact list of version", row.database.version.unwrap_or(1)))?;
+        let found = fingerprint::take(&server, database_name(physical)?, &physical.roles.owner.name).await;
+        let found = found.map_err(|e| upstream(&physical.server, e))?;
+        Ok(Fingerprint {
+            hash: expected.hash,
+            facts: expected.facts,
+        }
+        .diff(&found))
+    }
+}
+
+fn role_of(identity: &Identity) -> As {
+    match identity.may(KeyScope::Write) {
+        true => As::Owner,
+        false => As::ReadOnly,
+    }
+}
+
+/// Suspended tenants refuse clients, not their owner.
+fn is_there(row: &FleetRow) -> bool {
+    row.database.status == DatabaseStatus::Ready
+        && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
+}
+
+/// PostgreSQL lets only a superuser make some extensions, and cannot know who makes them here.
+fn advised_on_extensions(error: ControlError, sql: &str, workspace: &BlueprintName) -> ControlError {
+    let ControlError::Query {
+        sqlstate,
+        message,
+        hint,
+    } = error
+    else {
+        return error;
+    };
+    let refused = |name: &String| sqlstate == "42501" && message.contains(name);
+    let hint = match extensions::made_by(sql).into_iter().find(refused) {
+        Some(name) => Some(format!(
+            "Have it made with \"tdb workspaces extensions {workspace} --create {name}\", where the server allows it."
+        )),
+        None => hint,
+    };
+    ControlError::Query {
+        sqlstate,
+        message,
+        hint,
+    }
+}
+
+fn shown(result: query::QueryResult) -> QueryResult {
+    QueryResult {
+        columns: result
+            .columns
+            .into_iter()
+            .map(|column| ResultColumn {
+                name: column.name,
+                type_name: column.type_name,
+            })
+            .collect(),
+        rows: result.rows,
+        row_count: result.row_count,
+        command: result.command,
+        truncated: result.truncated,
+    }
+}
+
+fn difference(found: Found) -> Difference {
+    Difference {
+        object: found.object,
+        expected: found.expected,
+        found: found.found,
+    }
+}

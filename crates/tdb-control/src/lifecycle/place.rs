@@ -1,0 +1,198 @@
+//! What workspaces, builds and tenant databases share: where they are, by which name, and how their roles log in.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tdb_engines::postgres::roles::{RoleNames, RoleSecrets};
+use tdb_engines::postgres::{EngineError, Login, Server, databases};
+use tdb_names::{DatabaseName, PHYSICAL_NAME_LEN_MAX, ServerName};
+use tdb_store::Tx;
+use tdb_store::physical::{self, Physical, Place, RoleSecret};
+use uuid::Uuid;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, upstream};
+
+/// Length of what makes a taken name unique, with its separator.
+const SUFFIX_LEN: usize = 8;
+/// Between two tries of an unfinished creation or deletion; doubled each time.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+fn someone_elses(server: &ServerName, physical: &Physical, oid: u32, name: &str) -> ControlError {
+    let expected = physical.database.as_deref().unwrap_or_default();
+    let detail = format!(
+        "the database with oid {oid} on server \"{server}\" is called \"{name}\", not \"{expected}\"; it is left alone"
+    );
+    let hint = "Give it back its name if somebody renamed it. If the metadata store was restored from a backup, it is older \
+                than this server.";
+    ControlError::conflict("database_renamed", detail, hint)
+}
+
+/// As whom to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum As {
+    Owner,
+    Deployer,
+    ReadOnly,
+}
+
+impl Control {
+    /// Fresh roles on a server; the database has no name before it exists.
+    pub(crate) fn new_physical(&self, server: ServerName) -> Result<Physical> {
+        let names = RoleNames::generate().map_err(|e| upstream(&server, e))?;
+        let role = |name: String| -> Result<RoleSecret> {
+            let secret = tdb_auth::upstream_secret().map_err(ControlError::internal)?;
+            let sealed = self.inner.store.seal_role(&name, &secret)?;
+            Ok(RoleSecret { name, sealed })
+        };
+        Ok(Physical {
+            server,
+            database: None,
+            oid: None,
+            roles: physical::RoleSecrets {
+                owner: role(names.owner)?,
+                deployer: role(names.deployer)?,
+                readonly: role(names.readonly)?,
+            },
+        })
+    }
+
+    /// Makes the roles of a database, or gives them their rights and secrets again.
+    pub(crate) async fn make_roles(&self, server: &Server, physical: &Physical) -> Result<(), EngineError> {
+        let open = |role: &RoleSecret| self.inner.store.open_role(&role.name, &role.sealed);
+        let sealed = |e: tdb_store::StoreError| EngineError::Unexpected(e.to_string());
+        let secrets = RoleSecrets {
+            owner: open(&physical.roles.owner).map_err(sealed)?,
+            deployer: open(&physical.roles.deployer).map_err(sealed)?,
+            readonly: open(&physical.roles.readonly).map_err(sealed)?,
+        };
+        tdb_engines::postgres::roles::create(server, &role_names(physical), &secrets).await
+    }
+
+    /// A session to be of one of the database's own roles: the only kind that runs a user's text.
+    pub(crate) async fn login(&self, physical: &Physical, role: As, application: &str) -> Result<Login> {
+        let server = self.server(&physical.server).await?;
+        let role = match role {
+            As::Owner => &physical.roles.owner,
+            As::Deployer => &physical.roles.deployer,
+            As::ReadOnly => &physical.roles.readonly,
+        };
+        let secret: SecretString = self.inner.store.open_role(&role.name, &role.sealed)?;
+        Ok(Login {
+            endpoint: server.endpoint().clone(),
+            tls: self.inner.tls.clone(),
+            database: database_name(physical)?.to_owned(),
+            role: role.name.clone(),
+            secret,
+            application_name: application.to_owned(),
+        })
+    }
+
+    /// What the database is called on its server at this moment: by its oid, which a rename leaves alone, or by the name
+    /// under which it is being made. An oid under any other name is somebody else's: a store restored from a backup may
+    /// know a spare that has become a tenant since.
+    pub(crate) async fn present_name(&self, server: &Server, physical: &Physical, id: Uuid) -> Result<Option<String>> {
+        let failed = |e| upstream(&server.endpoint().name, e);
+        let installation = self.inner.store.installation();
+        if let Some(oid) = physical.oid
+            && let Some(name) = databases::name_of(server, oid).await.map_err(failed)?
+        {
+            let expected = physical.database.as_deref() == Some(name.as_str());
+            if expected || databases::constructed_id(installation, &name).is_some() {
+                return Ok(Some(name));
+            }
+            return Err(someone_elses(&server.endpoint().name, physical, oid, &name));
+        }
+        let making = databases::construction_name(installation, id);
+        let found = databases::find(server, &making).await.map_err(failed)?;
+        Ok(found.map(|_| making))
+    }
+
+    /// Removes a database and its roles, however far they had been made.
+    pub(crate) async fn unmake(&self, physical: &Physical, id: Uuid) -> Result<()> {
+        let server = self.server(&physical.server).await?;
+        let failed = |e| upstream(&physical.server, e);
+        if let Some(name) = self.present_name(&server, physical, id).await? {
+            databases::drop(&server, &name).await.map_err(failed)?;
+        }
+        tdb_engines::postgres::roles::drop(&server, &role_names(physical))
+            .await
+            .map_err(failed)
+    }
+
+    /// Records why a step failed and when to try again.
+    pub(crate) async fn record_failure(&self, place: Place, id: Uuid, attempts: u32, error: &ControlError) {
+        tracing::warn!(?place, %id, attempts, error = %error.explained(), "a step failed; it is tried again");
+        let pause = pause_after(attempts);
+        let record = async {
+            let tx = self.inner.store.jobs().await?;
+            physical::record_failure(&tx, place, id, &error.explained(), pause).await?;
+            tx.commit().await
+        };
+        if let Err(error) = record.await {
+            tracing::warn!(%id, %error, "the failure could not be recorded");
+        }
+    }
+}
+
+/// How long what failed so often is left alone.
+pub(crate) fn pause_after(attempts: u32) -> Duration {
+    PAUSE_FIRST.saturating_mul(1 << attempts.min(6)).min(PAUSE_MAX)
+}
+
+pub(crate) fn role_names(physical: &Physical) -> RoleNames {
+    RoleNames {
+        owner: physical.roles.owner.name.clone(),
+        deployer: physical.roles.deployer.name.clone(),
+        readonly: physical.roles.readonly.name.clone(),
+    }
+}
+
+pub(crate) fn database_name(physical: &Physical) -> Result<&str> {
+    physical
+        .database
+        .as_deref()
+        .ok_or_else(|| ControlError::internal("the database has no name yet"))
+}
+
+/// The name a finished database gets: the logical one where no row claims it, unless the server hides names.
+pub(crate) async fn choose_name(tx: &Tx, server: &ServerInfo<'_>, logical: &DatabaseName, id: Uuid) -> Result<String> {
+    if server.opaque_names {
+        return Ok(format!("t_{}", tdb_auth::base32(13).map_err(ControlError::internal)?));
+    }
+    let logical = logical.to_string();
+    match physical::name_is_claimed(tx, server.name, &logical, id).await? {
+        false => Ok(logical),
+        true => unique_name(&logical),
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerInfo<'a> {
+    pub name: &'a ServerName,
+    pub opaque_names: bool,
+}
+
+/// `logical` cut to make room for `_` and eight characters of base32.
+pub(crate) fn unique_name(logical: &str) -> Result<String> {
+    let suffix = tdb_auth::base32(SUFFIX_LEN).map_err(ControlError::internal)?;
+    let room = PHYSICAL_NAME_LEN_MAX - SUFFIX_LEN - 1;
+    // Names are ASCII by their grammar, so that any byte is a boundary.
+    Ok(format!("{}_{suffix}", logical.get(..room).unwrap_or(logical)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_name_is_made_unique_within_the_limit() {
+        let long = "b".repeat(63);
+        let name = unique_name(&long).unwrap();
+        assert_eq!(name.len(), 63);
+        assert!(name.starts_with(&"b".repeat(54)));
+        assert!(unique_name("app_dev").unwrap().starts_with("app_dev_"));
+        assert_ne!(unique_name("x").unwrap(), unique_name("x").unwrap());
+    }
+}

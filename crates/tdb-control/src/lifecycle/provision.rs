@@ -1,0 +1,277 @@
+//! A tenant's database: made from a template, or removed. Steps that can be done again, found by uuid and oid.
+
+use tdb_engines::fault;
+use tdb_engines::postgres::Server;
+use tdb_engines::postgres::databases::{self, Origin};
+use tdb_names::{DatabaseId, DatabaseName};
+use tdb_store::physical::Place;
+use tdb_store::settings::{self, NewTenants};
+use tdb_store::templates::TemplateRow;
+use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
+use tdb_store::versions::VersionRow;
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{Tx, events, templates, tenants, versions, workspaces};
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, upstream};
+use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names};
+use crate::lifecycle::workspaces::SYSTEM;
+use crate::schema::versions::HeadProblem;
+
+/// A template that was retired while it was chosen is chosen anew.
+const CHOICES_MAX: u32 = 5;
+
+/// A database that its roles own already: what it is called, and what it is going to be called.
+struct Made {
+    present: String,
+    wanted: String,
+}
+
+enum Chosen {
+    Spare(Made),
+    Template(Box<TemplateRow>),
+}
+
+fn logical_name(row: &TenantDatabaseRow) -> DatabaseName {
+    DatabaseName::Tenant {
+        blueprint: row.blueprint.clone(),
+        tenant: row.tenant.clone(),
+    }
+}
+
+/// A spare that is still what its row says; rows of others go.
+async fn claim_spare(
+    tx: &Tx,
+    row: &TenantDatabaseRow,
+    version: u32,
+    server: &Server,
+    info: ServerInfo<'_>,
+) -> Result<Option<Made>> {
+    while let Some(spare) = templates::take_spare(tx, row.workspace, info.name, version).await? {
+        let present = database_name(&spare.physical)?.to_owned();
+        let found = databases::find(server, &present).await;
+        let found = found.map_err(|e| upstream(info.name, e))?;
+        if found.map(|found| found.oid) != spare.physical.oid {
+            tracing::warn!(server = %info.name, database = %present, "a spare is no longer there; it is forgotten");
+            continue;
+        }
+        let wanted = choose_name(tx, &info, &logical_name(row), row.id.as_uuid()).await?;
+        tenants::take_over(tx, row.id, &spare.physical, &wanted).await?;
+        return Ok(Some(Made { present, wanted }));
+    }
+    Ok(None)
+}
+
+impl Control {
+    /// Makes databases that were just intended, side by side. A step that failed is not the caller's error: the row says
+    /// so and workers go on.
+    pub(crate) async fn finish_new(&self, made: &[DatabaseId]) -> Result<Vec<String>> {
+        let work = made.iter().map(|id| {
+            let id = *id;
+            self.run_for(
+                id.as_uuid(),
+                move |control| async move { control.finish_database(id).await },
+            )
+        });
+        for done in futures_util::future::join_all(work).await {
+            if let Err(error) = done {
+                tracing::warn!(error = %error.explained(), "a tenant's database is not ready yet");
+            }
+        }
+        let mut warnings = self
+            .inner
+            .warnings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(made.iter().filter_map(|id| warnings.remove(id)).collect())
+    }
+
+    /// Does what is left of a creation or deletion.
+    pub(crate) async fn finish_database(&self, id: DatabaseId) -> Result<()> {
+        let _alone = self.inner.busy.lock(id.as_uuid()).await;
+        let tx = self.inner.store.jobs().await?;
+        let row = tenants::database(&tx, id).await?;
+        tx.rollback().await?;
+        let Some(FleetRow { database, .. }) = row else {
+            return Ok(());
+        };
+        let done = match database.status {
+            DatabaseStatus::Ready => return Ok(()),
+            DatabaseStatus::Provisioning => self.build_database(&database).await,
+            DatabaseStatus::Deleting => self.remove_database(&database).await,
+        };
+        if let Err(error) = &done {
+            self.record_failure(Place::TenantDatabases, id.as_uuid(), database.progress.attempts, error)
+                .await;
+        }
+        done
+    }
+
+    async fn build_database(&self, row: &TenantDatabaseRow) -> Result<()> {
+        let server = self.server(&row.physical.server).await?;
+        let id = row.id.as_uuid();
+        let made = match self.adopt_begun(&server, row).await? {
+            Some(made) => made,
+            None => match self.choose_template(&server, row).await? {
+                Chosen::Spare(made) => made,
+                Chosen::Template(template) => self.clone_for_tenant(&server, row, &template).await?,
+            },
+        };
+        self.guard_before_use(row, &made.present).await?;
+        fault::point("tenant.create.adopted");
+        self.rename(&server, &made.present, &made.wanted, Place::TenantDatabases, id)
+            .await?;
+        fault::point("tenant.create.renamed");
+        let tx = self.inner.store.jobs().await?;
+        tenants::set_ready(&tx, row.id).await?;
+        events::tenant_changed(&tx, &row.project, &row.tenant).await?;
+        tx.commit().await?;
+        self.inner.restock.notify_one();
+        Ok(())
+    }
+
+    /// Goes on with a clone that an earlier attempt made and recorded.
+    async fn adopt_begun(&self, server: &Server, row: &TenantDatabaseRow) -> Result<Option<Made>> {
+        let Some(wanted) = &row.physical.database else {
+            return Ok(None);
+        };
+        let Some(present) = self.present_name(server, &row.physical, row.id.as_uuid()).await? else {
+            return Ok(None);
+        };
+        let failed = |e| upstream(&row.physical.server, e);
+        let names = role_names(&row.physical);
+        self.make_roles(server, &row.physical).await.map_err(failed)?;
+        databases::open(server, &present, &names).await.map_err(failed)?;
+        databases::adopt(server, &present, &names.owner).await.map_err(failed)?;
+        let wanted = wanted.clone();
+        Ok(Some(Made { present, wanted }))
+    }
+
+    /// Roles beside the clone, and the record beside the adoption: neither waits for the other.
+    async fn clone_for_tenant(&self, server: &Server, row: &TenantDatabaseRow, template: &TemplateRow) -> Result<Made> {
+        let (id, failed) = (row.id.as_uuid(), |e| upstream(&row.physical.server, e));
+        let _turn = self.creation_turn(&row.physical.server).await?;
+        let making = databases::construction_name(self.inner.store.installation(), id);
+        let origin = Origin::Template(database_name(&template.physical)?);
+        let (roles, oid) = tokio::join!(
+            self.make_roles(server, &row.physical),
+            databases::clone(server, &making, origin)
+        );
+        roles.map_err(failed)?;
+        let oid = oid.map_err(failed)?;
+        fault::point("tenant.create.cloned");
+        let logical = logical_name(row);
+        let names = role_names(&row.physical);
+        let inside = async {
+            databases::open(server, &making, &names).await?;
+            databases::adopt(server, &making, &names.owner).await
+        };
+        let (recorded, adopted) = tokio::join!(
+            self.record_clone(Place::TenantDatabases, &row.physical, id, &logical, oid),
+            inside
+        );
+        let wanted = recorded?;
+        fault::point("tenant.create.recorded");
+        adopted.map_err(failed)?;
+        let present = making;
+        Ok(Made { present, wanted })
+    }
+
+    /// The template of the version that was asked for, of head, or of the last verified version; held against being
+    /// retired by the row that names it. Whoever chooses it first gets a spare of it where there is one.
+    async fn choose_template(&self, server: &Server, row: &TenantDatabaseRow) -> Result<Chosen> {
+        let tx = self.inner.store.jobs().await?;
+        let workspace = workspaces::by_id(&tx, row.workspace).await?;
+        let chosen = match row.template {
+            Some(id) => templates::by_id(&tx, id).await?,
+            None => None,
+        };
+        tx.rollback().await?;
+        if let Some(template) = chosen {
+            return Ok(Chosen::Template(Box::new(template)));
+        }
+        let workspace = workspace.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))?;
+        let info = ServerInfo {
+            name: &row.physical.server,
+            opaque_names: self.names_are_opaque(&row.physical.server).await?,
+        };
+        for _ in 0..CHOICES_MAX {
+            let version = self.version_for(row, &workspace).await?;
+            let template = self.template_of(&workspace, &row.physical.server, &version).await;
+            let template = template.map_err(|problem| problem.into_error(&row.blueprint))?;
+            let tx = self.inner.store.jobs().await?;
+            let taken = tenants::choose_template(&tx, row.id, template.id, version.number).await?;
+            let spare = match taken {
+                true => claim_spare(&tx, row, version.number, server, info).await?,
+                false => None,
+            };
+            tx.commit().await?;
+            if let Some(made) = spare {
+                fault::point("tenant.create.claimed");
+                return Ok(Chosen::Spare(made));
+            }
+            if taken {
+                return Ok(Chosen::Template(Box::new(template)));
+            }
+        }
+        Err(ControlError::Unavailable {
+            reason: "templates are retired faster than they are used".to_owned(),
+        })
+    }
+
+    async fn version_for(&self, row: &TenantDatabaseRow, workspace: &WorkspaceRow) -> Result<VersionRow> {
+        if let Some(number) = row.wanted_version {
+            let tx = self.inner.store.jobs().await?;
+            let version = versions::by_number(&tx, workspace.id, number).await?;
+            tx.rollback().await?;
+            return version.ok_or_else(|| ControlError::not_found("version", number));
+        }
+        if let Some(version) = self.deployed_version(workspace).await? {
+            return Ok(version);
+        }
+        let problem = match self.version_of_head(workspace, &row.physical.server, SYSTEM).await {
+            Ok(version) => return Ok(version),
+            Err(HeadProblem::Other(error)) => return Err(error),
+            Err(problem) => problem.into_error(&row.blueprint),
+        };
+        let tx = self.inner.store.jobs().await?;
+        let version = versions::newest_verified(&tx, workspace.id).await?;
+        tx.rollback().await?;
+        let Some(version) = version else { return Err(problem) };
+        let warning = format!(
+            "tenant \"{}\" got version {} of \"{}\" instead of the current schema: {problem}",
+            row.tenant, version.number, row.blueprint
+        );
+        tracing::warn!(%warning);
+        let mut warnings = self
+            .inner
+            .warnings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        warnings.insert(row.id, warning);
+        Ok(version)
+    }
+
+    /// Where new tenants are to get what others have. None where they get head: so it is set, or this is the first tenant.
+    async fn deployed_version(&self, workspace: &WorkspaceRow) -> Result<Option<VersionRow>> {
+        let tx = self.inner.store.jobs().await?;
+        let new_tenants = settings::of(&tx, workspace.id)
+            .await?
+            .map(|settings| settings.new_tenants);
+        let version = match new_tenants {
+            Some(NewTenants::Deployed) => versions::newest_deployed(&tx, workspace.id).await?,
+            Some(NewTenants::Head) | None => None,
+        };
+        tx.rollback().await?;
+        Ok(version)
+    }
+
+    async fn remove_database(&self, row: &TenantDatabaseRow) -> Result<()> {
+        self.unmake(&row.physical, row.id.as_uuid()).await?;
+        fault::point("tenant.delete.dropped");
+        let tx = self.inner.store.jobs().await?;
+        tenants::delete_database(&tx, row.id).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}

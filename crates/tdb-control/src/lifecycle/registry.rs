@@ -1,0 +1,179 @@
+//! The registry of database servers: listed, registered, tested, drained and removed by whoever runs the installation.
+//! Servers belong to no project, so that only keys of the operator's account get here.
+
+use std::time::{Duration, Instant};
+
+use tdb_names::ServerName;
+use tdb_store::{physical, projects, servers, templates};
+
+use crate::control::{Control, Limit};
+use crate::error::{ControlError, Kind, Result};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::servers::{ServerEnrolment, facts, unfit};
+use crate::model::{ServerInfo, ServerStatus, ServerTest};
+
+impl Control {
+    pub async fn servers(&self, identity: &Identity, limit: Limit) -> Result<Vec<ServerInfo>> {
+        self.require_operator(identity, KeyScope::Read).await?;
+        let tx = self.inner.store.jobs().await?;
+        let mut found = Vec::new();
+        for row in servers::list(&tx, limit.rows()).await? {
+            let used = physical::used_on(&tx, &row.endpoint.name).await?;
+            found.push(ServerInfo {
+                name: row.endpoint.name,
+                host: row.endpoint.host,
+                port: row.endpoint.port,
+                tls: row.endpoint.tls,
+                status: match row.status {
+                    servers::ServerStatus::Active => ServerStatus::Active,
+                    servers::ServerStatus::Draining => ServerStatus::Draining,
+                },
+                version: row.version,
+                opaque_names: row.opaque_names,
+                workspaces: used.workspaces,
+                tenant_databases: used.tenant_databases,
+                created_at: row.created_at,
+            });
+        }
+        tx.rollback().await?;
+        Ok(found)
+    }
+
+    pub async fn server_info(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
+        let all = self.servers(identity, Limit::ALL).await?;
+        let found = all.into_iter().find(|server| server.name == *name);
+        found.ok_or_else(|| ControlError::not_found("server", name))
+    }
+
+    /// Looks at the server, prepares it and records it. From then on databases are placed there.
+    pub async fn register_server(&self, identity: &Identity, enrolment: ServerEnrolment) -> Result<ServerInfo> {
+        self.require_operator(identity, KeyScope::Admin).await?;
+        let name = enrolment.endpoint.name.clone();
+        if identity.receipt::<ServerName>()?.is_some() {
+            return self.server_info(identity, &name).await;
+        }
+        let exists = || ControlError::Exists {
+            what: "server",
+            name: name.to_string(),
+            hint: None,
+        };
+        let tx = self.inner.store.jobs().await?;
+        let known = servers::by_name(&tx, &name).await?;
+        tx.rollback().await?;
+        if known.is_some() {
+            return Err(exists());
+        }
+        let prepared = self.prepare_server(&enrolment).await;
+        let (prepared, probe) = prepared.map_err(not_there)?;
+        let tx = self.inner.store.jobs().await?;
+        if !servers::insert(&tx, &self.inner.store, &enrolment.administrator()).await? {
+            return Err(exists());
+        }
+        servers::set_extensions(&tx, &name, &enrolment.extensions).await?;
+        servers::record_facts(&tx, &name, probe.version, &facts(&probe)).await?;
+        self.leave_receipt(&tx, identity, &name).await?;
+        tx.commit().await?;
+        self.remember(&name, prepared);
+        self.server_info(identity, &name).await
+    }
+
+    /// Looks at the server now, in a connection of its own, as a registration does.
+    pub async fn test_server(&self, identity: &Identity, name: &ServerName) -> Result<ServerTest> {
+        self.require_operator(identity, KeyScope::Admin).await?;
+        let server = self.server(name).await?;
+        let begun = Instant::now();
+        let probe = server.probe_anew().await.map_err(|e| unfit(name, e))?;
+        let took = begun.elapsed();
+        let tx = self.inner.store.jobs().await?;
+        servers::record_facts(&tx, name, probe.version, &facts(&probe)).await?;
+        tx.commit().await?;
+        Ok(ServerTest {
+            name: name.clone(),
+            version: probe.version,
+            connections_max: probe.max_connections,
+            connections_reserved: probe.superuser_reserved,
+            databases: probe.databases,
+            took,
+        })
+    }
+
+    /// No new databases there from now on; what is there stays and works.
+    pub async fn drain_server(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
+        self.require_operator(identity, KeyScope::Admin).await?;
+        let tx = self.inner.store.jobs().await?;
+        if !servers::drain(&tx, name).await? {
+            return Err(ControlError::not_found("server", name));
+        }
+        tx.commit().await?;
+        self.server_info(identity, name).await
+    }
+
+    /// 409 while workspaces or tenant databases are on it. Templates that nobody needs there are dropped first.
+    pub async fn remove_server(&self, identity: &Identity, name: &ServerName) -> Result<()> {
+        self.require_operator(identity, KeyScope::Admin).await?;
+        let tx = self.inner.store.jobs().await?;
+        // Locks the row: whoever places a database there at this moment comes before it or is refused.
+        if !servers::drain(&tx, name).await? {
+            return Err(ControlError::not_found("server", name));
+        }
+        let used = physical::used_on(&tx, name).await?;
+        if used.workspaces > 0 || used.tenant_databases > 0 {
+            let detail = format!(
+                "server \"{name}\" has {} workspaces and {} tenant databases",
+                used.workspaces, used.tenant_databases
+            );
+            let hint =
+                "POST /servers/{name}/drain keeps new ones away; delete those that are there, deleted tenants too.";
+            return Err(ControlError::conflict("server_not_empty", detail, hint));
+        }
+        let left = templates::retire_of_server(&tx, name).await?;
+        tx.commit().await?;
+        for (id, workspace) in left {
+            let _alone = self.inner.building.lock(workspace.as_uuid()).await;
+            self.finish_template(id).await?;
+        }
+        let tx = self.inner.store.jobs().await?;
+        servers::delete(&tx, name).await?;
+        tx.commit().await?;
+        self.forget(name);
+        Ok(())
+    }
+
+    async fn require_operator(&self, identity: &Identity, scope: KeyScope) -> Result<()> {
+        identity.require(scope)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let operator = projects::is_operator(&tx).await?;
+        tx.rollback().await?;
+        match operator {
+            true => Ok(()),
+            false => Err(ControlError::Refused {
+                kind: Kind::Forbidden,
+                code: "operator_only",
+                detail: "database servers belong to the installation, not to a project".to_owned(),
+                hint: "Ask whoever runs the installation; keys of the account of its first project may do this."
+                    .to_owned(),
+                retry_after: None,
+            }),
+        }
+    }
+}
+
+/// One that nobody uses yet is the request's fault, not an outage.
+fn not_there(error: ControlError) -> ControlError {
+    match error {
+        ControlError::Upstream { .. } => ControlError::Refused {
+            kind: Kind::Invalid,
+            code: "server_unreachable",
+            detail: error.to_string(),
+            hint: "Check host, port and tls: TenantsDB itself must reach the server.".to_owned(),
+            retry_after: None,
+        },
+        other => other,
+    }
+}
+
+impl ServerTest {
+    pub fn took_ms(&self) -> u64 {
+        u64::try_from(self.took.min(Duration::from_secs(3600)).as_millis()).unwrap_or(u64::MAX)
+    }
+}

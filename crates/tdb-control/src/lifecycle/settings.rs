@@ -1,0 +1,166 @@
+//! Settings of a workspace: what is said is stored at once, what tenants' databases carry of it is brought to them one by
+//! one. A database that cannot be reached is tried again; until then the settings name it.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tdb_engines::fault;
+use tdb_engines::postgres::tenant_side;
+use tdb_names::{BlueprintName, DatabaseId, WorkspaceId};
+use tdb_store::settings::{self, NewTenants as StoredNew, TenantDdl as StoredDdl};
+use tdb_store::tenants::TenantDatabaseRow;
+use tdb_store::workspaces::WorkspaceRow;
+use tokio::time::timeout;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, upstream};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::{database_name, pause_after};
+use crate::model::{NewTenants, SettingsChange, TenantDdl, WaitingTenant, WorkspaceSettings};
+
+/// Whoever works on a database is at the end of it by then, one way or the other.
+const LEASE: Duration = Duration::from_secs(15);
+const WORK_TIME_MAX: Duration = Duration::from_secs(12);
+/// Databases taken up by one look.
+const DUE_MAX: i64 = 500;
+/// Tenants named in an answer.
+const NAMED_MAX: i64 = 100;
+
+impl Control {
+    pub async fn settings(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceSettings> {
+        identity.require(KeyScope::Read)?;
+        let row = self.workspace_row(identity, blueprint).await?;
+        self.settings_now(&row).await
+    }
+
+    /// Changes what is given and brings it to the tenants; waits for them a bounded time.
+    pub async fn change_settings(
+        &self,
+        identity: &Identity,
+        blueprint: &BlueprintName,
+        change: SettingsChange,
+    ) -> Result<WorkspaceSettings> {
+        identity.require(KeyScope::Write)?;
+        let row = self.workspace_row(identity, blueprint).await?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let (ddl, new) = (change.tenant_ddl.map(stored_ddl), change.new_tenants.map(stored_new));
+        settings::change(&tx, row.id, ddl, new).await?;
+        tx.commit().await?;
+        fault::point("settings.changed");
+        let id = row.id;
+        self.run_for(id.as_uuid(), move |control| async move {
+            control.guard_tenants(Some(id)).await
+        })
+        .await?;
+        self.settings_now(&row).await
+    }
+
+    async fn settings_now(&self, row: &WorkspaceRow) -> Result<WorkspaceSettings> {
+        let tx = self.inner.store.project(&row.project).await?;
+        let found = settings::of(&tx, row.id).await?;
+        let (counts, waiting) = settings::waiting(&tx, row.id, NAMED_MAX).await?;
+        tx.rollback().await?;
+        let found = found.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))?;
+        let waiting = waiting.into_iter().map(|tenant| WaitingTenant {
+            tenant: tenant.tenant,
+            attempts: tenant.attempts,
+            error: tenant.error,
+        });
+        Ok(WorkspaceSettings {
+            blueprint: row.blueprint.clone(),
+            tenant_ddl: match found.tenant_ddl {
+                StoredDdl::Allow => TenantDdl::Allow,
+                StoredDdl::Deny => TenantDdl::Deny,
+            },
+            new_tenants: match found.new_tenants {
+                StoredNew::Head => NewTenants::Head,
+                StoredNew::Deployed => NewTenants::Deployed,
+            },
+            tenants: counts.tenants,
+            waiting_tenants: counts.waiting,
+            waiting: waiting.collect(),
+        })
+    }
+
+    /// Brings `tenant_ddl` to the databases that lack it; of one workspace or of all.
+    pub(crate) async fn guard_tenants(&self, workspace: Option<WorkspaceId>) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let due = settings::due(&tx, workspace, DUE_MAX).await?;
+        tx.rollback().await?;
+        let width = self.inner.settings.deployments_per_server.get();
+        let work = futures_util::stream::iter(due).map(|id| async move { self.guard_one(id).await });
+        let mut done = work.buffer_unordered(width);
+        while let Some(one) = done.next().await {
+            // Its failure is in its row; only the store's own stops the others.
+            one?;
+        }
+        Ok(())
+    }
+
+    /// Brings `tenant_ddl` to one database. An error of its server is recorded and given back as `Ok`.
+    async fn guard_one(&self, id: DatabaseId) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let claimed = settings::claim(&tx, id, LEASE).await?;
+        tx.commit().await?;
+        let Some(claimed) = claimed else { return Ok(()) };
+        fault::point("settings.claimed");
+        let work = async {
+            let server = self.server(&claimed.physical.server).await?;
+            let name = database_name(&claimed.physical)?;
+            let set = tenant_side::set_ddl(&server, name, engine_ddl(claimed.wanted)).await;
+            set.map_err(|e| upstream(&claimed.physical.server, e))
+        };
+        let worked = timeout(WORK_TIME_MAX, work).await.unwrap_or_else(|_| {
+            Err(ControlError::Upstream {
+                server: claimed.physical.server.to_string(),
+                reason: format!("no answer within {WORK_TIME_MAX:?}"),
+            })
+        });
+        let tx = self.inner.store.jobs().await?;
+        match worked {
+            Ok(()) => settings::record(&tx, id, claimed.wanted).await?,
+            Err(error) => {
+                tracing::warn!(database = %id, error = %error.explained(), "tenant_ddl did not reach a tenant; it is tried again");
+                settings::record_failure(&tx, id, &error.to_string(), pause_after(claimed.attempts)).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Gives a database that no client reaches at this moment what its workspace says.
+    pub(crate) async fn guard_before_use(&self, row: &TenantDatabaseRow, present: &str) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let lacking = settings::lacking(&tx, row.id).await?;
+        tx.rollback().await?;
+        let Some(wanted) = lacking else { return Ok(()) };
+        let server = self.server(&row.physical.server).await?;
+        let set = tenant_side::set_ddl(&server, present, engine_ddl(wanted)).await;
+        set.map_err(|e| upstream(&row.physical.server, e))?;
+        let tx = self.inner.store.jobs().await?;
+        settings::record(&tx, row.id, wanted).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+fn engine_ddl(ddl: StoredDdl) -> tenant_side::TenantDdl {
+    match ddl {
+        StoredDdl::Allow => tenant_side::TenantDdl::Allow,
+        StoredDdl::Deny => tenant_side::TenantDdl::Deny,
+    }
+}
+
+fn stored_ddl(ddl: TenantDdl) -> StoredDdl {
+    match ddl {
+        TenantDdl::Allow => StoredDdl::Allow,
+        TenantDdl::Deny => StoredDdl::Deny,
+    }
+}
+
+fn stored_new(new: NewTenants) -> StoredNew {
+    match new {
+        NewTenants::Head => StoredNew::Head,
+        NewTenants::Deployed => StoredNew::Deployed,
+    }
+}

@@ -1,0 +1,227 @@
+//! People: they sign up with an email and a password, and log in for an API key. Unknown email and wrong password are
+//! told apart by nobody, neither by words nor by time.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+use tdb_auth::{ApiKey, PasswordHash};
+use tdb_names::ProjectId;
+use tdb_store::{api_keys, users};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::control::{Control, Signup};
+use crate::error::{ControlError, Kind, Result};
+use crate::identity::KeyScope;
+use crate::lifecycle::accounts::{ProjectReceipt, checked_name};
+use crate::model::{NewProject, Session};
+
+const EMAIL_LEN_MAX: usize = 254;
+const PASSWORD_LEN_MIN: usize = 10;
+/// Longer ones are hashed first anyway; this bounds the work.
+const PASSWORD_LEN_MAX: usize = 256;
+/// Hashes at work at a time: each keeps a core busy for a while.
+pub(crate) const HASHES_MAX: usize = 2;
+/// How long somebody waits for a turn to have a password hashed.
+const TURN_TIME_MAX: Duration = Duration::from_secs(5);
+const LOGIN_KEY: &str = "login";
+/// Keys of logins that a user keeps; older ones stop working.
+const LOGIN_KEYS_MAX: i64 = 10;
+/// The project of an account that has lost its last one.
+const PROJECT_DEFAULT: &str = "default";
+
+/// An address in lower case, found valid.
+struct Email(String);
+
+impl Control {
+    /// A user with an account, a project and its first key.
+    pub async fn sign_up(
+        &self,
+        email: &str,
+        password: SecretString,
+        project_name: &str,
+        address: IpAddr,
+    ) -> Result<NewProject> {
+        if self.inner.settings.signup == Signup::Closed {
+            return Err(ControlError::Refused {
+                kind: Kind::Forbidden,
+                code: "signup_closed",
+                detail: "signing up is not open on this installation".to_owned(),
+                hint: "Ask whoever runs it for an API key; \"signup = true\" under [api] in proxy.toml opens it."
+                    .to_owned(),
+                retry_after: None,
+            });
+        }
+        let email = Email::parse(email)?;
+        check_password(&password)?;
+        let name = checked_name("project_name", project_name)?;
+        self.throttled(&email, address)?;
+        let hash = self.hashed(move || PasswordHash::derive(&password)).await?;
+        let hash = hash.map_err(ControlError::internal)?;
+        let seeds = ProjectReceipt::draw(None)?;
+        let tx = self.inner.store.project(&seeds.id).await?;
+        let made = self.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
+        if !users::insert(&tx, Uuid::new_v4(), &email.0, &hash.to_text()).await? {
+            return Err(ControlError::Exists {
+                what: "user",
+                name: email.0,
+                hint: Some("Log in with POST /login or \"tdb login\".".to_owned()),
+            });
+        }
+        tx.commit().await?;
+        self.inner.throttle.give_back(&email.0, address);
+        Ok(made)
+    }
+
+    /// A new key (scope admin) for the user's oldest project.
+    pub async fn log_in(&self, email: &str, password: SecretString, address: IpAddr) -> Result<Session> {
+        let email = Email::parse(email)?;
+        if password.expose_secret().len() > PASSWORD_LEN_MAX {
+            return Err(wrong_login());
+        }
+        self.throttled(&email, address)?;
+        let tx = self.inner.store.jobs().await?;
+        let known = users::by_email(&tx, &email.0).await?;
+        tx.rollback().await?;
+        let (user, stored) = known.map_or((None, None), |(user, text)| (Some(user), Some(text)));
+        let stored = match stored {
+            Some(text) => PasswordHash::parse(&text).ok_or_else(|| ControlError::internal("a stored hash is none"))?,
+            None => PasswordHash::mock().map_err(ControlError::internal)?,
+        };
+        let genuine = self.hashed(move || stored.opens_with(&password)).await?;
+        let user = user.filter(|_| genuine).ok_or_else(wrong_login)?;
+        self.inner.throttle.give_back(&email.0, address);
+        let tx = self.inner.store.jobs().await?;
+        let project = users::first_project(&tx, user.account).await?;
+        tx.rollback().await?;
+        let project = match project {
+            Some(project) => project,
+            None => {
+                let made = self
+                    .found_project(user.account, PROJECT_DEFAULT, ProjectReceipt::draw(None)?)
+                    .await?;
+                made.project.id
+            }
+        };
+        self.login_key(user.id, project).await
+    }
+
+    async fn login_key(&self, user: Uuid, project: ProjectId) -> Result<Session> {
+        let key = ApiKey::generate().map_err(ControlError::internal)?;
+        let tx = self.inner.store.project(&project).await?;
+        let row = api_keys::insert(&tx, &project, LOGIN_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
+        api_keys::give_to_user(&tx, row.id, user, LOGIN_KEYS_MAX).await?;
+        tx.commit().await?;
+        Ok(Session {
+            project,
+            api_key: key.reveal().to_owned().into(),
+        })
+    }
+
+    fn throttled(&self, email: &Email, address: IpAddr) -> Result<()> {
+        let taken = self.inner.throttle.take(&email.0, address, Instant::now());
+        taken.map_err(|after| ControlError::Refused {
+            kind: Kind::Limited,
+            code: "limit_reached",
+            detail: "too many tries with this email or from this address".to_owned(),
+            hint: format!("Try again in {} seconds.", after.as_secs().saturating_add(1)),
+            retry_after: Some(after),
+        })
+    }
+
+    /// Slow work, off the threads that serve requests, and little of it at a time.
+    async fn hashed<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let turn = timeout(TURN_TIME_MAX, self.inner.hashes.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| ControlError::Refused {
+            kind: Kind::Limited,
+            code: "limit_reached",
+            detail: "too many logins at a time".to_owned(),
+            hint: "Try again in a moment.".to_owned(),
+            retry_after: Some(TURN_TIME_MAX),
+        })?;
+        let turn = turn.map_err(ControlError::internal)?;
+        let hashed = self.inner.runtime.spawn_blocking(move || {
+            // Held to the end of the work, even if nobody waits for it any more.
+            let _turn = turn;
+            work()
+        });
+        hashed.await.map_err(ControlError::internal)
+    }
+}
+
+impl Email {
+    /// Enough of RFC 5321 to find typing errors; upper and lower case are the same mailbox everywhere.
+    fn parse(text: &str) -> Result<Self> {
+        let email = text.trim().to_ascii_lowercase();
+        let valid = email.len() <= EMAIL_LEN_MAX
+            && email.bytes().all(|b| b.is_ascii_graphic())
+            && email.split_once('@').is_some_and(|(local, domain)| {
+                (1..=64).contains(&local.len())
+                    && domain.split('.').all(|label| {
+                        !label.is_empty()
+                            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                            && !label.starts_with('-')
+                            && !label.ends_with('-')
+                    })
+            });
+        match valid {
+            true => Ok(Self(email)),
+            false => Err(ControlError::Invalid {
+                field: "email",
+                rule: format!(
+                    "must be an address such as ada@example.com, in ASCII, of at most {EMAIL_LEN_MAX} characters"
+                ),
+            }),
+        }
+    }
+}
+
+fn check_password(password: &SecretString) -> Result<()> {
+    let text = password.expose_secret();
+    match text.chars().count() {
+        PASSWORD_LEN_MIN.. if text.len() <= PASSWORD_LEN_MAX => Ok(()),
+        _ => Err(ControlError::Invalid {
+            field: "password",
+            rule: format!("must have at least {PASSWORD_LEN_MIN} characters and at most {PASSWORD_LEN_MAX} bytes"),
+        }),
+    }
+}
+
+fn wrong_login() -> ControlError {
+    ControlError::Refused {
+        kind: Kind::Unauthorized,
+        code: "wrong_login",
+        detail: "email or password is wrong".to_owned(),
+        hint: "Check both; \"tdb signup\" makes a user where signing up is open.".to_owned(),
+        retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emails_are_normalised_and_checked() {
+        for (text, email) in [
+            (" Ada.Lovelace+x@Example.COM ", "ada.lovelace+x@example.com"),
+            ("a@b", "a@b"),
+        ] {
+            assert_eq!(Email::parse(text).unwrap().0, email);
+        }
+        let long = format!("{}@{}.com", "a".repeat(64), "b".repeat(250));
+        for bad in [
+            "", "a", "@b", "a@", "a@@b", "a b@c", "a@b..c", "a@-b", "ä@b.c", "a@b\n.c", &long,
+        ] {
+            assert!(Email::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn passwords_have_two_bounds() {
+        let check = |text: String| check_password(&text.into()).is_ok();
+        assert!(check("ten chars!".to_owned()) && check("p".repeat(256)) && check("ääääääääää".to_owned()));
+        assert!(!check("nine char".to_owned()) && !check("p".repeat(257)));
+    }
+}

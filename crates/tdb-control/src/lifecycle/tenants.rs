@@ -1,0 +1,453 @@
+//! Tenants as their owners see them: listed, made, suspended, deleted, restored. How a database is made is in
+//! `provision`.
+
+use std::collections::HashMap;
+
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use tdb_contract::{Rights, Scope};
+use tdb_engines::fault;
+use tdb_engines::postgres::databases;
+use tdb_names::{DatabaseId, DatabaseName, ProjectId, TenantName, UserName};
+use tdb_store::tenants::{DatabaseStatus as Stored, FleetRow, NewDatabase, TenantRow, TenantStatus as StoredTenant};
+use tdb_store::workspaces::WorkspaceStatus;
+use tdb_store::{Tx, credentials, deployments, events, tenants, versions, workspaces};
+use uuid::Uuid;
+
+use crate::control::{Control, Limit};
+use crate::error::{ControlError, Result, upstream};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::database_name;
+use crate::model::{
+    DatabaseRequest, DatabaseStatus, Deletion, IsolationLevel, NewTenant, Tenant, TenantDatabase, TenantRequest,
+    TenantStatus,
+};
+
+/// What was created for a request that may be repeated: see [`crate::idempotency`].
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    databases: Vec<DatabaseId>,
+    /// User and password, where the tenant is new.
+    credential: Option<(UserName, String)>,
+}
+
+const ENVIRONMENT: &str = "production";
+/// Failures after which a creation is shown as an error; it is tried further.
+const ATTEMPTS_SHOWN_AS_ERROR: u32 = 3;
+
+impl Control {
+    pub async fn tenants(&self, identity: &Identity, limit: Limit) -> Result<Vec<Tenant>> {
+        identity.require(KeyScope::Read)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let rows = tenants::list(&tx, identity.project(), limit.rows()).await?;
+        let described = self.describe_tenants(&tx, identity.project(), rows).await?;
+        tx.rollback().await?;
+        Ok(described)
+    }
+
+    pub async fn tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+        identity.require(KeyScope::Read)?;
+        self.tenant_now(identity.project(), name).await
+    }
+
+    /// Makes a tenant with its databases and its credential, or gives an existing tenant further databases. Waits for
+    /// them a bounded time.
+    pub async fn create_tenant(&self, identity: &Identity, request: TenantRequest) -> Result<NewTenant> {
+        identity.require(KeyScope::Write)?;
+        if request.databases.is_empty() {
+            let rule = "must name at least one blueprint".to_owned();
+            return Err(ControlError::Invalid {
+                field: "databases",
+                rule,
+            });
+        }
+        let project = identity.project();
+        let (made, credential) = match identity.receipt::<Receipt>()? {
+            Some(begun) => (begun.databases, begun.credential),
+            None => self.intend_tenant(identity, &request).await?,
+        };
+        let warnings = self.finish_new(&made).await?;
+        let mut tenant = self.tenant_now(project, &request.name).await?;
+        if let Some((user, password)) = credential {
+            for database in &mut tenant.databases {
+                database.connection.user = user.clone();
+                database.connection.password = Some(password.clone().into());
+            }
+        }
+        Ok(NewTenant { tenant, warnings })
+    }
+
+    /// Everything that the workers need to finish it, in one transaction; gives the databases and, where the tenant is
+    /// new, its user and password.
+    async fn intend_tenant(
+        &self,
+        identity: &Identity,
+        request: &TenantRequest,
+    ) -> Result<(Vec<DatabaseId>, Option<(UserName, String)>)> {
+        let project = identity.project();
+        let mut physicals = Vec::with_capacity(request.databases.len());
+        for database in &request.databases {
+            physicals.push(self.new_physical(self.place_for(project, &database.blueprint).await?)?);
+        }
+        let tx = self.inner.store.project(project).await?;
+        let environment = request.environment.as_deref().unwrap_or(ENVIRONMENT);
+        let credential = match tenants::insert(&tx, project, &request.name, environment).await? {
+            true => {
+                let scope = Scope::Tenant(request.name.clone());
+                let made = credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?;
+                Some((made.row.user, made.password.expose_secret().to_owned()))
+            }
+            false => {
+                self.may_gain_databases(&tx, project, &request.name).await?;
+                None
+            }
+        };
+        let mut made = Vec::with_capacity(physicals.len());
+        for (database, physical) in request.databases.iter().zip(&physicals) {
+            made.push(self.intend(&tx, project, &request.name, database, physical).await?);
+        }
+        events::tenant_changed(&tx, project, &request.name).await?;
+        let receipt = Receipt {
+            databases: made,
+            credential,
+        };
+        self.leave_receipt(&tx, identity, &receipt).await?;
+        tx.commit().await?;
+        fault::point("tenant.create.intended");
+        Ok((receipt.databases, receipt.credential))
+    }
+
+    async fn may_gain_databases(&self, tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<()> {
+        let row = tenants::lock(tx, project, name).await?;
+        match row.map(|row| row.status) {
+            Some(StoredTenant::Ready | StoredTenant::Suspended) => Ok(()),
+            Some(StoredTenant::Deleted) => {
+                let detail =
+                    format!("tenant \"{name}\" is deleted but keeps its name; restore it, or delete it for good");
+                let hint = "\"tdb tenants restore NAME\" (POST /tenants/{id}/restore) brings it back; \"tdb tenants delete NAME --hard\" (DELETE /tenants/{id}?hard=true) frees the name.";
+                Err(ControlError::conflict("tenant_deleted", detail, hint))
+            }
+            Some(StoredTenant::Deleting) | None => {
+                let detail = format!("tenant \"{name}\" is being deleted");
+                Err(ControlError::conflict(
+                    "tenant_deleting",
+                    detail,
+                    "Try again in a moment.",
+                ))
+            }
+        }
+    }
+
+    async fn intend(
+        &self,
+        tx: &Tx,
+        project: &ProjectId,
+        tenant: &TenantName,
+        request: &DatabaseRequest,
+        physical: &tdb_store::physical::Physical,
+    ) -> Result<DatabaseId> {
+        let workspace = workspaces::by_name_held(tx, project, &request.blueprint).await?;
+        let workspace = workspace.ok_or_else(|| ControlError::not_found("blueprint", &request.blueprint))?;
+        if workspace.status != WorkspaceStatus::Ready {
+            let detail = format!("workspace \"{}\" is {}", request.blueprint, workspace.status.as_str());
+            return Err(ControlError::conflict(
+                "workspace_not_ready",
+                detail,
+                "Try again in a moment.",
+            ));
+        }
+        if let Some(version) = request.version
+            && versions::by_number(tx, workspace.id, version).await?.is_none()
+        {
+            let rule = format!(
+                "is {version}, but blueprint \"{}\" has no such version",
+                request.blueprint
+            );
+            return Err(ControlError::Invalid { field: "version", rule });
+        }
+        let id = DatabaseId::from_uuid(Uuid::new_v4());
+        let database = NewDatabase {
+            id,
+            project,
+            tenant,
+            blueprint: &request.blueprint,
+            workspace: workspace.id,
+            wanted_version: request.version,
+            physical,
+        };
+        if tenants::insert_database(tx, &database).await? {
+            return Ok(id);
+        }
+        let name = format!("{tenant}\" with blueprint \"{}", request.blueprint);
+        Err(ControlError::Exists {
+            what: "tenant",
+            name,
+            hint: None,
+        })
+    }
+
+    /// Soft: refuses connections, keeps name and data. Hard: drops databases, roles and rows.
+    pub async fn delete_tenant(
+        &self,
+        identity: &Identity,
+        name: &TenantName,
+        deletion: Deletion,
+    ) -> Result<Option<Tenant>> {
+        identity.require(KeyScope::Write)?;
+        match deletion {
+            Deletion::Soft => self.delete_softly(identity.project(), name).await.map(Some),
+            Deletion::Hard => self.delete_for_good(identity.project(), name).await.map(|()| None),
+        }
+    }
+
+    async fn delete_softly(&self, project: &ProjectId, name: &TenantName) -> Result<Tenant> {
+        let from = [StoredTenant::Ready, StoredTenant::Suspended];
+        self.shut(project, name, &from, StoredTenant::Deleted).await?;
+        // Past the proxies too: whoever has an upstream secret is refused by the server itself.
+        for row in self
+            .fleet_of(project, name)
+            .await?
+            .iter()
+            .filter(|row| row.database.status == Stored::Ready)
+        {
+            let server = self.server(&row.database.physical.server).await?;
+            let closed = databases::close(&server, database_name(&row.database.physical)?).await;
+            closed.map_err(|e| upstream(&row.database.physical.server, e))?;
+        }
+        self.tenant_now(project, name).await
+    }
+
+    async fn delete_for_good(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+        let tx = self.inner.store.project(project).await?;
+        tenants::lock(&tx, project, name)
+            .await?
+            .ok_or_else(|| ControlError::not_found("tenant", name))?;
+        let from = [
+            StoredTenant::Ready,
+            StoredTenant::Suspended,
+            StoredTenant::Deleted,
+            StoredTenant::Deleting,
+        ];
+        tenants::change_status(&tx, project, name, &from, StoredTenant::Deleting).await?;
+        tenants::set_deleting(&tx, project, name).await?;
+        let fleet = tenants::of_tenant(&tx, project, name).await?;
+        for row in &fleet {
+            deployments::skip_database(&tx, row.database.id).await?;
+            events::database_closed(&tx, project, name, row.database.id).await?;
+        }
+        credentials::revoke_of_tenant(&tx, project, name).await?;
+        events::tenant_changed(&tx, project, name).await?;
+        tx.commit().await?;
+        fault::point("tenant.delete.intended");
+        self.wait_for_proxies().await?;
+        for row in &fleet {
+            let id = row.database.id;
+            self.run_for(
+                id.as_uuid(),
+                move |control| async move { control.finish_database(id).await },
+            )
+            .await?;
+        }
+        self.forget_tenant(project, name).await
+    }
+
+    /// Removes the row of a tenant that has no database any more.
+    pub(crate) async fn forget_tenant(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+        let tx = self.inner.store.project(project).await?;
+        if tenants::of_tenant(&tx, project, name).await?.is_empty() {
+            credentials::revoke_of_tenant(&tx, project, name).await?;
+            tenants::delete(&tx, project, name).await?;
+            events::tenant_changed(&tx, project, name).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Refuses clients; answers when every proxy has ended its sessions.
+    pub async fn suspend_tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+        identity.require(KeyScope::Write)?;
+        self.shut(
+            identity.project(),
+            name,
+            &[StoredTenant::Ready],
+            StoredTenant::Suspended,
+        )
+        .await?;
+        self.tenant_now(identity.project(), name).await
+    }
+
+    pub async fn resume_tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+        identity.require(KeyScope::Write)?;
+        self.change(
+            identity.project(),
+            name,
+            &[StoredTenant::Suspended],
+            StoredTenant::Ready,
+        )
+        .await?;
+        self.wait_for_proxies().await?;
+        self.tenant_now(identity.project(), name).await
+    }
+
+    /// Undoes a soft deletion; it catches up with the deployments that it missed.
+    pub async fn restore_tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+        identity.require(KeyScope::Write)?;
+        let project = identity.project();
+        let tx = self.inner.store.project(project).await?;
+        let row = tenants::by_name(&tx, project, name).await?;
+        tx.rollback().await?;
+        let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
+        if row.status != StoredTenant::Deleted {
+            return Err(wrong_state(name, row.status, StoredTenant::Ready));
+        }
+        // Open before it says so: a client that is let in finds its database.
+        for row in self
+            .fleet_of(project, name)
+            .await?
+            .iter()
+            .filter(|row| row.database.status == Stored::Ready)
+        {
+            let server = self.server(&row.database.physical.server).await?;
+            let name = database_name(&row.database.physical)?;
+            let opened = databases::reopen(&server, name).await;
+            opened.map_err(|e| upstream(&row.database.physical.server, e))?;
+            self.guard_before_use(&row.database, name).await?;
+        }
+        self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
+            .await?;
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(tenant = %name, error = %error.explained(), "it catches up with the next sweep");
+        }
+        self.wait_for_proxies().await?;
+        self.tenant_now(project, name).await
+    }
+
+    /// Compare and set, then every session of the tenant ended.
+    async fn shut(
+        &self,
+        project: &ProjectId,
+        name: &TenantName,
+        from: &[StoredTenant],
+        to: StoredTenant,
+    ) -> Result<()> {
+        self.change(project, name, from, to).await?;
+        self.wait_for_proxies().await
+    }
+
+    async fn change(
+        &self,
+        project: &ProjectId,
+        name: &TenantName,
+        from: &[StoredTenant],
+        to: StoredTenant,
+    ) -> Result<()> {
+        let tx = self.inner.store.project(project).await?;
+        let row = tenants::lock(&tx, project, name).await?;
+        let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
+        if !tenants::change_status(&tx, project, name, from, to).await? {
+            return Err(wrong_state(name, row.status, to));
+        }
+        events::tenant_changed(&tx, project, name).await?;
+        if to != StoredTenant::Ready {
+            for row in tenants::of_tenant(&tx, project, name).await? {
+                events::database_closed(&tx, project, name, row.database.id).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn fleet_of(&self, project: &ProjectId, name: &TenantName) -> Result<Vec<FleetRow>> {
+        let tx = self.inner.store.project(project).await?;
+        let rows = tenants::of_tenant(&tx, project, name).await?;
+        tx.rollback().await?;
+        Ok(rows)
+    }
+
+    async fn tenant_now(&self, project: &ProjectId, name: &TenantName) -> Result<Tenant> {
+        let tx = self.inner.store.project(project).await?;
+        let row = tenants::by_name(&tx, project, name).await?;
+        let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
+        let described = self.describe_tenants(&tx, project, vec![row]).await?.pop();
+        tx.rollback().await?;
+        described.ok_or_else(|| ControlError::not_found("tenant", name))
+    }
+
+    async fn describe_tenants(&self, tx: &Tx, project: &ProjectId, rows: Vec<TenantRow>) -> Result<Vec<Tenant>> {
+        let names: Vec<String> = rows.iter().map(|row| row.name.to_string()).collect();
+        let users: HashMap<TenantName, UserName> = tenants::users(tx, project, &names).await?.into_iter().collect();
+        let mut fleet: HashMap<TenantName, Vec<FleetRow>> = HashMap::new();
+        for row in tenants::of_tenants(tx, project, &names).await? {
+            fleet.entry(row.database.tenant.clone()).or_default().push(row);
+        }
+        let nobody = crate::lifecycle::credentials::project_user(tx, project).await?;
+        let described = rows.into_iter().map(|row| {
+            let databases = fleet.remove(&row.name).unwrap_or_default();
+            Tenant {
+                status: status(row.status, &databases),
+                environment: row.environment,
+                created_at: row.created_at,
+                databases: databases
+                    .iter()
+                    .map(|d| self.describe_database(d, users.get(&row.name).unwrap_or(&nobody)))
+                    .collect(),
+                name: row.name,
+            }
+        });
+        Ok(described.collect())
+    }
+
+    fn describe_database(&self, row: &FleetRow, user: &UserName) -> TenantDatabase {
+        let database = &row.database;
+        let name = DatabaseName::Tenant {
+            blueprint: database.blueprint.clone(),
+            tenant: database.tenant.clone(),
+        };
+        TenantDatabase {
+            blueprint: database.blueprint.clone(),
+            status: match database.status {
+                Stored::Provisioning if database.progress.attempts >= ATTEMPTS_SHOWN_AS_ERROR => DatabaseStatus::Error,
+                Stored::Provisioning => DatabaseStatus::Provisioning,
+                Stored::Ready => DatabaseStatus::Ready,
+                Stored::Deleting => DatabaseStatus::Deleting,
+            },
+            isolation_level: IsolationLevel::Pooled,
+            version: database.version,
+            server: database.physical.server.clone(),
+            connection: self.inner.settings.proxy.connection(user.clone(), Some(name)),
+            last_error: database.progress.last_error.clone(),
+        }
+    }
+}
+
+/// What a tenant is called: its owner's wish first, then what its databases are at.
+fn status(tenant: StoredTenant, databases: &[FleetRow]) -> TenantStatus {
+    let any = |test: fn(&FleetRow) -> bool| databases.iter().any(test);
+    match tenant {
+        StoredTenant::Suspended => TenantStatus::Suspended,
+        StoredTenant::Deleted | StoredTenant::Deleting => TenantStatus::Deleted,
+        StoredTenant::Ready => {
+            let waiting = |row: &FleetRow| row.database.status == Stored::Provisioning;
+            if any(|row| {
+                row.database.status == Stored::Provisioning && row.database.progress.attempts >= ATTEMPTS_SHOWN_AS_ERROR
+            }) {
+                TenantStatus::Error
+            } else if any(waiting) {
+                TenantStatus::Provisioning
+            } else if any(|row| row.migrating) {
+                TenantStatus::Migrating
+            } else {
+                TenantStatus::Ready
+            }
+        }
+    }
+}
+
+fn wrong_state(name: &TenantName, is: StoredTenant, wanted: StoredTenant) -> ControlError {
+    let detail = format!(
+        "tenant \"{name}\" is {} and cannot become {}",
+        is.as_str(),
+        wanted.as_str()
+    );
+    ControlError::conflict("wrong_state", detail, "")
+}

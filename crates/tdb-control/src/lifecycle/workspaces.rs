@@ -1,0 +1,388 @@
+//! Workspaces: made, shown, deleted. Creation and deletion are rows first and steps afterwards; whoever finds the row
+//! unfinished does the steps again.
+
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use tdb_contract::{Rights, Scope};
+use tdb_engines::fault;
+use tdb_engines::postgres::databases::{self, Origin};
+use tdb_engines::postgres::{fingerprint, journal, schema};
+use tdb_names::{BlueprintName, DatabaseName, UserName, WorkspaceId};
+use tdb_store::physical::{Physical, Place};
+use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
+use tdb_store::{changes, credentials, events, physical, templates, tenants, versions, workspaces};
+use uuid::Uuid;
+
+use crate::control::{Control, Limit};
+use crate::error::{ControlError, Result, upstream};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names, unique_name};
+use crate::model::{NewWorkspace, Schema, SchemaColumn, SchemaObject, Table, Workspace, WorkspaceStatus};
+
+/// What was created for a request that may be repeated: see [`crate::idempotency`].
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    id: WorkspaceId,
+    user: UserName,
+    password: String,
+}
+
+/// Who made what nobody asked for.
+pub(crate) const SYSTEM: &str = "system";
+
+impl Control {
+    pub async fn workspaces(&self, identity: &Identity, limit: Limit) -> Result<Vec<Workspace>> {
+        identity.require(KeyScope::Read)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let rows = workspaces::list(&tx, identity.project(), limit.rows()).await?;
+        tx.rollback().await?;
+        for row in &rows {
+            self.drain_if_possible(row).await;
+        }
+        let mut found = Vec::with_capacity(rows.len());
+        for row in &rows {
+            found.push(self.describe_workspace(row).await?);
+        }
+        Ok(found)
+    }
+
+    /// Makes the workspace and its blueprint with version 1, the empty schema. Waits for it a bounded time.
+    pub async fn create_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<NewWorkspace> {
+        identity.require(KeyScope::Write)?;
+        let begun = match identity.receipt::<Receipt>()? {
+            Some(begun) => begun,
+            None => self.intend_workspace(identity, blueprint).await?,
+        };
+        let id = begun.id;
+        let finish = move |control: Control| async move { control.finish_workspace(id).await };
+        if let Err(error) = self.run_for(id.as_uuid(), finish).await {
+            // The row says why, the workers go on, and the password is shown now or never.
+            tracing::warn!(workspace = %id, error = %error.explained(), "a workspace is not ready yet");
+        }
+        let row = self.workspace_row(identity, blueprint).await?;
+        let workspace = self.describe_workspace(&row).await?;
+        let database = DatabaseName::Workspace(blueprint.clone());
+        let mut connection = self.inner.settings.proxy.connection(begun.user, Some(database));
+        connection.password = Some(begun.password.into());
+        Ok(NewWorkspace { workspace, connection })
+    }
+
+    /// Everything that the workers need to finish it, in one transaction.
+    async fn intend_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Receipt> {
+        let project = identity.project();
+        let id = WorkspaceId::from_uuid(Uuid::new_v4());
+        let physical = self.new_physical(self.place_for(project, blueprint).await?)?;
+        let tx = self.inner.store.project(project).await?;
+        if !workspaces::insert(&tx, id, project, blueprint, &physical).await? {
+            return Err(ControlError::Exists {
+                what: "workspace",
+                name: blueprint.to_string(),
+                hint: None,
+            });
+        }
+        let scope = Scope::Workspace(blueprint.clone());
+        let credential = credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?;
+        let receipt = Receipt {
+            id,
+            user: credential.row.user,
+            password: credential.password.expose_secret().to_owned(),
+        };
+        self.leave_receipt(&tx, identity, &receipt).await?;
+        tx.commit().await?;
+        fault::point("workspace.create.intended");
+        Ok(receipt)
+    }
+
+    pub async fn workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Workspace> {
+        identity.require(KeyScope::Read)?;
+        let row = self.workspace_row(identity, blueprint).await?;
+        self.drain_if_possible(&row).await;
+        let mut workspace = self.describe_workspace(&row).await?;
+        if row.status == Stored::Ready {
+            workspace.schema = Some(self.schema_of(&row.physical).await?);
+        }
+        Ok(workspace)
+    }
+
+    pub async fn workspace_schema(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Schema> {
+        identity.require(KeyScope::Read)?;
+        let row = self.ready_workspace(identity, blueprint).await?;
+        self.schema_of(&row.physical).await
+    }
+
+    /// 409 while any tenant database exists, those of deleted tenants too.
+    pub async fn delete_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<()> {
+        identity.require(KeyScope::Write)?;
+        let row = self.workspace_row(identity, blueprint).await?;
+        // What developers were told is captured is in the log until the log itself goes.
+        self.drain_if_possible(&row).await;
+        let tx = self.inner.store.project(identity.project()).await?;
+        workspaces::lock_for_deletion(&tx, row.id).await?;
+        let fleet = tenants::of_blueprint(&tx, identity.project(), blueprint).await?;
+        if let Some(first) = fleet.first() {
+            let detail = format!(
+                "workspace \"{blueprint}\" has {} tenant databases, \"{}\" among them",
+                fleet.len(),
+                first.database.tenant
+            );
+            let hint = "Delete its tenants for good first (\"tdb tenants delete NAME --hard\", DELETE /tenants/{id}?hard=true); a deleted tenant can be restored and still counts.";
+            return Err(ControlError::conflict("workspace_has_tenants", detail, hint));
+        }
+        let from = [Stored::Ready, Stored::Provisioning];
+        workspaces::change_status(&tx, row.id, &from, Stored::Deleting, "deleting").await?;
+        credentials::revoke_of_workspace(&tx, identity.project(), blueprint).await?;
+        events::workspace_closed(&tx, identity.project(), blueprint, row.id).await?;
+        tx.commit().await?;
+        fault::point("workspace.delete.intended");
+        self.wait_for_proxies().await?;
+        let id = row.id;
+        self.run_for(id.as_uuid(), move |control| async move {
+            control.finish_workspace(id).await
+        })
+        .await
+    }
+
+    /// Does what is left of a creation or deletion.
+    pub(crate) async fn finish_workspace(&self, id: WorkspaceId) -> Result<()> {
+        let _alone = self.inner.busy.lock(id.as_uuid()).await;
+        let tx = self.inner.store.jobs().await?;
+        let row = workspaces::by_id(&tx, id).await?;
+        tx.rollback().await?;
+        let Some(row) = row else { return Ok(()) };
+        let done = match row.status {
+            Stored::Ready => return Ok(()),
+            Stored::Provisioning => self.build_workspace(&row).await,
+            Stored::Deleting => self.remove_workspace(&row).await,
+        };
+        if let Err(error) = &done {
+            self.record_failure(Place::Workspaces, id.as_uuid(), row.progress.attempts, error)
+                .await;
+        }
+        done
+    }
+
+    async fn build_workspace(&self, row: &WorkspaceRow) -> Result<()> {
+        let server = self.server(&row.physical.server).await?;
+        let (id, failed) = (row.id.as_uuid(), |e| upstream(&row.physical.server, e));
+        self.make_roles(&server, &row.physical).await.map_err(failed)?;
+        fault::point("workspace.create.roles");
+        let present = match self.present_name(&server, &row.physical, id).await? {
+            Some(name) if row.physical.oid.is_some() => name,
+            _ => self.clone_workspace(row).await?,
+        };
+        let names = role_names(&row.physical);
+        databases::open(&server, &present, &names).await.map_err(failed)?;
+        databases::adopt(&server, &present, &names.owner)
+            .await
+            .map_err(failed)?;
+        fault::point("workspace.create.adopted");
+        journal::install(&server, &present, &names.owner)
+            .await
+            .map_err(failed)?;
+        fault::point("workspace.create.journaled");
+        let final_name = self.final_name(Place::Workspaces, id).await?;
+        self.rename(&server, &present, &final_name, Place::Workspaces, id)
+            .await?;
+        fault::point("workspace.create.renamed");
+        // The empty schema as it is on this server, for drift; the session it leaves behind serves the first drain.
+        let final_name = self.final_name(Place::Workspaces, id).await?;
+        let empty = fingerprint::take(&server, &final_name, &names.owner)
+            .await
+            .map_err(failed)?;
+        let pg_major = self.pg_major(&server).await?;
+        let tx = self.inner.store.jobs().await?;
+        let version = versions::NewVersion {
+            change_ids: &[],
+            content_hash: &crate::schema::versions::content_hash(&[]),
+            author: SYSTEM,
+            statements: 0,
+            verified: true,
+            reason: None,
+        };
+        let first = versions::insert(&tx, &row.project, row.id, &version).await?;
+        let facts = versions::FactsRow {
+            hash: empty.hash,
+            facts: empty.facts,
+        };
+        versions::store_facts(&tx, &row.project, row.id, first.number, pg_major, &facts).await?;
+        workspaces::change_status(&tx, row.id, &[Stored::Provisioning], Stored::Ready, "ready").await?;
+        events::workspace_changed(&tx, &row.project, &row.blueprint).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Gives the name under which it is being made.
+    async fn clone_workspace(&self, row: &WorkspaceRow) -> Result<String> {
+        let server = self.server(&row.physical.server).await?;
+        let id = row.id.as_uuid();
+        let making = databases::construction_name(self.inner.store.installation(), id);
+        let cloned = databases::clone(&server, &making, Origin::Base).await;
+        let oid = cloned.map_err(|e| upstream(&row.physical.server, e))?;
+        fault::point("workspace.create.cloned");
+        let logical = DatabaseName::Workspace(row.blueprint.clone());
+        self.record_clone(Place::Workspaces, &row.physical, id, &logical, oid)
+            .await?;
+        fault::point("workspace.create.recorded");
+        Ok(making)
+    }
+
+    async fn remove_workspace(&self, row: &WorkspaceRow) -> Result<()> {
+        self.unmake(&row.physical, row.id.as_uuid()).await?;
+        fault::point("workspace.delete.dropped");
+        // Whoever makes a build or a spare of it is done; nobody begins another for a workspace that is being deleted.
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let tx = self.inner.store.jobs().await?;
+        let builds = templates::of_workspace(&tx, row.id).await?;
+        tx.rollback().await?;
+        for build in &builds {
+            self.remove_template(build).await?;
+        }
+        fault::point("workspace.delete.templates");
+        let tx = self.inner.store.jobs().await?;
+        workspaces::delete(&tx, row.id).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Records a clone's oid and the name it is going to have.
+    pub(crate) async fn record_clone(
+        &self,
+        place: Place,
+        physical: &Physical,
+        id: Uuid,
+        logical: &DatabaseName,
+        oid: u32,
+    ) -> Result<String> {
+        let opaque_names = self.names_are_opaque(&physical.server).await?;
+        let tx = self.inner.store.jobs().await?;
+        let server = ServerInfo {
+            name: &physical.server,
+            opaque_names,
+        };
+        let name = choose_name(&tx, &server, logical, id).await?;
+        physical::record_database(&tx, place, id, "cloned", &name, oid).await?;
+        tx.commit().await?;
+        Ok(name)
+    }
+
+    /// The name that was recorded with the clone.
+    pub(crate) async fn final_name(&self, place: Place, id: Uuid) -> Result<String> {
+        let tx = self.inner.store.jobs().await?;
+        let name = physical::recorded_name(&tx, place, id).await?;
+        tx.rollback().await?;
+        name.ok_or_else(|| ControlError::internal("the clone's name was not recorded"))
+    }
+
+    /// Renames; where somebody else's database has the name, to a unique one.
+    pub(crate) async fn rename(
+        &self,
+        server: &tdb_engines::postgres::Server,
+        from: &str,
+        to: &str,
+        place: Place,
+        id: Uuid,
+    ) -> Result<()> {
+        match databases::rename(server, from, to).await {
+            Err(error) if error.sqlstate().as_str() == "42P04" => {
+                let to = unique_name(to)?;
+                let tx = self.inner.store.jobs().await?;
+                physical::record_name(&tx, place, id, &to).await?;
+                tx.commit().await?;
+                databases::rename(server, from, &to)
+                    .await
+                    .map_err(|e| upstream(&server.endpoint().name, e))
+            }
+            other => other.map_err(|e| upstream(&server.endpoint().name, e)),
+        }
+    }
+
+    /// Removes a build, template or spare and its row, unless somebody took it since the row was read.
+    pub(crate) async fn remove_template(&self, row: &templates::TemplateRow) -> Result<()> {
+        let _alone = self.inner.busy.lock(row.id).await;
+        let tx = self.inner.store.jobs().await?;
+        let dropping = templates::begin_dropping(&tx, row).await?;
+        tx.commit().await?;
+        if !dropping {
+            return Ok(());
+        }
+        self.unmake(&row.physical, row.id).await?;
+        let tx = self.inner.store.jobs().await?;
+        templates::delete(&tx, row.id).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn workspace_row(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
+        let tx = self.inner.store.project(identity.project()).await?;
+        let row = workspaces::by_name(&tx, identity.project(), blueprint).await?;
+        tx.rollback().await?;
+        row.ok_or_else(|| ControlError::not_found("workspace", blueprint))
+    }
+
+    /// The workspace, drained; 409 while it is being made or deleted.
+    pub(crate) async fn ready_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
+        let row = self.workspace_row(identity, blueprint).await?;
+        if row.status != Stored::Ready {
+            let detail = format!("workspace \"{blueprint}\" is {}", row.status.as_str());
+            return Err(ControlError::conflict(
+                "workspace_not_ready",
+                detail,
+                "Try again in a moment.",
+            ));
+        }
+        self.drain_row(&row).await?;
+        Ok(row)
+    }
+
+    async fn describe_workspace(&self, row: &WorkspaceRow) -> Result<Workspace> {
+        let tx = self.inner.store.project(&row.project).await?;
+        let undeployed = changes::undeployed(&tx, row.id).await?;
+        let newest = versions::list(&tx, row.id, 1).await?;
+        let user = self.shown_user(&tx, &row.project, &row.blueprint).await?;
+        tx.rollback().await?;
+        let database = DatabaseName::Workspace(row.blueprint.clone());
+        Ok(Workspace {
+            id: row.id,
+            blueprint: row.blueprint.clone(),
+            status: match row.status {
+                Stored::Provisioning => WorkspaceStatus::Provisioning,
+                Stored::Ready => WorkspaceStatus::Ready,
+                Stored::Deleting => WorkspaceStatus::Deleting,
+            },
+            version: newest.first().map_or(1, |version| version.number),
+            created_at: row.created_at,
+            undeployed_changes: u32::try_from(undeployed.len()).unwrap_or(u32::MAX),
+            schema: None,
+            connection: self.inner.settings.proxy.connection(user, Some(database)),
+            last_error: row.progress.last_error.clone(),
+        })
+    }
+
+    pub(crate) async fn schema_of(&self, physical: &Physical) -> Result<Schema> {
+        let server = self.server(&physical.server).await?;
+        let tables = schema::describe(&server, database_name(physical)?).await;
+        let tables = tables.map_err(|e| upstream(&physical.server, e))?;
+        Ok(Schema {
+            tables: tables.into_iter().map(table).collect(),
+        })
+    }
+}
+
+fn table(table: schema::Table) -> Table {
+    let object = |object: schema::Object| SchemaObject {
+        name: object.name,
+        definition: object.definition,
+    };
+    let column = |column: schema::Column| SchemaColumn {
+        name: column.name,
+        type_name: column.type_name,
+        nullable: column.nullable,
+        default: column.default,
+    };
+    Table {
+        name: table.name,
+        columns: table.columns.into_iter().map(column).collect(),
+        indexes: table.indexes.into_iter().map(object).collect(),
+        constraints: table.constraints.into_iter().map(object).collect(),
+    }
+}

@@ -1,0 +1,12 @@
+//! What needs the capture of DDL: the change log, versions and their builds, deployments.
+
+pub(crate) mod blueprints;
+pub(crate) mod builds;
+pub(crate) mod deployments;
+pub(crate) mod drain;
+pub(crate) mod extensions;
+pub(crate) mod plan;
+pub(crate) mod reverts;
+pub(crate) mod rollout;
+pub(crate) mod versions;
+pub(crate) mod watches;

@@ -1,0 +1,403 @@
+//! Deployments as their owner sees them: planned, begun, watched, retried. The work is in `rollout`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tdb_names::{BlueprintName, JobId, ProjectId, TenantName};
+use tdb_store::deployments::{
+    self, DeploymentRow, DeploymentStatus as StoredJob, NewDeployment, NewTarget, TargetRow,
+    TargetStatus as StoredTarget,
+};
+use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
+use tdb_store::versions::VersionRow;
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{tenants, versions, workspaces};
+use time::OffsetDateTime;
+
+use crate::control::{Control, Limit};
+use crate::error::{ControlError, Result};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::workspaces::SYSTEM;
+use crate::model::{
+    Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,
+    TenantChoice,
+};
+use crate::schema::plan::{self, Path};
+
+/// A version's number and content.
+struct Goal {
+    number: u32,
+    change_ids: Vec<u32>,
+}
+
+impl Control {
+    /// The dry run: what a deployment would do; makes no version and no job.
+    pub async fn plan_deployment(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
+        identity.require(KeyScope::Read)?;
+        let workspace = self
+            .ready_workspace(identity, &request.blueprint)
+            .await
+            .map_err(|e| e.naming("blueprint"))?;
+        let goal = self.goal_of_plan(identity, &workspace, request.version).await?;
+        let targets = self
+            .targets(identity.project(), &workspace, &goal, &request.tenants)
+            .await?;
+        let (completed, pending): (Vec<_>, Vec<_>) = targets.iter().partition(|t| t.status == StoredTarget::Skipped);
+        let summary = JobSummary {
+            id: None,
+            blueprint: request.blueprint,
+            from_versions: from_versions(&targets),
+            version: goal.number,
+            status: DeploymentStatus::Planned,
+            total_tenants: length(pending.len() + completed.len()),
+            completed_tenants: length(completed.len()),
+            failed_tenants: 0,
+            created_at: OffsetDateTime::now_utc(),
+            started_at: None,
+            completed_at: None,
+        };
+        Ok(Deployment {
+            summary,
+            targets: targets.iter().map(|t| planned(t, goal.number)).collect(),
+        })
+    }
+
+    /// Makes a job and lets the workers begin.
+    pub async fn create_deployment(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
+        identity.require(KeyScope::Write)?;
+        if let Some(id) = identity.receipt::<JobId>()? {
+            return self.deployment(identity, &id).await;
+        }
+        let blueprint = &request.blueprint;
+        let workspace = self
+            .ready_workspace(identity, blueprint)
+            .await
+            .map_err(|e| e.naming("blueprint"))?;
+        let author = identity.author();
+        let version = match request.version {
+            Some(number) => self.version_row(identity, &workspace, number).await?,
+            None => {
+                let made = self
+                    .version_of_head(&workspace, &workspace.physical.server, &author)
+                    .await;
+                made.map_err(|problem| problem.into_error(blueprint))?
+            }
+        };
+        let goal = Goal {
+            number: version.number,
+            change_ids: version.change_ids,
+        };
+        let id = self
+            .begin_deployment(&workspace, &goal, &request.tenants, Some(identity))
+            .await?;
+        self.deployment(identity, &id).await
+    }
+
+    async fn begin_deployment(
+        &self,
+        workspace: &WorkspaceRow,
+        goal: &Goal,
+        choice: &TenantChoice,
+        asker: Option<&Identity>,
+    ) -> Result<JobId> {
+        let author = asker.map_or_else(|| SYSTEM.to_owned(), Identity::author);
+        let targets = self.targets(&workspace.project, workspace, goal, choice).await?;
+        let id: JobId = format!("dep_{}", tdb_auth::base32(10).map_err(ControlError::internal)?)
+            .parse()
+            .map_err(ControlError::internal)?;
+        let job = NewDeployment {
+            id: &id,
+            project: &workspace.project,
+            blueprint: &workspace.blueprint,
+            workspace: workspace.id,
+            version: goal.number,
+            from_versions: &from_versions(&targets),
+            author: &author,
+            all_tenants: matches!(choice, TenantChoice::All),
+        };
+        let tx = self.inner.store.project(&workspace.project).await?;
+        deployments::insert(&tx, &job, &targets).await?;
+        deployments::complete(&tx).await?;
+        if let Some(identity) = asker {
+            self.leave_receipt(&tx, identity, &id).await?;
+        }
+        tx.commit().await?;
+        self.inner.wake.notify_one();
+        Ok(id)
+    }
+
+    /// Brings tenants that were not there when everybody was deployed to (restored ones, new ones that overtook it) to
+    /// the same version.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let late = deployments::late(&tx).await?;
+        tx.rollback().await?;
+        for group in late.chunk_by(|a, b| a.workspace == b.workspace && a.version == b.version) {
+            let Some(first) = group.first() else { continue };
+            let tx = self.inner.store.jobs().await?;
+            let workspace = workspaces::by_id(&tx, first.workspace).await?;
+            let version = versions::by_number(&tx, first.workspace, first.version).await?;
+            tx.rollback().await?;
+            let (Some(workspace), Some(version)) = (workspace, version) else {
+                continue;
+            };
+            let goal = Goal {
+                number: version.number,
+                change_ids: version.change_ids,
+            };
+            let choice = TenantChoice::Named(group.iter().map(|late| late.tenant.clone()).collect());
+            let job = self.begin_deployment(&workspace, &goal, &choice, None).await?;
+            tracing::info!(%job, blueprint = %workspace.blueprint, tenants = group.len(), "tenants that were away catch up");
+        }
+        Ok(())
+    }
+
+    pub async fn deployments(&self, identity: &Identity, limit: Limit) -> Result<Vec<JobSummary>> {
+        identity.require(KeyScope::Read)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let rows = deployments::list(&tx, identity.project(), limit.rows()).await?;
+        tx.rollback().await?;
+        Ok(rows.into_iter().map(summary).collect())
+    }
+
+    pub async fn deployment(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
+        identity.require(KeyScope::Read)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let row = deployments::by_id(&tx, identity.project(), job).await?;
+        let row = row.ok_or_else(|| ControlError::not_found("deployment", job))?;
+        let targets = deployments::targets(&tx, job).await?;
+        tx.rollback().await?;
+        Ok(Deployment {
+            summary: summary(row),
+            targets: targets.into_iter().map(target).collect(),
+        })
+    }
+
+    pub async fn tenant_deployments(
+        &self,
+        identity: &Identity,
+        name: &TenantName,
+        limit: Limit,
+    ) -> Result<Vec<Deployment>> {
+        identity.require(KeyScope::Read)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        if tenants::by_name(&tx, identity.project(), name).await?.is_none() {
+            return Err(ControlError::not_found("tenant", name));
+        }
+        let mut found = Vec::new();
+        for row in deployments::of_tenant(&tx, identity.project(), name, limit.rows()).await? {
+            let targets = deployments::targets(&tx, &row.id)
+                .await?
+                .into_iter()
+                .filter(|t| t.tenant == *name);
+            let targets = targets.map(target).collect();
+            found.push(Deployment {
+                summary: summary(row),
+                targets,
+            });
+        }
+        tx.rollback().await?;
+        Ok(found)
+    }
+
+    /// Failed targets become pending again; 409 where none failed.
+    pub async fn retry_deployment(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
+        identity.require(KeyScope::Write)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let row = deployments::by_id(&tx, identity.project(), job).await?;
+        row.ok_or_else(|| ControlError::not_found("deployment", job))?;
+        if deployments::retry_failed(&tx, identity.project(), job).await? == 0 {
+            let detail = format!("deployment \"{job}\" has no failed tenant");
+            return Err(ControlError::conflict("nothing_to_retry", detail, ""));
+        }
+        tx.commit().await?;
+        self.inner.wake.notify_one();
+        self.deployment(identity, job).await
+    }
+
+    async fn version_row(&self, identity: &Identity, workspace: &WorkspaceRow, number: u32) -> Result<VersionRow> {
+        let tx = self.inner.store.project(identity.project()).await?;
+        let version = versions::by_number(&tx, workspace.id, number).await?;
+        tx.rollback().await?;
+        version.ok_or_else(|| {
+            let rule = format!(
+                "is {number}, but blueprint \"{}\" has no such version",
+                workspace.blueprint
+            );
+            ControlError::Invalid { field: "version", rule }
+        })
+    }
+
+    /// As a deployment's, but head stays what it is: where it is no version yet, under the number it would get.
+    async fn goal_of_plan(&self, identity: &Identity, workspace: &WorkspaceRow, wanted: Option<u32>) -> Result<Goal> {
+        if let Some(number) = wanted {
+            let version = self.version_row(identity, workspace, number).await?;
+            return Ok(Goal {
+                number,
+                change_ids: version.change_ids,
+            });
+        }
+        let head = self
+            .head(workspace)
+            .await
+            .map_err(|problem| problem.into_error(&workspace.blueprint))?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let existing = versions::by_content(&tx, workspace.id, &head.hash).await?;
+        let newest = versions::list(&tx, workspace.id, 1).await?;
+        tx.rollback().await?;
+        let next = newest.first().map_or(1, |version| version.number.saturating_add(1));
+        Ok(Goal {
+            number: existing.map_or(next, |version| version.number),
+            change_ids: head.ids,
+        })
+    }
+
+    async fn targets(
+        &self,
+        project: &ProjectId,
+        workspace: &WorkspaceRow,
+        goal: &Goal,
+        choice: &TenantChoice,
+    ) -> Result<Vec<NewTarget>> {
+        let tx = self.inner.store.project(project).await?;
+        let fleet = tenants::of_blueprint(&tx, project, &workspace.blueprint).await?;
+        let chosen = chosen(fleet, choice, &workspace.blueprint)?;
+        let mut held: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for number in chosen
+            .iter()
+            .filter_map(|row| row.database.version)
+            .collect::<BTreeSet<u32>>()
+        {
+            let version = versions::by_number(&tx, workspace.id, number).await?;
+            held.insert(number, version.map(|version| version.change_ids).unwrap_or_default());
+        }
+        tx.rollback().await?;
+        let paths = plan::paths(
+            &goal.change_ids,
+            held.iter().map(|(number, ids)| (*number, ids.as_slice())),
+        );
+        let target = |row: FleetRow| {
+            let from = row.database.version?;
+            let path = paths.get(&from)?;
+            let deployable = row.database.status == DatabaseStatus::Ready
+                && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended);
+            Some(NewTarget {
+                tenant: row.database.tenant,
+                database: row.database.id,
+                server: row.database.physical.server,
+                status: match path {
+                    Path::Bring(_) if deployable => StoredTarget::Pending,
+                    Path::Bring(_) | Path::Nothing => StoredTarget::Skipped,
+                },
+                from,
+                changes_done: 0,
+                changes_total: path.len(),
+            })
+        };
+        Ok(chosen.into_iter().filter_map(target).collect())
+    }
+}
+
+/// Deleted tenants are left out of "all" and are skipped when they are named; an unknown name is refused.
+fn chosen(fleet: Vec<FleetRow>, choice: &TenantChoice, blueprint: &BlueprintName) -> Result<Vec<FleetRow>> {
+    let made = |row: &FleetRow| row.database.status == DatabaseStatus::Ready;
+    match choice {
+        TenantChoice::All => {
+            let there = |row: &FleetRow| {
+                made(row) && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
+            };
+            Ok(fleet.into_iter().filter(there).collect())
+        }
+        TenantChoice::Named(names) => {
+            let known: BTreeSet<&TenantName> = fleet.iter().map(|row| &row.database.tenant).collect();
+            if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
+                let name = format!("{unknown}\" with blueprint \"{blueprint}");
+                return Err(ControlError::NotFound { what: "tenant", name });
+            }
+            Ok(fleet
+                .into_iter()
+                .filter(|row| made(row) && names.contains(&row.database.tenant))
+                .collect())
+        }
+    }
+}
+
+fn from_versions(targets: &[NewTarget]) -> Vec<u32> {
+    targets
+        .iter()
+        .map(|target| target.from)
+        .collect::<BTreeSet<u32>>()
+        .into_iter()
+        .collect()
+}
+
+fn length(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn summary(row: DeploymentRow) -> JobSummary {
+    JobSummary {
+        id: Some(row.id),
+        blueprint: row.blueprint,
+        from_versions: row.from_versions,
+        version: row.version,
+        status: match row.status {
+            StoredJob::Running => DeploymentStatus::Running,
+            StoredJob::Completed => DeploymentStatus::Completed,
+            StoredJob::Failed => DeploymentStatus::Failed,
+        },
+        total_tenants: row.targets,
+        completed_tenants: row.completed,
+        failed_tenants: row.failed,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        completed_at: row.completed_at,
+    }
+}
+
+fn target_status(status: StoredTarget) -> TargetStatus {
+    match status {
+        StoredTarget::Pending => TargetStatus::Pending,
+        StoredTarget::Running => TargetStatus::Running,
+        StoredTarget::Retrying => TargetStatus::Retrying,
+        StoredTarget::Done => TargetStatus::Done,
+        StoredTarget::Skipped => TargetStatus::Skipped,
+        StoredTarget::Failed => TargetStatus::Failed,
+    }
+}
+
+pub(crate) fn target(row: TargetRow) -> DeploymentTarget {
+    let failure = |message: String| SqlFailure {
+        sqlstate: row.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()),
+        message,
+        statement: row.statement.clone(),
+    };
+    DeploymentTarget {
+        tenant: row.tenant,
+        status: target_status(row.status),
+        from: row.from,
+        to: row.to,
+        changes_done: row.changes_done,
+        changes_total: row.changes_total,
+        drift: row
+            .drift
+            .map(|differs| if differs { Drift::Differs } else { Drift::Equal }),
+        attempts: row.attempts,
+        error: row.message.clone().map(failure),
+        duration: row.duration,
+    }
+}
+
+fn planned(row: &NewTarget, to: u32) -> DeploymentTarget {
+    DeploymentTarget {
+        tenant: row.tenant.clone(),
+        status: target_status(row.status),
+        from: row.from,
+        to,
+        changes_done: 0,
+        changes_total: row.changes_total,
+        drift: None,
+        attempts: 0,
+        error: None,
+        duration: None,
+    }
+}

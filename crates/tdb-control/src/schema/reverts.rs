@@ -1,0 +1,338 @@
+//! Reverts: new DDL in the workspace that undoes a change. Its text is generated, proven on a replay that nobody uses, and
+//! only then run in the workspace as the workspace's own role, where it is captured like any other.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tdb_engines::postgres::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
+use tdb_engines::postgres::capture::inverse::{self, Irreversible, State};
+use tdb_engines::postgres::change::Change;
+use tdb_engines::postgres::fingerprint::{self, Fingerprint};
+use tdb_engines::postgres::{EngineError, schema};
+use tdb_names::BlueprintName;
+use tdb_store::changes::{self, ChangeRow, ChangeState};
+use tdb_store::templates::{self, TemplateRow};
+use tdb_store::workspaces::{self, WorkspaceRow};
+use uuid::Uuid;
+
+use crate::control::Control;
+use crate::error::{ControlError, Kind, Result, upstream};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::{As, database_name};
+use crate::model::Reverted;
+use crate::schema::blueprints::info;
+use crate::schema::builds::BuildError;
+
+/// What the session is called on the server.
+const APPLICATION: &str = "tdb-revert";
+/// The inverse's number in a replay that is thrown away: above every change's.
+const INVERSE_ID: i64 = 1 << 32;
+/// Changes are numbered from 1.
+const NO_CHANGE: u32 = 0;
+
+impl Control {
+    /// Undoes a change in the workspace. 409 where no inverse is certain, naming the statement, or where a later change
+    /// needs it, naming that one.
+    pub async fn revert_change(&self, identity: &Identity, blueprint: &BlueprintName, id: u32) -> Result<Reverted> {
+        identity.require(KeyScope::Write)?;
+        let row = self.ready_workspace(identity, blueprint).await?;
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let log = changes::all(&tx, row.id).await?;
+        tx.rollback().await?;
+        let change = log.iter().find(|change| change.id == id);
+        let change = change.ok_or_else(|| ControlError::not_found("change", id))?;
+        may_be_reverted(change)?;
+        let inverse = self.proven_inverse(&row, &log, change).await?;
+        let login = self.login(&row.physical, As::Owner, APPLICATION).await?;
+        let xid = inverse::run(&login, &inverse).await.map_err(|error| match error {
+            EngineError::Sql {
+                sqlstate,
+                message,
+                detail,
+                ..
+            } => refused(id, &format!("{message} ({sqlstate})"), detail.as_deref()),
+            other => upstream(&row.physical.server, other),
+        })?;
+        self.drain_row(&row).await?;
+        self.record_revert(identity, &row, id, xid).await
+    }
+
+    /// The inverse of a change, tried on a replay of the whole workspace: it takes back what the change did, and nothing
+    /// else.
+    async fn proven_inverse(&self, row: &WorkspaceRow, log: &[ChangeRow], change: &ChangeRow) -> Result<Change> {
+        let replayable: Vec<u32> = log
+            .iter()
+            .filter(|other| other.reason.is_none() && other.state != ChangeState::Broken)
+            .map(|other| other.id)
+            .collect();
+        let earlier: Vec<u32> = replayable.iter().copied().filter(|other| *other < change.id).collect();
+        let build = self.begin_build(row, &row.physical.server, &earlier).await?;
+        let proven = self.prove_inverse(row, log, change, &build, &replayable).await;
+        self.remove_template(&build).await?;
+        proven
+    }
+
+    async fn prove_inverse(
+        &self,
+        row: &WorkspaceRow,
+        log: &[ChangeRow],
+        change: &ChangeRow,
+        build: &TemplateRow,
+        replayable: &[u32],
+    ) -> Result<Change> {
+        let up_to = |id: u32| -> Vec<u32> { replayable.iter().copied().filter(|other| *other <= id).collect() };
+        self.replay(row, build, &up_to(change.id.saturating_sub(1)))
+            .await
+            .map_err(|error| cannot_replay(change.id, error))?;
+        let before = self.state_of(build).await?;
+        self.replay(row, build, &up_to(change.id))
+            .await
+            .map_err(|error| cannot_replay(change.id, error))?;
+        let after = self.state_of(build).await?;
+        let body: Change = serde_json::from_value(change.body.clone()).map_err(ControlError::internal)?;
+        let inverse = inverse::of(&body, &before, &after).map_err(|error| irreversible(change.id, &error))?;
+        self.replay(row, build, replayable)
+            .await
+            .map_err(|error| cannot_replay(change.id, error))?;
+        let now = self.facts_of(build).await?;
+        if let Err(error) = self.try_inverse(build, &inverse).await? {
+            let needs = later_change(log, change.id, error.detail.as_deref().unwrap_or(&error.message));
+            return Err(match needs {
+                Some(later) => needed(change.id, later, &error.message, error.detail.as_deref()),
+                None => refused(
+                    change.id,
+                    &format!("{} ({})", error.message, error.sqlstate),
+                    error.detail.as_deref(),
+                ),
+            });
+        }
+        let undone = self.facts_of(build).await?;
+        check(
+            log,
+            change,
+            &Course {
+                before: &before.facts,
+                after: &after.facts,
+                now: &now,
+                undone: &undone,
+            },
+        )?;
+        Ok(inverse)
+    }
+
+    async fn try_inverse(&self, build: &TemplateRow, inverse: &Change) -> Result<std::result::Result<(), ApplyError>> {
+        let tx = self.inner.store.jobs().await?;
+        // Whoever finds it after a kill sees that it is no build of any version.
+        templates::record_changes(&tx, build.id, &[NO_CHANGE]).await?;
+        tx.commit().await?;
+        let attempt = Uuid::new_v4();
+        let login = self
+            .login(&build.physical, As::Deployer, &format!("tdb-deploy/{attempt}"))
+            .await?;
+        let changes = [NumberedChange {
+            id: INVERSE_ID,
+            change: inverse.clone(),
+        }];
+        let administrator = self.server(&build.physical.server).await?;
+        let plan = BringUp {
+            administrator: &administrator,
+            owner: &build.physical.roles.owner.name,
+            attempt,
+            changes: &changes,
+            limits: Limits::default(),
+        };
+        Ok(bring_up(&login, &plan, &|_| ()).await.map(drop))
+    }
+
+    async fn state_of(&self, build: &TemplateRow) -> Result<State> {
+        let facts = self.facts_of(build).await?;
+        let server = self.server(&build.physical.server).await?;
+        let tables = schema::describe(&server, database_name(&build.physical)?).await;
+        let tables = tables.map_err(|e| upstream(&build.physical.server, e))?;
+        Ok(State { tables, facts })
+    }
+
+    async fn facts_of(&self, build: &TemplateRow) -> Result<Fingerprint> {
+        let server = self.server(&build.physical.server).await?;
+        let owner = &build.physical.roles.owner.name;
+        let facts = fingerprint::take(&server, database_name(&build.physical)?, owner).await;
+        facts.map_err(|e| upstream(&build.physical.server, e))
+    }
+
+    /// Notes what the captured inverse undoes. Both leave head where nobody has got the change and head does without;
+    /// killed before this, both stay in it, which gives the same schema.
+    async fn record_revert(&self, identity: &Identity, row: &WorkspaceRow, id: u32, xid: u64) -> Result<Reverted> {
+        let xid = i64::try_from(xid).map_err(ControlError::internal)?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let inverse = changes::by_xid(&tx, row.id, xid).await?;
+        let inverse = inverse
+            .ok_or_else(|| ControlError::internal("the inverse was not captured"))?
+            .id;
+        changes::set_reverts(&tx, row.id, inverse, id).await?;
+        changes::set_author(&tx, row.id, inverse, &identity.author()).await?;
+        let heads = changes::heads(&tx, row.id).await?;
+        tx.commit().await?;
+        let pending = |other: &&changes::HeadRow| other.state == ChangeState::Pending;
+        let rest: Vec<u32> = heads
+            .iter()
+            .filter(pending)
+            .map(|other| other.id)
+            .filter(|other| *other != id && *other != inverse)
+            .collect();
+        let without = match rest.iter().any(|other| *other > id) {
+            true => self.replays_without(row, id, &rest).await,
+            false => Ok(()),
+        };
+        let dispensable = match without {
+            Ok(()) => true,
+            Err(error) if error.kind() == Kind::Conflict => false,
+            Err(error) => return Err(error),
+        };
+        let tx = self.inner.store.project(identity.project()).await?;
+        workspaces::lock(&tx, row.id).await?;
+        let versions: HashMap<u32, u32> = changes::first_versions(&tx, row.id).await?.into_iter().collect();
+        let held = [id, inverse].iter().any(|change| versions.contains_key(change));
+        if dispensable && !held {
+            changes::set_state(&tx, row.id, id, ChangeState::Reverted, None).await?;
+            changes::set_state(&tx, row.id, inverse, ChangeState::Reverted, None).await?;
+        }
+        let mut both = changes::of_ids(&tx, row.id, &[id, inverse]).await?.into_iter();
+        tx.commit().await?;
+        match (both.next(), both.next()) {
+            (Some(change), Some(inverse)) => Ok(Reverted {
+                change: info(change, &versions),
+                inverse: info(inverse, &versions),
+            }),
+            _ => Err(ControlError::internal("a change is gone from the log")),
+        }
+    }
+}
+
+fn may_be_reverted(change: &ChangeRow) -> Result<()> {
+    let (detail, hint) = match (change.state, change.reverts) {
+        (ChangeState::Pending, None) => return Ok(()),
+        (ChangeState::Pending, Some(of)) => (
+            format!("change {} itself undoes change {of}", change.id),
+            "Write the DDL again that you want to have.",
+        ),
+        (ChangeState::Broken, _) => (
+            format!("change {} is broken", change.id),
+            "Skip it, and undo it in the workspace with DDL of your own.",
+        ),
+        (ChangeState::Skipped | ChangeState::Reverted, _) => {
+            (format!("change {} is {} already", change.id, change.state.as_str()), "")
+        }
+    };
+    Err(ControlError::conflict("change_not_pending", detail, hint))
+}
+
+/// Schemas on the way of a proof: before the change, after it, after all changes, and with the inverse after that.
+struct Course<'a> {
+    before: &'a Fingerprint,
+    after: &'a Fingerprint,
+    now: &'a Fingerprint,
+    undone: &'a Fingerprint,
+}
+
+/// Every fact is what the inverse must make of it.
+fn check(log: &[ChangeRow], change: &ChangeRow, course: &Course<'_>) -> Result<()> {
+    let fact = |facts: &BTreeMap<String, String>, object: &str| facts.get(object).cloned();
+    // The order of columns is of many changes; the columns are facts of their own.
+    let done = |object: &str| {
+        let order = object.starts_with("columns of ") && course.before.facts.contains_key(object);
+        !order && fact(&course.before.facts, object) != fact(&course.after.facts, object)
+    };
+    let objects: std::collections::BTreeSet<&String> =
+        course.now.facts.keys().chain(course.undone.facts.keys()).collect();
+    for object in objects {
+        let (now, undone) = (fact(&course.now.facts, object), fact(&course.undone.facts, object));
+        let (was, made) = (fact(&course.before.facts, object), fact(&course.after.facts, object));
+        let order = object.starts_with("columns of ") && course.before.facts.contains_key(object.as_str());
+        if order {
+            continue;
+        }
+        match done(object) {
+            true if now != made => return Err(changed_later(log, change.id, object)),
+            true if undone != was => {
+                let reason = format!("undoing it would leave {object} different from what it was");
+                return Err(refused(change.id, &reason, None));
+            }
+            false if undone != now => return Err(changed_later(log, change.id, object)),
+            true | false => {}
+        }
+    }
+    Ok(())
+}
+
+fn changed_later(log: &[ChangeRow], id: u32, object: &str) -> ControlError {
+    match later_change(log, id, object) {
+        Some(later) => needed(id, later, &format!("it made or changed {object}"), None),
+        None => refused(id, &format!("{object} was changed since"), None),
+    }
+}
+
+/// The first later change one of whose objects is spoken of.
+fn later_change(log: &[ChangeRow], id: u32, said: &str) -> Option<u32> {
+    let later = log.iter().filter(|change| change.id > id);
+    let mut live = later.filter(|change| matches!(change.state, ChangeState::Pending | ChangeState::Skipped));
+    live.find(|change| change.objects.iter().any(|object| names(said, object)))
+        .map(|change| change.id)
+}
+
+/// Whether `said` has `object` in it as a whole: not as the begin of a longer name.
+fn names(said: &str, object: &str) -> bool {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let mut parts = said.split(object);
+    parts.next();
+    !object.is_empty() && parts.any(ends)
+}
+
+fn needed(id: u32, later: u32, why: &str, detail: Option<&str>) -> ControlError {
+    let detail = detail
+        .map(|detail| format!(" ({})", detail.trim_end()))
+        .unwrap_or_default();
+    ControlError::conflict(
+        "change_needed",
+        format!("change {later} needs change {id}: {why}{detail}"),
+        "Revert the later change first.",
+    )
+}
+
+fn irreversible(id: u32, error: &Irreversible) -> ControlError {
+    refused(id, &format!("{}, in: {}", error.reason, error.statement), None)
+}
+
+fn refused(id: u32, why: &str, detail: Option<&str>) -> ControlError {
+    let detail = detail
+        .map(|detail| format!(" ({})", detail.trim_end()))
+        .unwrap_or_default();
+    ControlError::conflict(
+        "change_not_revertible",
+        format!("change {id} cannot be reverted: {why}{detail}"),
+        "Write the inverse DDL yourself in the workspace; it is captured and deployed like any other change.",
+    )
+}
+
+fn cannot_replay(id: u32, error: BuildError) -> ControlError {
+    match error {
+        BuildError::Other(error) => error,
+        BuildError::Replay(error) => refused(
+            id,
+            &format!("the changes do not replay: {} ({})", error.message, error.sqlstate),
+            error.detail.as_deref(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn an_object_is_named_as_a_whole() {
+        assert!(names("view public.v depends on table public.t", "public.v"));
+        assert!(names("column public.t.c", "public.t"));
+        assert!(!names("view public.view_2 depends", "public.v"));
+        assert!(!names("anything", ""));
+    }
+}

@@ -1,0 +1,333 @@
+//! The workers of deployments: claim a target under a lease, bring its database up as its deployer role, look at the
+//! result, record it. Killed anywhere, the next claim goes on: what a tenant has, its own database says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tdb_engines::fault;
+use tdb_engines::postgres::ErrorClass;
+use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, Limits, NumberedChange, bring_up};
+use tdb_names::{ServerName, WorkspaceId};
+use tdb_store::deployments::{self, ClaimedTarget, TargetEnd, TargetStatus};
+use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow, TenantStatus};
+use tdb_store::{tenants, versions, workspaces};
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, upstream};
+use crate::lifecycle::place::As;
+
+/// A worker that says nothing for so long is taken for dead.
+const LEASE: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(3);
+/// Tries of one target; past them its last error stands.
+pub(crate) const ATTEMPTS_MAX: u32 = 8;
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// How long a server that is out of something is left alone.
+const SERVER_PAUSE: Duration = Duration::from_secs(5);
+/// Versions whose changes are kept in memory.
+const VERSIONS_KEPT: usize = 16;
+
+/// A version's changes, read once for all targets.
+pub(crate) type Changes = Arc<Vec<NumberedChange>>;
+
+/// What became of an attempt.
+struct Outcome {
+    status: TargetStatus,
+    changes_done: u32,
+    drift: Option<bool>,
+    failure: Option<ApplyError>,
+    pause: Duration,
+}
+
+impl Control {
+    /// Begins work on whatever is due and for which a server has room. Called on every wake-up.
+    pub(crate) async fn roll_out(&self) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        deployments::complete(&tx).await?;
+        let servers = deployments::busy_servers(&tx).await?;
+        tx.commit().await?;
+        for server in servers {
+            let room = self.deployment_room(&server);
+            let free = i64::try_from(room.available_permits()).unwrap_or(i64::MAX);
+            if free == 0 {
+                continue;
+            }
+            let tx = self.inner.store.jobs().await?;
+            let claimed = deployments::claim(&tx, &server, free, LEASE).await?;
+            tx.commit().await?;
+            for target in claimed {
+                // Claims are made by this one loop only, so that there is room.
+                let Ok(permit) = room.clone().try_acquire_owned() else {
+                    break;
+                };
+                let (control, server) = (self.clone(), server.clone());
+                self.inner.tasks.spawn(async move {
+                    control.work_on(&server, &target).await;
+                    drop(permit);
+                    control.inner.wake.notify_one();
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn work_on(&self, server: &ServerName, target: &ClaimedTarget) {
+        fault::point("deploy.claimed");
+        let done = AtomicU32::new(0);
+        let work = self.attempt(target, &done);
+        tokio::pin!(work);
+        let mut beat = interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beat.tick().await;
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut work => break outcome,
+                _ = beat.tick() => {
+                    if let Ok(false) = self.heartbeat(target, done.load(Ordering::Relaxed)).await {
+                        tracing::warn!(job = %target.job, database = %target.database, "the lease is lost; somebody else works on it");
+                        return;
+                    }
+                }
+            }
+        };
+        if let Err(error) = self.end_attempt(server, target, &outcome).await {
+            // The lease runs out and the target is claimed again.
+            tracing::warn!(job = %target.job, database = %target.database, error = %error.explained(), "an attempt could not be recorded");
+        }
+    }
+
+    async fn heartbeat(&self, target: &ClaimedTarget, done: u32) -> Result<bool> {
+        let tx = self.inner.store.jobs().await?;
+        let held = deployments::heartbeat(&tx, target, LEASE, Some(done)).await?;
+        tx.commit().await?;
+        Ok(held)
+    }
+
+    async fn attempt(&self, target: &ClaimedTarget, done: &AtomicU32) -> Outcome {
+        match self.try_target(target, done).await {
+            Ok(outcome) => outcome,
+            // The store or the administrator's session: nothing was found out about the tenant.
+            Err(error) => {
+                tracing::warn!(job = %target.job, database = %target.database, error = %error.explained(), "a target is tried again");
+                Outcome::retrying(target, done.load(Ordering::Relaxed), failure_of(&error))
+            }
+        }
+    }
+
+    async fn try_target(&self, target: &ClaimedTarget, done: &AtomicU32) -> Result<Outcome> {
+        let tx = self.inner.store.jobs().await?;
+        let row = tenants::database(&tx, target.database).await?;
+        tx.rollback().await?;
+        let Some(FleetRow {
+            database,
+            tenant_status,
+            ..
+        }) = row
+        else {
+            return Ok(Outcome::skipped());
+        };
+        let there = matches!(tenant_status, TenantStatus::Ready | TenantStatus::Suspended);
+        if database.status != DatabaseStatus::Ready || !there {
+            return Ok(Outcome::skipped());
+        }
+        let changes = self.changes_of(target.workspace, target.version).await?;
+        let held = self
+            .changes_of(target.workspace, database.version.unwrap_or(1))
+            .await?
+            .len();
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        let attempt = Uuid::new_v4();
+        let login = self
+            .login(&database.physical, As::Deployer, &format!("tdb-deploy/{attempt}"))
+            .await?;
+        let owner = database.physical.roles.owner.name.as_str();
+        let administrator = self.server(&database.physical.server).await?;
+        let plan = BringUp {
+            administrator: &administrator,
+            owner,
+            attempt,
+            changes: &changes,
+            limits: Limits::default(),
+        };
+        let progress = |there: u32| done.store(there.saturating_sub(held), Ordering::Relaxed);
+        match bring_up(&login, &plan, &progress).await {
+            Ok(applied) => {
+                fault::point("deploy.applied");
+                let changes_done = applied.changes_done.saturating_sub(held);
+                let drift = self.drifts(target, &database, applied).await?;
+                Ok(Outcome {
+                    status: TargetStatus::Done,
+                    changes_done,
+                    drift,
+                    failure: None,
+                    pause: Duration::ZERO,
+                })
+            }
+            Err(error) => Ok(Outcome::failed(target, error.changes_done.saturating_sub(held), error)),
+        }
+    }
+
+    /// None where the version has no fact list of this server's major version.
+    async fn drifts(
+        &self,
+        target: &ClaimedTarget,
+        database: &TenantDatabaseRow,
+        applied: Applied,
+    ) -> Result<Option<bool>> {
+        let server = self.server(&database.physical.server).await?;
+        let expected = self
+            .expected_hash(target.workspace, target.version, self.pg_major(&server).await?)
+            .await?;
+        let Some(expected) = expected else { return Ok(None) };
+        let owner = &database.physical.roles.owner.name;
+        let found = applied.fingerprint(owner).await;
+        Ok(Some(
+            found.map_err(|e| upstream(&database.physical.server, e))?.hash != *expected,
+        ))
+    }
+
+    async fn expected_hash(&self, workspace: WorkspaceId, version: u32, pg_major: u32) -> Result<Option<Arc<str>>> {
+        let tx = self.inner.store.jobs().await?;
+        let facts = versions::facts_hash(&tx, workspace, version, pg_major).await?;
+        tx.rollback().await?;
+        Ok(facts.map(Arc::from))
+    }
+
+    /// The changes of a version in its order; versions never change, so that they may be kept.
+    pub(crate) async fn changes_of(&self, workspace: WorkspaceId, version: u32) -> Result<Changes> {
+        let key = (workspace, version);
+        if let Some(changes) = self
+            .inner
+            .changes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(&key)
+        {
+            return Ok(changes.clone());
+        }
+        let tx = self.inner.store.jobs().await?;
+        let row = workspaces::by_id(&tx, workspace).await?;
+        let number = versions::by_number(&tx, workspace, version).await?;
+        tx.rollback().await?;
+        let (Some(row), Some(version)) = (row, number) else {
+            return Err(ControlError::not_found("version", version));
+        };
+        let changes: Changes = Arc::new(self.numbered_changes(&row, &version.change_ids).await?);
+        let mut kept = self
+            .inner
+            .changes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.len() >= VERSIONS_KEPT {
+            kept.clear();
+        }
+        kept.insert(key, changes.clone());
+        Ok(changes)
+    }
+
+    async fn end_attempt(&self, server: &ServerName, target: &ClaimedTarget, outcome: &Outcome) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let failure = outcome.failure.as_ref();
+        let end = TargetEnd {
+            status: outcome.status,
+            changes_done: outcome.changes_done,
+            drift: outcome.drift,
+            sqlstate: failure.map(|f| f.sqlstate.as_str()),
+            message: failure.map(|f| f.message.as_str()),
+            statement: failure.and_then(|f| f.statement.as_deref()),
+            pause: outcome.pause,
+        };
+        if deployments::end_attempt(&tx, target, &end).await? {
+            if outcome.status == TargetStatus::Done {
+                tenants::set_version(&tx, target.database, target.version).await?;
+            }
+            if failure.is_some_and(|f| f.class == ErrorClass::Pause) {
+                deployments::pause_server(&tx, server, SERVER_PAUSE).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+impl Outcome {
+    fn skipped() -> Self {
+        Self {
+            status: TargetStatus::Skipped,
+            changes_done: 0,
+            drift: None,
+            failure: None,
+            pause: Duration::ZERO,
+        }
+    }
+
+    fn failed(target: &ClaimedTarget, changes_done: u32, error: ApplyError) -> Self {
+        match error.class {
+            ErrorClass::Retry | ErrorClass::Pause => Self::retrying(target, changes_done, error),
+            ErrorClass::Failed => Self {
+                status: TargetStatus::Failed,
+                changes_done,
+                drift: None,
+                failure: Some(error),
+                pause: Duration::ZERO,
+            },
+        }
+    }
+
+    fn retrying(target: &ClaimedTarget, changes_done: u32, error: ApplyError) -> Self {
+        let status = match target.attempts >= ATTEMPTS_MAX {
+            true => TargetStatus::Failed,
+            false => TargetStatus::Retrying,
+        };
+        Self {
+            status,
+            changes_done,
+            drift: None,
+            failure: Some(error),
+            pause: backoff(target.attempts),
+        }
+    }
+}
+
+/// What a target shows when it was not the tenant's database that refused.
+fn failure_of(error: &ControlError) -> ApplyError {
+    ApplyError {
+        class: ErrorClass::Retry,
+        sqlstate: tdb_engines::postgres::SqlState::new("08006"),
+        message: error.to_string(),
+        detail: None,
+        hint: None,
+        change: None,
+        statement: None,
+        changes_done: 0,
+    }
+}
+
+/// 0.5 s doubled per attempt to 15 s, of which a random half is taken off: workers that failed together do not meet again.
+fn backoff(attempts: u32) -> Duration {
+    let full = BACKOFF_FIRST
+        .saturating_mul(1 << attempts.saturating_sub(1).min(10))
+        .min(BACKOFF_MAX);
+    let [random] = tdb_auth::unguessable::<1>().unwrap_or([0]);
+    full - full.mul_f64(f64::from(random) / 512.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_bound_with_jitter() {
+        for attempts in 1..40 {
+            let full = Duration::from_millis(500 * (1 << (attempts - 1).min(10))).min(BACKOFF_MAX);
+            for _ in 0..50 {
+                let pause = backoff(attempts);
+                assert!(pause <= full && pause >= full / 2, "{attempts}: {pause:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Versions: what head is, whether it replays and gives the workspace's schema, and the immutable row made of it.
+
+use std::time::Duration;
+
+use ring::digest::{Context, SHA256};
+use tdb_engines::fault;
+use tdb_engines::postgres::ErrorClass;
+use tdb_engines::postgres::fingerprint::{self, Difference, Fingerprint};
+use tdb_engines::postgres::journal;
+use tdb_names::{BlueprintName, ServerName};
+use tdb_store::changes::{ChangeState, HeadRow};
+use tdb_store::templates::{TemplateRow, TemplateStatus};
+use tdb_store::versions::{FactsRow, NewVersion, VersionRow};
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{StoreError, changes, templates, versions};
+use tokio::time::{Instant, sleep};
+
+use crate::control::{Control, Limit};
+use crate::error::{ControlError, Result, upstream};
+use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::database_name;
+use crate::model::Version;
+use crate::schema::builds::{BuildError, Built};
+
+/// How long a workspace that is being worked on is waited for, and how often it is looked at.
+const QUIET_TIME_MAX: Duration = Duration::from_secs(5);
+const QUIET_TRIES: u32 = 5;
+/// Differences named in a refusal.
+const DIFFERENCES_SHOWN: usize = 5;
+/// Characters of what differs in one of them.
+const EXCERPT_LEN: usize = 100;
+
+/// Whether a version's replay was seen to give the workspace's schema.
+#[derive(Debug)]
+enum Proof {
+    Equal,
+    /// A skipped change cannot be replayed, so that there is nothing to compare with.
+    Impossible(String),
+    Different(Vec<Difference>),
+    /// The workspace never was quiet.
+    Busy,
+}
+
+/// Why head is no version.
+#[derive(Debug)]
+pub(crate) enum HeadProblem {
+    Broken { change: u32, reason: String },
+    Different(Vec<Difference>),
+    Busy,
+    Other(ControlError),
+}
+
+impl From<ControlError> for HeadProblem {
+    fn from(error: ControlError) -> Self {
+        HeadProblem::Other(error)
+    }
+}
+
+impl From<StoreError> for HeadProblem {
+    fn from(error: StoreError) -> Self {
+        HeadProblem::Other(error.into())
+    }
+}
+
+impl HeadProblem {
+    pub(crate) fn into_error(self, blueprint: &BlueprintName) -> ControlError {
+        let skip =
+            format!("Skip the change with tdb workspaces diff-skip {blueprint} <number>, or undo it in the workspace.");
+        match self {
+            HeadProblem::Other(error) => error,
+            HeadProblem::Broken { change, reason } => {
+                let detail = format!("change {change} of \"{blueprint}\" cannot be replayed: {reason}");
+                ControlError::conflict("head_broken", detail, &skip)
+            }
+            HeadProblem::Different(differences) => {
+                let hint = "Something changed the workspace without being captured; bring it back or repeat it as DDL.";
+                let detail = format!(
+                    "the changes of \"{blueprint}\" do not give the workspace's schema: {}",
+                    shown(&differences)
+                );
+                ControlError::conflict("head_differs", detail, hint)
+            }
+            HeadProblem::Busy => {
+                let detail = format!("the workspace of \"{blueprint}\" is being changed at this moment");
+                ControlError::conflict("head_busy", detail, "Try again when nobody is running DDL in it.")
+            }
+        }
+    }
+}
+
+fn shown(differences: &[Difference]) -> String {
+    let one = |d: &Difference| match (&d.expected, &d.found) {
+        (Some(_), None) => format!("{} is missing in the workspace", d.object),
+        (None, _) => format!("{} is only in the workspace", d.object),
+        (Some(expected), Some(found)) => format!("{} is different{}", d.object, told_apart(expected, found)),
+    };
+    let first: Vec<String> = differences.iter().take(DIFFERENCES_SHOWN).map(one).collect();
+    let more = differences.len().saturating_sub(DIFFERENCES_SHOWN);
+    match more {
+        0 => first.join("; "),
+        more => format!("{}; and {more} more", first.join("; ")),
+    }
+}
+
+/// Which of an object's facts differ.
+fn told_apart(expected: &str, found: &str) -> String {
+    let only_in = |one: &str, other: &str| {
+        let parts = one
+            .split(", ")
+            .filter(|part| !other.split(", ").any(|same| same == *part));
+        let text = parts.collect::<Vec<_>>().join(", ");
+        text.chars().take(EXCERPT_LEN).collect::<String>()
+    };
+    let (workspace, replay) = (only_in(found, expected), only_in(expected, found));
+    match (workspace.as_str(), replay.as_str()) {
+        ("", "") => String::new(),
+        (workspace, "") => format!(" (the workspace has \"{workspace}\")"),
+        ("", replay) => format!(" (the workspace lacks \"{replay}\")"),
+        (workspace, replay) => format!(" (the workspace has \"{workspace}\" instead of \"{replay}\")"),
+    }
+}
+
+/// SHA-256 over the ordered changes of a version.
+pub(crate) fn content_hash(content: &[(u32, &[u8])]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    for (id, checksum) in content {
+        context.update(&id.to_be_bytes());
+        context.update(checksum);
+    }
+    context.finish().as_ref().to_vec()
+}
+
+/// What head is at this moment.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub all: Vec<HeadRow>,
+    pub ids: Vec<u32>,
+    pub hash: Vec<u8>,
+    pub statements: u32,
+}
+
+impl Head {
+    fn of(all: Vec<HeadRow>) -> Result<Self, HeadProblem> {
+        let head: Vec<&HeadRow> = all
+            .iter()
+            .filter(|c| matches!(c.state, ChangeState::Pending | ChangeState::Broken))
+            .collect();
+        if let Some(broken) = head.iter().find(|change| change.state == ChangeState::Broken) {
+            let reason = broken.reason.clone().unwrap_or_default();
+            return Err(HeadProblem::Broken {
+                change: broken.id,
+                reason,
+            });
+        }
+        let content: Vec<(u32, &[u8])> = head
+            .iter()
+            .map(|change| (change.id, change.checksum.as_slice()))
+            .collect();
+        let (ids, hash) = (head.iter().map(|change| change.id).collect(), content_hash(&content));
+        let statements = head.iter().map(|change| change.statements).sum();
+        Ok(Self {
+            ids,
+            hash,
+            statements,
+            all,
+        })
+    }
+
+    /// Changes that are in the workspace and not in head.
+    fn left_out(&self) -> impl Iterator<Item = &HeadRow> {
+        self.all
+            .iter()
+            .filter(|change| matches!(change.state, ChangeState::Skipped | ChangeState::Reverted))
+    }
+}
+
+impl Control {
+    pub async fn versions(&self, identity: &Identity, name: &BlueprintName, limit: Limit) -> Result<Vec<Version>> {
+        identity.require(KeyScope::Read)?;
+        let row = self
+            .workspace_row(identity, name)
+            .await
+            .map_err(|e| e.naming("blueprint"))?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let rows = versions::list(&tx, row.id, limit.rows()).await?;
+        tx.rollback().await?;
+        Ok(rows.into_iter().map(version).collect())
+    }
+
+    pub(crate) async fn head(&self, row: &WorkspaceRow) -> Result<Head, HeadProblem> {
+        self.drain_row(row).await?;
+        let tx = self.inner.store.jobs().await?;
+        let all = changes::heads(&tx, row.id).await?;
+        tx.rollback().await?;
+        Head::of(all)
+    }
+
+    /// Head as a version: the existing one, or a new one with its proofs. Its template is published on the server.
+    pub(crate) async fn version_of_head(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        author: &str,
+    ) -> Result<VersionRow, HeadProblem> {
+        let head = self.head(row).await?;
+        if let Some(version) = self.version_with(row, &head.hash).await? {
+            return Ok(version);
+        }
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        // Somebody else may have made it meanwhile, of more than was there before.
+        let head = self.head(row).await?;
+        if let Some(version) = self.version_with(row, &head.hash).await? {
+            return Ok(version);
+        }
+        let built = match self.build(row, server, &head.ids).await {
+            Ok(built) => built,
+            Err(error) => return Err(self.replay_problem(row, error).await),
+        };
+        let proof = self.prove(row, &head, &built).await?;
+        let (verified, reason) = match proof {
+            Proof::Equal => (true, None),
+            Proof::Impossible(reason) => (false, Some(reason)),
+            Proof::Different(differences) => return Err(HeadProblem::Different(differences)),
+            Proof::Busy => return Err(HeadProblem::Busy),
+        };
+        let version = NewVersion {
+            change_ids: &head.ids,
+            content_hash: &head.hash,
+            author,
+            statements: head.statements,
+            verified,
+            reason: reason.as_deref(),
+        };
+        let pg_major = self.pg_major(&self.server(server).await?).await?;
+        let tx = self.inner.store.jobs().await?;
+        let made = versions::insert(&tx, &row.project, row.id, &version).await?;
+        let facts = FactsRow {
+            hash: built.fingerprint.hash.clone(),
+            facts: built.fingerprint.facts.clone(),
+        };
+        versions::store_facts(&tx, &row.project, row.id, made.number, pg_major, &facts).await?;
+        templates::begin_publishing(&tx, built.row.id, made.number).await?;
+        tx.commit().await?;
+        fault::point("version.recorded");
+        self.publish(&built.row).await?;
+        Ok(made)
+    }
+
+    pub(crate) async fn version_with(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
+        let tx = self.inner.store.jobs().await?;
+        let version = versions::by_content(&tx, row.id, hash).await?;
+        tx.rollback().await?;
+        Ok(version)
+    }
+
+    /// The published template of a version on a server; built where it was dropped or never made.
+    pub(crate) async fn template_of(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        version: &VersionRow,
+    ) -> Result<TemplateRow, HeadProblem> {
+        if let Some(template) = self.published(row, server, version.number).await? {
+            return Ok(template);
+        }
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        if let Some(template) = self.published(row, server, version.number).await? {
+            return Ok(template);
+        }
+        if let Some(begun) = self.being_published(row, server, version.number).await? {
+            self.publish(&begun).await?;
+        } else {
+            let built = match self.build(row, server, &version.change_ids).await {
+                Ok(built) => built,
+                Err(error) => return Err(self.replay_problem(row, error).await),
+            };
+            let tx = self.inner.store.jobs().await?;
+            templates::begin_publishing(&tx, built.row.id, version.number).await?;
+            tx.commit().await?;
+            self.publish(&built.row).await?;
+        }
+        let template = self.published(row, server, version.number).await?;
+        template.ok_or_else(|| HeadProblem::Other(ControlError::internal("a template is gone as soon as published")))
+    }
+
+    async fn published(&self, row: &WorkspaceRow, server: &ServerName, version: u32) -> Result<Option<TemplateRow>> {
+        let tx = self.inner.store.jobs().await?;
+        let template = templates::published(&tx, row.id, server, version).await?;
+        tx.rollback().await?;
+        Ok(template)
+    }
+
+    async fn being_published(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        version: u32,
+    ) -> Result<Option<TemplateRow>> {
+        let tx = self.inner.store.jobs().await?;
+        let rows = templates::of_workspace(&tx, row.id).await?;
+        tx.rollback().await?;
+        let begun = |t: &TemplateRow| {
+            t.status == TemplateStatus::Publishing && t.version == Some(version) && t.physical.server == *server
+        };
+        Ok(rows.into_iter().find(begun))
+    }
+
+    /// A change that does not replay is broken from now on: skipping it frees head.
+    pub(crate) async fn replay_problem(&self, row: &WorkspaceRow, error: BuildError) -> HeadProblem {
+        let error = match error {
+            BuildError::Other(error) => return HeadProblem::Other(error),
+            BuildError::Replay(error) => error,
+        };
+        let change = error.change.and_then(|id| u32::try_from(id).ok());
+        let (Some(change), ErrorClass::Failed) = (change, error.class) else {
+            let reason = format!("{} ({})", error.message, error.sqlstate);
+            return HeadProblem::Other(ControlError::Upstream {
+                server: row.physical.server.to_string(),
+                reason,
+            });
+        };
+        let statement = error.statement.as_deref().unwrap_or("a statement of it");
+        let reason = format!("{} ({}) in: {statement}", error.message, error.sqlstate);
+        let marked = async {
+            let tx = self.inner.store.jobs().await?;
+            changes::set_state(&tx, row.id, change, ChangeState::Broken, Some(&reason)).await?;
+            tx.commit().await
+        };
+        if let Err(error) = marked.await {
+            return HeadProblem::Other(error.into());
+        }
+        HeadProblem::Broken { change, reason }
+    }
+
+    /// The capture proof: all changes, skipped ones too, give the workspace's schema.
+    async fn prove(&self, row: &WorkspaceRow, head: &Head, built: &Built) -> Result<Proof, HeadProblem> {
+        let mut left_out = head.left_out().peekable();
+        if left_out.peek().is_none() {
+            return Ok(self.compare(row, head, &built.fingerprint).await?);
+        }
+        if let Some(change) = left_out.find(|change| change.reason.is_some()) {
+            let reason = format!("change {} was skipped and cannot be replayed", change.id);
+            return Ok(Proof::Impossible(reason));
+        }
+        let all: Vec<u32> = head.all.iter().map(|change| change.id).collect();
+        match self.shadow(row, &built.row.physical.server, &all).await {
+            Ok(fingerprint) => Ok(self.compare(row, head, &fingerprint).await?),
+            Err(BuildError::Replay(error)) => Ok(Proof::Impossible(format!(
+                "with the skipped changes it does not replay: {}",
+                error.message
+            ))),
+            Err(BuildError::Other(error)) => Err(error.into()),
+        }
+    }
+
+    /// Compares at a quiet point: nothing in the journal, and nothing new in the log, before and after the look.
+    async fn compare(&self, row: &WorkspaceRow, head: &Head, expected: &Fingerprint) -> Result<Proof> {
+        let server = self.server(&row.physical.server).await?;
+        let database = database_name(&row.physical)?;
+        let failed = |e| upstream(&row.physical.server, e);
+        let begun = Instant::now();
+        for attempt in 0..QUIET_TRIES {
+            if attempt > 0 {
+                sleep(QUIET_TIME_MAX.saturating_sub(begun.elapsed()) / (QUIET_TRIES - attempt)).await;
+            }
+            let before = journal::read(&server, database).await.map_err(failed)?.is_empty();
+            let found = fingerprint::take(&server, database, &row.physical.roles.owner.name).await;
+            let quiet = before && journal::read(&server, database).await.map_err(failed)?.is_empty();
+            if !quiet {
+                self.drain_row(row).await?;
+            }
+            let tx = self.inner.store.jobs().await?;
+            let same = changes::total(&tx, row.id).await? as usize == head.all.len();
+            tx.rollback().await?;
+            if !same {
+                // More has been captured than was replayed: the comparison would be with another head.
+                return Ok(Proof::Busy);
+            }
+            match found {
+                Ok(found) if quiet && found.hash == expected.hash => return Ok(Proof::Equal),
+                Ok(found) if quiet => return Ok(Proof::Different(expected.diff(&found))),
+                Ok(_) => {}
+                Err(error) if error.class() == ErrorClass::Retry => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(Proof::Busy)
+    }
+}
+
+fn version(row: VersionRow) -> Version {
+    Version {
+        number: row.number,
+        change_ids: row.change_ids,
+        created_at: row.created_at,
+        author: row.author,
+        statements: row.statements,
+        fingerprint: row.fingerprint,
+        verified: row.verified,
+        reason: row.reason,
+    }
+}

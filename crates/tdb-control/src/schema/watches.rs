@@ -1,0 +1,298 @@
+//! Watching a deployment: one look at the store at a time for all who watch the same one, and a number for each news, so
+//! that a watcher who comes back gets what it missed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tdb_names::{DatabaseId, JobId, ProjectId};
+use tdb_store::deployments;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result};
+use crate::identity::{Identity, KeyScope};
+use crate::model::{DeploymentStatus, DeploymentTarget, JobSummary};
+use crate::schema::deployments::{summary, target};
+
+/// Between two looks at a deployment that somebody watches.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Watchers of one process: each is a connection that stays.
+const WATCHERS_MAX: usize = 1_000;
+
+/// What is new since the watcher looked last.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// The deployment as a whole; its number is that of its newest target.
+    pub number: u64,
+    pub summary: JobSummary,
+    /// Targets that changed, each as it is now, by number.
+    pub targets: Vec<(u64, Arc<DeploymentTarget>)>,
+    /// Nothing more will happen by itself.
+    pub last: bool,
+}
+
+/// Deployments that are watched at this moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Watches {
+    boards: Arc<Mutex<HashMap<JobId, Arc<Watched>>>>,
+    seats: Arc<Semaphore>,
+    /// At the stop of the workers watchers are let go: another process has news for them.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self {
+            boards: Arc::default(),
+            seats: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+/// What is known of a watched deployment, for all of its watchers.
+#[derive(Debug)]
+struct Watched {
+    board: Mutex<Board>,
+    /// Counts changes of the board.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Board {
+    summary: JobSummary,
+    targets: BTreeMap<u64, Arc<DeploymentTarget>>,
+    number_of: HashMap<DatabaseId, u64>,
+}
+
+/// A watcher's place. Dropping it is leaving.
+#[derive(Debug)]
+pub struct DeploymentWatch {
+    watched: Arc<Watched>,
+    changed: watch::Receiver<u64>,
+    /// The number of the newest news it has.
+    seen: Option<u64>,
+    over: bool,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Control {
+    /// Watches a deployment; `seen` is the number of the newest news that the watcher has from before.
+    pub async fn watch_deployment(
+        &self,
+        identity: &Identity,
+        job: &JobId,
+        seen: Option<u64>,
+    ) -> Result<DeploymentWatch> {
+        identity.require(KeyScope::Read)?;
+        let seat = self.inner.watches.seats.clone().try_acquire_owned();
+        let seat = seat.map_err(|_| {
+            let detail = format!("{WATCHERS_MAX} deployments are watched at this moment");
+            let hint = "Ask for the deployment itself from time to time, or watch later.";
+            ControlError::conflict("limit_reached", detail, hint)
+        })?;
+        let project = identity.project();
+        let tx = self.inner.store.project(project).await?;
+        let row = deployments::by_id(&tx, project, job).await?;
+        tx.rollback().await?;
+        let row = row.ok_or_else(|| ControlError::not_found("deployment", job))?;
+        let watched = match self.inner.watches.find(job) {
+            Some(watched) => watched,
+            None => {
+                let mut board = Board::empty(summary(row));
+                board.take(self.news(project, job, 0).await?);
+                self.begin_to_look(project, job, board)
+            }
+        };
+        let mut changed = watched.changed.subscribe();
+        changed.mark_changed();
+        Ok(DeploymentWatch {
+            watched,
+            changed,
+            seen,
+            over: false,
+            _seat: seat,
+        })
+    }
+
+    fn begin_to_look(&self, project: &ProjectId, job: &JobId, board: Board) -> Arc<Watched> {
+        let watched = Arc::new(Watched {
+            board: Mutex::new(board),
+            changed: watch::Sender::new(0),
+        });
+        self.inner.watches.insert(job, &watched);
+        let (control, project, job) = (self.clone(), project.clone(), job.clone());
+        let looked_at = watched.clone();
+        let work = async move {
+            let stop = control.inner.watches.stop.clone();
+            let _stopped = stop
+                .run_until_cancelled(control.keep_looking(&project, &job, &looked_at))
+                .await;
+            control.inner.watches.remove(&job, &looked_at);
+            // Whoever still waits learns that nothing more comes from here.
+            looked_at.changed.send_modify(|count| *count = OVER);
+        };
+        self.inner.tasks.spawn_on(work, &self.inner.runtime);
+        watched
+    }
+
+    async fn keep_looking(&self, project: &ProjectId, job: &JobId, watched: &Watched) {
+        // A watcher subscribes right after this began, so that the first look comes after a pause.
+        while !watched.is_final() {
+            sleep(LOOK_EVERY).await;
+            if watched.changed.receiver_count() == 0 {
+                return;
+            }
+            let known = watched.newest();
+            match self.news(project, job, known).await {
+                Ok(news) => watched.take(news),
+                Err(error) => {
+                    tracing::warn!(%job, error = %error.explained(), "a watched deployment is looked at later")
+                }
+            }
+        }
+    }
+
+    /// First the whole, then its targets: these may be newer, never older.
+    async fn news(&self, project: &ProjectId, job: &JobId, after: u64) -> Result<Found> {
+        let after = i64::try_from(after).map_err(ControlError::internal)?;
+        let tx = self.inner.store.project(project).await?;
+        let row = deployments::by_id(&tx, project, job).await?;
+        let targets = deployments::news(&tx, job, after).await?;
+        tx.rollback().await?;
+        Ok(Found {
+            summary: row.map(summary),
+            targets,
+        })
+    }
+}
+
+/// Of the count of changes: no more come.
+const OVER: u64 = u64::MAX;
+
+struct Found {
+    /// None: it is gone, with its workspace.
+    summary: Option<JobSummary>,
+    targets: Vec<(i64, deployments::TargetRow)>,
+}
+
+impl Watches {
+    fn find(&self, job: &JobId) -> Option<Arc<Watched>> {
+        let boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.get(job).filter(|watched| !watched.is_over()).cloned()
+    }
+
+    fn insert(&self, job: &JobId, watched: &Arc<Watched>) {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.insert(job.clone(), watched.clone());
+    }
+
+    fn remove(&self, job: &JobId, watched: &Arc<Watched>) {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        if boards.get(job).is_some_and(|known| Arc::ptr_eq(known, watched)) {
+            boards.remove(job);
+        }
+    }
+}
+
+impl Watched {
+    fn is_final(&self) -> bool {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).is_final()
+    }
+
+    fn is_over(&self) -> bool {
+        *self.changed.borrow() == OVER
+    }
+
+    fn newest(&self) -> u64 {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).newest()
+    }
+
+    fn take(&self, found: Found) {
+        let changed = self.board.lock().unwrap_or_else(PoisonError::into_inner).take(found);
+        if changed {
+            self.changed.send_modify(|count| *count = count.saturating_add(1));
+        }
+    }
+}
+
+impl Board {
+    fn empty(summary: JobSummary) -> Self {
+        Self {
+            summary,
+            targets: BTreeMap::new(),
+            number_of: HashMap::new(),
+        }
+    }
+
+    fn newest(&self) -> u64 {
+        self.targets.keys().next_back().copied().unwrap_or(0)
+    }
+
+    fn is_final(&self) -> bool {
+        match self.summary.status {
+            DeploymentStatus::Completed | DeploymentStatus::Failed => true,
+            DeploymentStatus::Planned | DeploymentStatus::Running => false,
+        }
+    }
+
+    /// Whether that was news.
+    fn take(&mut self, found: Found) -> bool {
+        let mut changed = !found.targets.is_empty();
+        match found.summary {
+            Some(summary) => {
+                changed |= summary.status != self.summary.status;
+                self.summary = summary;
+            }
+            None => {
+                changed = true;
+                self.summary.status = DeploymentStatus::Failed;
+            }
+        }
+        for (number, row) in found.targets {
+            let number = u64::try_from(number).unwrap_or(0);
+            if let Some(old) = self.number_of.insert(row.database, number) {
+                self.targets.remove(&old);
+            }
+            self.targets.insert(number, Arc::new(target(row)));
+        }
+        changed
+    }
+}
+
+impl DeploymentWatch {
+    /// Whether the deployment is at its end and the watcher has seen that.
+    pub fn is_exhausted(&self) -> bool {
+        let board = self.watched.board.lock().unwrap_or_else(PoisonError::into_inner);
+        board.is_final() && self.seen.is_some_and(|seen| seen >= board.newest())
+    }
+
+    /// Waits for news; the first come at once. None after the last, or when the workers stop. Cancel safe.
+    pub async fn next(&mut self) -> Option<News> {
+        if self.over {
+            return None;
+        }
+        self.changed.changed().await.ok()?;
+        let stopped = *self.changed.borrow_and_update() == OVER;
+        let board = self.watched.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = board.is_final();
+        if stopped && !last {
+            return None;
+        }
+        let seen = self.seen.unwrap_or(0);
+        let newer = board.targets.range(seen.saturating_add(1)..);
+        let targets = newer.map(|(number, target)| (*number, target.clone())).collect();
+        let number = seen.max(board.newest());
+        self.seen = Some(number);
+        self.over = last;
+        Some(News {
+            number,
+            summary: board.summary.clone(),
+            targets,
+            last,
+        })
+    }
+}

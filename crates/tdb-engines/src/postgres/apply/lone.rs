@@ -1,0 +1,174 @@
+//! A statement that refuses a transaction: a committed `started` mark, the statement, a look at the catalog, `done`.
+//! The command's tag is never trusted: an index may be there and invalid.
+
+use std::time::Duration;
+
+use super::step::{Scope, prologue};
+use super::{BringUp, NumberedChange, StepError};
+use crate::postgres::change::{Mode, Statement};
+use crate::postgres::error::EngineError;
+use crate::postgres::ident::quote;
+use crate::postgres::session::Session;
+
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+
+/// What the catalog says about an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Index {
+    Missing,
+    Invalid,
+    Valid,
+}
+
+/// Whether an earlier attempt may have run the statement already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Fresh,
+    Found,
+}
+
+pub(super) async fn run(
+    session: &Session,
+    plan: &BringUp<'_>,
+    numbered: &NumberedChange,
+    statement: &Statement,
+) -> Result<(), StepError> {
+    let mark = write_started(session, numbered).await?;
+    crate::fault::point("apply.lone.started");
+    match &statement.mode {
+        Mode::CreateIndex { index } => create_index(session, plan, statement, index, mark).await?,
+        Mode::DropIndex { indexes } => drop_index(session, plan, statement, indexes, mark).await?,
+        // An extension never gets here: it is the administrator's.
+        Mode::Alone | Mode::Transactional | Mode::Extension { .. } => execute(session, plan, statement).await?,
+    }
+    crate::fault::point("apply.lone.ran");
+    write_done(session, numbered).await?;
+    Ok(())
+}
+
+async fn create_index(
+    session: &Session,
+    plan: &BringUp<'_>,
+    statement: &Statement,
+    index: &str,
+    mark: Mark,
+) -> Result<(), StepError> {
+    match (look(session, index).await?, mark) {
+        (Index::Valid, Mark::Found) => return Ok(()),
+        // Not ours: the server says so when the statement runs.
+        (Index::Valid, Mark::Fresh) | (Index::Missing, _) => {}
+        (Index::Invalid, _) => drop_invalid(session, plan, statement, index).await?,
+    }
+    let ran = execute(session, plan, statement).await;
+    match (ran, look(session, index).await) {
+        (Ok(()), Ok(Index::Valid)) => Ok(()),
+        (Ok(()), Ok(Index::Missing | Index::Invalid)) => {
+            let message = format!("index {index} is not valid after it was built");
+            Err(StepError::refused(message, Some(statement.sql.to_string())))
+        }
+        (Ok(()), Err(error)) => Err(error.into()),
+        (Err(failed), Ok(Index::Invalid)) => {
+            // A failed target keeps nothing of the change that failed. Should this fail too, the next attempt does it.
+            let _ = drop_invalid(session, plan, statement, index).await;
+            Err(failed)
+        }
+        (Err(failed), _) => Err(failed),
+    }
+}
+
+async fn drop_index(
+    session: &Session,
+    plan: &BringUp<'_>,
+    statement: &Statement,
+    indexes: &[String],
+    mark: Mark,
+) -> Result<(), StepError> {
+    let mut left = indexes.len();
+    for index in indexes {
+        if look(session, index).await? == Index::Missing {
+            left -= 1;
+        }
+    }
+    match (left, mark) {
+        (0, Mark::Found) => Ok(()),
+        _ => execute(session, plan, statement).await,
+    }
+}
+
+async fn execute(session: &Session, plan: &BringUp<'_>, statement: &Statement) -> Result<(), StepError> {
+    text(session, plan, statement, &statement.sql.render(plan.owner)).await
+}
+
+async fn drop_invalid(
+    session: &Session,
+    plan: &BringUp<'_>,
+    statement: &Statement,
+    index: &str,
+) -> Result<(), StepError> {
+    text(
+        session,
+        plan,
+        statement,
+        &format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"),
+    )
+    .await
+}
+
+/// In a session of its own settings, not a transaction: both are put back whatever happens.
+async fn text(session: &Session, plan: &BringUp<'_>, statement: &Statement, sql: &str) -> Result<(), StepError> {
+    session.run(&prologue(plan, statement, None, Scope::Session)).await?;
+    let ran = session
+        .run_within(plan.limits.statement_timeout + ANSWER_MARGIN, sql)
+        .await;
+    // RESET ALL would keep the role; the lock of this session must stay, so no DISCARD ALL.
+    let reset = session.run("RESET ROLE; RESET ALL").await;
+    ran.map_err(StepError::while_running(statement.sql.to_string()))?;
+    Ok(reset?)
+}
+
+async fn look(session: &Session, index: &str) -> Result<Index, EngineError> {
+    let row = session
+        .row(include_str!("../../../sql/postgres/index_state.sql"), &[&index])
+        .await?;
+    Ok(match row.map(|row| row.try_get(0)).transpose()? {
+        None => Index::Missing,
+        Some(false) => Index::Invalid,
+        Some(true) => Index::Valid,
+    })
+}
+
+async fn write_started(session: &Session, numbered: &NumberedChange) -> Result<Mark, EngineError> {
+    let checksum = numbered.change.checksum();
+    let sql = "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES ($1, $2, 'started') \
+               ON CONFLICT (change_id) DO NOTHING";
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&numbered.id, &checksum.as_bytes().as_slice()];
+    Ok(match as_writer(session, sql, &parameters).await? {
+        0 => Mark::Found,
+        _ => Mark::Fresh,
+    })
+}
+
+async fn write_done(session: &Session, numbered: &NumberedChange) -> Result<(), EngineError> {
+    let sql = "UPDATE tdb.deployed_change SET state = 'done', at = now() WHERE change_id = $1";
+    as_writer(session, sql, &[&numbered.id]).await.map(drop)
+}
+
+async fn as_writer(
+    session: &Session,
+    sql: &str,
+    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> Result<u64, EngineError> {
+    let role = quote(crate::postgres::server::MIGRATORS_ROLE);
+    session
+        .run(&format!(
+            "BEGIN; SET LOCAL ROLE {role}; SET LOCAL search_path = pg_catalog"
+        ))
+        .await?;
+    match session.execute(sql, parameters).await {
+        Ok(count) => session.run("COMMIT").await.map(|()| count),
+        Err(error) => {
+            let _ = session.run("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! One deployer at a time per database: the lock is in the database itself, since a lease alone does not stop a zombie.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::StepError;
+use crate::postgres::error::{EngineError, ErrorClass, SqlState};
+use crate::postgres::session::Session;
+
+const PREFIX: &str = "tdb-deploy/";
+const POLL: Duration = Duration::from_millis(100);
+
+pub(super) fn application_name(attempt: Uuid) -> String {
+    format!("{PREFIX}{attempt}")
+}
+
+/// Ends what earlier attempts left running. They have our own role, so no further right is needed.
+pub(super) async fn end_orphans(session: &Session, attempt: Uuid) -> Result<(), EngineError> {
+    let own = application_name(attempt);
+    session
+        .rows(include_str!("../../../sql/postgres/end_orphans.sql"), &[&PREFIX, &own])
+        .await
+        .map(|_| ())
+}
+
+/// Polls: a session that waits in `pg_advisory_lock` holds a snapshot, on which the holder's CREATE INDEX CONCURRENTLY
+/// would wait for ever.
+pub(super) async fn acquire(session: &Session, polls: u32) -> Result<(), StepError> {
+    for poll in 0..polls.max(1) {
+        if poll > 0 {
+            tokio::time::sleep(POLL).await;
+        }
+        let row = session
+            .row("SELECT pg_catalog.pg_try_advisory_lock(1952735588, 2)", &[])
+            .await?;
+        if row.map(|row| row.try_get(0)).transpose().map_err(EngineError::from)? == Some(true) {
+            return Ok(());
+        }
+    }
+    let holder = session
+        .row(include_str!("../../../sql/postgres/lock_holder.sql"), &[])
+        .await?;
+    let holder: Option<i32> = holder
+        .map(|row| row.try_get(0))
+        .transpose()
+        .map_err(EngineError::from)?;
+    let holder = holder.map_or("another session".to_owned(), |pid| {
+        format!("the session with pid {pid}")
+    });
+    Err(StepError {
+        class: ErrorClass::Retry,
+        error: EngineError::Sql {
+            sqlstate: SqlState::new("55P03"),
+            message: format!("the deployment lock of this database is held by {holder}"),
+            detail: None,
+            hint: None,
+        },
+        statement: None,
+    })
+}

@@ -1,0 +1,156 @@
+//! A change that shares one transaction with its row in `tdb.deployed_change`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{BringUp, NumberedChange, StepError};
+use crate::postgres::change::{Change, Mode, Statement};
+use crate::postgres::error::ErrorClass;
+use crate::postgres::extensions::Extension;
+use crate::postgres::ident::{literal, quote};
+use crate::postgres::session::Session;
+
+/// Past the server's own statement_timeout, the answer is late rather than the statement slow.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+
+pub(super) enum Kind<'a> {
+    Together,
+    Lone(&'a Statement),
+    /// By the administrator.
+    Extension(Extension),
+}
+
+/// How a change must run; an error where it cannot.
+pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
+    if let Some(reason) = &change.broken {
+        return Err(StepError::refused(
+            format!("the change cannot be replayed: {reason}"),
+            None,
+        ));
+    }
+    let lone = change
+        .statements
+        .iter()
+        .find(|statement| statement.mode != Mode::Transactional);
+    match (lone, change.statements.len()) {
+        (None, _) => Ok(Kind::Together),
+        (Some(statement), 1) => Ok(match &statement.mode {
+            Mode::Extension { name, schema, version } => Kind::Extension(Extension {
+                name: name.clone(),
+                schema: schema.clone(),
+                version: version.clone(),
+            }),
+            Mode::Transactional | Mode::CreateIndex { .. } | Mode::DropIndex { .. } | Mode::Alone => {
+                Kind::Lone(statement)
+            }
+        }),
+        (Some(statement), _) => Err(StepError::refused(
+            "a statement that cannot run in a transaction stands among others".to_owned(),
+            Some(statement.sql.to_string()),
+        )),
+    }
+}
+
+pub(super) async fn together(
+    session: &Session,
+    plan: &BringUp<'_>,
+    numbered: &NumberedChange,
+) -> Result<(), StepError> {
+    let done = inside(session, plan, numbered).await;
+    match done {
+        Ok(()) => Ok(session.run("COMMIT").await?),
+        Err(error) => {
+            // The connection may be gone; then there is nothing to roll back.
+            let _ = session.run("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange) -> Result<(), StepError> {
+    let limit = plan.limits.statement_timeout + ANSWER_MARGIN;
+    // Sent together with the first statement's settings: a round trip less for each tenant.
+    let mut begin = "BEGIN;\n";
+    let mut before = None;
+    for statement in &numbered.change.statements {
+        // Again before each: what ran before may have changed role or settings. At most it harms its own database.
+        let prologue = prologue(plan, statement, before, Scope::Transaction);
+        session.run(&format!("{begin}{prologue}")).await?;
+        begin = "";
+        let sql = statement.sql.render(plan.owner);
+        let ran = session.run_within(limit, &sql).await;
+        ran.map_err(StepError::while_running(statement.sql.to_string()))?;
+        before = Some(&statement.settings);
+    }
+    crate::fault::point("apply.before_row");
+    // Deferred triggers are a user's code: they run as the owner now, not as the writer at COMMIT. A change without
+    // statements begins its transaction here.
+    let owner = quote(plan.owner);
+    session
+        .run_within(
+            limit,
+            &format!("{begin}SET LOCAL ROLE {owner}; SET CONSTRAINTS ALL IMMEDIATE"),
+        )
+        .await?;
+    session
+        .run("SET LOCAL ROLE tdb_migrators; SET LOCAL search_path = pg_catalog")
+        .await?;
+    let checksum = numbered.change.checksum();
+    let written = session
+        .execute(
+            "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES ($1, $2, 'done')",
+            &[&numbered.id, &checksum.as_bytes().as_slice()],
+        )
+        .await;
+    match written {
+        // Somebody else put it there meanwhile: the next attempt reads what it is.
+        Err(error) if error.has("23505") => Err(StepError {
+            class: ErrorClass::Retry,
+            error,
+            statement: None,
+        }),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Scope {
+    Transaction,
+    Session,
+}
+
+/// Role and settings for one statement: what was recorded, then our timeouts, which nothing recorded may undo. Settings
+/// of the statement before that this one does not have go back to the server's own.
+pub(super) fn prologue(
+    plan: &BringUp<'_>,
+    statement: &Statement,
+    before: Option<&BTreeMap<String, String>>,
+    scope: Scope,
+) -> String {
+    let set = match scope {
+        Scope::Transaction => "SET LOCAL",
+        Scope::Session => "SET SESSION",
+    };
+    let local = matches!(scope, Scope::Transaction);
+    let mut sql = String::new();
+    for name in before.into_iter().flat_map(BTreeMap::keys) {
+        if !statement.settings.contains_key(name) {
+            sql.push_str(&format!("{set} {} TO DEFAULT;\n", quote(name)));
+        }
+    }
+    let recorded = statement
+        .settings
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in recorded.chain([("search_path", statement.search_path.as_str())]) {
+        let (name, value) = (literal(name), literal(value));
+        sql.push_str(&format!("SELECT pg_catalog.set_config({name}, {value}, {local});\n"));
+    }
+    let lock = plan.limits.lock_timeout.as_millis();
+    let time = plan.limits.statement_timeout.as_millis();
+    sql.push_str(&format!(
+        "{set} lock_timeout = {lock};\n{set} statement_timeout = {time};\n"
+    ));
+    sql.push_str(&format!("{set} ROLE {}", quote(plan.owner)));
+    sql
+}

@@ -1,0 +1,83 @@
+//! Journal rows of one message put together: a unit is what one statement left behind.
+
+use crate::postgres::journal::{Event, EventKind};
+
+/// What one executed statement left: its row, and the row of what it dropped where there are both.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit<'a> {
+    pub row: &'a Event,
+    pub dropped: Option<&'a Event>,
+}
+
+/// `sql_drop` fires before `ddl_command_end` of the same statement; a plain DROP has only the first.
+pub(super) fn gather<'a>(rows: &[&'a Event]) -> Vec<Unit<'a>> {
+    let mut units: Vec<Unit<'a>> = Vec::with_capacity(rows.len());
+    let mut rows = rows.iter().peekable();
+    while let Some(row) = rows.next() {
+        let same = |next: &&&Event| row.kind == EventKind::Drop && next.kind == EventKind::End && next.tag == row.tag;
+        match rows.next_if(|next| same(next)) {
+            Some(end) => units.push(Unit {
+                row: end,
+                dropped: Some(row),
+            }),
+            None => units.push(Unit { row, dropped: None }),
+        }
+    }
+    units
+}
+
+impl<'a> Unit<'a> {
+    pub fn identities(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let dropped = self.dropped.into_iter().flat_map(|row| row.objects.iter());
+        let own = self.row.objects.iter();
+        own.chain(dropped).filter_map(|object| object.identity.as_deref())
+    }
+
+    /// Whether one of its objects is called, or belongs to something called, one of `names`.
+    pub fn concerns(&self, names: &[String]) -> bool {
+        names.is_empty()
+            || self
+                .identities()
+                .any(|identity| components(identity).any(|part| names.contains(&part)))
+    }
+}
+
+/// The names in an identity such as `public."My Table"`, `trg on public.t`, `f(integer)`.
+fn components(identity: &str) -> impl Iterator<Item = String> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut quoted = false;
+    let mut characters = identity.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => part.extend(characters.next()),
+            '"' => quoted = !quoted,
+            '.' | '(' | ')' | ',' | ' ' if !quoted => parts.push(std::mem::take(&mut part)),
+            other => part.push(other),
+        }
+    }
+    parts.push(part);
+    parts.into_iter().filter(|part| !part.is_empty())
+}
+
+/// A single identifier without its quotes.
+pub(super) fn unquoted(identifier: &str) -> String {
+    match identifier.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inside) => inside.replace("\"\"", "\""),
+        None => identifier.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_fall_apart_into_names() {
+        let parts = |identity| components(identity).collect::<Vec<_>>();
+        assert_eq!(parts(r#"public."My.Table""#), ["public", "My.Table"]);
+        assert_eq!(parts("trg on public.t"), ["trg", "on", "public", "t"]);
+        assert_eq!(parts(r#"s.f(integer,"a""b")"#), ["s", "f", "integer", "a\"b"]);
+        assert_eq!(unquoted(r#""uuid-ossp""#), "uuid-ossp");
+    }
+}

@@ -1,0 +1,374 @@
+//! Databases: clone, open, adopt, rename, publish, close, drop. Every function may be called again after a crash, and
+//! all of them find a database by the name or oid that the metadata store has.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::postgres::error::EngineError;
+use crate::postgres::ident::{literal, quote};
+use crate::postgres::roles::RoleNames;
+use crate::postgres::server::{BASE, Server, TEMPLATE_ROLE};
+use crate::postgres::session::Session;
+
+/// CREATE DATABASE copies files; it waits 5 s by itself for sessions of its template.
+const CLONE_TIME_MAX: Duration = Duration::from_secs(300);
+/// A server process that was told to end, or whose client left, is gone within this time.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
+const LEAVE_POLL: Duration = Duration::from_millis(2);
+
+/// A database that still has the name under which it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Constructed {
+    pub name: String,
+    pub id: Uuid,
+    pub oid: u32,
+}
+
+/// What is known about a database of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub oid: u32,
+    pub template: bool,
+    pub open: bool,
+    /// A DROP DATABASE was killed half way; only dropping it again helps.
+    pub invalid: bool,
+}
+
+/// What a database is cloned from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// The empty schema.
+    Base,
+    Template(&'a str),
+}
+
+/// `tdb_c_<installation>_<32 hex>`: the name of a database that is being made.
+pub fn construction_name(installation: &str, id: Uuid) -> String {
+    format!("tdb_c_{installation}_{}", id.simple())
+}
+
+/// The id in the name of a database that is being made.
+pub fn constructed_id(installation: &str, name: &str) -> Option<Uuid> {
+    let (_, id) = name.rsplit_once('_')?;
+    let id = Uuid::try_parse(id).ok()?;
+    // Uuid accepts other spellings too; only the one we write is ours.
+    (construction_name(installation, id) == name).then_some(id)
+}
+
+pub async fn find(server: &Server, name: &str) -> Result<Option<Found>, EngineError> {
+    let session = server.maintenance().await?;
+    let found = lookup(&session, name).await?;
+    server.keep_maintenance(session);
+    Ok(found)
+}
+
+/// The present name of the database with this oid.
+pub async fn name_of(server: &Server, oid: u32) -> Result<Option<String>, EngineError> {
+    let session = server.maintenance().await?;
+    let row = session
+        .row("SELECT datname::text FROM pg_database WHERE oid = $1", &[&oid])
+        .await?;
+    server.keep_maintenance(session);
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Makes `name` from a template, closed to everybody, and gives its oid. Existing already: nothing is done.
+pub async fn clone(server: &Server, name: &str, origin: Origin<'_>) -> Result<u32, EngineError> {
+    let template = match origin {
+        Origin::Base => BASE,
+        Origin::Template(name) => name,
+    };
+    let session = server.maintenance().await?;
+    if lookup(&session, name).await?.is_some_and(|found| found.invalid) {
+        session
+            .run_within(CLONE_TIME_MAX, &format!("DROP DATABASE {}", quote(name)))
+            .await?;
+    }
+    let sql = format!(
+        "CREATE DATABASE {} TEMPLATE {} STRATEGY WAL_LOG ALLOW_CONNECTIONS false",
+        quote(name),
+        quote(template)
+    );
+    match session.run_within(CLONE_TIME_MAX, &sql).await {
+        Err(error) if error.has("42P04") => {}
+        Err(error) if error.has("55006") => {
+            return Err(EngineError::Busy {
+                database: template.to_owned(),
+            });
+        }
+        other => other?,
+    }
+    let found = lookup(&session, name).await?;
+    server.keep_maintenance(session);
+    found.map(|found| found.oid).ok_or_else(|| missing(name))
+}
+
+/// Lets a new clone's roles in, and nobody else.
+pub async fn open(server: &Server, name: &str, roles: &RoleNames) -> Result<(), EngineError> {
+    let [owner, deployer, readonly] = roles.all().map(quote);
+    let database = quote(name);
+    admit(
+        server,
+        name,
+        &format!(
+            "GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {owner};\n\
+             GRANT CONNECT ON DATABASE {database} TO {deployer}, {readonly};"
+        ),
+    )
+    .await
+}
+
+/// Opens a new clone to the administrator only: the first template is fitted out by it.
+pub async fn open_to_administrator(server: &Server, name: &str) -> Result<(), EngineError> {
+    admit(server, name, "").await
+}
+
+/// One transaction: there is no moment in which PUBLIC's built-in right to connect counts.
+async fn admit(server: &Server, name: &str, grants: &str) -> Result<(), EngineError> {
+    let session = server.maintenance().await?;
+    let database = quote(name);
+    session
+        .run(&format!(
+            "BEGIN;\nREVOKE ALL ON DATABASE {database} FROM PUBLIC;\n{grants}\n\
+             ALTER DATABASE {database} ALLOW_CONNECTIONS true;\nCOMMIT"
+        ))
+        .await?;
+    server.keep_maintenance(session);
+    Ok(())
+}
+
+/// Hands everything that the template role owns in `name` to `owner`; gives back when the administrator's session has
+/// left the database. Again: nothing is left to do.
+pub async fn adopt(server: &Server, name: &str, owner: &str) -> Result<(), EngineError> {
+    hand_over(server, name, TEMPLATE_ROLE, owner).await
+}
+
+async fn hand_over(server: &Server, name: &str, from: &str, to: &str) -> Result<(), EngineError> {
+    let inside = server.dedicated(name).await?;
+    let sql = format!(
+        "BEGIN;\nSET LOCAL search_path = '';\n{}\nSELECT pg_temp.adopt({}, {});\nCOMMIT",
+        include_str!("../../sql/postgres/adopt.sql"),
+        literal(from),
+        literal(to)
+    );
+    inside.run(&sql).await?;
+    let outside = server.maintenance().await?;
+    leave(&outside, inside, name).await?;
+    server.keep_maintenance(outside);
+    Ok(())
+}
+
+/// Renames a database that nobody uses. Renamed already: nothing is done.
+pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), EngineError> {
+    if from == to {
+        return Ok(());
+    }
+    server.forget(from);
+    let session = server.maintenance().await?;
+    let sql = format!("ALTER DATABASE {} RENAME TO {}", quote(from), quote(to));
+    let renamed = session.run(&sql).await;
+    let there = lookup(&session, to).await?.is_some();
+    server.keep_maintenance(session);
+    match renamed {
+        Err(error) if error.has("3D000") && there => Ok(()),
+        Err(error) if error.has("55006") => Err(EngineError::Busy {
+            database: from.to_owned(),
+        }),
+        other => other,
+    }
+}
+
+/// Turns a build into a template: sessions ended, its roles shut out, objects handed to the template role, build roles
+/// dropped, no more connections. A clone without roles (`None`) only is closed. Take the fingerprint before.
+pub async fn publish_template(server: &Server, name: &str, build: Option<&RoleNames>) -> Result<(), EngineError> {
+    server.forget(name);
+    let session = server.maintenance().await?;
+    let found = lookup(&session, name).await?.ok_or_else(|| missing(name))?;
+    let database = quote(name);
+    if let Some(roles) = build {
+        if (found.open || !found.template) && role_exists(&session, &roles.owner).await? {
+            shut_out(&session, name, roles).await?;
+            crate::fault::point("template.publish.shut_out");
+            hand_over(server, name, &roles.owner, TEMPLATE_ROLE).await?;
+        }
+        crate::fault::point("template.publish.adopted");
+    }
+    session
+        .run(&format!(
+            "ALTER DATABASE {database} IS_TEMPLATE true ALLOW_CONNECTIONS false"
+        ))
+        .await?;
+    wait_empty(&session, name).await?;
+    crate::fault::point("template.publish.closed");
+    if let Some(roles) = build {
+        revoke_all(&session, name, roles).await?;
+        server.keep_maintenance(session);
+        return crate::postgres::roles::drop(server, roles).await;
+    }
+    server.keep_maintenance(session);
+    Ok(())
+}
+
+/// Refuses new connections and ends those that are there (suspend, soft delete). Grants stay.
+pub async fn close(server: &Server, name: &str) -> Result<(), EngineError> {
+    server.forget(name);
+    let session = server.maintenance().await?;
+    session
+        .run(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", quote(name)))
+        .await?;
+    terminate_all(&session, name).await?;
+    wait_empty(&session, name).await?;
+    server.keep_maintenance(session);
+    Ok(())
+}
+
+/// Undoes [`close`].
+pub async fn reopen(server: &Server, name: &str) -> Result<(), EngineError> {
+    let session = server.maintenance().await?;
+    session
+        .run(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", quote(name)))
+        .await?;
+    server.keep_maintenance(session);
+    Ok(())
+}
+
+/// Removes a database whatever state it is in: in use, a template, half dropped, gone.
+pub async fn drop(server: &Server, name: &str) -> Result<(), EngineError> {
+    server.forget(name);
+    let session = server.maintenance().await?;
+    if let Some(found) = lookup(&session, name).await? {
+        let database = quote(name);
+        if found.template && !found.invalid {
+            session
+                .run(&format!("ALTER DATABASE {database} IS_TEMPLATE false"))
+                .await?;
+        }
+        let sql = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
+        match session.run_within(CLONE_TIME_MAX, &sql).await {
+            Err(error) if error.has("55006") => {
+                return Err(EngineError::Busy {
+                    database: name.to_owned(),
+                });
+            }
+            other => other?,
+        }
+    }
+    server.keep_maintenance(session);
+    Ok(())
+}
+
+/// Databases of this installation that are being made, are templates or spares, or whose making stopped: names of exactly
+/// the form of [`construction_name`].
+pub async fn constructed(server: &Server, installation: &str) -> Result<Vec<Constructed>, EngineError> {
+    let session = server.maintenance().await?;
+    let prefix = format!("tdb_c_{installation}_");
+    let rows = session
+        .rows(
+            "SELECT datname::text, oid FROM pg_database WHERE starts_with(datname::text, $1) ORDER BY 1",
+            &[&prefix],
+        )
+        .await?;
+    server.keep_maintenance(session);
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (name, oid): (String, u32) = (row.try_get(0)?, row.try_get(1)?);
+        if let Some(id) = constructed_id(installation, &name) {
+            found.push(Constructed { name, id, oid });
+        }
+    }
+    Ok(found)
+}
+
+async fn lookup(session: &Session, name: &str) -> Result<Option<Found>, EngineError> {
+    let row = session
+        .row(include_str!("../../sql/postgres/database.sql"), &[&name])
+        .await?;
+    row.map(|row| {
+        Ok(Found {
+            oid: row.try_get("oid")?,
+            template: row.try_get("template")?,
+            open: row.try_get("open")?,
+            invalid: row.try_get("invalid")?,
+        })
+    })
+    .transpose()
+}
+
+async fn role_exists(session: &Session, name: &str) -> Result<bool, EngineError> {
+    Ok(session
+        .row("SELECT FROM pg_roles WHERE rolname = $1", &[&name])
+        .await?
+        .is_some())
+}
+
+/// Takes away the build roles' right to connect, then ends their sessions: nobody changes the template any more.
+async fn shut_out(session: &Session, name: &str, roles: &RoleNames) -> Result<(), EngineError> {
+    let [owner, deployer, readonly] = roles.all().map(quote);
+    let database = quote(name);
+    session
+        .run(&format!(
+            "REVOKE CONNECT ON DATABASE {database} FROM {owner}, {deployer}, {readonly}"
+        ))
+        .await?;
+    terminate_all(session, name).await?;
+    wait_empty(session, name).await
+}
+
+/// DROP OWNED took the owner's grants already; the others' stand in the way of DROP ROLE.
+async fn revoke_all(session: &Session, name: &str, roles: &RoleNames) -> Result<(), EngineError> {
+    for role in roles.all() {
+        if role_exists(session, role).await? {
+            let sql = format!("REVOKE ALL ON DATABASE {} FROM {}", quote(name), quote(role));
+            session.run(&sql).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn terminate_all(session: &Session, name: &str) -> Result<(), EngineError> {
+    session
+        .rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()",
+            &[&name],
+        )
+        .await
+        .map(|_| ())
+}
+
+/// Ends `inside` and waits for its server process to be gone: a rename in its last moments would wait 100 ms.
+pub(crate) async fn leave(outside: &Session, inside: Session, name: &str) -> Result<(), EngineError> {
+    let pid = inside.pid().await?;
+    std::mem::drop(inside);
+    let gone = "SELECT FROM pg_stat_activity WHERE pid = $1 AND datname = $2";
+    wait_for_none(outside, gone, &[&pid, &name], name).await
+}
+
+async fn wait_empty(outside: &Session, name: &str) -> Result<(), EngineError> {
+    let any = "SELECT FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() LIMIT 1";
+    wait_for_none(outside, any, &[&name], name).await
+}
+
+async fn wait_for_none(
+    outside: &Session,
+    sql: &str,
+    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    name: &str,
+) -> Result<(), EngineError> {
+    let deadline = tokio::time::Instant::now() + LEAVE_TIME_MAX;
+    while !outside.rows(sql, parameters).await?.is_empty() {
+        if tokio::time::Instant::now() > deadline {
+            return Err(EngineError::Busy {
+                database: name.to_owned(),
+            });
+        }
+        tokio::time::sleep(LEAVE_POLL).await;
+    }
+    Ok(())
+}
+
+fn missing(name: &str) -> EngineError {
+    EngineError::NoDatabase {
+        database: name.to_owned(),
+    }
+}

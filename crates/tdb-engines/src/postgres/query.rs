@@ -1,0 +1,253 @@
+//! A user's query, run as a role that reaches one database.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use serde_json::Value;
+use tokio_postgres::types::Type;
+
+use crate::postgres::error::EngineError;
+use crate::postgres::login::Login;
+use crate::postgres::wire::{Head, Wire, server_error, unexpected};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub time: Duration,
+    pub rows: usize,
+    /// Of values kept; past it the result is truncated as past `rows`.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(30),
+            rows: 1_000,
+            bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// The last result of a text of one or more statements.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryResult {
+    pub columns: Vec<Column>,
+    /// int2, int4, float4, float8 and bool native; everything else PostgreSQL's text.
+    pub rows: Vec<Vec<Value>>,
+    /// Rows returned or changed, those not kept too.
+    pub row_count: u64,
+    /// The first words of the command tag: `SELECT`, `CREATE TABLE`.
+    pub command: String,
+    pub truncated: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// As in `pg_type`: `int4`, `timestamptz`.
+    pub type_name: String,
+}
+
+/// A session that waits for its one query.
+pub struct Query {
+    wire: Wire,
+    limits: Limits,
+}
+
+impl Query {
+    pub async fn open(login: &Login, limits: Limits) -> Result<Self, EngineError> {
+        // The server ends the statement itself; where the user's text lifted that limit, the lost connection ends it.
+        let options = format!(
+            "-c statement_timeout={} -c client_connection_check_interval=1000",
+            limits.time.as_millis()
+        );
+        let wire = crate::postgres::session::within(LOGIN_TIME_MAX, Wire::connect(login, &options)).await?;
+        Ok(Self { wire, limits })
+    }
+
+    pub fn server_pid(&self) -> i32 {
+        self.wire.server_pid()
+    }
+
+    /// [`EngineError::Sql`] is what the server said about the user's text.
+    pub async fn run(mut self, sql: &str) -> Result<QueryResult, EngineError> {
+        let limits = self.limits;
+        let work = async {
+            self.wire.query(sql).await?;
+            let mut answer = collect(&mut self.wire, &limits).await?;
+            name_types(&mut self.wire, &mut answer, &limits).await?;
+            Ok::<_, EngineError>(answer.result)
+        };
+        crate::postgres::session::within(limits.time + ANSWER_MARGIN, work).await
+    }
+}
+
+/// Runs `sql` in a session of its own.
+pub async fn run(login: &Login, sql: &str, limits: &Limits) -> Result<QueryResult, EngineError> {
+    Query::open(login, *limits).await?.run(sql).await
+}
+
+const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// The way of the answer.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Answer {
+    result: QueryResult,
+    types: Vec<TypeId>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TypeId(u32);
+
+/// Reads to ReadyForQuery; keeps the last statement's result. An error of the server comes after all was read.
+async fn collect(wire: &mut Wire, limits: &Limits) -> Result<Answer, EngineError> {
+    let mut answer = Answer::default();
+    let mut failed = None;
+    loop {
+        let head = wire.head().await?;
+        match head.tag {
+            b'D' => keep_row(wire, head, &mut answer, limits).await?,
+            b'd' => wire.skip(head).await?,
+            b'T' => {
+                let body = wire.body(head).await?;
+                answer = Answer::default();
+                describe(body, &mut answer).ok_or_else(|| unexpected("a malformed row description"))?;
+            }
+            b'C' => {
+                let body = wire.body(head).await?;
+                complete(&body, &mut answer);
+            }
+            b'G' => {
+                wire.body(head).await?;
+                wire.refuse_copy().await?;
+            }
+            b'E' => failed = Some(server_error(wire.body(head).await?)),
+            b'Z' => {
+                wire.body(head).await?;
+                return failed.map_or(Ok(answer), Err);
+            }
+            _ => wire.skip(head).await?,
+        }
+    }
+}
+
+fn describe(mut body: Bytes, answer: &mut Answer) -> Option<()> {
+    let count = body.try_get_u16().ok()?;
+    for _ in 0..count {
+        let end = body.iter().position(|byte| *byte == 0)?;
+        let name = String::from_utf8_lossy(&body.split_to(end)).into_owned();
+        // The terminator, table oid and column number.
+        body.try_get_u8().ok()?;
+        body.try_get_u32().ok()?;
+        body.try_get_u16().ok()?;
+        answer.types.push(TypeId(body.try_get_u32().ok()?));
+        // Length, modifier, format.
+        body.try_get_u16().ok()?;
+        body.try_get_u32().ok()?;
+        body.try_get_u16().ok()?;
+        answer.result.columns.push(Column {
+            name,
+            type_name: String::new(),
+        });
+    }
+    Some(())
+}
+
+async fn keep_row(wire: &mut Wire, head: Head, answer: &mut Answer, limits: &Limits) -> Result<(), EngineError> {
+    let room = limits.bytes.saturating_sub(answer.bytes);
+    if answer.result.truncated || answer.result.rows.len() >= limits.rows || head.len > room {
+        answer.result.truncated = true;
+        return wire.skip(head).await;
+    }
+    let body = wire.body_up_to(head, room).await?;
+    answer.bytes += head.len;
+    let row = values(body, &answer.types).ok_or_else(|| unexpected("a malformed row"))?;
+    answer.result.rows.push(row);
+    Ok(())
+}
+
+fn values(mut body: Bytes, types: &[TypeId]) -> Option<Vec<Value>> {
+    let count = usize::from(body.try_get_u16().ok()?);
+    let mut row = Vec::with_capacity(count);
+    for index in 0..count {
+        let len = body.try_get_i32().ok()?;
+        let Ok(len) = usize::try_from(len) else {
+            row.push(Value::Null);
+            continue;
+        };
+        if len > body.len() {
+            return None;
+        }
+        let text = body.split_to(len);
+        row.push(value(&String::from_utf8_lossy(&text), types.get(index).copied()));
+    }
+    Some(row)
+}
+
+/// Numbers that JSON holds exactly and booleans are native; the rest stays PostgreSQL's text.
+fn value(text: &str, id: Option<TypeId>) -> Value {
+    let known = id.and_then(|id| Type::from_oid(id.0));
+    let native = match known {
+        Some(Type::BOOL) => Some(Value::Bool(text == "t")),
+        Some(Type::INT2 | Type::INT4) => text.parse::<i32>().ok().map(Value::from),
+        // NaN and the infinities have no number in JSON.
+        Some(Type::FLOAT4 | Type::FLOAT8) => text
+            .parse()
+            .ok()
+            .and_then(serde_json::Number::from_f64)
+            .map(Value::Number),
+        _ => None,
+    };
+    native.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// A CommandComplete: `SELECT 3`, `INSERT 0 1`, `CREATE TABLE`.
+fn complete(body: &[u8], answer: &mut Answer) {
+    let tag = String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(body)).into_owned();
+    let words: Vec<&str> = tag.split(' ').filter(|word| word.parse::<u64>().is_err()).collect();
+    let count = tag.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    if !answer.result.command.is_empty() {
+        // No description came since the last statement: this one returns nothing.
+        *answer = Answer::default();
+    }
+    answer.result.command = words.join(" ");
+    answer.result.row_count = count;
+}
+
+/// Names types that are not built in, in the same session, which may be in a transaction that made them.
+async fn name_types(wire: &mut Wire, answer: &mut Answer, limits: &Limits) -> Result<(), EngineError> {
+    let builtin = |id: &TypeId| Type::from_oid(id.0).map(|known| known.name().to_owned());
+    let mut names: HashMap<u32, String> = answer
+        .types
+        .iter()
+        .filter_map(|id| builtin(id).map(|name| (id.0, name)))
+        .collect();
+    let unknown: Vec<String> = answer
+        .types
+        .iter()
+        .map(|id| id.0)
+        .filter(|id| !names.contains_key(id))
+        .map(|id| id.to_string())
+        .collect();
+    if !unknown.is_empty() {
+        let list = unknown.join(",");
+        wire.query(&format!(
+            "SELECT t.oid, t.typname FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) ANY ('{{{list}}}'::pg_catalog.oid[])"
+        ))
+        .await?;
+        // A transaction left failed answers with an error: then the types stay numbers.
+        let found = collect(wire, limits).await.unwrap_or_default();
+        for row in found.result.rows {
+            if let [Value::String(id), Value::String(name)] = row.as_slice() {
+                names.extend(id.parse().ok().map(|id: u32| (id, name.clone())));
+            }
+        }
+    }
+    for (column, id) in answer.result.columns.iter_mut().zip(&answer.types) {
+        column.type_name = names.get(&id.0).cloned().unwrap_or_else(|| id.0.to_string());
+    }
+    Ok(())
+}

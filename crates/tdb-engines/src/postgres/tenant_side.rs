@@ -1,0 +1,53 @@
+//! What templates and tenants carry of ours: `tdb.deployed_change`, `tdb.setting` and the guard. Workspaces do not.
+
+use crate::postgres::error::EngineError;
+use crate::postgres::ident::literal;
+use crate::postgres::server::Server;
+use crate::postgres::session::Session;
+
+/// Replaces the function that the guard's event triggers call.
+const GUARD: &str = include_str!("../../sql/postgres/guard.sql");
+
+/// Whether a tenant's own role may change its schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantDdl {
+    Allow,
+    Deny,
+}
+
+/// Fits out the database that becomes the first template. Again: nothing is done.
+pub async fn install(server: &Server, database: &str) -> Result<(), EngineError> {
+    let inside = server.dedicated(database).await?;
+    let known = inside
+        .row("SELECT FROM pg_namespace WHERE nspname = 'tdb'", &[])
+        .await?;
+    if known.is_none() {
+        let sql = include_str!("../../sql/postgres/tenant_side.sql").replace(":guard", GUARD);
+        inside.run(&sql).await?;
+    }
+    leave(server, inside, database).await
+}
+
+/// Sets it for a tenant's database; one that was made by an older program gets the present guard with it.
+pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<(), EngineError> {
+    let (value, triggers) = match ddl {
+        TenantDdl::Allow => ("allow", "DISABLE"),
+        TenantDdl::Deny => ("deny", "ENABLE ALWAYS"),
+    };
+    let inside = server.dedicated(database).await?;
+    inside
+        .run(&format!(
+            "BEGIN;\n{GUARD}\nUPDATE tdb.setting SET value = {} WHERE name = 'tenant_ddl';\n\
+             ALTER EVENT TRIGGER tdb_guard_end {triggers}; ALTER EVENT TRIGGER tdb_guard_drop {triggers};\nCOMMIT",
+            literal(value)
+        ))
+        .await?;
+    leave(server, inside, database).await
+}
+
+async fn leave(server: &Server, inside: Session, database: &str) -> Result<(), EngineError> {
+    let outside = server.maintenance().await?;
+    crate::postgres::databases::leave(&outside, inside, database).await?;
+    server.keep_maintenance(outside);
+    Ok(())
+}
