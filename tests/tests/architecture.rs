@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("tdb-contract", &[]),
     ("tdb-wire-postgres", &[]),
     ("tdb-proxy", &["tdb-contract", "tdb-wire-postgres"]),
-    ("tdb-engines", &[]),
+    ("tdb-engines", &["tdb-wire-postgres"]),
     ("tdb-store", &["tdb-contract"]),
     ("tdb-control", &["tdb-contract", "tdb-store", "tdb-engines"]),
     ("tdb-client", &[]),

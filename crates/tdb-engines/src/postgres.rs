@@ -21,7 +21,6 @@ pub mod schema;
 mod server;
 mod session;
 pub mod tenant_side;
-mod wire;
 
 pub use error::{EngineError, ErrorClass, SqlState};
 pub use login::Login;

@@ -5,7 +5,8 @@ use thiserror::Error;
 
 /// PostgreSQL refuses longer messages too (MaxAllocSize, 1 GB), in both directions.
 pub const FRAME_LEN_MAX: u32 = 0x3fff_ffff;
-const HEADER_LEN: usize = 5;
+/// Tag and length.
+pub const HEADER_LEN: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a message with the invalid length {len}")]

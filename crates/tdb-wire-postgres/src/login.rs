@@ -1,5 +1,6 @@
-//! The client's side of a login at a database server: startup message, SCRAM, and reading what comes back. A server is
-//! not trusted: whatever it sends ends in a state or in an error, never in a panic or an unbounded buffer.
+//! The client's side of a login at a database server: startup message, SCRAM, and everything up to the first
+//! ReadyForQuery. A server is not trusted: whatever it sends ends in a state or in an error, never in a panic or an
+//! unbounded buffer.
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -7,7 +8,14 @@ use postgres_protocol::message::frontend;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
+use crate::backend;
+use crate::frame::{HEADER_LEN, Header, parse_header};
 use crate::scram::SCRAM;
+
+/// Longest message of a login; PostgreSQL's are a few hundred bytes.
+const MESSAGE_LEN_MAX: u32 = 64 * 1024;
+/// Most messages of a login; PostgreSQL sends about twenty.
+const MESSAGES_MAX: u32 = 1000;
 
 #[derive(Debug, Error)]
 pub enum LoginError {
@@ -21,8 +29,37 @@ pub enum LoginError {
     Protocol(&'static str),
 }
 
-/// Where a login stands.
+/// A login that waits for the server's next message, from the startup message to the first ReadyForQuery.
 pub struct Login {
+    exchange: Exchange,
+    authenticated: bool,
+    key: Option<Key>,
+    messages: u32,
+}
+
+/// Pid and cancel secret of a server session (BackendKeyData).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub pid: i32,
+    pub secret: i32,
+}
+
+/// What a message of the server calls for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send these bytes, then read on.
+    Send(Vec<u8>),
+    Read,
+    /// ParameterStatus or NoticeResponse: for whoever uses the session.
+    Greeting,
+    /// The server's ErrorResponse; the login is over.
+    Refused,
+    /// ReadyForQuery.
+    Ready(Key),
+}
+
+/// The authentication within a login.
+struct Exchange {
     secret: SecretString,
     scram: Option<ScramSha256>,
     proven: bool,
@@ -30,7 +67,7 @@ pub struct Login {
 
 /// What to do with an authentication message.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+enum Next {
     Send(Vec<u8>),
     Wait,
     /// AuthenticationOk: parameters, key and ReadyForQuery follow.
@@ -60,14 +97,59 @@ pub fn cancel_request(pid: i32, secret: i32) -> Vec<u8> {
 impl Login {
     pub fn new(secret: SecretString) -> Self {
         Self {
-            secret,
-            scram: None,
-            proven: false,
+            exchange: Exchange {
+                secret,
+                scram: None,
+                proven: false,
+            },
+            authenticated: false,
+            key: None,
+            messages: 0,
         }
     }
 
+    /// Reads the header of the server's next message, whose body is then at most 64 KiB long.
+    pub fn header(&mut self, header: [u8; HEADER_LEN]) -> Result<Header, LoginError> {
+        let header = parse_header(header).map_err(|_| LoginError::Protocol("an invalid length"))?;
+        self.messages += 1;
+        if self.messages > MESSAGES_MAX {
+            return Err(LoginError::Protocol("too many messages during login"));
+        }
+        if header.body_len > MESSAGE_LEN_MAX {
+            return Err(LoginError::Protocol("a message too long for a login"));
+        }
+        Ok(header)
+    }
+
+    /// Takes the server's next message.
+    pub fn step(&mut self, tag: u8, body: &[u8]) -> Result<Step, LoginError> {
+        match tag {
+            backend::AUTHENTICATION if !self.authenticated => Ok(match self.exchange.step(body)? {
+                Next::Send(response) => Step::Send(response),
+                Next::Wait => Step::Read,
+                Next::Authenticated => {
+                    self.authenticated = true;
+                    Step::Read
+                }
+            }),
+            backend::ERROR => Ok(Step::Refused),
+            backend::NOTICE | backend::PARAMETER_STATUS => Ok(Step::Greeting),
+            backend::BACKEND_KEY_DATA if self.authenticated => {
+                self.key = Some(parse_key(body)?);
+                Ok(Step::Read)
+            }
+            backend::READY_FOR_QUERY if self.authenticated => {
+                let key = self.key.ok_or(LoginError::Protocol("no BackendKeyData"))?;
+                Ok(Step::Ready(key))
+            }
+            _ => Err(LoginError::Protocol("an unexpected message during login")),
+        }
+    }
+}
+
+impl Exchange {
     /// Takes the body of an Authentication message.
-    pub fn step(&mut self, body: &[u8]) -> Result<Next, LoginError> {
+    fn step(&mut self, body: &[u8]) -> Result<Next, LoginError> {
         let (method, data) = body
             .split_first_chunk::<4>()
             .ok_or(LoginError::Protocol("a short message"))?;
@@ -107,14 +189,17 @@ impl Login {
     }
 }
 
-/// Pid and secret of BackendKeyData as protocol 3.0 has them.
-pub fn parse_key(body: &[u8]) -> Result<(i32, i32), LoginError> {
+/// BackendKeyData as protocol 3.0 has it.
+fn parse_key(body: &[u8]) -> Result<Key, LoginError> {
     let wrong = LoginError::Protocol("a wrong BackendKeyData");
     match (
         body.first_chunk::<4>(),
         body.get(4..).and_then(|rest| <[u8; 4]>::try_from(rest).ok()),
     ) {
-        (Some(pid), Some(secret)) => Ok((i32::from_be_bytes(*pid), i32::from_be_bytes(secret))),
+        (Some(pid), Some(secret)) => Ok(Key {
+            pid: i32::from_be_bytes(*pid),
+            secret: i32::from_be_bytes(secret),
+        }),
         _ => Err(wrong),
     }
 }
@@ -138,43 +223,76 @@ mod tests {
         Login::new("secret".to_owned().into())
     }
 
-    fn message(method: i32, data: &[u8]) -> Vec<u8> {
-        [&method.to_be_bytes()[..], data].concat()
+    /// One Authentication message.
+    fn ask(login: &mut Login, method: i32, data: &[u8]) -> Result<Step, LoginError> {
+        let body = [&method.to_be_bytes()[..], data].concat();
+        login.step(backend::AUTHENTICATION, &body)
     }
 
     #[test]
     fn a_server_that_began_scram_cannot_skip_its_proof() {
         let mut login = login();
         assert!(matches!(
-            login.step(&message(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")),
-            Ok(Next::Send(_))
+            ask(&mut login, 10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"),
+            Ok(Step::Send(_))
         ));
-        assert!(login.step(&message(0, b"")).is_err());
+        assert!(ask(&mut login, 0, b"").is_err());
     }
 
     #[test]
     fn other_methods_are_refused() {
         for method in [3, 5, 7] {
-            assert!(matches!(
-                login().step(&message(method, b"salt")),
-                Err(LoginError::Method(_))
-            ));
+            assert!(matches!(ask(&mut login(), method, b"salt"), Err(LoginError::Method(_))));
         }
         assert!(matches!(
-            login().step(&message(10, b"SCRAM-SHA-1\0\0")),
+            ask(&mut login(), 10, b"SCRAM-SHA-1\0\0"),
             Err(LoginError::NoScram)
         ));
-        assert!(login().step(b"").is_err());
+        assert!(login().step(backend::AUTHENTICATION, b"").is_err());
+    }
+
+    #[test]
+    fn a_session_is_ready_after_authentication_and_key_only() {
+        let key = Key { pid: 7, secret: 9 };
+        let body = [7i32.to_be_bytes(), 9i32.to_be_bytes()].concat();
+        let mut early = login();
+        assert!(early.step(backend::READY_FOR_QUERY, b"I").is_err());
+        assert!(early.step(backend::BACKEND_KEY_DATA, &body).is_err());
+        let mut login = login();
+        assert_eq!(ask(&mut login, 0, b"").unwrap(), Step::Read);
+        assert!(login.step(backend::READY_FOR_QUERY, b"I").is_err(), "no key yet");
+        assert_eq!(
+            login.step(backend::PARAMETER_STATUS, b"a\0b\0").unwrap(),
+            Step::Greeting
+        );
+        assert_eq!(login.step(backend::BACKEND_KEY_DATA, &body).unwrap(), Step::Read);
+        assert_eq!(login.step(backend::READY_FOR_QUERY, b"I").unwrap(), Step::Ready(key));
+        assert_eq!(login.step(backend::ERROR, b"\0").unwrap(), Step::Refused);
+    }
+
+    #[test]
+    fn messages_are_bounded_in_length_and_number() {
+        let header = |len: u32| [b"S".as_slice(), &len.to_be_bytes()].concat().try_into().unwrap();
+        let mut login = login();
+        assert!(login.header(header(MESSAGE_LEN_MAX + 5)).is_err());
+        assert!(login.header(header(3)).is_err());
+        for _ in 0..MESSAGES_MAX - 1 {
+            login.header(header(4)).unwrap();
+        }
+        assert!(login.header(header(4)).is_err());
     }
 
     proptest! {
         #[test]
-        fn hostile_servers_cause_errors_only(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..5)) {
+        fn hostile_servers_cause_errors_only(
+            messages in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..60)), 0..5),
+        ) {
             let mut login = login();
-            let _ = login.step(&message(10, b"SCRAM-SHA-256\0\0"));
-            for body in bodies {
-                let _ = login.step(&message(11, &body));
-                let _ = login.step(&body);
+            let _ = ask(&mut login, 10, b"SCRAM-SHA-256\0\0");
+            for (tag, body) in messages {
+                let _ = ask(&mut login, 11, &body);
+                let _ = login.step(backend::AUTHENTICATION, &body);
+                let _ = login.step(tag, &body);
             }
         }
 

@@ -146,15 +146,23 @@ impl Report {
 pub struct Parsed {
     pub code: String,
     pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
 }
 
 /// Reads the body of an ErrorResponse or NoticeResponse.
 pub fn parse(body: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
     for field in body.split(|byte| *byte == 0) {
-        match field.split_first() {
-            Some((b'C', code)) => parsed.code = String::from_utf8_lossy(code).into_owned(),
-            Some((b'M', message)) => parsed.message = String::from_utf8_lossy(message).into_owned(),
+        let Some((kind, value)) = field.split_first() else {
+            continue;
+        };
+        let value = || String::from_utf8_lossy(value).into_owned();
+        match kind {
+            b'C' => parsed.code = value(),
+            b'M' => parsed.message = value(),
+            b'D' => parsed.detail = Some(value()),
+            b'H' => parsed.hint = Some(value()),
             _ => {}
         }
     }
@@ -196,7 +204,9 @@ mod tests {
             parse(&out[5..]),
             Parsed {
                 code: "3D000".into(),
-                message: "no \"ab\"".into()
+                message: "no \"ab\"".into(),
+                detail: Some("D".into()),
+                hint: Some("Look.".into()),
             }
         );
         assert_eq!(out.last(), Some(&0));

@@ -1,5 +1,7 @@
 //! A user's query, run as a role that reaches one database.
 
+mod connection;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use tokio_postgres::types::Type;
 
 use crate::postgres::error::EngineError;
 use crate::postgres::login::Login;
-use crate::postgres::wire::{Head, Wire, server_error, unexpected};
+use connection::{Connection, Head, server_error, unexpected};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -51,7 +53,7 @@ pub struct Column {
 
 /// A session that waits for its one query.
 pub struct Query {
-    wire: Wire,
+    connection: Connection,
     limits: Limits,
 }
 
@@ -62,21 +64,21 @@ impl Query {
             "-c statement_timeout={} -c client_connection_check_interval=1000",
             limits.time.as_millis()
         );
-        let wire = crate::postgres::session::within(LOGIN_TIME_MAX, Wire::connect(login, &options)).await?;
-        Ok(Self { wire, limits })
+        let connection = crate::postgres::session::within(LOGIN_TIME_MAX, Connection::open(login, &options)).await?;
+        Ok(Self { connection, limits })
     }
 
     pub fn server_pid(&self) -> i32 {
-        self.wire.server_pid()
+        self.connection.server_pid()
     }
 
     /// [`EngineError::Sql`] is what the server said about the user's text.
     pub async fn run(mut self, sql: &str) -> Result<QueryResult, EngineError> {
         let limits = self.limits;
         let work = async {
-            self.wire.query(sql).await?;
-            let mut answer = collect(&mut self.wire, &limits).await?;
-            name_types(&mut self.wire, &mut answer, &limits).await?;
+            self.connection.query(sql).await?;
+            let mut answer = collect(&mut self.connection, &limits).await?;
+            name_types(&mut self.connection, &mut answer, &limits).await?;
             Ok::<_, EngineError>(answer.result)
         };
         crate::postgres::session::within(limits.time + ANSWER_MARGIN, work).await
@@ -103,33 +105,33 @@ struct Answer {
 struct TypeId(u32);
 
 /// Reads to ReadyForQuery; keeps the last statement's result. An error of the server comes after all was read.
-async fn collect(wire: &mut Wire, limits: &Limits) -> Result<Answer, EngineError> {
+async fn collect(connection: &mut Connection, limits: &Limits) -> Result<Answer, EngineError> {
     let mut answer = Answer::default();
     let mut failed = None;
     loop {
-        let head = wire.head().await?;
+        let head = connection.head().await?;
         match head.tag {
-            b'D' => keep_row(wire, head, &mut answer, limits).await?,
-            b'd' => wire.skip(head).await?,
+            b'D' => keep_row(connection, head, &mut answer, limits).await?,
+            b'd' => connection.skip(head).await?,
             b'T' => {
-                let body = wire.body(head).await?;
+                let body = connection.body(head).await?;
                 answer = Answer::default();
                 describe(body, &mut answer).ok_or_else(|| unexpected("a malformed row description"))?;
             }
             b'C' => {
-                let body = wire.body(head).await?;
+                let body = connection.body(head).await?;
                 complete(&body, &mut answer);
             }
             b'G' => {
-                wire.body(head).await?;
-                wire.refuse_copy().await?;
+                connection.body(head).await?;
+                connection.refuse_copy().await?;
             }
-            b'E' => failed = Some(server_error(wire.body(head).await?)),
+            b'E' => failed = Some(server_error(&connection.body(head).await?)),
             b'Z' => {
-                wire.body(head).await?;
+                connection.body(head).await?;
                 return failed.map_or(Ok(answer), Err);
             }
-            _ => wire.skip(head).await?,
+            _ => connection.skip(head).await?,
         }
     }
 }
@@ -156,13 +158,18 @@ fn describe(mut body: Bytes, answer: &mut Answer) -> Option<()> {
     Some(())
 }
 
-async fn keep_row(wire: &mut Wire, head: Head, answer: &mut Answer, limits: &Limits) -> Result<(), EngineError> {
+async fn keep_row(
+    connection: &mut Connection,
+    head: Head,
+    answer: &mut Answer,
+    limits: &Limits,
+) -> Result<(), EngineError> {
     let room = limits.bytes.saturating_sub(answer.bytes);
     if answer.result.truncated || answer.result.rows.len() >= limits.rows || head.len > room {
         answer.result.truncated = true;
-        return wire.skip(head).await;
+        return connection.skip(head).await;
     }
-    let body = wire.body_up_to(head, room).await?;
+    let body = connection.body_up_to(head, room).await?;
     answer.bytes += head.len;
     let row = values(body, &answer.types).ok_or_else(|| unexpected("a malformed row"))?;
     answer.result.rows.push(row);
@@ -218,7 +225,7 @@ fn complete(body: &[u8], answer: &mut Answer) {
 }
 
 /// Names types that are not built in, in the same session, which may be in a transaction that made them.
-async fn name_types(wire: &mut Wire, answer: &mut Answer, limits: &Limits) -> Result<(), EngineError> {
+async fn name_types(connection: &mut Connection, answer: &mut Answer, limits: &Limits) -> Result<(), EngineError> {
     let builtin = |id: &TypeId| Type::from_oid(id.0).map(|known| known.name().to_owned());
     let mut names: HashMap<u32, String> = answer
         .types
@@ -234,12 +241,12 @@ async fn name_types(wire: &mut Wire, answer: &mut Answer, limits: &Limits) -> Re
         .collect();
     if !unknown.is_empty() {
         let list = unknown.join(",");
-        wire.query(&format!(
+        connection.query(&format!(
             "SELECT t.oid, t.typname FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) ANY ('{{{list}}}'::pg_catalog.oid[])"
         ))
         .await?;
         // A transaction left failed answers with an error: then the types stay numbers.
-        let found = collect(wire, limits).await.unwrap_or_default();
+        let found = collect(connection, limits).await.unwrap_or_default();
         for row in found.result.rows {
             if let [Value::String(id), Value::String(name)] = row.as_slice() {
                 names.extend(id.parse().ok().map(|id: u32| (id, name.clone())));

@@ -1,5 +1,5 @@
-//! A session at a database server, as the database's own role. A server is not trusted: its messages are bounded in
-//! number and length while it logs us in.
+//! A session at a database server, as the database's own role. What the server sends during the login is bounded by
+//! [`Login`].
 
 use std::io;
 use std::rc::Rc;
@@ -10,8 +10,8 @@ use tdb_auth::ClientTls;
 use tdb_contract::Route;
 use tdb_names::{ServerEndpoint, TlsMode};
 use tdb_wire_postgres::backend;
-use tdb_wire_postgres::frame::parse_header;
-use tdb_wire_postgres::login::{self, Login, LoginError, Next};
+use tdb_wire_postgres::frame::HEADER_LEN;
+use tdb_wire_postgres::login::{self, Key, Login, LoginError, Step};
 use tdb_wire_postgres::report;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
@@ -19,17 +19,12 @@ use tokio_rustls::TlsConnector;
 
 use crate::stream::Stream;
 
-/// Longest message of a login; PostgreSQL's are a few hundred bytes.
-const MESSAGE_LEN_MAX: u32 = 64 * 1024;
-/// Most messages of a login; PostgreSQL sends about twenty.
-const MESSAGES_MAX: usize = 1000;
 const KEEPALIVE_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A server session, logged in and ready.
 pub struct Dialled {
     pub stream: Stream,
-    pub pid: i32,
-    pub key: i32,
+    pub key: Key,
     /// ParameterStatus and notices, as frames for the client.
     pub greeting: Vec<u8>,
     /// The ReadyForQuery's frame.
@@ -111,54 +106,39 @@ async fn encrypt(stream: TcpStream, connector: TlsConnector, server: &ServerEndp
 }
 
 async fn log_in(mut stream: Stream, mut login: Login) -> Result<Dialled, DialError> {
-    let mut key = None;
-    let mut authenticated = false;
     let mut greeting = Vec::new();
-    for _ in 0..MESSAGES_MAX {
-        let frame = read_frame(&mut stream).await?;
-        let (tag, body) = (frame.first().copied().unwrap_or(0), frame.get(5..).unwrap_or_default());
-        match tag {
-            backend::AUTHENTICATION if !authenticated => match login.step(body)? {
-                Next::Send(response) => stream.write_all(&response).await.map_err(DialError::Unreachable)?,
-                Next::Wait => {}
-                Next::Authenticated => authenticated = true,
-            },
-            backend::ERROR => {
+    loop {
+        let frame = read_frame(&mut stream, &mut login).await?;
+        let body = frame.get(HEADER_LEN..).unwrap_or_default();
+        match login.step(frame.first().copied().unwrap_or(0), body)? {
+            Step::Send(response) => stream.write_all(&response).await.map_err(DialError::Unreachable)?,
+            Step::Read => {}
+            Step::Greeting => greeting.extend_from_slice(&frame),
+            Step::Refused => {
                 return Err(DialError::Refused {
                     parsed: report::parse(body),
                     frame,
                 });
             }
-            backend::NOTICE | backend::PARAMETER_STATUS => greeting.extend_from_slice(&frame),
-            backend::BACKEND_KEY_DATA if authenticated => key = Some(login::parse_key(body)?),
-            backend::READY_FOR_QUERY if authenticated => {
-                let (pid, key) = key.ok_or(LoginError::Protocol("no BackendKeyData"))?;
+            Step::Ready(key) => {
                 return Ok(Dialled {
                     stream,
-                    pid,
                     key,
                     greeting,
                     ready: frame,
                 });
             }
-            _ => return Err(LoginError::Protocol("an unexpected message during login").into()),
         }
     }
-    Err(LoginError::Protocol("too many messages during login").into())
 }
 
-async fn read_frame(stream: &mut Stream) -> Result<Vec<u8>, DialError> {
-    let mut header = [0; 5];
+async fn read_frame(stream: &mut Stream, login: &mut Login) -> Result<Vec<u8>, DialError> {
+    let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header).await.map_err(DialError::Unreachable)?;
-    let parsed = parse_header(header).map_err(|_| LoginError::Protocol("an invalid length"))?;
-    if parsed.body_len > MESSAGE_LEN_MAX {
-        return Err(LoginError::Protocol("a message too long for a login").into());
-    }
+    let body_len = login.header(header)?.body_len;
     let mut frame = header.to_vec();
-    frame.resize(header.len() + usize::try_from(parsed.body_len).unwrap_or(0), 0);
-    stream
-        .read_exact(frame.get_mut(header.len()..).unwrap_or_default())
-        .await
-        .map_err(DialError::Unreachable)?;
+    frame.resize(HEADER_LEN + usize::try_from(body_len).unwrap_or(0), 0);
+    let body = frame.get_mut(HEADER_LEN..).unwrap_or_default();
+    stream.read_exact(body).await.map_err(DialError::Unreachable)?;
     Ok(frame)
 }

@@ -170,10 +170,10 @@ async fn open<'p>(
     };
     let dialled = dial_server(plane, &registered, startup, route).await;
     let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
-    announce(plane, startup, identity, route, address, dialled.pid).await;
+    announce(plane, startup, identity, route, address, dialled.key.pid).await;
     plane.metrics.login("ok");
     tracing::Span::current().record("id", registered.live.id);
-    tracing::info!(server = %route.server.name, pid = dialled.pid, "session begins");
+    tracing::info!(server = %route.server.name, pid = dialled.key.pid, "session begins");
     Ok((registered, dialled))
 }
 
@@ -280,11 +280,11 @@ async fn greet<'p>(
     let mut out = Vec::new();
     backend::authentication_ok(&mut out);
     out.extend_from_slice(&dialled.greeting);
-    backend::backend_key_data(&mut out, dialled.pid, &secret);
+    backend::backend_key_data(&mut out, dialled.key.pid, &secret);
     out.extend_from_slice(&dialled.ready);
     let key = plane
         .cancel_keys
-        .insert(dialled.pid, secret, route.server.clone(), dialled.key);
+        .insert(dialled.key.pid, secret, route.server.clone(), dialled.key.secret);
     match timeout(FAREWELL_TIME_MAX, stream.write_all(&out)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => {
@@ -296,7 +296,7 @@ async fn greet<'p>(
         RouteKind::Workspace(workspace) => Some(Capture::new(
             plane.sink.clone(),
             workspace,
-            dialled.pid,
+            dialled.key.pid,
             plane.metrics.clone(),
         )),
         RouteKind::Tenant(_) => None,
