@@ -155,7 +155,7 @@ impl Instance {
         let direct = &direct;
         eventually_async(RECOVERY_TIME_MAX, "the journal is drained", || async move {
             let row = direct
-                .query_one("SELECT count(*) FROM tdb.ddl_event", &[])
+                .query_one("SELECT count(*) FROM tdb.ddl_event WHERE NOT drained", &[])
                 .await
                 .expect("the journal");
             (row.get::<_, i64>(0) == 0).then_some(())

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::change::Mode;
-use tdb_engines::postgres::journal::{Event, EventKind, Object};
+use tdb_engines::postgres::journal::{Begun, Caller, Event, EventKind, EventState, Message, Object};
 use time::OffsetDateTime;
 
 const OWNER: &str = "r_own";
@@ -17,28 +18,42 @@ type Row<'a> = (EventKind, &'a str, &'a str);
 /// A message, its rows, and the statements found in it or the reason why not.
 type Case<'a> = (&'a str, &'a [Row<'a>], Result<&'a [&'a str], &'a str>);
 
-fn event(seq: i64, xid: u64, query: &str, (kind, tag, identity): Row<'_>) -> Event {
+fn message(query: &str) -> Arc<Message> {
+    Arc::new(Message {
+        pid: 7,
+        backend_start: OffsetDateTime::UNIX_EPOCH,
+        sent_at: OffsetDateTime::UNIX_EPOCH,
+        query: query.to_owned(),
+    })
+}
+
+fn event(seq: i64, xid: u64, message: &Arc<Message>, (kind, tag, identity): Row<'_>) -> Event {
     Event {
         seq,
         xid,
-        pid: 7,
-        backend_start: OffsetDateTime::UNIX_EPOCH,
-        stmt_at: OffsetDateTime::UNIX_EPOCH,
+        message: message.clone(),
+        begun: Some(Begun::Here),
         kind,
         tag: tag.to_owned(),
         objects: vec![Object {
             identity: Some(identity.to_owned()),
             ..Object::default()
         }],
-        query: query.to_owned(),
+        caller: Caller::Client,
+        temporary: Vec::new(),
         search_path: "public".to_owned(),
         session_role: OWNER.to_owned(),
         settings: BTreeMap::new(),
+        state: EventState::New,
     }
 }
 
 fn one(query: &str, rows: &[Row<'_>]) -> CapturedChange {
-    let events: Vec<Event> = (1..).zip(rows).map(|(seq, row)| event(seq, 1, query, *row)).collect();
+    let message = message(query);
+    let events: Vec<Event> = (1..)
+        .zip(rows)
+        .map(|(seq, row)| event(seq, 1, &message, *row))
+        .collect();
     let mut changes = capture::changes(&events, OWNER);
     assert_eq!(changes.len(), 1);
     changes.pop().unwrap()
@@ -199,7 +214,7 @@ fn an_extension_becomes_a_constant_statement() {
     let mut row = event(
         1,
         1,
-        "CREATE EXTENSION \"uuid-ossp\" CASCADE",
+        &message("CREATE EXTENSION \"uuid-ossp\" CASCADE"),
         (EventKind::End, "CREATE EXTENSION", "\"uuid-ossp\""),
     );
     row.objects[0].schema = Some("public".to_owned());

@@ -6,6 +6,7 @@ mod support;
 use support::{Database, World, numbered};
 use tdb_engines::postgres::capture::CapturedChange;
 use tdb_engines::postgres::change::LeftOutKind;
+use tdb_engines::postgres::journal;
 
 async fn texts(world: &World, workspace: &Database) -> Vec<String> {
     let changes = world.drain(workspace).await;
@@ -195,6 +196,72 @@ async fn changes_of_interleaved_sessions_replay_to_the_workspaces_schema() {
             .diff(&world.fingerprint(&build).await),
         vec![]
     );
+}
+
+#[tokio::test]
+async fn a_journal_of_the_first_milestone_is_upgraded_without_losing_a_row() {
+    let world = World::start().await;
+    let workspace = world.old_workspace("app_dev").await;
+    let (one, two) = (world.session(&workspace).await, world.session(&workspace).await);
+    one.batch_execute("CREATE TABLE a (); CREATE TABLE b (); CREATE MATERIALIZED VIEW m AS SELECT 1 AS x")
+        .await
+        .unwrap();
+    one.batch_execute("REFRESH MATERIALIZED VIEW m").await.unwrap();
+    two.batch_execute("BEGIN; CREATE TABLE c ()").await.unwrap();
+    let owner = &workspace.roles.owner;
+    // The upgrade waits for the open transaction, but not for long; nothing is lost.
+    journal::read(&world.server, &workspace.name, owner).await.unwrap_err();
+    two.batch_execute("COMMIT").await.unwrap();
+    let expected = [
+        "CREATE TABLE a ()",
+        "CREATE TABLE b ()",
+        "CREATE MATERIALIZED VIEW m AS SELECT 1 AS x",
+        "CREATE TABLE c ()",
+    ];
+    assert_eq!(texts(&world, &workspace).await, expected);
+    two.batch_execute("CREATE TABLE d (); DROP TABLE c").await.unwrap();
+    assert_eq!(texts(&world, &workspace).await, ["CREATE TABLE d ()", "DROP TABLE c"]);
+
+    let fresh = world.workspace("fresh_dev").await;
+    assert_eq!(columns(&world, &workspace).await, columns(&world, &fresh).await);
+    assert_eq!(left_in_journal(&world, &workspace).await, (0, 0));
+}
+
+/// Of the journal's tables, without their order.
+async fn columns(world: &World, database: &Database) -> Vec<String> {
+    let admin = world.cluster.connect(&database.name).await.unwrap();
+    let sql =
+        "SELECT attrelid::regclass || '.' || attname || ' ' || atttypid::regtype || ' ' || attnotnull FROM pg_attribute
+                WHERE attrelid IN ('tdb.ddl_event'::regclass, 'tdb.ddl_message'::regclass) AND attnum > 0 ORDER BY 1";
+    let rows = admin.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Rows of statements and of messages.
+async fn left_in_journal(world: &World, database: &Database) -> (i64, i64) {
+    let admin = world.cluster.connect(&database.name).await.unwrap();
+    let sql = "SELECT (SELECT count(*) FROM tdb.ddl_event), (SELECT count(*) FROM tdb.ddl_message)";
+    let row = admin.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn refreshing_a_materialized_view_is_no_change_in_a_trigger_either() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let session = world.session(&workspace).await;
+    session
+        .batch_execute(
+            "CREATE TABLE t (a int); CREATE MATERIALIZED VIEW m AS SELECT a FROM t; \
+             CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN REFRESH MATERIALIZED VIEW m; RETURN NULL; END $$; \
+             CREATE TRIGGER g AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION f()",
+        )
+        .await
+        .unwrap();
+    assert_eq!(texts(&world, &workspace).await.len(), 4);
+    session.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+    session.batch_execute("REFRESH MATERIALIZED VIEW m").await.unwrap();
+    assert_eq!(world.drain(&workspace).await, []);
 }
 
 #[tokio::test]

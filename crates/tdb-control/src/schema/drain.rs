@@ -133,13 +133,14 @@ impl Control {
         let server = self.server(&row.physical.server).await?;
         let database = database_name(&row.physical)?;
         let failed = |e| upstream(&row.physical.server, e);
-        let journaled = journal::read(&server, database).await.map_err(failed)?;
+        let owner = &row.physical.roles.owner.name;
+        let journaled = journal::read(&server, database, owner).await.map_err(failed)?;
         if journaled.is_empty() {
             tx.rollback().await?;
             return Ok(Drained::default());
         }
         fault::point("drain.read");
-        let mut captured = capture::changes(&journaled, &row.physical.roles.owner.name);
+        let mut captured = capture::changes(&journaled, owner);
         if let Some(data) = data {
             leave_out(&mut captured, data);
         }

@@ -357,15 +357,23 @@ impl Control {
     async fn compare(&self, row: &WorkspaceRow, head: &Head, expected: &Fingerprint) -> Result<Proof> {
         let server = self.server(&row.physical.server).await?;
         let database = database_name(&row.physical)?;
+        let owner = &row.physical.roles.owner.name;
         let failed = |e| upstream(&row.physical.server, e);
         let begun = Instant::now();
         for attempt in 0..QUIET_TRIES {
             if attempt > 0 {
                 sleep(QUIET_TIME_MAX.saturating_sub(begun.elapsed()) / (QUIET_TRIES - attempt)).await;
             }
-            let before = journal::read(&server, database).await.map_err(failed)?.is_empty();
-            let found = fingerprint::take(&server, database, &row.physical.roles.owner.name).await;
-            let quiet = before && journal::read(&server, database).await.map_err(failed)?.is_empty();
+            let before = journal::read(&server, database, owner)
+                .await
+                .map_err(failed)?
+                .is_empty();
+            let found = fingerprint::take(&server, database, owner).await;
+            let quiet = before
+                && journal::read(&server, database, owner)
+                    .await
+                    .map_err(failed)?
+                    .is_empty();
             if !quiet {
                 self.drain_row(row).await?;
             }

@@ -1,8 +1,14 @@
--- Whole transactions only: a limit in the middle of one would make two changes of it.
+-- Whole transactions only: a limit in the middle of one would make two changes of it. With the other transactions of their
+-- messages that the change log has already: which statements a transaction ran is told by what is left for it.
 WITH first AS (
-  SELECT xid FROM tdb.ddl_event GROUP BY xid ORDER BY max(seq) LIMIT $1
+  SELECT xid FROM tdb.ddl_event WHERE NOT drained GROUP BY xid ORDER BY max(seq) LIMIT $1
+), message AS (
+  SELECT DISTINCT pid, stmt_at FROM tdb.ddl_event JOIN first USING (xid)
 )
-SELECT e.seq, e.xid::text AS xid, e.pid, e.backend_start, e.stmt_at, e.event, e.tag, e.objects, e.dropped, e.query,
-       e.search_path, e.session_role, e.settings
-  FROM tdb.ddl_event e JOIN first USING (xid)
+SELECT e.seq, e.xid::text AS xid, e.pid, coalesce(e.backend_start, m.backend_start) AS backend_start, e.stmt_at, e.xact_at,
+       e.event, e.tag, e.objects, e.dropped,
+       coalesce(e.query, CASE WHEN row_number() OVER (PARTITION BY e.pid, e.stmt_at ORDER BY e.seq) = 1 THEN m.query END) AS query,
+       e.search_path, e.session_role, e.settings, e.context, e.temporary, e.drained
+  FROM tdb.ddl_event e LEFT JOIN tdb.ddl_message m ON m.pid = e.pid AND m.stmt_at = e.stmt_at
+ WHERE e.xid IN (SELECT xid FROM first) OR e.drained AND (e.pid, e.stmt_at) IN (SELECT pid, stmt_at FROM message)
  ORDER BY e.seq

@@ -7,10 +7,12 @@ mod roles;
 mod split;
 mod units;
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
 use crate::postgres::change::{Change, LeftOut, LeftOutKind, Mode, Sql, Statement};
-use crate::postgres::journal::{Event, EventKind};
+use crate::postgres::journal::{Event, EventKind, EventState};
 use matching::Committed;
 use split::{Kind, Split};
 use units::Unit;
@@ -33,20 +35,26 @@ pub struct CapturedChange {
 /// The changes of `events`, in an order in which they replay: by the highest number of each transaction, since a
 /// statement sees only transactions that committed before it. `owner` is the workspace's owner role.
 pub fn changes(events: &[Event], owner: &str) -> Vec<CapturedChange> {
-    let mut sorted: Vec<&Event> = events.iter().collect();
+    let mut sorted: Vec<&Event> = events.iter().filter(|event| !maintains_data(event)).collect();
     sorted.sort_by_key(|event| (event.xid, event.seq));
     let mut transactions: Vec<&[&Event]> = sorted.chunk_by(|a, b| a.xid == b.xid).collect();
     transactions.sort_by_key(|rows| rows.last().map(|row| row.seq));
     transactions
         .into_iter()
+        .filter(|rows| rows.iter().any(|row| row.state == EventState::New))
         .filter_map(|rows| captured(rows, owner))
         .collect()
+}
+
+/// REFRESH MATERIALIZED VIEW and REINDEX change no schema. Journals of the first milestone have the former.
+fn maintains_data(event: &Event) -> bool {
+    ["REFRESH MATERIALIZED VIEW", "REINDEX"].contains(&event.tag.as_str())
 }
 
 fn captured(rows: &[&Event], owner: &str) -> Option<CapturedChange> {
     let last = rows.last()?;
     let mut change = Change::default();
-    for message in rows.chunk_by(|a, b| a.stmt_at == b.stmt_at && a.query == b.query) {
+    for message in rows.chunk_by(|a, b| Arc::ptr_eq(&a.message, &b.message)) {
         read_message(message, owner, &mut change);
     }
     let lone = change
@@ -61,10 +69,10 @@ fn captured(rows: &[&Event], owner: &str) -> Option<CapturedChange> {
     }
     Some(CapturedChange {
         xid: last.xid,
-        pid: last.pid,
-        backend_start: last.backend_start,
+        pid: last.message.pid,
+        backend_start: last.message.backend_start,
         session_role: last.session_role.clone(),
-        at: last.stmt_at,
+        at: last.message.sent_at,
         seqs: rows.iter().map(|row| row.seq).collect(),
         change,
     })
@@ -84,7 +92,7 @@ fn read_message(rows: &[&Event], owner: &str, change: &mut Change) {
         return;
     }
     let units = units::gather(rows);
-    let committed = split::split(&first.query).and_then(|statements| matching::committed(statements, units));
+    let committed = split::split(&first.message.query).and_then(|statements| matching::committed(statements, units));
     match committed {
         Err(reason) => {
             change.statements.push(as_written(first));
@@ -92,7 +100,7 @@ fn read_message(rows: &[&Event], owner: &str, change: &mut Change) {
         }
         Ok(committed) => {
             for statement in &committed {
-                take(statement, &first.query, owner, change);
+                take(statement, &first.message.query, owner, change);
             }
         }
     }
@@ -145,7 +153,7 @@ fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>]) -> Statement {
 /// For a broken change: the message whole, so that people see what it was.
 fn as_written(row: &Event) -> Statement {
     Statement {
-        sql: Sql::text(row.query.trim()),
+        sql: Sql::text(row.message.query.trim()),
         tags: vec![row.tag.clone()],
         objects: row
             .objects

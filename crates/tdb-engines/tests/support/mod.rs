@@ -51,6 +51,16 @@ impl World {
         self.rename(database, name).await
     }
 
+    /// A workspace with the journal that the first milestone installed.
+    pub async fn old_workspace(&self, name: &str) -> Database {
+        let database = self.clone_for(name, Origin::Base).await;
+        let sql = include_str!("../fixtures/journal_1.sql").replace(":owner", &database.roles.owner);
+        let admin = self.cluster.connect(&database.name).await.unwrap();
+        admin.batch_execute(&sql).await.unwrap();
+        drop(admin);
+        self.rename(database, name).await
+    }
+
     /// The first version: the empty schema.
     pub async fn base_template(&self, name: &str) {
         let making = databases::construction_name("testtest", Uuid::new_v4());
@@ -128,9 +138,10 @@ impl World {
 
     /// Reads the journal, confirms it, gives the changes.
     pub async fn drain(&self, workspace: &Database) -> Vec<CapturedChange> {
-        let events = journal::read(&self.server, &workspace.name).await.unwrap();
-        let changes = capture::changes(&events, &workspace.roles.owner);
-        let seqs: Vec<i64> = changes.iter().flat_map(|change| change.seqs.iter().copied()).collect();
+        let owner = &workspace.roles.owner;
+        let events = journal::read(&self.server, &workspace.name, owner).await.unwrap();
+        let changes = capture::changes(&events, owner);
+        let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
         journal::confirm(&self.server, &workspace.name, &seqs).await.unwrap();
         changes
     }

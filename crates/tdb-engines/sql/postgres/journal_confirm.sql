@@ -1,0 +1,24 @@
+-- Deletes the rows $1, which the change log has, and their messages. A message that is still running, or one of whose
+-- transactions is open, prepared or not yet drained, keeps its rows: they say what the other transactions of it ran.
+WITH confirmed AS MATERIALIZED (
+  SELECT e.seq, e.pid, e.stmt_at FROM unnest($1::bigint[]) seq JOIN tdb.ddl_event e USING (seq)
+), over AS MATERIALIZED (
+  SELECT m.pid, m.stmt_at FROM tdb.ddl_message m
+   WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(m.pid) a
+                      WHERE a.backend_start = m.backend_start AND coalesce(a.query_start <= m.stmt_at, true)
+                        AND coalesce(a.state, '') NOT LIKE 'idle%')
+     -- A transaction that this statement does not see yet may have committed meanwhile.
+     AND EXISTS (SELECT FROM tdb.ddl_event e WHERE e.xid = m.xid AND e.pid = m.pid AND e.stmt_at = m.stmt_at)
+     AND NOT EXISTS (SELECT FROM tdb.ddl_event e WHERE e.pid = m.pid AND e.stmt_at = m.stmt_at AND NOT e.drained
+                        AND e.seq NOT IN (SELECT seq FROM confirmed))
+     FOR UPDATE SKIP LOCKED
+), message_gone AS (
+  DELETE FROM tdb.ddl_message m USING over WHERE m.pid = over.pid AND m.stmt_at = over.stmt_at
+), kept AS (
+  UPDATE tdb.ddl_event e SET drained = true FROM confirmed c
+   WHERE e.seq = c.seq AND EXISTS (SELECT FROM tdb.ddl_message m WHERE m.pid = c.pid AND m.stmt_at = c.stmt_at)
+     AND NOT EXISTS (SELECT FROM over WHERE over.pid = c.pid AND over.stmt_at = c.stmt_at)
+)
+DELETE FROM tdb.ddl_event e
+ WHERE EXISTS (SELECT FROM over WHERE over.pid = e.pid AND over.stmt_at = e.stmt_at)
+    OR e.seq IN (SELECT seq FROM confirmed) AND NOT EXISTS (SELECT FROM tdb.ddl_message m WHERE m.pid = e.pid AND m.stmt_at = e.stmt_at)

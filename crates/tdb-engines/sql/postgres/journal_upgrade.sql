@@ -1,0 +1,10 @@
+-- From the journal of the first milestone, which stored the message's text in each row. Its rows stay. The old logging
+-- function stays too: a session may be about to call it. The lock waits for transactions with DDL, but not for long: the
+-- next drain tries again.
+BEGIN;
+SET LOCAL lock_timeout = '500ms';
+ALTER TABLE tdb.ddl_event
+  ALTER settings DROP NOT NULL, ALTER backend_start DROP NOT NULL, ALTER query DROP NOT NULL,
+  ADD xact_at timestamptz, ADD context text, ADD temporary text[], ADD drained boolean NOT NULL DEFAULT false;
+:functions
+COMMIT;
