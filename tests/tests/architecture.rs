@@ -11,18 +11,22 @@ use tdb_tests::{run, workspace_root};
 /// Every crate may also use these.
 const FOUNDATION: [&str; 2] = ["tdb-names", "tdb-auth"];
 /// Who may use whom, besides the foundation. `tdb-server` sees all; tests and benches are exempt.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("tdb-names", &[]),
     ("tdb-auth", &[]),
+    ("tdb-problems", &[]),
     ("tdb-contract", &[]),
     ("tdb-wire-postgres", &[]),
     ("tdb-proxy", &["tdb-contract", "tdb-wire-postgres"]),
     ("tdb-engines", &["tdb-wire-postgres"]),
     ("tdb-store", &["tdb-contract"]),
-    ("tdb-control", &["tdb-contract", "tdb-store", "tdb-engines"]),
-    ("tdb-client", &[]),
-    ("tdb-api", &["tdb-client", "tdb-control"]),
-    ("tdb-cli", &["tdb-client"]),
+    (
+        "tdb-control",
+        &["tdb-contract", "tdb-store", "tdb-engines", "tdb-problems"],
+    ),
+    ("tdb-client", &["tdb-problems"]),
+    ("tdb-api", &["tdb-client", "tdb-control", "tdb-problems"]),
+    ("tdb-cli", &["tdb-client", "tdb-problems"]),
     ("tdb-testkit", &[]),
 ];
 const SEES_ALL: &str = "tdb-server";
@@ -116,6 +120,40 @@ fn every_source_file_says_what_it_is_and_stays_short() {
         );
         let lines = text.lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
+    }
+}
+
+/// Hints of the API name endpoints; `tdb` turns them into its own commands (tdb-cli/src/endpoints.rs).
+#[test]
+fn the_control_plane_and_the_api_name_no_command_of_tdb() {
+    let mut files = Vec::new();
+    for part in [
+        "crates/tdb-control/src",
+        "crates/tdb-api/src",
+        "crates/tdb-problems/src",
+    ] {
+        rust_files(&workspace_root().join(part), &mut files);
+    }
+    let nouns = [
+        "workspaces",
+        "tenants",
+        "deployments",
+        "credentials",
+        "servers",
+        "projects",
+        "apikeys",
+        "blueprints",
+    ];
+    let verbs = ["signup", "login", "query", "drift", "psql", "roles"];
+    for file in files {
+        let text = fs::read_to_string(&file).expect("read a source file");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let named = nouns
+                .iter()
+                .chain(&verbs)
+                .find(|word| line.contains(&format!("tdb {word}")));
+            assert!(named.is_none(), "{}: {line}", file.display());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tdb_problems::ProblemCode;
 use tdb_testkit::{Cluster, free_port};
 use tdb_tests::{Binaries, Block, Instance, Page, Ran, clean, pg_program, psql, run, url_with, workspace_root};
 use tempfile::TempDir;
@@ -270,6 +271,15 @@ fn the_api_page_lists_the_endpoints_there_are() {
         }
     }
     is_generated("docs/api.md", "endpoints", &(rows + "\n"));
+}
+
+#[test]
+fn the_api_page_lists_the_problem_codes_there_are() {
+    let mut rows = String::from("\n| status | code | meaning |\n|---|---|---|\n");
+    for code in ProblemCode::ALL {
+        rows += &format!("| {} | `{code}` | {} |\n", code.status(), code.title());
+    }
+    is_generated("docs/api.md", "problems", &(rows + "\n"));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use tdb_client::problems::ProblemCode;
 use tdb_control::{Control, Identity};
+use tdb_problems::ProblemCode;
 
 use crate::refusal::{Answer, Refusal};
 

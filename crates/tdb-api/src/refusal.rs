@@ -1,12 +1,11 @@
-//! Why a request did not succeed, before it becomes a problem document: the one place that knows how a fault of the
-//! product becomes a code.
+//! Why a request did not succeed, before it becomes a problem document.
 
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tdb_client::problems::ProblemCode;
-use tdb_control::{ControlError, Kind};
+use tdb_control::ControlError;
+use tdb_problems::ProblemCode;
 
 #[derive(Clone, Debug)]
 pub struct Refusal {
@@ -51,21 +50,21 @@ impl Refusal {
     }
 
     pub fn no_such_endpoint(path: &str) -> Self {
-        Self::new(ProblemCode::NoSuchEndpoint, format!("there is no endpoint \"{path}\""))
+        Self::new(ProblemCode::NoSuchEndpoint, format!("unknown endpoint \"{path}\""))
             .hint("GET /openapi.json describes all endpoints.")
     }
 
     pub fn wrong_method(method: &Method) -> Self {
         Self::new(
             ProblemCode::MethodNotAllowed,
-            format!("this endpoint does not take {method}"),
+            format!("this endpoint does not support {method}"),
         )
-        .hint("The header \"Allow\" names the methods that it takes.")
+        .hint("The header \"Allow\" lists the methods that it supports.")
     }
 
     pub fn internal(reason: impl Into<String>) -> Self {
         let mut refusal = Self::new(ProblemCode::Internal, "internal error")
-            .hint("Give the request id to whoever runs this installation; the log has the reason.");
+            .hint("Give the request id to the operator of this installation; the log has the reason.");
         refusal.more.reason = Some(reason.into());
         refusal
     }
@@ -93,7 +92,7 @@ impl IntoResponse for Refusal {
 
 impl From<ControlError> for Refusal {
     fn from(error: ControlError) -> Self {
-        let code = code_of(&error);
+        let code = error.code();
         let detail = error.to_string();
         let mut refusal = match error.field() {
             // The rule is the end of the sentence that begins with the field.
@@ -110,23 +109,4 @@ impl From<ControlError> for Refusal {
         refusal.more.reason = error.reason().map(str::to_owned);
         refusal
     }
-}
-
-/// Codes are the use cases' own words; one that is not public is the general one of its kind.
-fn code_of(error: &ControlError) -> ProblemCode {
-    let public = ProblemCode::ALL
-        .iter()
-        .copied()
-        .find(|code| code.as_str() == error.code());
-    public.unwrap_or(match error.kind() {
-        Kind::Unauthorized => ProblemCode::Unauthorized,
-        Kind::Forbidden => ProblemCode::Forbidden,
-        Kind::NotFound => ProblemCode::NotFound,
-        Kind::Conflict => ProblemCode::WrongState,
-        Kind::Invalid => ProblemCode::InvalidValue,
-        Kind::Limited => ProblemCode::LimitReached,
-        Kind::Upstream => ProblemCode::DatabaseUnreachable,
-        Kind::Unavailable => ProblemCode::Unavailable,
-        Kind::Internal => ProblemCode::Internal,
-    })
 }

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tdb_auth::base32;
-use tdb_client::problems::{PROBLEM_JSON, Problem, ProblemCode};
+use tdb_client::problems::{PROBLEM_JSON, Problem};
+use tdb_problems::ProblemCode;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::refusal::Refusal;

@@ -2,9 +2,11 @@
 
 use anyhow::Error;
 use tdb_client::http::ClientError;
-use tdb_client::problems::{Problem, ProblemCode};
+use tdb_client::problems::Problem;
+use tdb_problems::ProblemCode;
 use thiserror::Error;
 
+use crate::endpoints::as_commands;
 use crate::printer::Printer;
 use crate::table::harmless;
 
@@ -52,7 +54,7 @@ fn report_problem(problem: &Problem, printer: &Printer) {
         None => printer.error(&detail),
     }
     match (&problem.hint, problem.code) {
-        (Some(hint), _) => printer.hint(&harmless(hint)),
+        (Some(hint), _) => printer.hint(&harmless(&as_commands(hint))),
         (None, ProblemCode::Unauthorized) => printer.hint(WRONG_KEY),
         (None, _) => {}
     }

@@ -4,6 +4,7 @@
 mod arguments;
 mod commands;
 mod config_file;
+mod endpoints;
 mod errors;
 mod instance;
 mod interrupt;

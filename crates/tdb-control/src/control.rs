@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tdb_auth::ClientTls;
 use tdb_names::{DatabaseId, ServerName, WorkspaceId};
+use tdb_problems::ProblemCode;
 use tdb_store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -176,9 +177,10 @@ impl Control {
         let turns = of_server(&self.inner.creations, server, CREATIONS_PER_SERVER);
         match timeout(TURN_TIME_MAX, turns.acquire_owned()).await {
             Ok(permit) => permit.map_err(ControlError::internal),
-            Err(_) => Err(ControlError::Unavailable {
-                reason: format!("too many creations wait for server {server}"),
-            }),
+            Err(_) => Err(ControlError::busy(
+                ProblemCode::ServerBusy,
+                format!("too many databases are being created on server \"{server}\""),
+            )),
         }
     }
 

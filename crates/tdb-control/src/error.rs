@@ -1,37 +1,19 @@
-//! Why a use case did not happen. The edge chooses the HTTP status from [`Kind`]; nothing in here names a secret.
+//! Why a use case did not happen. The code decides the HTTP status; nothing in here names a secret. Hints name endpoints
+//! (`POST /login`): `tdb` shows its own commands instead.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use tdb_engines::postgres::EngineError;
+use tdb_engines::postgres::{EngineError, ErrorClass};
 use tdb_names::ServerName;
+use tdb_problems::ProblemCode;
 use tdb_store::StoreError;
 use thiserror::Error;
 
 pub type Result<T, E = ControlError> = std::result::Result<T, E>;
 
-/// What sort of refusal it is; one problem status per kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// 401
-    Unauthorized,
-    /// 403
-    Forbidden,
-    /// 404
-    NotFound,
-    /// 409
-    Conflict,
-    /// 422
-    Invalid,
-    /// 429
-    Limited,
-    /// 502
-    Upstream,
-    /// 503
-    Unavailable,
-    /// 500: a broken invariant; the log has the detail.
-    Internal,
-}
+/// When to try again what a full queue refused.
+const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Error)]
 pub enum ControlError {
@@ -41,27 +23,19 @@ pub enum ControlError {
     Forbidden { needs: &'static str },
     #[error("{what} \"{name}\" does not exist")]
     NotFound { what: &'static str, name: String },
-    #[error("{what} \"{name}\" exists already")]
+    #[error("{what} \"{name}\" already exists")]
     Exists {
         what: &'static str,
         name: String,
         hint: Option<String>,
     },
-    /// The thing exists but is not in a state for this; `code` is stable.
-    #[error("{detail}")]
-    Conflict {
-        code: &'static str,
-        detail: String,
-        hint: Option<String>,
-    },
-    /// A refusal with a stable code of its own.
+    /// A refusal with a code of its own.
     #[error("{detail}")]
     Refused {
-        kind: Kind,
-        code: &'static str,
+        code: ProblemCode,
         detail: String,
-        hint: String,
-        /// When asking again may help.
+        hint: Option<String>,
+        /// When trying again may help.
         retry_after: Option<Duration>,
     },
     #[error("{field} {rule}")]
@@ -74,41 +48,32 @@ pub enum ControlError {
         hint: Option<String>,
     },
     #[error("database server \"{server}\" cannot be used: {reason}")]
-    Upstream { server: String, reason: String },
-    #[error("the metadata store cannot be reached")]
-    Unavailable { reason: String },
+    Upstream {
+        code: ProblemCode,
+        server: String,
+        reason: String,
+    },
+    /// The metadata store: unreachable, busy, or late.
+    #[error("{}", sentence(.code))]
+    Unavailable { code: ProblemCode, reason: String },
     #[error("internal error")]
     Internal { reason: String },
 }
 
 impl ControlError {
-    pub fn kind(&self) -> Kind {
+    /// The code of the problem document.
+    pub fn code(&self) -> ProblemCode {
         match self {
-            ControlError::Unauthorized => Kind::Unauthorized,
-            ControlError::Forbidden { .. } => Kind::Forbidden,
-            ControlError::NotFound { .. } => Kind::NotFound,
-            ControlError::Exists { .. } | ControlError::Conflict { .. } => Kind::Conflict,
-            ControlError::Refused { kind, .. } => *kind,
-            ControlError::Invalid { .. } | ControlError::Query { .. } => Kind::Invalid,
-            ControlError::Upstream { .. } => Kind::Upstream,
-            ControlError::Unavailable { .. } => Kind::Unavailable,
-            ControlError::Internal { .. } => Kind::Internal,
-        }
-    }
-
-    /// The stable code of the problem document.
-    pub fn code(&self) -> &'static str {
-        match self {
-            ControlError::Unauthorized => "unauthorized",
-            ControlError::Forbidden { .. } => "forbidden",
-            ControlError::NotFound { .. } => "not_found",
-            ControlError::Exists { .. } => "already_exists",
-            ControlError::Conflict { code, .. } | ControlError::Refused { code, .. } => code,
-            ControlError::Invalid { .. } => "invalid_value",
-            ControlError::Query { .. } => "query_failed",
-            ControlError::Upstream { .. } => "database_unreachable",
-            ControlError::Unavailable { .. } => "control_plane_unavailable",
-            ControlError::Internal { .. } => "internal_error",
+            ControlError::Unauthorized => ProblemCode::Unauthorized,
+            ControlError::Forbidden { .. } => ProblemCode::Forbidden,
+            ControlError::NotFound { .. } => ProblemCode::NotFound,
+            ControlError::Exists { .. } => ProblemCode::AlreadyExists,
+            ControlError::Refused { code, .. }
+            | ControlError::Upstream { code, .. }
+            | ControlError::Unavailable { code, .. } => *code,
+            ControlError::Invalid { .. } => ProblemCode::InvalidValue,
+            ControlError::Query { .. } => ProblemCode::QueryFailed,
+            ControlError::Internal { .. } => ProblemCode::Internal,
         }
     }
 
@@ -116,8 +81,7 @@ impl ControlError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             ControlError::Exists { what, hint, .. } => hint.as_deref().or_else(|| whereabouts(what)),
-            ControlError::Conflict { hint, .. } | ControlError::Query { hint, .. } => hint.as_deref(),
-            ControlError::Refused { hint, .. } => Some(hint),
+            ControlError::Refused { hint, .. } | ControlError::Query { hint, .. } => hint.as_deref(),
             ControlError::NotFound { what, .. } => whereabouts(what),
             _ => None,
         }
@@ -127,6 +91,10 @@ impl ControlError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             ControlError::Refused { retry_after, .. } => *retry_after,
+            ControlError::Unavailable {
+                code: ProblemCode::StoreBusy,
+                ..
+            } => Some(QUEUE_RETRY_AFTER),
             _ => None,
         }
     }
@@ -150,7 +118,7 @@ impl ControlError {
     /// For the log, never for a client.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            ControlError::Unavailable { reason } | ControlError::Internal { reason } => Some(reason),
+            ControlError::Unavailable { reason, .. } | ControlError::Internal { reason } => Some(reason),
             _ => None,
         }
     }
@@ -170,12 +138,23 @@ impl ControlError {
         }
     }
 
-    pub(crate) fn conflict(code: &'static str, detail: impl Into<String>, hint: &str) -> Self {
-        let hint = (!hint.is_empty()).then(|| hint.to_owned());
-        ControlError::Conflict {
+    /// An empty hint is none.
+    pub(crate) fn refused(code: ProblemCode, detail: impl Into<String>, hint: &str) -> Self {
+        ControlError::Refused {
             code,
             detail: detail.into(),
-            hint,
+            hint: (!hint.is_empty()).then(|| hint.to_owned()),
+            retry_after: None,
+        }
+    }
+
+    /// A queue is full, or waiting in it took too long.
+    pub(crate) fn busy(code: ProblemCode, detail: impl Into<String>) -> Self {
+        ControlError::Refused {
+            code,
+            detail: detail.into(),
+            hint: Some("Try again in a moment.".to_owned()),
+            retry_after: Some(QUEUE_RETRY_AFTER),
         }
     }
 
@@ -196,31 +175,42 @@ impl ControlError {
     }
 }
 
-/// Where one sees what there is.
+/// The title of a code, as the middle of a sentence.
+fn sentence(code: &ProblemCode) -> String {
+    let title = code.title();
+    let mut chars = title.chars();
+    let first = chars.next().map(|c| c.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
+}
+
+/// The endpoint that lists what exists.
 fn whereabouts(what: &str) -> Option<&'static str> {
     match what {
-        "API key" => Some("List API keys with \"tdb apikeys list\" or GET /apikeys."),
-        "blueprint" => Some("List blueprints with \"tdb blueprints list\" or GET /blueprints."),
-        "change" => Some("List changes with \"tdb workspaces diff\" or GET /workspaces/{id}/diff."),
-        "credential" => Some("List credentials with \"tdb credentials list\" or GET /credentials."),
-        "deployment" => Some("List deployments with \"tdb deployments list\" or GET /deployments."),
-        "project" => Some("List projects with \"tdb projects list\" or GET /projects."),
-        "server" => Some("List servers with \"tdb servers list\" or GET /servers."),
-        "tenant" => Some("List tenants with \"tdb tenants list\" or GET /tenants."),
-        "version" => Some("List versions with \"tdb blueprints versions\" or GET /blueprints/{name}/versions."),
-        "workspace" => Some("List workspaces with \"tdb workspaces list\" or GET /workspaces."),
+        "API key" => Some("GET /apikeys lists the API keys."),
+        "blueprint" => Some("GET /blueprints lists the blueprints."),
+        "change" => Some("GET /workspaces/{id}/diff lists the changes."),
+        "credential" => Some("GET /credentials lists the credentials."),
+        "deployment" => Some("GET /deployments lists the deployments."),
+        "project" => Some("GET /projects lists the projects."),
+        "server" => Some("GET /servers lists the servers."),
+        "tenant" => Some("GET /tenants lists the tenants."),
+        "version" => Some("GET /blueprints/{name}/versions lists the versions."),
+        "workspace" => Some("GET /workspaces lists the workspaces."),
         _ => None,
     }
 }
 
 impl From<StoreError> for ControlError {
     fn from(error: StoreError) -> Self {
+        let unavailable = |code, reason| ControlError::Unavailable { code, reason };
         match error {
-            StoreError::Unavailable { reason } => ControlError::Unavailable { reason },
+            StoreError::Unavailable { reason } => unavailable(ProblemCode::Unavailable, reason),
+            StoreError::Busy { reason } => unavailable(ProblemCode::StoreBusy, reason),
+            StoreError::TimedOut { reason } => unavailable(ProblemCode::StoreTimedOut, reason),
             // Of every table with databases: the server was removed between its choice and the intent.
             StoreError::Conflict { constraint } if constraint.ends_with("_server_fkey") => {
                 let detail = "the database server that was chosen has just been removed";
-                ControlError::conflict("no_server", detail, "Try again.")
+                ControlError::refused(ProblemCode::NoServer, detail, "Try again.")
             }
             other => ControlError::internal(chain(&other)),
         }
@@ -230,8 +220,30 @@ impl From<StoreError> for ControlError {
 /// What a server, or its administrator's session, did not do.
 pub(crate) fn upstream(server: &ServerName, error: EngineError) -> ControlError {
     ControlError::Upstream {
+        code: upstream_code(&error),
         server: server.to_string(),
         reason: chain(&error),
+    }
+}
+
+/// An outage, a timeout, a full server and a refused operation are different things to do something about.
+fn upstream_code(error: &EngineError) -> ProblemCode {
+    match error {
+        EngineError::Unreachable(_) => ProblemCode::DatabaseUnreachable,
+        EngineError::Deadline(_) => ProblemCode::DatabaseTimedOut,
+        EngineError::Busy { .. } => ProblemCode::DatabaseInUse,
+        EngineError::NoRandom(_) => ProblemCode::Internal,
+        EngineError::Sql { sqlstate, .. } => match (sqlstate.class(), sqlstate.as_str()) {
+            (ErrorClass::Pause, _) => ProblemCode::ServerBusy,
+            (ErrorClass::Retry, code) if code.starts_with("08") || code.starts_with("57P0") => {
+                ProblemCode::DatabaseUnreachable
+            }
+            (_, "57014" | "55P03") => ProblemCode::DatabaseTimedOut,
+            (ErrorClass::Retry | ErrorClass::Failed, _) => ProblemCode::DatabaseFailed,
+        },
+        EngineError::Unfit(_) | EngineError::Lacks(_) | EngineError::NoDatabase { .. } | EngineError::Unexpected(_) => {
+            ProblemCode::DatabaseFailed
+        }
     }
 }
 
@@ -264,4 +276,43 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tdb_engines::postgres::SqlState;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_a_timeout_and_an_outage_are_different_codes() {
+        let reason = || "r".to_owned();
+        let store = |error: StoreError| ControlError::from(error).code();
+        assert_eq!(
+            store(StoreError::Unavailable { reason: reason() }),
+            ProblemCode::Unavailable
+        );
+        assert_eq!(store(StoreError::Busy { reason: reason() }), ProblemCode::StoreBusy);
+        assert_eq!(
+            store(StoreError::TimedOut { reason: reason() }),
+            ProblemCode::StoreTimedOut
+        );
+        let sql = |sqlstate: &str| EngineError::Sql {
+            sqlstate: SqlState::new(sqlstate),
+            message: String::new(),
+            detail: None,
+            hint: None,
+        };
+        for (error, code) in [
+            (EngineError::Deadline(Duration::ZERO), ProblemCode::DatabaseTimedOut),
+            (sql("57P03"), ProblemCode::DatabaseUnreachable),
+            (sql("08006"), ProblemCode::DatabaseUnreachable),
+            (sql("53300"), ProblemCode::ServerBusy),
+            (sql("57014"), ProblemCode::DatabaseTimedOut),
+            (sql("55P03"), ProblemCode::DatabaseTimedOut),
+            (sql("2BP01"), ProblemCode::DatabaseFailed),
+        ] {
+            assert_eq!(upstream_code(&error), code, "{error:?}");
+        }
+    }
 }

@@ -10,12 +10,13 @@ use ring::digest::{Context, SHA256};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tdb_problems::ProblemCode;
 use tdb_store::idempotency::{self, Claim, Found};
 use tdb_store::{StoreError, Tx};
 use uuid::Uuid;
 
 use crate::control::Control;
-use crate::error::{ControlError, Kind, Result};
+use crate::error::{ControlError, Result};
 use crate::identity::Identity;
 
 const KEY_LEN_MAX: usize = 255;
@@ -179,22 +180,19 @@ fn digest(identity: &Identity, parts: &[&[u8]]) -> [u8; 32] {
 
 fn in_progress(key: &IdempotencyKey) -> ControlError {
     ControlError::Refused {
-        kind: Kind::Conflict,
-        code: "idempotency_in_progress",
-        detail: format!("a request with the idempotency key \"{key}\" is at work"),
-        hint: "Send it again in a moment; it is given the same answer.".to_owned(),
+        code: ProblemCode::IdempotencyInProgress,
+        detail: format!("a request with the idempotency key \"{key}\" is still running"),
+        hint: Some("Send it again in a moment; it gets the same answer.".to_owned()),
         retry_after: Some(Duration::from_secs(1)),
     }
 }
 
 fn reused(key: &IdempotencyKey) -> ControlError {
-    ControlError::Refused {
-        kind: Kind::Invalid,
-        code: "idempotency_key_reused",
-        detail: format!("the idempotency key \"{key}\" came with another request, or from another API key"),
-        hint: "A key names one request for 24 hours; make a new one for each.".to_owned(),
-        retry_after: None,
-    }
+    ControlError::refused(
+        ProblemCode::IdempotencyKeyReused,
+        format!("the idempotency key \"{key}\" was used for another request or with another API key"),
+        "A key names one request for 24 hours; create a new one for each.",
+    )
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod sweep;
 mod throttle;
 
 pub use control::{Control, ControlSettings, Limit, Signup};
-pub use error::{ControlError, Kind};
+pub use error::ControlError;
 pub use idempotency::{IdempotencyKey, Kept, Once};
 pub use identity::{Identity, KeyScope};
 pub use lifecycle::servers::ServerEnrolment;

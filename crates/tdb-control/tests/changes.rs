@@ -111,9 +111,9 @@ async fn a_skipped_change_is_left_out_and_the_capture_proof_still_holds() {
     assert!(versions[0].verified, "{versions:#?}");
     world.no_drift("app").await;
     let again = world.control.skip_change(identity, &name, 2).await.unwrap_err();
-    assert_eq!(again.code(), "change_not_pending");
+    assert_eq!(again.code().as_str(), "change_not_pending");
     let held = world.control.skip_change(identity, &name, 1).await.unwrap_err();
-    assert_eq!(held.code(), "change_held");
+    assert_eq!(held.code().as_str(), "change_held");
     assert!(held.to_string().contains("acme"), "{held}");
     assert!(matches!(
         world.control.skip_change(identity, &name, 9).await,
@@ -132,7 +132,7 @@ async fn a_change_that_a_later_one_needs_is_not_skipped() {
         .skip_change(&world.identity, &blueprint("app"), 1)
         .await
         .unwrap_err();
-    assert_eq!(refused.code(), "change_needed");
+    assert_eq!(refused.code().as_str(), "change_needed");
     assert!(refused.to_string().contains("change 2"), "{refused}");
     assert_eq!(world.diff("app").await.len(), 2);
     world
@@ -163,7 +163,7 @@ async fn a_broken_change_stops_deployments_until_it_is_skipped() {
         .create_deployment(&world.identity, support::deploy_all("app"))
         .await
         .unwrap_err();
-    assert_eq!(refused.code(), "head_broken", "{refused}");
+    assert_eq!(refused.code().as_str(), "head_broken", "{refused}");
     let made = world.tenant("late", "app").await;
     assert_eq!(made.warnings.len(), 1, "{made:?}");
     assert_eq!(world.version_of("late").await, Some(2));
@@ -195,7 +195,7 @@ async fn a_schema_that_nobody_captured_is_no_version() {
         .create_deployment(&world.identity, support::deploy_all("app"))
         .await
         .unwrap_err();
-    assert_eq!(refused.code(), "head_differs", "{refused}");
+    assert_eq!(refused.code().as_str(), "head_differs", "{refused}");
     assert!(refused.to_string().contains("smuggled"), "{refused}");
 }
 

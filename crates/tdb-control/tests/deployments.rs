@@ -43,7 +43,7 @@ async fn a_failing_tenant_keeps_what_committed_and_can_be_retried() {
     assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
     assert_eq!(world.version_of("bad").await, Some(3));
     let nothing = world.control.retry_deployment(&world.identity, &id).await.unwrap_err();
-    assert_eq!(nothing.code(), "nothing_to_retry");
+    assert_eq!(nothing.code().as_str(), "nothing_to_retry");
     world.no_drift("app").await;
 }
 

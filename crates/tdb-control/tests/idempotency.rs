@@ -6,7 +6,7 @@ mod support;
 use secrecy::ExposeSecret;
 use support::{World, blueprint, deploy_all, request};
 use tdb_control::model::{CredentialScope, Rights};
-use tdb_control::{IdempotencyKey, Identity, Kept, KeyScope, Kind, Limit, Once};
+use tdb_control::{IdempotencyKey, Identity, Kept, KeyScope, Limit, Once};
 
 async fn once(world: &World, key: &str, body: &[u8]) -> Result<Once, tdb_control::ControlError> {
     let key = IdempotencyKey::parse(key).unwrap();
@@ -147,9 +147,9 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
     let world = World::idle(Default::default()).await;
     let first = go(&world, "k").await;
     let busy = once(&world, "k", b"{}").await.unwrap_err();
-    assert_eq!((busy.kind(), busy.code()), (Kind::Conflict, "idempotency_in_progress"));
+    assert_eq!(busy.code().as_str(), "idempotency_in_progress");
     let other = once(&world, "k", b"other").await.unwrap_err();
-    assert_eq!((other.kind(), other.code()), (Kind::Invalid, "idempotency_key_reused"));
+    assert_eq!(other.code().as_str(), "idempotency_key_reused");
     // A refusal created nothing: the key is free.
     world.control.release_key(&first).await.unwrap();
     let second = go(&world, "k").await;
@@ -159,7 +159,7 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
         .create_api_key(&first, "late", &[KeyScope::Read])
         .await
         .unwrap_err();
-    assert_eq!(late.code(), "idempotency_in_progress");
+    assert_eq!(late.code().as_str(), "idempotency_in_progress");
     let made = world
         .control
         .create_api_key(&second, "one", &[KeyScope::Admin])
@@ -192,7 +192,7 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
         .once(&stranger, &key, &[b"/path", b"{}"])
         .await
         .unwrap_err();
-    assert_eq!(refused.code(), "idempotency_key_reused");
+    assert_eq!(refused.code().as_str(), "idempotency_key_reused");
     // What is stored opens nothing.
     let tx = world.store.jobs().await.unwrap();
     let row = tx

@@ -288,7 +288,7 @@ async fn an_existing_tenant_gains_a_second_database() {
             .all(|database| database.connection.password.is_none())
     );
     assert_eq!(
-        world.try_tenant("both", "crm").await.unwrap_err().code(),
+        world.try_tenant("both", "crm").await.unwrap_err().code().as_str(),
         "already_exists"
     );
     world

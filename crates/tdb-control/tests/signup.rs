@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use secrecy::ExposeSecret;
 use support::World;
-use tdb_control::{ControlSettings, Kind, Limit, Signup};
+use tdb_control::{ControlSettings, Limit, Signup};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -24,7 +24,7 @@ async fn a_closed_installation_makes_no_users() {
         )
         .await
         .unwrap_err();
-    assert_eq!((refused.kind(), refused.code()), (Kind::Forbidden, "signup_closed"));
+    assert_eq!(refused.code().as_str(), "signup_closed");
     assert!(refused.hint().unwrap().contains("signup = true"), "{refused:?}");
 }
 
@@ -61,13 +61,13 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
         .await
         .unwrap();
     let refused = world.control.servers(&ada, Limit::DEFAULT).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.code()), (Kind::Forbidden, "operator_only"));
+    assert_eq!(refused.code().as_str(), "operator_only");
     let name = "main".parse().unwrap();
     for refused in [
         world.control.drain_server(&ada, &name).await.unwrap_err(),
         world.control.remove_server(&ada, &name).await.unwrap_err(),
         world.control.test_server(&ada, &name).await.unwrap_err(),
     ] {
-        assert_eq!(refused.code(), "operator_only");
+        assert_eq!(refused.code().as_str(), "operator_only");
     }
 }

@@ -10,6 +10,12 @@ pub enum StoreError {
     /// The store did not answer: nothing is known about what was asked last.
     #[error("the metadata store is unavailable: {reason}")]
     Unavailable { reason: String },
+    /// All connections are in use, and none was returned in time.
+    #[error("the metadata store is busy: {reason}")]
+    Busy { reason: String },
+    /// The store was reached and did not answer in time: nothing is known about what was asked last.
+    #[error("the metadata store did not answer in time: {reason}")]
+    TimedOut { reason: String },
     /// The row exists already, or another refers to it, or it was changed meanwhile.
     #[error("conflict in the metadata store: {constraint}")]
     Conflict { constraint: String },
@@ -33,6 +39,18 @@ impl StoreError {
 
     pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
         StoreError::Unavailable {
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn busy(reason: impl std::fmt::Display) -> Self {
+        StoreError::Busy {
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn timed_out(reason: impl std::fmt::Display) -> Self {
+        StoreError::TimedOut {
             reason: reason.to_string(),
         }
     }
@@ -75,10 +93,16 @@ impl From<tokio_postgres::Error> for StoreError {
                 constraint: refusal.message().to_owned(),
             };
         }
-        // 08 connection, 53 resources, 57P0x shutdown; 57014 and 55P03 are our own deadlines.
-        if matches!(class, "08" | "53" | "57") || code == &SqlState::LOCK_NOT_AVAILABLE {
-            return StoreError::unavailable(refusal.message());
+        match class {
+            // Our own deadlines.
+            _ if code == &SqlState::LOCK_NOT_AVAILABLE || code == &SqlState::QUERY_CANCELED => {
+                StoreError::timed_out(refusal.message())
+            }
+            // Insufficient resources: connections, memory, disk.
+            "53" => StoreError::busy(refusal.message()),
+            // Connection exceptions, shutdown.
+            "08" | "57" => StoreError::unavailable(refusal.message()),
+            _ => StoreError::Database(error),
         }
-        StoreError::Database(error)
     }
 }

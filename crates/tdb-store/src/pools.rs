@@ -1,9 +1,11 @@
 //! One bounded pool per login role of the store. A caller waits a bounded time for a connection, then learns that the
-//! store is unavailable.
+//! store is busy.
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+};
 use tdb_auth::ClientTls;
 use tokio_postgres::NoTls;
 
@@ -65,7 +67,13 @@ impl Pools {
 }
 
 async fn taken(pool: &Pool) -> Result<Object> {
-    pool.get().await.map_err(StoreError::unavailable)
+    pool.get().await.map_err(|error| match error {
+        PoolError::Timeout(TimeoutType::Wait) => StoreError::busy("no free connection"),
+        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => StoreError::timed_out("no new connection"),
+        // A login that the store itself refuses may be for want of connections.
+        PoolError::Backend(error) if error.as_db_error().is_some() => error.into(),
+        other => StoreError::unavailable(other),
+    })
 }
 
 fn pool(url: &StoreUrl, purpose: &str, size: usize, tls: &ClientTls) -> Result<Pool, SetupError> {

@@ -64,7 +64,7 @@ impl Tx {
         .await
     }
 
-    /// `Unavailable` leaves open whether it committed.
+    /// `Unavailable` and `TimedOut` leave open whether it committed.
     pub async fn commit(mut self) -> Result<()> {
         if self.unanswered.load(Ordering::Relaxed) > 0 {
             return Err(StoreError::unavailable("a statement of the transaction failed"));
@@ -111,6 +111,6 @@ impl Drop for Tx {
 pub(crate) async fn answered<T, E: Into<StoreError>>(future: impl Future<Output = Result<T, E>>) -> Result<T> {
     match timeout(ANSWER_TIME_MAX, future).await {
         Ok(answer) => answer.map_err(Into::into),
-        Err(_) => Err(StoreError::unavailable(format!("no answer within {ANSWER_TIME_MAX:?}"))),
+        Err(_) => Err(StoreError::timed_out(format!("no answer within {ANSWER_TIME_MAX:?}"))),
     }
 }

@@ -15,8 +15,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tdb_client::connections::Connection;
 use tdb_client::credentials::{CreateCredential, CreatedCredential, Rights};
 use tdb_client::http::{Client, ClientError};
-use tdb_client::problems::ProblemCode;
 use tdb_names::DatabaseName;
+use tdb_problems::ProblemCode;
 use time::{Duration, OffsetDateTime};
 
 use super::Outcome;

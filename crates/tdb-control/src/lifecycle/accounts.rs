@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tdb_auth::ApiKey;
 use tdb_contract::{Rights, Scope};
 use tdb_names::{KeyId, ProjectId};
+use tdb_problems::ProblemCode;
 use tdb_store::projects::{ProjectDeletion, ProjectRow};
 use tdb_store::{Tx, api_keys, credentials, projects};
 use uuid::Uuid;
@@ -157,8 +158,8 @@ impl Control {
             ProjectDeletion::Unknown => return Err(ControlError::not_found("project", id)),
             ProjectDeletion::NotEmpty => {
                 let detail = format!("project \"{id}\" has workspaces or tenants");
-                let hint = "Delete its tenants for good (\"tdb tenants delete NAME --hard\", DELETE /tenants/{id}?hard=true) and its workspaces first.";
-                return Err(ControlError::conflict("project_not_empty", detail, hint));
+                let hint = "First delete its tenants permanently (DELETE /tenants/{id}?hard=true) and its workspaces.";
+                return Err(ControlError::refused(ProblemCode::ProjectNotEmpty, detail, hint));
             }
         }
         self.wait_for_proxies().await

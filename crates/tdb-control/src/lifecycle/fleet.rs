@@ -20,6 +20,7 @@ use crate::model::{
 
 /// What sessions of the API are called on the server; no name of a customer.
 const APPLICATION: &str = "tdb-query";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 impl Control {
     /// In the workspace's own role; keys that may only read: in its read-only role. DDL is captured like any other.
@@ -199,10 +200,11 @@ fn advised_on_extensions(error: ControlError, sql: &str, workspace: &BlueprintNa
     else {
         return error;
     };
-    let refused = |name: &String| sqlstate == "42501" && message.contains(name);
-    let hint = match extensions::made_by(sql).into_iter().find(refused) {
+    // The code alone does not say which statement was refused; the hint holds for any of these.
+    let refused = sqlstate == INSUFFICIENT_PRIVILEGE;
+    let hint = match extensions::made_by(sql).first().filter(|_| refused) {
         Some(name) => Some(format!(
-            "Have it made with \"tdb workspaces extensions {workspace} --create {name}\", where the server allows it."
+            "An extension that only a superuser may create: POST /workspaces/{workspace}/extensions {{\"name\": \"{name}\"}}, where the server allows it."
         )),
         None => hint,
     };

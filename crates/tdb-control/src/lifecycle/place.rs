@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use tdb_engines::postgres::roles::{RoleNames, RoleSecrets};
 use tdb_engines::postgres::{EngineError, Login, Server, databases};
 use tdb_names::{DatabaseName, PHYSICAL_NAME_LEN_MAX, ServerName};
+use tdb_problems::ProblemCode;
 use tdb_store::Tx;
 use tdb_store::physical::{self, Physical, Place, RoleSecret};
 use uuid::Uuid;
@@ -26,7 +27,7 @@ fn someone_elses(server: &ServerName, physical: &Physical, oid: u32, name: &str)
     );
     let hint = "Give it back its name if somebody renamed it. If the metadata store was restored from a backup, it is older \
                 than this server.";
-    ControlError::conflict("database_renamed", detail, hint)
+    ControlError::refused(ProblemCode::DatabaseRenamed, detail, hint)
 }
 
 /// As whom to log in.

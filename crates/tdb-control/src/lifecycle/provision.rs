@@ -4,6 +4,7 @@ use tdb_engines::fault;
 use tdb_engines::postgres::Server;
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_names::{DatabaseId, DatabaseName};
+use tdb_problems::ProblemCode;
 use tdb_store::physical::Place;
 use tdb_store::settings::{self, NewTenants};
 use tdb_store::templates::TemplateRow;
@@ -214,9 +215,10 @@ impl Control {
                 return Ok(Chosen::Template(Box::new(template)));
             }
         }
-        Err(ControlError::Unavailable {
-            reason: "templates are retired faster than they are used".to_owned(),
-        })
+        Err(ControlError::busy(
+            ProblemCode::HeadBusy,
+            "the blueprint changes faster than a tenant can be created from it",
+        ))
     }
 
     async fn version_for(&self, row: &TenantDatabaseRow, workspace: &WorkspaceRow) -> Result<VersionRow> {

@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use tdb_names::ServerName;
+use tdb_problems::ProblemCode;
 use tdb_store::{physical, projects, servers, templates};
 
 use crate::control::{Control, Limit};
-use crate::error::{ControlError, Kind, Result};
+use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::servers::{ServerEnrolment, facts, unfit};
 use crate::model::{ServerInfo, ServerStatus, ServerTest};
@@ -123,8 +124,8 @@ impl Control {
                 used.workspaces, used.tenant_databases
             );
             let hint =
-                "POST /servers/{name}/drain keeps new ones away; delete those that are there, deleted tenants too.";
-            return Err(ControlError::conflict("server_not_empty", detail, hint));
+                "Keep new ones away with POST /servers/{name}/drain, and delete those that exist, deleted tenants too.";
+            return Err(ControlError::refused(ProblemCode::ServerNotEmpty, detail, hint));
         }
         let left = templates::retire_of_server(&tx, name).await?;
         tx.commit().await?;
@@ -146,14 +147,11 @@ impl Control {
         tx.rollback().await?;
         match operator {
             true => Ok(()),
-            false => Err(ControlError::Refused {
-                kind: Kind::Forbidden,
-                code: "operator_only",
-                detail: "database servers belong to the installation, not to a project".to_owned(),
-                hint: "Ask whoever runs the installation; keys of the account of its first project may do this."
-                    .to_owned(),
-                retry_after: None,
-            }),
+            false => Err(ControlError::refused(
+                ProblemCode::OperatorOnly,
+                "database servers belong to the installation, not to a project",
+                "Use an admin key of the account that owns the installation's first project.",
+            )),
         }
     }
 }
@@ -161,13 +159,11 @@ impl Control {
 /// One that nobody uses yet is the request's fault, not an outage.
 fn not_there(error: ControlError) -> ControlError {
     match error {
-        ControlError::Upstream { .. } => ControlError::Refused {
-            kind: Kind::Invalid,
-            code: "server_unreachable",
-            detail: error.to_string(),
-            hint: "Check host, port and tls: TenantsDB itself must reach the server.".to_owned(),
-            retry_after: None,
-        },
+        ControlError::Upstream { .. } => ControlError::refused(
+            ProblemCode::ServerUnreachable,
+            error.to_string(),
+            "Check host, port and tls: TenantsDB itself must reach the server.",
+        ),
         other => other,
     }
 }

@@ -6,10 +6,11 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tdb_engines::postgres::{EngineError, Lack, Probe, Server};
 use tdb_names::{BlueprintName, ProjectId, ServerEndpoint, ServerName};
+use tdb_problems::ProblemCode;
 use tdb_store::servers;
 
 use crate::control::Control;
-use crate::error::{ControlError, Kind, Result, upstream};
+use crate::error::{ControlError, Result, upstream};
 
 /// An administrator's way into a database server.
 #[derive(Clone, Debug)]
@@ -95,8 +96,8 @@ impl Control {
         tx.rollback().await?;
         found.ok_or_else(|| {
             let detail = format!("there is no database server for \"{blueprint}\"");
-            let hint = "Register one with POST /servers, or in proxy.toml; one that is drained takes no new databases.";
-            ControlError::conflict("no_server", detail, hint)
+            let hint = "Register one with POST /servers, or in proxy.toml; a drained server gets no new databases.";
+            ControlError::refused(ProblemCode::NoServer, detail, hint)
         })
     }
 
@@ -185,25 +186,31 @@ pub(crate) fn facts(probe: &Probe) -> Value {
 /// Why a server cannot be used, by what has to be changed: the server itself, its administrator, or the network.
 pub(crate) fn unfit(server: &ServerName, error: EngineError) -> ControlError {
     let (code, hint) = match &error {
-        EngineError::Lacks(Lack::Version { .. }) => ("server_version", "Register a server of PostgreSQL 15 or newer."),
-        EngineError::Lacks(Lack::Primary) => ("server_standby", "Register the primary."),
-        EngineError::Lacks(Lack::Right(_)) => ("server_rights", "Give the administrator SUPERUSER, or name another."),
-        EngineError::Lacks(Lack::EventTriggers) => (
-            "server_event_triggers",
+        EngineError::Lacks(Lack::Version { .. }) => (
+            ProblemCode::ServerVersion,
+            "Register a server of PostgreSQL 15 or newer.",
+        ),
+        EngineError::Lacks(Lack::Primary) => (ProblemCode::ServerStandby, "Register the primary."),
+        EngineError::Lacks(Lack::Right(_)) => (
+            ProblemCode::ServerRights,
             "Give the administrator SUPERUSER, or name another.",
         ),
-        EngineError::Lacks(Lack::Connections { .. }) => ("server_capacity", "Raise max_connections and restart it."),
+        EngineError::Lacks(Lack::EventTriggers) => (
+            ProblemCode::ServerEventTriggers,
+            "Give the administrator SUPERUSER, or name another.",
+        ),
+        EngineError::Lacks(Lack::Connections { .. }) => {
+            (ProblemCode::ServerCapacity, "Raise max_connections and restart it.")
+        }
         EngineError::Sql { sqlstate, .. } if sqlstate.as_str().starts_with("28") => (
-            "server_login",
+            ProblemCode::ServerLogin,
             "Check admin_user, admin_password and the server's pg_hba.conf.",
         ),
         _ => return upstream(server, error),
     };
-    ControlError::Refused {
-        kind: Kind::Invalid,
+    ControlError::refused(
         code,
-        detail: format!("database server \"{server}\" cannot be used: {error}"),
-        hint: hint.to_owned(),
-        retry_after: None,
-    }
+        format!("database server \"{server}\" cannot be used: {error}"),
+        hint,
+    )
 }

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use tdb_engines::fault;
 use tdb_engines::postgres::tenant_side;
 use tdb_names::{BlueprintName, DatabaseId, WorkspaceId};
+use tdb_problems::ProblemCode;
 use tdb_store::settings::{self, NewTenants as StoredNew, TenantDdl as StoredDdl};
 use tdb_store::tenants::TenantDatabaseRow;
 use tdb_store::workspaces::WorkspaceRow;
@@ -112,6 +113,7 @@ impl Control {
         };
         let worked = timeout(WORK_TIME_MAX, work).await.unwrap_or_else(|_| {
             Err(ControlError::Upstream {
+                code: ProblemCode::DatabaseTimedOut,
                 server: claimed.physical.server.to_string(),
                 reason: format!("no answer within {WORK_TIME_MAX:?}"),
             })

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::{ApiKey, PasswordHash};
 use tdb_names::ProjectId;
+use tdb_problems::ProblemCode;
 use tdb_store::{api_keys, users};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::control::{Control, Signup};
-use crate::error::{ControlError, Kind, Result};
+use crate::error::{ControlError, Result};
 use crate::identity::KeyScope;
 use crate::lifecycle::accounts::{ProjectReceipt, checked_name};
 use crate::model::{NewProject, Session};
@@ -44,14 +45,11 @@ impl Control {
         address: IpAddr,
     ) -> Result<NewProject> {
         if self.inner.settings.signup == Signup::Closed {
-            return Err(ControlError::Refused {
-                kind: Kind::Forbidden,
-                code: "signup_closed",
-                detail: "signing up is not open on this installation".to_owned(),
-                hint: "Ask whoever runs it for an API key; \"signup = true\" under [api] in proxy.toml opens it."
-                    .to_owned(),
-                retry_after: None,
-            });
+            return Err(ControlError::refused(
+                ProblemCode::SignupClosed,
+                "sign-up is disabled on this installation",
+                "Ask its operator for an API key; \"signup = true\" under [api] in proxy.toml enables sign-up.",
+            ));
         }
         let email = Email::parse(email)?;
         check_password(&password)?;
@@ -66,7 +64,7 @@ impl Control {
             return Err(ControlError::Exists {
                 what: "user",
                 name: email.0,
-                hint: Some("Log in with POST /login or \"tdb login\".".to_owned()),
+                hint: Some("Log in with POST /login.".to_owned()),
             });
         }
         tx.commit().await?;
@@ -122,10 +120,9 @@ impl Control {
     fn throttled(&self, email: &Email, address: IpAddr) -> Result<()> {
         let taken = self.inner.throttle.take(&email.0, address, Instant::now());
         taken.map_err(|after| ControlError::Refused {
-            kind: Kind::Limited,
-            code: "limit_reached",
-            detail: "too many tries with this email or from this address".to_owned(),
-            hint: format!("Try again in {} seconds.", after.as_secs().saturating_add(1)),
+            code: ProblemCode::LimitReached,
+            detail: "too many attempts with this email or from this address".to_owned(),
+            hint: Some(format!("Try again in {} seconds.", after.as_secs().saturating_add(1))),
             retry_after: Some(after),
         })
     }
@@ -133,13 +130,7 @@ impl Control {
     /// Slow work, off the threads that serve requests, and little of it at a time.
     async fn hashed<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let turn = timeout(TURN_TIME_MAX, self.inner.hashes.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| ControlError::Refused {
-            kind: Kind::Limited,
-            code: "limit_reached",
-            detail: "too many logins at a time".to_owned(),
-            hint: "Try again in a moment.".to_owned(),
-            retry_after: Some(TURN_TIME_MAX),
-        })?;
+        let turn = turn.map_err(|_| ControlError::busy(ProblemCode::LoginsBusy, "too many logins at the same time"))?;
         let turn = turn.map_err(ControlError::internal)?;
         let hashed = self.inner.runtime.spawn_blocking(move || {
             // Held to the end of the work, even if nobody waits for it any more.
@@ -189,13 +180,11 @@ fn check_password(password: &SecretString) -> Result<()> {
 }
 
 fn wrong_login() -> ControlError {
-    ControlError::Refused {
-        kind: Kind::Unauthorized,
-        code: "wrong_login",
-        detail: "email or password is wrong".to_owned(),
-        hint: "Check both; \"tdb signup\" makes a user where signing up is open.".to_owned(),
-        retry_after: None,
-    }
+    ControlError::refused(
+        ProblemCode::WrongLogin,
+        "email or password is wrong",
+        "Check both; POST /signup creates a user where sign-up is enabled.",
+    )
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tdb_contract::{Rights, Scope};
 use tdb_engines::fault;
 use tdb_engines::postgres::databases;
 use tdb_names::{DatabaseId, DatabaseName, ProjectId, TenantName, UserName};
+use tdb_problems::ProblemCode;
 use tdb_store::tenants::{DatabaseStatus as Stored, FleetRow, NewDatabase, TenantRow, TenantStatus as StoredTenant};
 use tdb_store::workspaces::WorkspaceStatus;
 use tdb_store::{Tx, credentials, deployments, events, tenants, versions, workspaces};
@@ -124,13 +125,14 @@ impl Control {
             Some(StoredTenant::Deleted) => {
                 let detail =
                     format!("tenant \"{name}\" is deleted but keeps its name; restore it, or delete it for good");
-                let hint = "\"tdb tenants restore NAME\" (POST /tenants/{id}/restore) brings it back; \"tdb tenants delete NAME --hard\" (DELETE /tenants/{id}?hard=true) frees the name.";
-                Err(ControlError::conflict("tenant_deleted", detail, hint))
+                let hint =
+                    "Restore it with POST /tenants/{id}/restore, or free the name with DELETE /tenants/{id}?hard=true.";
+                Err(ControlError::refused(ProblemCode::TenantDeleted, detail, hint))
             }
             Some(StoredTenant::Deleting) | None => {
                 let detail = format!("tenant \"{name}\" is being deleted");
-                Err(ControlError::conflict(
-                    "tenant_deleting",
+                Err(ControlError::refused(
+                    ProblemCode::TenantDeleting,
                     detail,
                     "Try again in a moment.",
                 ))
@@ -150,8 +152,8 @@ impl Control {
         let workspace = workspace.ok_or_else(|| ControlError::not_found("blueprint", &request.blueprint))?;
         if workspace.status != WorkspaceStatus::Ready {
             let detail = format!("workspace \"{}\" is {}", request.blueprint, workspace.status.as_str());
-            return Err(ControlError::conflict(
-                "workspace_not_ready",
+            return Err(ControlError::refused(
+                ProblemCode::WorkspaceNotReady,
                 detail,
                 "Try again in a moment.",
             ));
@@ -449,5 +451,5 @@ fn wrong_state(name: &TenantName, is: StoredTenant, wanted: StoredTenant) -> Con
         is.as_str(),
         wanted.as_str()
     );
-    ControlError::conflict("wrong_state", detail, "")
+    ControlError::refused(ProblemCode::WrongState, detail, "")
 }

@@ -8,6 +8,7 @@ use tdb_engines::fault;
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::{fingerprint, journal, schema};
 use tdb_names::{BlueprintName, DatabaseName, UserName, WorkspaceId};
+use tdb_problems::ProblemCode;
 use tdb_store::physical::{Physical, Place};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
 use tdb_store::{changes, credentials, events, physical, templates, tenants, versions, workspaces};
@@ -125,8 +126,8 @@ impl Control {
                 fleet.len(),
                 first.database.tenant
             );
-            let hint = "Delete its tenants for good first (\"tdb tenants delete NAME --hard\", DELETE /tenants/{id}?hard=true); a deleted tenant can be restored and still counts.";
-            return Err(ControlError::conflict("workspace_has_tenants", detail, hint));
+            let hint = "First delete its tenants permanently (DELETE /tenants/{id}?hard=true); a deleted tenant that can be restored still counts.";
+            return Err(ControlError::refused(ProblemCode::WorkspaceHasTenants, detail, hint));
         }
         let from = [Stored::Ready, Stored::Provisioning];
         workspaces::change_status(&tx, row.id, &from, Stored::Deleting, "deleting").await?;
@@ -324,8 +325,8 @@ impl Control {
         let row = self.workspace_row(identity, blueprint).await?;
         if row.status != Stored::Ready {
             let detail = format!("workspace \"{blueprint}\" is {}", row.status.as_str());
-            return Err(ControlError::conflict(
-                "workspace_not_ready",
+            return Err(ControlError::refused(
+                ProblemCode::WorkspaceNotReady,
                 detail,
                 "Try again in a moment.",
             ));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tdb_names::{BlueprintName, DatabaseName};
+use tdb_problems::ProblemCode;
 use tdb_store::changes::{self, ChangeRow, ChangeState as Stored, Holder};
 use tdb_store::tenants::{DatabaseStatus, TenantStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
@@ -114,7 +115,7 @@ impl Control {
             Stored::Pending | Stored::Broken => {}
             Stored::Skipped | Stored::Reverted => {
                 let detail = format!("change {id} is {} already", change.state.as_str());
-                return Err(ControlError::conflict("change_not_pending", detail, ""));
+                return Err(ControlError::refused(ProblemCode::ChangeNotPending, detail, ""));
             }
         }
         if let Some(holder) = changes::holder(&tx, row.id, id).await? {
@@ -151,7 +152,7 @@ impl Control {
                         error.message, error.sqlstate
                     );
                     let hint = "Skip the later change first, or undo both in the workspace.";
-                    Err(ControlError::conflict("change_needed", detail, hint))
+                    Err(ControlError::refused(ProblemCode::ChangeNeeded, detail, hint))
                 }
                 // It fails with or without the change; skipping one after the other has to begin somewhere.
                 _ => Ok(()),
@@ -167,7 +168,7 @@ fn held(id: u32, holder: &Holder) -> ControlError {
         Holder::Version(number) => format!("the published version {number}"),
     };
     let hint = "Undo it in the workspace with DDL of its own, which is deployed like any other change.";
-    ControlError::conflict("change_held", format!("change {id} is held by {who}"), hint)
+    ControlError::refused(ProblemCode::ChangeHeld, format!("change {id} is held by {who}"), hint)
 }
 
 pub(crate) fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {

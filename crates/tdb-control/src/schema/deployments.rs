@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tdb_names::{BlueprintName, JobId, ProjectId, TenantName};
+use tdb_problems::ProblemCode;
 use tdb_store::deployments::{
     self, DeploymentRow, DeploymentStatus as StoredJob, NewDeployment, NewTarget, TargetRow,
     TargetStatus as StoredTarget,
@@ -207,7 +208,7 @@ impl Control {
         row.ok_or_else(|| ControlError::not_found("deployment", job))?;
         if deployments::retry_failed(&tx, identity.project(), job).await? == 0 {
             let detail = format!("deployment \"{job}\" has no failed tenant");
-            return Err(ControlError::conflict("nothing_to_retry", detail, ""));
+            return Err(ControlError::refused(ProblemCode::NothingToRetry, detail, ""));
         }
         tx.commit().await?;
         self.inner.wake.notify_one();

@@ -10,6 +10,7 @@ use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::change::{LeftOut, LeftOutKind};
 use tdb_engines::postgres::journal;
 use tdb_names::WorkspaceId;
+use tdb_problems::ProblemCode;
 use tdb_store::changes::{ChangeState, NewChange};
 use tdb_store::sessions::{SessionRow, Speaker};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
@@ -102,9 +103,14 @@ impl Control {
     async fn drain_workspace(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
         match timeout(DRAIN_TIME_MAX, self.drain_now(id, data)).await {
             Ok(drained) => drained,
-            Err(_) => Err(ControlError::Unavailable {
-                reason: format!("draining took longer than {DRAIN_TIME_MAX:?}"),
-            }),
+            Err(_) => Err(ControlError::refused(
+                ProblemCode::TimedOut,
+                format!(
+                    "the changes of the workspace could not be read within {} seconds",
+                    DRAIN_TIME_MAX.as_secs()
+                ),
+                "Try again in a moment.",
+            )),
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use tdb_engines::postgres::extensions::{self, ExtensionError};
 use tdb_names::{BlueprintName, ServerName};
+use tdb_problems::ProblemCode;
 use tdb_store::{changes, servers};
 
 use crate::control::Control;
@@ -72,7 +73,7 @@ impl Control {
         if !is_allowed(&self.allowed_extensions(place).await?, name) {
             let detail = format!("extension \"{name}\" is not allowed on server \"{place}\"");
             let hint = "Whoever runs this installation allows it with \"extensions\" of the server in proxy.toml.";
-            return Err(ControlError::conflict("extension_not_allowed", detail, hint));
+            return Err(ControlError::refused(ProblemCode::ExtensionNotAllowed, detail, hint));
         }
         let server = self.server(place).await?;
         let made = extensions::create(&server, database_name(&row.physical)?, name, version).await;
@@ -132,7 +133,7 @@ fn refused(server: &ServerName, name: &str, error: ExtensionError) -> ControlErr
         ExtensionError::Unsafe { .. } => {
             let detail = format!("extension \"{name}\" cannot be made: {error}");
             let hint = "Rename the schema, or drop the extension in it and have it made by this endpoint first.";
-            ControlError::conflict("extension_not_allowed", detail, hint)
+            ControlError::refused(ProblemCode::ExtensionNotAllowed, detail, hint)
         }
         ExtensionError::Engine(error) => query_failed(server, error),
     }

@@ -9,13 +9,14 @@ use tdb_engines::postgres::change::Change;
 use tdb_engines::postgres::fingerprint::{self, Fingerprint};
 use tdb_engines::postgres::{EngineError, schema};
 use tdb_names::BlueprintName;
+use tdb_problems::ProblemCode;
 use tdb_store::changes::{self, ChangeRow, ChangeState};
 use tdb_store::templates::{self, TemplateRow};
 use tdb_store::workspaces::{self, WorkspaceRow};
 use uuid::Uuid;
 
 use crate::control::Control;
-use crate::error::{ControlError, Kind, Result, upstream};
+use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::place::{As, database_name};
 use crate::model::Reverted;
@@ -185,7 +186,7 @@ impl Control {
         };
         let dispensable = match without {
             Ok(()) => true,
-            Err(error) if error.kind() == Kind::Conflict => false,
+            Err(error) if error.code().status() == 409 => false,
             Err(error) => return Err(error),
         };
         let tx = self.inner.store.project(identity.project()).await?;
@@ -223,7 +224,7 @@ fn may_be_reverted(change: &ChangeRow) -> Result<()> {
             (format!("change {} is {} already", change.id, change.state.as_str()), "")
         }
     };
-    Err(ControlError::conflict("change_not_pending", detail, hint))
+    Err(ControlError::refused(ProblemCode::ChangeNotPending, detail, hint))
 }
 
 /// Schemas on the way of a proof: before the change, after it, after all changes, and with the inverse after that.
@@ -291,8 +292,8 @@ fn needed(id: u32, later: u32, why: &str, detail: Option<&str>) -> ControlError 
     let detail = detail
         .map(|detail| format!(" ({})", detail.trim_end()))
         .unwrap_or_default();
-    ControlError::conflict(
-        "change_needed",
+    ControlError::refused(
+        ProblemCode::ChangeNeeded,
         format!("change {later} needs change {id}: {why}{detail}"),
         "Revert the later change first.",
     )
@@ -306,8 +307,8 @@ fn refused(id: u32, why: &str, detail: Option<&str>) -> ControlError {
     let detail = detail
         .map(|detail| format!(" ({})", detail.trim_end()))
         .unwrap_or_default();
-    ControlError::conflict(
-        "change_not_revertible",
+    ControlError::refused(
+        ProblemCode::ChangeNotRevertible,
         format!("change {id} cannot be reverted: {why}{detail}"),
         "Write the inverse DDL yourself in the workspace; it is captured and deployed like any other change.",
     )

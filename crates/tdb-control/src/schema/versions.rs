@@ -8,6 +8,7 @@ use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::fingerprint::{self, Difference, Fingerprint};
 use tdb_engines::postgres::journal;
 use tdb_names::{BlueprintName, ServerName};
+use tdb_problems::ProblemCode;
 use tdb_store::changes::{ChangeState, HeadRow};
 use tdb_store::templates::{TemplateRow, TemplateStatus};
 use tdb_store::versions::{FactsRow, NewVersion, VersionRow};
@@ -64,13 +65,14 @@ impl From<StoreError> for HeadProblem {
 
 impl HeadProblem {
     pub(crate) fn into_error(self, blueprint: &BlueprintName) -> ControlError {
-        let skip =
-            format!("Skip the change with tdb workspaces diff-skip {blueprint} <number>, or undo it in the workspace.");
+        let skip = format!(
+            "Skip the change with DELETE /workspaces/{blueprint}/diff/{{ddl_id}}, or undo it in the workspace."
+        );
         match self {
             HeadProblem::Other(error) => error,
             HeadProblem::Broken { change, reason } => {
                 let detail = format!("change {change} of \"{blueprint}\" cannot be replayed: {reason}");
-                ControlError::conflict("head_broken", detail, &skip)
+                ControlError::refused(ProblemCode::HeadBroken, detail, &skip)
             }
             HeadProblem::Different(differences) => {
                 let hint = "Something changed the workspace without being captured; bring it back or repeat it as DDL.";
@@ -78,11 +80,11 @@ impl HeadProblem {
                     "the changes of \"{blueprint}\" do not give the workspace's schema: {}",
                     shown(&differences)
                 );
-                ControlError::conflict("head_differs", detail, hint)
+                ControlError::refused(ProblemCode::HeadDiffers, detail, hint)
             }
             HeadProblem::Busy => {
-                let detail = format!("the workspace of \"{blueprint}\" is being changed at this moment");
-                ControlError::conflict("head_busy", detail, "Try again when nobody is running DDL in it.")
+                let detail = format!("the workspace of \"{blueprint}\" is currently being modified");
+                ControlError::refused(ProblemCode::HeadBusy, detail, "Try again when no DDL is running in it.")
             }
         }
     }
@@ -315,6 +317,7 @@ impl Control {
         let (Some(change), ErrorClass::Failed) = (change, error.class) else {
             let reason = format!("{} ({})", error.message, error.sqlstate);
             return HeadProblem::Other(ControlError::Upstream {
+                code: ProblemCode::DatabaseFailed,
                 server: row.physical.server.to_string(),
                 reason,
             });

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tdb_names::{DatabaseId, JobId, ProjectId};
+use tdb_problems::ProblemCode;
 use tdb_store::deployments;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
@@ -90,9 +91,9 @@ impl Control {
         identity.require(KeyScope::Read)?;
         let seat = self.inner.watches.seats.clone().try_acquire_owned();
         let seat = seat.map_err(|_| {
-            let detail = format!("{WATCHERS_MAX} deployments are watched at this moment");
-            let hint = "Ask for the deployment itself from time to time, or watch later.";
-            ControlError::conflict("limit_reached", detail, hint)
+            let detail = format!("{WATCHERS_MAX} watches of deployments are open");
+            let hint = "Poll GET /deployments/{id} instead, or try again later.";
+            ControlError::refused(ProblemCode::LimitReached, detail, hint)
         })?;
         let project = identity.project();
         let tx = self.inner.store.project(project).await?;
