@@ -1,9 +1,9 @@
-//! What handlers are given: who asks and with which parameters, the body, the names in the path. Everything unknown is
-//! refused by name.
+//! What handlers are given: the identity with the query's parameters, the body, the names in the path. Everything unknown
+//! is refused by name.
 
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -11,11 +11,12 @@ use axum::response::Response;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
 use tdb_control::{Control, Identity};
 use tdb_problems::ProblemCode;
 
+use crate::document::Document;
 use crate::refusal::{Answer, Refusal};
+use crate::typed;
 
 /// Longest body. SQL text is the largest thing that is sent.
 pub const BODY_LEN_MAX: usize = 1024 * 1024;
@@ -64,24 +65,9 @@ impl<S: Send + Sync, P: DeserializeOwned> FromRequestParts<S> for Caller<P> {
         let identity = parts.extensions.get::<Identity>().cloned();
         let identity = identity
             .ok_or_else(|| Refusal::internal("a handler that wants a key is mounted outside of authentication"))?;
-        let Query(params) = Query::try_from_uri(&parts.uri).map_err(|error| wrong_parameters(&error.body_text()))?;
+        let query = Document::of_query(parts.uri.query().unwrap_or_default())?;
+        let params = typed::of_query(&query)?;
         Ok(Self { identity, params })
-    }
-}
-
-fn wrong_parameters(said: &str) -> Refusal {
-    let said = said
-        .strip_prefix("Failed to deserialize query string: ")
-        .unwrap_or(said);
-    if let Some(name) = quoted_after(said, "unknown field `") {
-        return Refusal::new(ProblemCode::UnknownParameter, format!("unknown parameter \"{name}\"")).about(name);
-    }
-    match said.split_once(": ") {
-        Some((name, rule)) => Refusal::invalid(name, format!("is not valid: {rule}")),
-        None => Refusal::new(
-            ProblemCode::InvalidValue,
-            format!("the query string is not valid: {said}"),
-        ),
     }
 }
 
@@ -126,8 +112,14 @@ pub async fn read_body(body: HttpBody) -> Answer<Bytes> {
     let mut stream = body.into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(part) = stream.next().await {
-        let part =
-            part.map_err(|error| Refusal::new(ProblemCode::MalformedRequest, format!("the body broke off: {error}")))?;
+        let part = part.map_err(|error| {
+            let mut refusal = Refusal::new(
+                ProblemCode::MalformedRequest,
+                "the body ended before its announced length",
+            );
+            refusal.more.reason = Some(error.to_string());
+            refusal
+        })?;
         seen = seen.saturating_add(part.len());
         if seen <= BODY_LEN_MAX {
             kept.extend_from_slice(&part);
@@ -145,48 +137,7 @@ pub async fn read_body(body: HttpBody) -> Answer<Bytes> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        wrong_body(&path, &error.into_inner())
-    })?;
-    reader.end().map_err(|error| wrong_body(".", &error))?;
-    Ok(value)
-}
-
-fn wrong_body(path: &str, error: &serde_json::Error) -> Refusal {
-    let said = error.to_string();
-    let rule = said.rsplit_once(" at line ").map_or(said.as_str(), |(rule, _)| rule);
-    if error.classify() != Category::Data {
-        return Refusal::new(ProblemCode::MalformedRequest, format!("the body is not JSON: {said}"));
-    }
-    if let Some(name) = quoted_after(rule, "unknown field `") {
-        let detail = format!(
-            "unknown field \"{name}\"{}",
-            rule.split_once("`, ")
-                .map(|(_, rest)| format!(", {rest}"))
-                .unwrap_or_default()
-        );
-        return Refusal::new(ProblemCode::UnknownField, detail.replace('`', "\"")).about(name);
-    }
-    if let Some(name) = quoted_after(rule, "missing field `") {
-        let parent = path.strip_suffix(name).unwrap_or(path).trim_end_matches('.');
-        let field = match parent.is_empty() {
-            true => name.to_owned(),
-            false => format!("{parent}.{name}"),
-        };
-        return Refusal::invalid(field, "is missing");
-    }
-    let rule = rule.replace('`', "\"");
-    match path {
-        "." => Refusal::new(ProblemCode::InvalidValue, format!("the body is not valid: {rule}")),
-        field => Refusal::invalid(field, format!("is not valid: {rule}")),
-    }
-}
-
-fn quoted_after<'a>(text: &'a str, before: &str) -> Option<&'a str> {
-    let (_, rest) = text.split_once(before)?;
-    rest.split_once('`').map(|(name, _)| name)
+    typed::of_body(&Document::of_body(bytes)?)
 }
 
 /// The variable segments of the path: a `String`, or a tuple of what its handler declares.
@@ -208,58 +159,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-    use tdb_client::tenants::CreateTenant;
-
     use super::*;
-
-    fn refused(body: &str) -> Refusal {
-        parse::<CreateTenant>(body.as_bytes()).unwrap_err()
-    }
-
-    #[test]
-    fn a_wrong_body_is_refused_naming_the_field() {
-        let table = [
-            ("{", ProblemCode::MalformedRequest, None),
-            ("[] x", ProblemCode::InvalidValue, None),
-            ("{} x", ProblemCode::InvalidValue, Some("tenant_id")),
-            (r#"{"tenant_id":"a"}"#, ProblemCode::InvalidValue, Some("databases")),
-            (
-                r#"{"tenant_id":1,"databases":[]}"#,
-                ProblemCode::InvalidValue,
-                Some("tenant_id"),
-            ),
-            (r#"{"tenant":"a"}"#, ProblemCode::UnknownField, Some("tenant")),
-            (
-                r#"{"tenant_id":"a","databases":[{"blueprnt":"b"}]}"#,
-                ProblemCode::UnknownField,
-                Some("blueprnt"),
-            ),
-            (
-                r#"{"tenant_id":"a","databases":[{}]}"#,
-                ProblemCode::InvalidValue,
-                Some("databases[0].blueprint"),
-            ),
-            (
-                r#"{"tenant_id":"a","databases":[{"blueprint":"b","version":-1}]}"#,
-                ProblemCode::InvalidValue,
-                Some("databases[0].version"),
-            ),
-        ];
-        for (body, code, field) in table {
-            let refusal = refused(body);
-            assert_eq!(
-                (refusal.code, refusal.more.field.as_deref()),
-                (code, field),
-                "{body}: {}",
-                refusal.detail
-            );
-            if let Some(field) = field {
-                assert!(refusal.detail.contains(field), "{}", refusal.detail);
-            }
-        }
-        assert!(parse::<Value>(b"{} x").is_err(), "nothing may follow the body");
-    }
 
     #[test]
     fn the_key_is_taken_from_either_header() {

@@ -7,6 +7,7 @@ mod credentials;
 mod deployments;
 mod describe;
 mod docs;
+mod document;
 mod drift;
 mod events;
 mod extensions;
@@ -22,6 +23,7 @@ mod service;
 mod settings;
 mod signup;
 mod tenants;
+mod typed;
 mod workspaces;
 
 use axum::extract::Request;

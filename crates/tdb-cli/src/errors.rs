@@ -1,7 +1,7 @@
 //! What went wrong, for people: one sentence, then what to do about it. With `--json` the API's problem document.
 
 use anyhow::Error;
-use tdb_client::http::ClientError;
+use tdb_client::http::{ClientError, reason};
 use tdb_client::problems::Problem;
 use tdb_problems::ProblemCode;
 use thiserror::Error;
@@ -24,9 +24,7 @@ pub fn report(error: &Error, printer: &Printer) {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Problem(problem)) => report_problem(problem, printer),
         Some(unreachable @ ClientError::Unreachable { source, .. }) => {
-            let source = source.to_string();
-            let reason = source.strip_prefix("io: ").unwrap_or(&source);
-            printer.error(&format!("{unreachable}: {reason}"));
+            printer.error(&format!("{unreachable}: {}", reason(source)));
             printer.hint("Start an instance with \"tenantsdb dev\", or name one with --api-url or TDB_API_URL.");
         }
         Some(foreign @ ClientError::Foreign { .. }) => {

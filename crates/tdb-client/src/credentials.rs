@@ -48,7 +48,8 @@ pub struct CreateCredential {
     /// From when on it is refused, and its sessions end; never where absent.
     #[serde(
         default,
-        with = "time::serde::rfc3339::option",
+        serialize_with = "time::serde::rfc3339::option::serialize",
+        deserialize_with = "crate::times::optional",
         skip_serializing_if = "Option::is_none"
     )]
     pub expires_at: Option<OffsetDateTime>,

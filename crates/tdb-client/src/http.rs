@@ -398,6 +398,14 @@ impl Client {
     }
 }
 
+/// Why an address was not reached, for a person: of the operating system's errors the kind.
+pub fn reason(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.kind().to_string(),
+        other => other.to_string(),
+    }
+}
+
 /// Escapes what is not unreserved (RFC 3986, 2.3), so that no name can be read as another path.
 fn segment(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

@@ -19,4 +19,5 @@ pub mod servers;
 pub mod service;
 pub mod settings;
 pub mod tenants;
+mod times;
 pub mod workspaces;

@@ -2,6 +2,7 @@
 //! (`POST /login`): `tdb` shows its own commands instead.
 
 use std::fmt::Display;
+use std::io;
 use std::time::Duration;
 
 use tdb_engines::postgres::{EngineError, ErrorClass};
@@ -264,11 +265,15 @@ pub(crate) fn query_failed(server: &ServerName, error: EngineError) -> ControlEr
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        let more = error.to_string();
+        // The standard library adds "(os error 111)".
+        let more = match error.downcast_ref::<io::Error>() {
+            Some(io) if io.raw_os_error().is_some() => io.kind().to_string(),
+            _ => error.to_string(),
+        };
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
