@@ -1,9 +1,11 @@
 //! How often somebody may try a password: a bucket of tries per email and per address, refilled over time.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 /// A few typing errors at once, and then one try per half minute.
 const EMAIL: Rate = Rate {
@@ -15,8 +17,12 @@ const ADDRESS: Rate = Rate {
     tries: 30,
     refill: Duration::from_secs(5),
 };
-/// Past it, those that are full again are forgotten, and if there are none, all: made-up emails must not fill the memory.
-const TRACKED_MAX: usize = 50_000;
+/// Emails and addresses. Past it the one that was tried longest ago is forgotten: made-up emails must neither fill the
+/// memory nor give everyone else new tries.
+const TRACKED_MAX: NonZeroUsize = match NonZeroUsize::new(50_000) {
+    Some(buckets) => buckets,
+    None => NonZeroUsize::MIN,
+};
 
 #[derive(Clone, Copy)]
 struct Rate {
@@ -31,25 +37,26 @@ enum Who {
 }
 
 /// When each bucket will be full again: what is missing from it, as time.
-#[derive(Default)]
 pub(crate) struct Throttle {
-    full_at: Mutex<HashMap<Who, Instant>>,
+    full_at: Mutex<LruCache<Who, Instant>>,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            full_at: Mutex::new(LruCache::new(TRACKED_MAX)),
+        }
+    }
 }
 
 impl Throttle {
     /// Takes a try of both, or says when the next may be. Where one has none left the other loses none.
     pub(crate) fn take(&self, email: &str, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if full_at.len() >= TRACKED_MAX {
-            full_at.retain(|_, at| *at > now);
-            if full_at.len() >= TRACKED_MAX {
-                full_at.clear();
-            }
-        }
         let both = [(Who::Email(email.to_owned()), EMAIL), (Who::Address(address), ADDRESS)];
         let mut after = Vec::with_capacity(both.len());
         for (who, rate) in &both {
-            let full = full_at.get(who).copied().unwrap_or(now).max(now) + rate.refill;
+            let full = full_at.peek(who).copied().unwrap_or(now).max(now) + rate.refill;
             let missing = full - now;
             let room = rate.refill * rate.tries;
             if missing > room {
@@ -57,14 +64,16 @@ impl Throttle {
             }
             after.push((who.clone(), full));
         }
-        full_at.extend(after);
+        for (who, full) in after {
+            full_at.put(who, full);
+        }
         Ok(())
     }
 
     /// The password was right: the try is given back.
     pub(crate) fn give_back(&self, email: &str, address: IpAddr) {
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        full_at.remove(&Who::Email(email.to_owned()));
+        full_at.pop(&Who::Email(email.to_owned()));
         if let Some(at) = full_at.get_mut(&Who::Address(address)) {
             *at -= ADDRESS.refill;
         }
@@ -107,13 +116,22 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded() {
+    fn made_up_emails_do_not_give_others_their_tries_back() {
         let (throttle, now) = (Throttle::default(), Instant::now());
-        for number in 0..TRACKED_MAX + 10 {
-            let byte = u8::try_from(number % 250).unwrap();
-            let address = Ipv4Addr::new(11, byte, u8::try_from(number / 250 % 250).unwrap(), byte).into();
-            let _ = throttle.take(&number.to_string(), address, now);
+        // Each takes two buckets.
+        let flood = |emails: std::ops::Range<usize>| {
+            for number in emails {
+                let [_, a, b, c] = u32::try_from(number).unwrap().to_be_bytes();
+                let _ = throttle.take(&number.to_string(), Ipv4Addr::new(11, a, b, c).into(), now);
+            }
+        };
+        let half = TRACKED_MAX.get() / 2;
+        flood(0..half);
+        for _ in 0..EMAIL.tries {
+            assert_eq!(throttle.take("a", address(1), now), Ok(()));
         }
-        assert!(throttle.full_at.lock().unwrap().len() <= TRACKED_MAX + 2);
+        flood(half..2 * half - 1);
+        assert_eq!(throttle.full_at.lock().unwrap().len(), TRACKED_MAX.get());
+        assert_eq!(throttle.take("a", address(1), now), Err(EMAIL.refill));
     }
 }

@@ -1,32 +1,35 @@
-//! A bounded cache in front of the route source: filled once for all who ask at the same time, flushed by invalidations,
-//! served stale while the source cannot be asked.
+//! A bounded cache in front of the route source: filled once for all that wait for the same key, flushed by
+//! invalidations, served stale while the source is unavailable. Unknown keys have a part of their own, so that clients who
+//! make up names evict only each other's.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use tdb_contract::Unavailable;
 use tokio::sync::Mutex;
 
-/// Past it the cache is emptied: an attacker who makes up names must not fill the memory.
-const ENTRIES_MAX: usize = 20_000;
-/// A name that was unknown is asked for again after this: a new tenant is reachable at once.
-const NEGATIVE_AGE_MAX: Duration = Duration::from_millis(100);
+/// Keys with a value; past it the least recently used one is evicted. A database that is in use costs two.
+const ENTRIES_MAX: NonZeroUsize = bound(20_000);
+/// Keys without a value. They save a question to the source for a moment only, and anyone can make them up.
+const UNKNOWN_MAX: NonZeroUsize = bound(1_000);
+/// A key without a value is asked for again after this: a new tenant is reachable at once.
+const UNKNOWN_AGE_MAX: Duration = Duration::from_millis(100);
 /// A fill that an invalidation overtook is asked again, so often at most.
 const FILL_TRIES: usize = 5;
 
-pub struct Cache<K, V> {
-    entries: RefCell<HashMap<K, Entry<V>>>,
+pub struct Cache<K: Eq + Hash, V> {
+    entries: RefCell<LruCache<K, Rc<V>>>,
+    /// When each of them was asked for.
+    unknown: RefCell<LruCache<K, Instant>>,
     flights: RefCell<HashMap<K, Rc<Flight>>>,
-    state: RefCell<State>,
+    /// Since when no invalidations arrive, so that entries may be outdated.
+    feed_lost_since: Cell<Option<Instant>>,
     stale_max: Duration,
-}
-
-struct Entry<V> {
-    value: Option<Rc<V>>,
-    filled: Instant,
 }
 
 /// A key that is being asked for.
@@ -37,49 +40,48 @@ struct Flight {
     overtaken: Cell<bool>,
 }
 
-struct State {
-    /// Since when no invalidations arrive, so that entries may be outdated.
-    deaf_since: Option<Instant>,
+const fn bound(entries: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(entries) {
+        Some(entries) => entries,
+        None => NonZeroUsize::MIN,
+    }
 }
 
 impl<K: Eq + Hash + Clone, V> Cache<K, V> {
-    /// Nothing is trusted before [`Self::hear`].
+    /// Nothing is trusted before [`Self::feed_restored`].
     pub fn new(stale_max: Duration) -> Self {
         Self {
-            entries: RefCell::default(),
+            entries: RefCell::new(LruCache::new(ENTRIES_MAX)),
+            unknown: RefCell::new(LruCache::new(UNKNOWN_MAX)),
             flights: RefCell::default(),
-            state: RefCell::new(State {
-                deaf_since: Some(Instant::now()),
-            }),
+            feed_lost_since: Cell::new(Some(Instant::now())),
             stale_max,
         }
     }
 
-    /// Invalidations arrive again: whatever was missed, nothing older than now is kept.
-    pub fn hear(&self) {
+    /// Invalidations arrive again. Some may have been missed, so everything that was cached before is dropped.
+    pub fn feed_restored(&self) {
         self.forget(|_| true);
-        self.state.borrow_mut().deaf_since = None;
+        self.feed_lost_since.set(None);
     }
 
     /// Invalidations do not arrive any more.
-    pub fn go_deaf(&self) {
-        self.state.borrow_mut().deaf_since.get_or_insert_with(Instant::now);
+    pub fn feed_lost(&self) {
+        self.feed_lost_since
+            .set(self.feed_lost_since.get().or_else(|| Some(Instant::now())));
     }
 
     pub fn forget(&self, forgotten: impl Fn(&K) -> bool) {
-        self.entries.borrow_mut().retain(|key, _| !forgotten(key));
+        remove(&mut self.entries.borrow_mut(), &forgotten);
+        remove(&mut self.unknown.borrow_mut(), &forgotten);
         let flights = self.flights.borrow();
         let overtaken = flights.iter().filter(|(key, _)| forgotten(key));
         overtaken.for_each(|(_, flight)| flight.overtaken.set(true));
     }
 
-    /// Whether the value of `key` is kept and `test` holds for it.
+    /// Whether the value of `key` is cached and `test` holds for it.
     pub fn holds(&self, key: &K, test: impl Fn(&V) -> bool) -> bool {
-        let entries = self.entries.borrow();
-        entries
-            .get(key)
-            .and_then(|entry| entry.value.as_deref())
-            .is_some_and(test)
+        self.entries.borrow().peek(key).is_some_and(|value| test(value))
     }
 
     /// The value of `key`, from the cache or from `ask`.
@@ -87,14 +89,14 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     where
         F: Future<Output = Result<Option<V>, Unavailable>>,
     {
-        if let Some(known) = self.fresh(key) {
-            return Ok(known);
+        if let Some(cached) = self.fresh(key) {
+            return Ok(cached);
         }
-        let boarded = Boarded::board(self, key);
-        let _first = boarded.flight.turn.lock().await;
+        let waiter = Waiter::join(self, key);
+        let _first = waiter.flight.turn.lock().await;
         match self.fresh(key) {
-            Some(known) => Ok(known),
-            None => self.fill(key, &boarded.flight, ask).await,
+            Some(cached) => Ok(cached),
+            None => self.fill(key, &waiter.flight, ask).await,
         }
     }
 
@@ -106,7 +108,7 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
             flight.overtaken.set(false);
             let value = match ask().await {
                 Ok(value) => value.map(Rc::new),
-                Err(unavailable) => return self.stale(key).ok_or(unavailable),
+                Err(unavailable) => return self.stale(key).map(Some).ok_or(unavailable),
             };
             if !flight.overtaken.get() {
                 self.store(key, value.clone());
@@ -119,57 +121,70 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     }
 
     fn store(&self, key: &K, value: Option<Rc<V>>) {
-        let mut entries = self.entries.borrow_mut();
-        if entries.len() >= ENTRIES_MAX {
-            entries.clear();
+        let (mut entries, mut unknown) = (self.entries.borrow_mut(), self.unknown.borrow_mut());
+        match value {
+            Some(value) => {
+                unknown.pop(key);
+                entries.put(key.clone(), value);
+            }
+            None => {
+                entries.pop(key);
+                unknown.put(key.clone(), Instant::now());
+            }
         }
-        entries.insert(
-            key.clone(),
-            Entry {
-                value,
-                filled: Instant::now(),
-            },
-        );
     }
 
     fn fresh(&self, key: &K) -> Option<Option<Rc<V>>> {
-        if self.state.borrow().deaf_since.is_some() {
+        if self.feed_lost_since.get().is_some() {
             return None;
         }
-        let entries = self.entries.borrow();
-        let entry = entries.get(key)?;
-        (entry.value.is_some() || entry.filled.elapsed() < NEGATIVE_AGE_MAX).then(|| entry.value.clone())
+        if let Some(value) = self.entries.borrow_mut().get(key) {
+            return Some(Some(value.clone()));
+        }
+        let unknown = self.unknown.borrow();
+        let asked = unknown.peek(key)?;
+        (asked.elapsed() < UNKNOWN_AGE_MAX).then_some(None)
     }
 
-    /// What was known before the source went away, for as long as that is allowed.
-    fn stale(&self, key: &K) -> Option<Option<Rc<V>>> {
-        let within = self
-            .state
-            .borrow()
-            .deaf_since
-            .is_none_or(|since| since.elapsed() <= self.stale_max);
-        let known = self.entries.borrow().get(key).and_then(|entry| entry.value.clone());
-        known.filter(|_| within).map(Some)
+    /// What was cached before the source went away, for as long as that is allowed.
+    fn stale(&self, key: &K) -> Option<Rc<V>> {
+        let lost = self.feed_lost_since.get();
+        if lost.is_some_and(|since| since.elapsed() > self.stale_max) {
+            return None;
+        }
+        self.entries.borrow_mut().get(key).cloned()
     }
 }
 
-/// Takes its flight off the board when the last one who waits for it is gone, also when that one was dropped.
-struct Boarded<'a, K: Eq + Hash + Clone, V> {
+fn remove<K: Eq + Hash + Clone, V>(entries: &mut LruCache<K, V>, removed: impl Fn(&K) -> bool) {
+    let keys: Vec<K> = entries
+        .iter()
+        .map(|(key, _)| key)
+        .filter(|key| removed(key))
+        .cloned()
+        .collect();
+    for key in &keys {
+        entries.pop(key);
+    }
+}
+
+/// Waits for the answer to a key. Removes the key's flight when its last waiter is dropped, also in the middle of a wait.
+struct Waiter<'a, K: Eq + Hash + Clone, V> {
     cache: &'a Cache<K, V>,
     key: &'a K,
     flight: Rc<Flight>,
 }
 
-impl<'a, K: Eq + Hash + Clone, V> Boarded<'a, K, V> {
-    fn board(cache: &'a Cache<K, V>, key: &'a K) -> Self {
+impl<'a, K: Eq + Hash + Clone, V> Waiter<'a, K, V> {
+    fn join(cache: &'a Cache<K, V>, key: &'a K) -> Self {
         let flight = cache.flights.borrow_mut().entry(key.clone()).or_default().clone();
         Self { cache, key, flight }
     }
 }
 
-impl<K: Eq + Hash + Clone, V> Drop for Boarded<'_, K, V> {
+impl<K: Eq + Hash + Clone, V> Drop for Waiter<'_, K, V> {
     fn drop(&mut self) {
-        // The board has one, we have the other.
+        // The map holds one, this waiter the other.
         if Rc::strong_count(&self.flight) <= 2 {
             self.cache.flights.borrow_mut().remove(self.key);
         }
@@ -182,7 +197,7 @@ mod tests {
 
     fn cache() -> Cache<&'static str, u32> {
         let cache = Cache::new(Duration::from_secs(60));
-        cache.hear();
+        cache.feed_restored();
         cache
     }
 
@@ -251,7 +266,7 @@ mod tests {
     async fn serves_what_it_knew_while_the_source_is_away() {
         let cache = cache();
         cache.resolve(&"k", || async { Ok(Some(1)) }).await.unwrap();
-        cache.go_deaf();
+        cache.feed_lost();
         let away = || async {
             Err(Unavailable {
                 reason: "test".to_owned(),
@@ -263,5 +278,45 @@ mod tests {
             cache.resolve(&"k", || async { Ok(Some(2)) }).await.unwrap(),
             Some(Rc::new(2))
         );
+    }
+
+    #[tokio::test]
+    async fn made_up_names_evict_each_other_and_nothing_else() {
+        let cache = Cache::<u32, u32>::new(Duration::from_secs(60));
+        cache.feed_restored();
+        cache.resolve(&0, || async { Ok(Some(7)) }).await.unwrap();
+        for name in 1..50_000 {
+            cache.resolve(&name, || async { Ok(None) }).await.unwrap();
+        }
+        assert!(cache.holds(&0, |value| *value == 7), "still known");
+        assert_eq!(cache.unknown.borrow().len(), UNKNOWN_MAX.get());
+    }
+
+    #[tokio::test]
+    async fn a_full_cache_loses_the_least_recently_used_entry() {
+        let cache = Cache::<usize, ()>::new(Duration::from_secs(60));
+        cache.feed_restored();
+        for key in 0..ENTRIES_MAX.get() {
+            cache.resolve(&key, || async { Ok(Some(())) }).await.unwrap();
+        }
+        cache.resolve(&0, || async { Ok(None) }).await.unwrap();
+        cache.resolve(&usize::MAX, || async { Ok(Some(())) }).await.unwrap();
+        assert!(cache.holds(&0, |()| true) && cache.holds(&2, |()| true) && !cache.holds(&1, |()| true));
+        assert_eq!(cache.entries.borrow().len(), ENTRIES_MAX.get());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_has_become_known_or_unknown_is_in_one_part_only() {
+        let cache = cache();
+        cache.resolve(&"k", || async { Ok(Some(1)) }).await.unwrap();
+        cache.forget(|_| true);
+        cache.resolve(&"k", || async { Ok(None) }).await.unwrap();
+        assert_eq!(cache.resolve(&"k", || async { Ok(Some(2)) }).await.unwrap(), None);
+        tokio::time::sleep(UNKNOWN_AGE_MAX).await;
+        assert_eq!(
+            cache.resolve(&"k", || async { Ok(Some(3)) }).await.unwrap(),
+            Some(Rc::new(3))
+        );
+        assert!(cache.unknown.borrow().is_empty());
     }
 }

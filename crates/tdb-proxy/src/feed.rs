@@ -27,13 +27,13 @@ pub async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
     loop {
         match source.subscribe().await {
             Ok(feed) => {
-                plane.routes.hear();
+                plane.routes.feed_restored();
                 listen(&plane, feed, &done).await;
                 tracing::warn!("the feed of route changes was lost; subscribing again");
             }
             Err(error) => tracing::warn!(%error, "cannot subscribe to route changes"),
         }
-        plane.routes.go_deaf();
+        plane.routes.feed_lost();
         sleep(RETRY_PAUSE).await;
     }
 }

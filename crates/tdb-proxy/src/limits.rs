@@ -1,9 +1,11 @@
 //! How many clients there may be, and how fast wrong passwords are answered.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 use crate::settings::ProxySettings;
 
@@ -13,13 +15,17 @@ const DELAY_FIRST: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(3);
 /// Failures older than this are forgotten.
 const FAILURE_AGE_MAX: Duration = Duration::from_secs(300);
-/// Past it all failures are forgotten: made-up names must not fill the memory.
-const FAILURES_TRACKED_MAX: usize = 50_000;
+/// Names and addresses with failures. Past it the one that failed longest ago is forgotten: made-up names must neither
+/// fill the memory nor give everyone else free tries.
+const FAILURES_TRACKED_MAX: NonZeroUsize = match NonZeroUsize::new(50_000) {
+    Some(names) => names,
+    None => NonZeroUsize::MIN,
+};
 
 pub struct Limits {
     clients_max: u32,
     clients: Cell<u32>,
-    failures: RefCell<HashMap<(String, IpAddr), Failures>>,
+    failures: RefCell<LruCache<(String, IpAddr), Failures>>,
 }
 
 struct Failures {
@@ -50,16 +56,17 @@ impl Limits {
         Self {
             clients_max: settings.clients_max.get(),
             clients: Cell::new(0),
-            failures: RefCell::default(),
+            failures: RefCell::new(LruCache::new(FAILURES_TRACKED_MAX)),
         }
     }
 
     /// None where even those that are told the limit are too many.
     pub fn admit(&self) -> Option<ClientSlot<'_>> {
         let clients = self.clients.get();
-        let admission = match clients < self.clients_max {
-            true => Admission::Welcome,
-            false => Admission::Full,
+        let admission = if clients < self.clients_max {
+            Admission::Welcome
+        } else {
+            Admission::Full
         };
         (clients < self.clients_max.saturating_add(REFUSED_MAX)).then(|| {
             self.clients.set(clients + 1);
@@ -76,26 +83,21 @@ impl Limits {
     /// lock a user out. The same for users that do not exist.
     pub fn login_failed(&self, user: &str, address: IpAddr) -> Duration {
         let mut failures = self.failures.borrow_mut();
-        if failures.len() >= FAILURES_TRACKED_MAX {
-            failures.clear();
-        }
         let now = Instant::now();
-        let known = failures
-            .entry(failure_key(user, address))
-            .or_insert(Failures { count: 0, last: now });
-        if now.duration_since(known.last) > FAILURE_AGE_MAX {
-            known.count = 0;
+        let of_key = failures.get_or_insert_mut(failure_key(user, address), || Failures { count: 0, last: now });
+        if now.duration_since(of_key.last) > FAILURE_AGE_MAX {
+            of_key.count = 0;
         }
-        known.count = known.count.saturating_add(1);
-        known.last = now;
-        match known.count.checked_sub(FAILURES_FREE + 1) {
+        of_key.count = of_key.count.saturating_add(1);
+        of_key.last = now;
+        match of_key.count.checked_sub(FAILURES_FREE + 1) {
             None => Duration::ZERO,
             Some(doublings) => DELAY_FIRST.saturating_mul(1u32 << doublings.min(10)).min(DELAY_MAX),
         }
     }
 
     pub fn login_succeeded(&self, user: &str, address: IpAddr) {
-        self.failures.borrow_mut().remove(&failure_key(user, address));
+        self.failures.borrow_mut().pop(&failure_key(user, address));
     }
 }
 
@@ -132,5 +134,23 @@ mod tests {
         assert_eq!(limits.login_failed("b", address), Duration::ZERO);
         limits.login_succeeded("a", address);
         assert_eq!(limits.login_failed("a", address), Duration::ZERO);
+    }
+
+    #[test]
+    fn made_up_names_do_not_make_the_proxy_forget_recent_failures() {
+        let limits = Limits::new(&ProxySettings::default());
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let made_up = FAILURES_TRACKED_MAX.get() - 1;
+        let names = |prefix: &str| {
+            (0..made_up)
+                .map(|number| format!("{prefix}{number}"))
+                .collect::<Vec<_>>()
+        };
+        let users = [names("b"), vec!["a".to_owned(); 3], names("c")].concat();
+        for user in users {
+            limits.login_failed(&user, address);
+        }
+        assert_eq!(limits.failures.borrow().len(), FAILURES_TRACKED_MAX.get());
+        assert_eq!(limits.login_failed("a", address), DELAY_FIRST);
     }
 }

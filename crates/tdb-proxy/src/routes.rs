@@ -55,14 +55,14 @@ impl Routes {
         })
     }
 
-    pub fn hear(&self) {
-        self.credentials.hear();
-        self.routes.hear();
+    pub fn feed_restored(&self) {
+        self.credentials.feed_restored();
+        self.routes.feed_restored();
     }
 
-    pub fn go_deaf(&self) {
-        self.credentials.go_deaf();
-        self.routes.go_deaf();
+    pub fn feed_lost(&self) {
+        self.credentials.feed_lost();
+        self.routes.feed_lost();
     }
 
     /// Forgets what `change` is about.
