@@ -9,4 +9,3 @@ mod refuse;
 mod relay;
 pub mod session;
 mod startup;
-mod tracker;

@@ -2,13 +2,29 @@
 
 use crate::startup::Unsupported;
 
-pub const READY_FOR_QUERY: u8 = b'Z';
-pub const NOTICE: u8 = b'N';
-pub const ERROR: u8 = b'E';
-pub const COMMAND_COMPLETE: u8 = b'C';
-pub const PARAMETER_STATUS: u8 = b'S';
-pub const BACKEND_KEY_DATA: u8 = b'K';
 pub const AUTHENTICATION: u8 = b'R';
+pub const BACKEND_KEY_DATA: u8 = b'K';
+pub const READY_FOR_QUERY: u8 = b'Z';
+pub const ERROR: u8 = b'E';
+pub const NOTICE: u8 = b'N';
+pub const NOTIFICATION: u8 = b'A';
+pub const PARAMETER_STATUS: u8 = b'S';
+pub const PARSE_COMPLETE: u8 = b'1';
+pub const BIND_COMPLETE: u8 = b'2';
+pub const CLOSE_COMPLETE: u8 = b'3';
+pub const PARAMETER_DESCRIPTION: u8 = b't';
+pub const ROW_DESCRIPTION: u8 = b'T';
+pub const NO_DATA: u8 = b'n';
+pub const DATA_ROW: u8 = b'D';
+pub const COMMAND_COMPLETE: u8 = b'C';
+pub const EMPTY_QUERY: u8 = b'I';
+pub const PORTAL_SUSPENDED: u8 = b's';
+pub const FUNCTION_CALL_RESPONSE: u8 = b'V';
+pub const COPY_IN_RESPONSE: u8 = b'G';
+pub const COPY_OUT_RESPONSE: u8 = b'H';
+pub const COPY_BOTH_RESPONSE: u8 = b'W';
+pub const COPY_DATA: u8 = b'd';
+pub const COPY_DONE: u8 = b'c';
 
 /// Bytes that answer SSLRequest and GSSENCRequest.
 pub const ENCRYPTION_ACCEPTED: u8 = b'S';

@@ -1,5 +1,5 @@
 //! Finding message boundaries in a stream of bytes, however it is cut. A frame is a tag, a length that counts itself, and
-//! a body; bodies are hopped over, not copied.
+//! a body. Bodies are passed over and not copied, except the beginnings of the few that somebody reads.
 
 use thiserror::Error;
 
@@ -14,14 +14,9 @@ pub struct FrameError {
     pub len: i32,
 }
 
-/// Where in the stream we are. 13 bytes per direction; no buffer.
-#[derive(Clone, Debug, Default)]
-pub struct Scanner {
-    header: [u8; HEADER_LEN],
-    header_len: u8,
-    /// Bytes of the current body still to come.
-    body_left: u32,
-}
+/// So much of a body is read of a frame that is read. Tags and names are shorter; a notice has its SQLSTATE in its first
+/// bytes.
+pub const READ_LEN_MAX: u32 = 1024;
 
 /// A frame whose header is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,34 +26,153 @@ pub struct Header {
     pub body_len: u32,
 }
 
-/// What [`Scanner::next`] found in the bytes it consumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A header ends here; its body begins at the next byte.
-    Header(Header),
-    /// The rest of the bytes belongs to a frame that is not complete.
+/// Cuts a stream into spans that are passed over and frames that are read. It holds no bytes but those of a frame that is
+/// read and came in parts.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    position: Position,
+    kept: Vec<u8>,
+    /// What is kept was given out.
+    given: bool,
+}
+
+/// What [`Reader::next`] took from the front of the bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece<'b> {
+    /// Frames and parts of frames that are passed over, contiguous.
+    Span(&'b [u8]),
+    Frame(Frame<'b>),
+    /// Nothing is left; what came of a frame that is read may be held back.
     Spent,
 }
 
-impl Scanner {
-    /// Takes bytes from the front of `bytes` up to the end of the next header, hopping over the body before it.
-    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Step, FrameError> {
-        let hop = usize::try_from(self.body_left).unwrap_or(usize::MAX).min(bytes.len());
-        *bytes = bytes.split_at(hop).1;
-        self.body_left -= u32::try_from(hop).unwrap_or(0);
-        if self.body_left > 0 {
-            return Ok(Step::Spent);
+/// A frame that is read: its header and the first [`READ_LEN_MAX`] bytes of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'b> {
+    pub bytes: &'b [u8],
+    /// Bytes of the body that follow, as the beginning of the next span.
+    pub rest: u32,
+}
+
+/// Where in a frame that is passed over the stream stands.
+#[derive(Clone, Debug, Default)]
+struct Position {
+    header: [u8; HEADER_LEN],
+    header_len: u8,
+    /// Bytes of the current body still to come.
+    body_left: u32,
+}
+
+impl Reader {
+    /// Takes the next piece from the front of `bytes`. `read` picks frames by their tag; `saw` gets the headers of all
+    /// others, when they are complete.
+    pub fn next<'s, 'b: 's>(
+        &'s mut self,
+        bytes: &mut &'b [u8],
+        read: impl Fn(u8) -> bool,
+        mut saw: impl FnMut(Header),
+    ) -> Result<Piece<'s>, FrameError> {
+        if self.given {
+            self.given = false;
+            self.kept.clear();
         }
+        if !self.kept.is_empty() {
+            return self.keep(bytes);
+        }
+        let all = *bytes;
+        while self.position.skip_body(bytes) {
+            if self.position.header_len == 0 && bytes.first().is_some_and(|tag| read(*tag)) {
+                return match all.len() - bytes.len() {
+                    0 => self.read(bytes),
+                    passed => Ok(Piece::Span(all.split_at(passed).0)),
+                };
+            }
+            match self.position.header(bytes)? {
+                Some(header) => saw(header),
+                None => break,
+            }
+        }
+        Ok(if all.is_empty() { Piece::Spent } else { Piece::Span(all) })
+    }
+
+    /// Whether the stream stands between two frames.
+    pub fn is_at_boundary(&self) -> bool {
+        (self.kept.is_empty() || self.given) && self.position.header_len == 0 && self.position.body_left == 0
+    }
+
+    /// A frame that is read begins here. The common case: all of it that is read has come.
+    fn read<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<Piece<'s>, FrameError> {
+        let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
+            return self.keep(bytes);
+        };
+        let (len, rest) = read_len(*header)?;
+        match bytes.split_at_checked(len) {
+            Some((frame, others)) => {
+                *bytes = others;
+                self.position.body_left = rest;
+                Ok(Piece::Frame(Frame { bytes: frame, rest }))
+            }
+            None => self.keep(bytes),
+        }
+    }
+
+    fn keep<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<Piece<'s>, FrameError> {
+        loop {
+            let (len, rest) = match self.kept.first_chunk::<HEADER_LEN>() {
+                Some(header) => read_len(*header)?,
+                None => (HEADER_LEN, 0),
+            };
+            let missing = len.saturating_sub(self.kept.len());
+            if missing == 0 && self.kept.len() >= HEADER_LEN {
+                self.given = true;
+                self.position.body_left = rest;
+                return Ok(Piece::Frame(Frame {
+                    bytes: &self.kept,
+                    rest,
+                }));
+            }
+            if bytes.is_empty() {
+                return Ok(Piece::Spent);
+            }
+            let (now, others) = bytes.split_at(missing.min(bytes.len()));
+            self.kept.extend_from_slice(now);
+            *bytes = others;
+        }
+    }
+}
+
+impl Frame<'_> {
+    pub fn tag(&self) -> u8 {
+        self.bytes.first().copied().unwrap_or(0)
+    }
+
+    /// What of the body was read.
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(HEADER_LEN..).unwrap_or_default()
+    }
+}
+
+impl Position {
+    /// Whether the body that the stream stood in has ended.
+    fn skip_body(&mut self, bytes: &mut &[u8]) -> bool {
+        let skipped = usize::try_from(self.body_left).unwrap_or(usize::MAX).min(bytes.len());
+        *bytes = bytes.split_at(skipped).1;
+        self.body_left -= u32::try_from(skipped).unwrap_or(0);
+        self.body_left == 0
+    }
+
+    /// Takes the next header, none where it is not complete.
+    fn header(&mut self, bytes: &mut &[u8]) -> Result<Option<Header>, FrameError> {
         // The common case: the whole header is here.
         if self.header_len == 0
             && let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>()
         {
             *bytes = rest;
-            return self.begin(*header);
+            return self.begin(*header).map(Some);
         }
         while usize::from(self.header_len) < HEADER_LEN {
             let Some((byte, rest)) = bytes.split_first() else {
-                return Ok(Step::Spent);
+                return Ok(None);
             };
             if let Some(slot) = self.header.get_mut(usize::from(self.header_len)) {
                 *slot = *byte;
@@ -67,19 +181,21 @@ impl Scanner {
             *bytes = rest;
         }
         self.header_len = 0;
-        self.begin(self.header)
+        self.begin(self.header).map(Some)
     }
 
-    /// Whether the stream stands between two frames.
-    pub fn is_at_boundary(&self) -> bool {
-        self.header_len == 0 && self.body_left == 0
-    }
-
-    fn begin(&mut self, header: [u8; HEADER_LEN]) -> Result<Step, FrameError> {
+    fn begin(&mut self, header: [u8; HEADER_LEN]) -> Result<Header, FrameError> {
         let header = parse_header(header)?;
         self.body_left = header.body_len;
-        Ok(Step::Header(header))
+        Ok(header)
     }
+}
+
+/// How much of a frame is read, header included, and how much of it is not.
+fn read_len(header: [u8; HEADER_LEN]) -> Result<(usize, u32), FrameError> {
+    let body_len = parse_header(header)?.body_len;
+    let read = body_len.min(READ_LEN_MAX);
+    Ok((HEADER_LEN + usize::try_from(read).unwrap_or(0), body_len - read))
 }
 
 /// Reads tag and length.
@@ -111,36 +227,75 @@ mod tests {
         out
     }
 
-    fn scan(scanner: &mut Scanner, mut bytes: &[u8], found: &mut Vec<(u8, u32)>) {
-        while let Step::Header(header) = scanner.next(&mut bytes).unwrap() {
-            found.push((header.tag, header.body_len));
+    /// What is found in `parts`: frames as they are read, tag and body length of the others, and all bytes in order.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Found {
+        read: Vec<(u8, Vec<u8>)>,
+        passed: Vec<(u8, u32)>,
+        bytes: Vec<u8>,
+    }
+
+    fn find(parts: &[&[u8]], read: impl Fn(u8) -> bool) -> Found {
+        let (mut reader, mut found) = (Reader::default(), Found::default());
+        let mut passed = Vec::new();
+        for mut bytes in parts.iter().copied() {
+            loop {
+                match reader
+                    .next(&mut bytes, &read, |header| passed.push((header.tag, header.body_len)))
+                    .unwrap()
+                {
+                    Piece::Span(span) => found.bytes.extend_from_slice(span),
+                    Piece::Frame(frame) => {
+                        found.bytes.extend_from_slice(frame.bytes);
+                        found.read.push((frame.tag(), frame.body().to_vec()));
+                    }
+                    Piece::Spent => break,
+                }
+            }
         }
+        assert!(reader.is_at_boundary());
+        found.passed = passed;
+        found
     }
 
     proptest! {
         #[test]
-        fn finds_every_frame_wherever_the_stream_is_cut(frames in frames()) {
+        fn finds_every_frame_wherever_the_stream_is_cut(frames in frames(), modulus in 1u8..5) {
             let stream = encode(&frames);
-            let expected: Vec<_> = frames.iter().map(|(tag, body)| (*tag, u32::try_from(body.len()).unwrap())).collect();
+            let read = |tag: u8| tag.is_multiple_of(modulus);
+            let expected = Found {
+                read: frames.iter().filter(|(tag, _)| read(*tag)).cloned().collect(),
+                passed: frames.iter().filter(|(tag, _)| !read(*tag))
+                    .map(|(tag, body)| (*tag, u32::try_from(body.len()).unwrap())).collect(),
+                bytes: stream.clone(),
+            };
             for cut in 0..=stream.len() {
-                let (mut scanner, mut found) = (Scanner::default(), Vec::new());
-                scan(&mut scanner, &stream[..cut], &mut found);
-                scan(&mut scanner, &stream[cut..], &mut found);
-                prop_assert_eq!(&found, &expected, "cut at {}", cut);
-                prop_assert!(scanner.is_at_boundary());
+                prop_assert_eq!(&find(&[&stream[..cut], &stream[cut..]], read), &expected, "cut at {}", cut);
             }
-            let (mut scanner, mut found) = (Scanner::default(), Vec::new());
-            stream.chunks(1).for_each(|byte| scan(&mut scanner, byte, &mut found));
-            prop_assert_eq!(found, expected);
+            let single: Vec<_> = stream.chunks(1).collect();
+            prop_assert_eq!(find(&single, read), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_frame_is_read_in_part_and_its_rest_is_passed_over() {
+        let long = vec![7; 3000];
+        let stream = encode(&[(b'N', long.clone()), (b'D', vec![1]), (b'N', vec![2])]);
+        for cut in [0, 3, 500, 1029, 1030, 2000, 3006] {
+            let found = find(&[&stream[..cut], &stream[cut..]], |tag| tag == b'N');
+            assert_eq!(found.read, [(b'N', vec![7; 1024]), (b'N', vec![2])], "cut at {cut}");
+            assert_eq!((found.passed, &found.bytes), (vec![(b'D', 1)], &stream), "cut at {cut}");
         }
     }
 
     #[test]
     fn impossible_lengths_are_errors() {
         for len in [0u32, 1, 3, 0x4000_0000, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
-            let mut scanner = Scanner::default();
             let stream = [&b"D"[..], &len.to_be_bytes()].concat();
-            assert!(scanner.next(&mut &stream[..]).is_err(), "{len}");
+            for read in [true, false] {
+                let mut reader = Reader::default();
+                assert!(reader.next(&mut &stream[..], |_| read, drop).is_err(), "{len}");
+            }
         }
     }
 }

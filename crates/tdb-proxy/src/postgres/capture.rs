@@ -9,29 +9,24 @@ use std::time::Duration;
 
 use tdb_contract::{ChangeSink, DataStatements, Drained};
 use tdb_names::WorkspaceId;
-use tdb_wire_postgres::backend::{COMMAND_COMPLETE, NOTICE, READY_FOR_QUERY};
-use tdb_wire_postgres::frame::{FrameError, parse_header};
+use tdb_wire_postgres::backend::{COMMAND_COMPLETE, COPY_IN_RESPONSE, NOTICE, READY_FOR_QUERY};
+use tdb_wire_postgres::flow::{Flow, Transaction};
+use tdb_wire_postgres::frame::{Frame, FrameError, Piece};
 use tdb_wire_postgres::report::{Report, is_journal_marker};
 use tokio::time::timeout;
 
 use super::data_tap::DataTap;
-use super::tracker::{COPY_IN_RESPONSE, IDLE};
 use crate::metrics::Metrics;
 
 /// Past it the reply goes out with a notice; the journal keeps the change.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(250);
-/// So much of a frame is looked at. Tags are shorter; a notice has its SQLSTATE in its first bytes, and the marker of a
-/// statement that a function ran has that statement's whole text at its end.
-const READ_LEN_MAX: u32 = 1024;
-const HEADER_LEN: usize = 5;
-
 pub struct Capture {
     sink: Arc<dyn ChangeSink>,
     workspace: WorkspaceId,
     metrics: Metrics,
-    state: State,
-    /// Bytes of the frame that is being read: its header, and its body where we look at it.
-    frame: Vec<u8>,
+    /// Bytes of the journal's marker still to come, which go nowhere: the marker of a statement that a function ran has
+    /// that statement's whole text at its end.
+    swallow: usize,
     /// The journal has been written to since the last drain.
     journaled: Journaled,
     /// A CommandComplete said COMMIT since the last ReadyForQuery.
@@ -40,17 +35,6 @@ pub struct Capture {
     /// What came after the ReadyForQuery that is held back. At most one read.
     held: Vec<u8>,
     drain: Option<Drain>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Header,
-    /// So many bytes of a body that goes on unread.
-    Pass(u32),
-    /// So many bytes of a body that is read first, and the bytes after them that are not.
-    Read(u32, u32),
-    /// So many bytes of the journal's marker, which go nowhere.
-    Swallow(u32),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,8 +60,7 @@ impl Capture {
             sink,
             workspace,
             metrics,
-            state: State::Header,
-            frame: Vec::new(),
+            swallow: 0,
             journaled: Journaled::No,
             committed: Committed::No,
             data: DataTap::new(server_pid),
@@ -86,8 +69,20 @@ impl Capture {
         }
     }
 
-    pub fn saw_from_client(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
-        self.data.saw_from_client(bytes)
+    /// What of the client's bytes goes on: up to Terminate, if there is one.
+    pub fn take_requests<'b>(&mut self, flow: &mut Flow, bytes: &'b [u8]) -> Result<&'b [u8], FrameError> {
+        let mut rest = bytes;
+        loop {
+            match flow.from_client(&mut rest, DataTap::reads)?.0 {
+                Piece::Frame(frame) => self.data.saw_request(&frame),
+                Piece::Span(_) => {}
+                Piece::Spent => break,
+            }
+            if flow.is_terminated() {
+                break;
+            }
+        }
+        Ok(bytes.split_at(bytes.len() - rest.len()).0)
     }
 
     pub fn is_draining(&self) -> bool {
@@ -95,41 +90,30 @@ impl Capture {
     }
 
     /// Appends to `out` what may go to the client. Only while not draining.
-    pub fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-        while !bytes.is_empty() {
-            bytes = match self.state {
-                State::Header => self.read_header(bytes, out)?,
-                State::Pass(left) => {
-                    let (now, rest) = split(bytes, left);
-                    out.extend_from_slice(now);
-                    self.state = after(left, now, State::Pass);
-                    rest
+    pub fn pass(&mut self, flow: &mut Flow, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let read = |tag| matches!(tag, NOTICE | COMMAND_COMPLETE | COPY_IN_RESPONSE);
+        while !self.is_draining() {
+            match flow.from_server(&mut bytes, read)?.0 {
+                Piece::Span(span) => {
+                    let (swallowed, passed) = span.split_at(span.len().min(self.swallow));
+                    self.swallow -= swallowed.len();
+                    out.extend_from_slice(passed);
                 }
-                State::Read(left, unread) => {
-                    let (now, rest) = split(bytes, left);
-                    self.frame.extend_from_slice(now);
-                    self.state = after(left, now, |left| State::Read(left, unread));
-                    if self.state == State::Header {
-                        self.complete(unread, out);
-                    }
-                    rest
-                }
-                State::Swallow(left) => {
-                    let (now, rest) = split(bytes, left);
-                    self.state = after(left, now, State::Swallow);
-                    rest
-                }
-            };
-            if self.is_draining() {
-                self.held.extend_from_slice(bytes);
-                return Ok(());
+                Piece::Frame(frame) => self.take_reply(&frame, out),
+                Piece::Spent => return Ok(()),
             }
         }
+        self.held.extend_from_slice(bytes);
         Ok(())
     }
 
     /// Ready when the drain is over; `out` then has notices, the ReadyForQuery and what followed it.
-    pub fn poll_drained(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<(), FrameError>> {
+    pub fn poll_drained(
+        &mut self,
+        cx: &mut Context<'_>,
+        flow: &mut Flow,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<(), FrameError>> {
         let Some(drain) = &mut self.drain else {
             return Poll::Ready(Ok(()));
         };
@@ -147,53 +131,25 @@ impl Capture {
             out.extend_from_slice(&drain.ready_frame);
         }
         let held = std::mem::take(&mut self.held);
-        Poll::Ready(self.pass(&held, out))
+        Poll::Ready(self.pass(flow, &held, out))
     }
 
-    fn read_header<'b>(&mut self, bytes: &'b [u8], out: &mut Vec<u8>) -> Result<&'b [u8], FrameError> {
-        let (now, rest) = bytes.split_at(bytes.len().min(HEADER_LEN - self.frame.len()));
-        self.frame.extend_from_slice(now);
-        let Ok(header) = <[u8; HEADER_LEN]>::try_from(self.frame.as_slice()) else {
-            return Ok(rest);
-        };
-        let header = parse_header(header)?;
-        if header.tag == COPY_IN_RESPONSE {
-            self.data.saw_copy_in();
-        }
-        let looked_at = matches!(header.tag, NOTICE | COMMAND_COMPLETE | READY_FOR_QUERY);
-        if looked_at && header.body_len > 0 {
-            let read = header.body_len.min(READ_LEN_MAX);
-            self.state = State::Read(read, header.body_len - read);
-        } else {
-            out.append(&mut self.frame);
-            self.state = if header.body_len == 0 {
-                State::Header
-            } else {
-                State::Pass(header.body_len)
-            };
-        }
-        Ok(rest)
-    }
-
-    /// A frame that we look at, whole but for `unread` bytes at its end.
-    fn complete(&mut self, unread: u32, out: &mut Vec<u8>) {
-        let frame = std::mem::take(&mut self.frame);
-        let body = frame.get(HEADER_LEN..).unwrap_or_default();
-        match frame.first() {
-            Some(&NOTICE) if is_journal_marker(body) => {
+    /// A frame that we look at.
+    fn take_reply(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        match frame.tag() {
+            NOTICE if is_journal_marker(frame.body()) => {
                 self.journaled = Journaled::Yes;
                 self.data.saw_journal_marker();
-                if unread > 0 {
-                    self.state = State::Swallow(unread);
-                }
+                self.swallow = usize::try_from(frame.rest).unwrap_or(usize::MAX);
                 return;
             }
-            Some(&COMMAND_COMPLETE) => {
-                self.data.saw_tag(body);
-                self.saw_tag(body);
+            COMMAND_COMPLETE => {
+                self.data.saw_tag(frame.body());
+                self.saw_tag(frame.body());
             }
-            Some(&READY_FOR_QUERY) => {
-                let idle = body.first() == Some(&IDLE);
+            COPY_IN_RESPONSE => self.data.saw_copy_in(),
+            READY_FOR_QUERY => {
+                let idle = Transaction::of(frame) == Transaction::Idle;
                 let committed = idle || self.committed == Committed::Yes;
                 self.committed = Committed::No;
                 let data = self.data.saw_ready(committed, idle);
@@ -202,15 +158,12 @@ impl Capture {
                     if idle {
                         self.journaled = Journaled::No;
                     }
-                    return self.begin_drain(frame, data);
+                    return self.begin_drain(frame.bytes.to_vec(), data);
                 }
             }
             _ => {}
         }
-        out.extend_from_slice(&frame);
-        if unread > 0 {
-            self.state = State::Pass(unread);
-        }
+        out.extend_from_slice(frame.bytes);
     }
 
     fn saw_tag(&mut self, body: &[u8]) {
@@ -237,17 +190,6 @@ impl Capture {
             }
         });
         self.drain = Some(Drain { outcome, ready_frame });
-    }
-}
-
-fn split(bytes: &[u8], left: u32) -> (&[u8], &[u8]) {
-    bytes.split_at(bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX)))
-}
-
-fn after(left: u32, taken: &[u8], state: impl Fn(u32) -> State) -> State {
-    match left.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX)) {
-        0 => State::Header,
-        left => state(left),
     }
 }
 
@@ -287,11 +229,13 @@ mod tests {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let workspace = WorkspaceId::from_uuid("00000000-0000-0000-0000-000000000001".parse().unwrap());
         let mut capture = Capture::new(Arc::new(Log), workspace, 7, metrics.clone());
-        let mut out = Vec::new();
+        let (mut flow, mut out) = (Flow::new(), Vec::new());
         for part in [&stream[..cut], &stream[cut..]] {
-            capture.pass(part, &mut out).unwrap();
+            capture.pass(&mut flow, part, &mut out).unwrap();
             while capture.is_draining() {
-                poll_fn(|cx| capture.poll_drained(cx, &mut out)).await.unwrap();
+                poll_fn(|cx| capture.poll_drained(cx, &mut flow, &mut out))
+                    .await
+                    .unwrap();
             }
         }
         (out, metrics.drains.get())

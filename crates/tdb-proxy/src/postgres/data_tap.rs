@@ -2,11 +2,9 @@
 //! the journal does not see them: the developer is told, here from the tags of the answers. DDL is never learnt from tags.
 
 use tdb_contract::DataStatements;
-use tdb_wire_postgres::frame::{FrameError, Scanner, Step};
+use tdb_wire_postgres::frame::Frame;
+use tdb_wire_postgres::frontend::{PARSE, QUERY};
 
-use super::tracker::QUERY;
-
-const PARSE: u8 = b'P';
 /// Of one transaction; more are summed up.
 const STATEMENTS_MAX: usize = 20;
 /// Of a statement's text.
@@ -15,7 +13,6 @@ const TEXT_LEN_MAX: usize = 200;
 #[derive(Debug)]
 pub struct DataTap {
     server_pid: i32,
-    client: Scanner,
     /// Texts sent since the last ReadyForQuery, and the last of them: with more than one on the way, tags cannot be told
     /// to texts.
     asked: u32,
@@ -34,7 +31,6 @@ impl DataTap {
     pub fn new(server_pid: i32) -> Self {
         Self {
             server_pid,
-            client: Scanner::default(),
             asked: 0,
             text: String::new(),
             tags: Vec::new(),
@@ -46,21 +42,21 @@ impl DataTap {
         }
     }
 
-    pub fn saw_from_client(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
-        while let Step::Header(header) = self.client.next(&mut bytes)? {
-            if header.tag != QUERY && header.tag != PARSE {
-                continue;
-            }
-            // What of the body came in this read: enough to be recognised by.
-            let len = usize::try_from(header.body_len).unwrap_or(usize::MAX).min(bytes.len());
-            let mut strings = bytes.get(..len).unwrap_or_default().split(|byte| *byte == 0);
-            if header.tag == PARSE {
-                strings.next();
-            }
-            self.asked = self.asked.saturating_add(1);
-            self.text = excerpt(strings.next().unwrap_or_default());
+    /// Messages of the client that [`Self::saw_request`] wants to see.
+    pub fn reads(tag: u8) -> bool {
+        tag == QUERY || tag == PARSE
+    }
+
+    pub fn saw_request(&mut self, frame: &Frame<'_>) {
+        if !Self::reads(frame.tag()) {
+            return;
         }
-        Ok(())
+        let mut strings = frame.body().split(|byte| *byte == 0);
+        if frame.tag() == PARSE {
+            strings.next();
+        }
+        self.asked = self.asked.saturating_add(1);
+        self.text = excerpt(strings.next().unwrap_or_default());
     }
 
     pub fn saw_copy_in(&mut self) {
@@ -89,9 +85,10 @@ impl DataTap {
     pub fn saw_ready(&mut self, committed: bool, idle: bool) -> Option<DataStatements> {
         let of_message = std::mem::take(&mut self.tags);
         if !self.journaled && !of_message.is_empty() && (self.in_transaction || !idle) {
-            match self.asked == 1 && !self.text.is_empty() {
-                true => self.note(self.text.clone()),
-                false => of_message.into_iter().for_each(|tag| self.note(tag)),
+            if self.asked == 1 && !self.text.is_empty() {
+                self.note(self.text.clone());
+            } else {
+                of_message.into_iter().for_each(|tag| self.note(tag));
             }
         }
         (self.asked, self.copies_in, self.journaled) = (0, false, false);
@@ -109,9 +106,10 @@ impl DataTap {
     }
 
     fn note(&mut self, statement: String) {
-        match self.statements.len() < STATEMENTS_MAX {
-            true => self.statements.push(statement),
-            false => self.more += 1,
+        if self.statements.len() < STATEMENTS_MAX {
+            self.statements.push(statement);
+        } else {
+            self.more += 1;
         }
     }
 }
@@ -134,10 +132,14 @@ mod tests {
         [&[tag][..], &len.to_be_bytes(), body].concat()
     }
 
+    fn frame(bytes: &[u8]) -> Frame<'_> {
+        Frame { bytes, rest: 0 }
+    }
+
     /// One message of a transaction that stays open.
     fn ask(tap: &mut DataTap, text: &str, answers: &[&str]) {
         let body = [text.as_bytes(), b"\0"].concat();
-        tap.saw_from_client(&message(QUERY, &body)).unwrap();
+        tap.saw_request(&frame(&message(QUERY, &body)));
         answers.iter().for_each(|tag| tap.saw_tag(tag.as_bytes()));
         assert_eq!(tap.saw_ready(false, false), None);
     }
@@ -157,7 +159,7 @@ mod tests {
         ask(&mut tap, "ALTER TABLE t ADD c int", &["ALTER TABLE\0"]);
         ask(&mut tap, "UPDATE t SET c = 1", &["UPDATE 3\0"]);
         let parse = [b"s1\0DELETE FROM t\0\0\0".as_slice()].concat();
-        tap.saw_from_client(&message(PARSE, &parse)).unwrap();
+        tap.saw_request(&frame(&message(PARSE, &parse)));
         tap.saw_tag(b"DELETE 1\0");
         tap.saw_ready(false, false);
         assert_eq!(left_out(&mut tap), ["UPDATE t SET c = 1", "DELETE FROM t"]);
@@ -193,8 +195,9 @@ mod tests {
     #[test]
     fn pipelined_and_copied_data_is_noted_by_its_tags_and_bounded() {
         let mut tap = DataTap::new(1);
-        let both = [message(QUERY, b"UPDATE a\0"), message(QUERY, b"UPDATE b\0")].concat();
-        tap.saw_from_client(&both).unwrap();
+        for text in [b"UPDATE a\0", b"UPDATE b\0"] {
+            tap.saw_request(&frame(&message(QUERY, text)));
+        }
         tap.saw_tag(b"UPDATE 1\0");
         tap.saw_ready(false, false);
         tap.saw_copy_in();

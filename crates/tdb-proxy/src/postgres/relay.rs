@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use tdb_wire_postgres::frame::FrameError;
+use tdb_wire_postgres::flow::Flow;
+use tdb_wire_postgres::frame::{FrameError, Piece};
 use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 
 use super::capture::Capture;
-use super::tracker::Tracker;
 use crate::sessions::{EndReason, Live};
 use crate::stream::Stream;
 
@@ -30,7 +30,7 @@ pub struct Relay<'a> {
     pub server: Stream,
     up: Pipe,
     down: Pipe,
-    tracker: Tracker,
+    flow: Flow,
     capture: Option<Capture>,
     live: Rc<Live>,
     scratch: &'a RefCell<Box<[u8]>>,
@@ -78,6 +78,9 @@ enum Stage {
     Open,
     /// The reading side has ended; what is pending still has to go.
     Ended,
+    /// The client said Terminate. What is pending still has to go; what it says after that is not read, because a server
+    /// that closes with something unread resets the connection, and its last replies are lost.
+    Terminated,
     /// Nothing more will ever go this way.
     Closed,
 }
@@ -98,7 +101,7 @@ impl<'a> Relay<'a> {
             server,
             up,
             down,
-            tracker: Tracker::new(),
+            flow: Flow::new(),
             capture,
             live,
             scratch,
@@ -133,11 +136,11 @@ impl<'a> Relay<'a> {
 
     /// A message of ours may follow what the client has got.
     pub fn may_speak(&self) -> bool {
-        self.tracker.is_server_at_boundary() && self.down.is_empty() && !self.is_draining()
+        self.flow.is_server_at_boundary() && self.down.is_empty() && !self.is_draining()
     }
 
     fn is_idle(&self) -> bool {
-        self.tracker.is_idle() && self.down.is_empty() && self.up.is_empty() && !self.is_draining()
+        self.flow.is_idle() && self.down.is_empty() && self.up.is_empty() && !self.is_draining()
     }
 
     fn is_draining(&self) -> bool {
@@ -146,6 +149,7 @@ impl<'a> Relay<'a> {
 
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let scratch = self.scratch;
+        let was_full = self.flow.is_full();
         let mut scratch = scratch.borrow_mut();
         if self.up.stage != Stage::Closed {
             match self.poll_up(cx, &mut scratch) {
@@ -155,22 +159,41 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        let ended = match self.capture.is_some() {
-            false => self.poll_down(cx, &mut scratch),
-            true => self.poll_down_captured(cx, &mut scratch),
+        let ended = if self.capture.is_some() {
+            self.poll_down_captured(cx, &mut scratch)
+        } else {
+            self.poll_down(cx, &mut scratch)
         };
-        ended.map(|outcome| outcome.err().unwrap_or(End::Server))
+        if was_full && !self.flow.is_full() {
+            // The client was not read from because of it.
+            cx.waker().wake_by_ref();
+        }
+        ended.map(|outcome| match outcome {
+            Ok(()) => End::Server,
+            // It closes in its own way when it was told to.
+            Err(End::ServerLost(_)) if self.flow.is_terminated() => End::Server,
+            Err(end) => end,
+        })
     }
 
     /// Client to server. Ready when the client has ended and the server knows.
     fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.up.poll_send(&mut self.server, cx)).map_err(End::ServerLost)?;
-            if self.up.stage == Stage::Ended {
+            match self.up.stage {
                 // As a direct client's half close: the server finishes what was asked and then closes.
-                ready!(self.server.poll_shutdown(cx)).map_err(End::ServerLost)?;
-                self.up.stage = Stage::Closed;
+                Stage::Ended => {
+                    ready!(self.server.poll_shutdown(cx)).map_err(End::ServerLost)?;
+                    self.up.stage = Stage::Closed;
+                }
+                Stage::Terminated => self.up.stage = Stage::Closed,
+                Stage::Open | Stage::Closed => {}
+            }
+            if self.up.stage == Stage::Closed {
                 return Poll::Ready(Ok(()));
+            }
+            if self.flow.is_full() {
+                return Poll::Pending;
             }
             let len = ready!(self.client.poll_read(cx, scratch)).map_err(End::ClientLost)?;
             let bytes = scratch.get(..len).unwrap_or_default();
@@ -178,12 +201,16 @@ impl<'a> Relay<'a> {
                 self.up.stage = Stage::Ended;
                 continue;
             }
-            self.tracker.saw_from_client(bytes).map_err(End::ClientDesync)?;
-            if let Some(capture) = &mut self.capture {
-                capture.saw_from_client(bytes).map_err(End::ClientDesync)?;
-            }
-            self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
+            let read = match &mut self.capture {
+                None => take_requests(&mut self.flow, bytes),
+                Some(capture) => capture.take_requests(&mut self.flow, bytes),
+            };
+            let bytes = read.map_err(End::ClientDesync)?;
+            self.counters[0].inc_by(u64::try_from(bytes.len()).unwrap_or(0));
             self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?;
+            if self.flow.is_terminated() {
+                self.up.stage = Stage::Terminated;
+            }
         }
     }
 
@@ -200,7 +227,7 @@ impl<'a> Relay<'a> {
                 self.down.stage = Stage::Ended;
                 continue;
             }
-            self.tracker.saw_from_server(bytes).map_err(End::ServerDesync)?;
+            take_replies(&mut self.flow, bytes).map_err(End::ServerDesync)?;
             self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
             self.down.send(&mut self.client, cx, bytes).map_err(End::ClientLost)?;
         }
@@ -214,7 +241,7 @@ impl<'a> Relay<'a> {
                 return Poll::Ready(Ok(()));
             };
             if capture.is_draining() {
-                ready!(capture.poll_drained(cx, &mut self.down.pending)).map_err(End::ServerDesync)?;
+                ready!(capture.poll_drained(cx, &mut self.flow, &mut self.down.pending)).map_err(End::ServerDesync)?;
                 continue;
             }
             if self.down.stage != Stage::Open {
@@ -226,11 +253,24 @@ impl<'a> Relay<'a> {
                 self.down.stage = Stage::Ended;
                 continue;
             }
-            self.tracker.saw_from_server(bytes).map_err(End::ServerDesync)?;
             self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
-            capture.pass(bytes, &mut self.down.pending).map_err(End::ServerDesync)?;
+            capture
+                .pass(&mut self.flow, bytes, &mut self.down.pending)
+                .map_err(End::ServerDesync)?;
         }
     }
+}
+
+/// What of the client's bytes goes on: up to Terminate, if there is one.
+fn take_requests<'b>(flow: &mut Flow, bytes: &'b [u8]) -> Result<&'b [u8], FrameError> {
+    let mut rest = bytes;
+    while flow.from_client(&mut rest, |_| false)?.0 != Piece::Spent && !flow.is_terminated() {}
+    Ok(bytes.split_at(bytes.len() - rest.len()).0)
+}
+
+fn take_replies(flow: &mut Flow, mut bytes: &[u8]) -> Result<(), FrameError> {
+    while flow.from_server(&mut bytes, |_| false)?.0 != Piece::Spent {}
+    Ok(())
 }
 
 impl Pipe {

@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::NoTls;
 
-use crate::support::{Lab, TENANT, TENANT_USER};
+use crate::support::{Lab, TENANT, TENANT_USER, WORKSPACE, WORKSPACE_USER};
 use crate::wire::{Wire, cancel_request};
 
 #[tokio::test]
@@ -170,6 +170,30 @@ async fn a_half_closed_client_still_gets_its_answers() {
     wire.stream.shutdown().await.unwrap();
     assert!(wire.until_ready().await.unwrap().iter().any(|frame| frame.tag == b'D'));
     assert_eq!(wire.read().await, None);
+}
+
+/// node-postgres sends what was queued after its Terminate.
+#[tokio::test]
+async fn what_follows_terminate_is_not_read_and_not_answered() {
+    let lab = Lab::start().await;
+    for (user, database) in [(TENANT_USER, TENANT), (WORKSPACE_USER, WORKSPACE)] {
+        for _ in 0..10 {
+            let mut wire = Wire::login(&lab, user, database).await.unwrap();
+            wire.send(|out| {
+                frontend::query("SELECT pg_sleep(0.01), 7", out).unwrap();
+                frontend::terminate(out);
+                for _ in 0..100 {
+                    frontend::query("SELECT 8", out).unwrap();
+                }
+            })
+            .await;
+            let mut tags = Vec::new();
+            while let Some(frame) = wire.read().await {
+                tags.push(char::from(frame.tag));
+            }
+            assert_eq!(tags, ['T', 'D', 'C', 'Z']);
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,421 @@
+//! What a session is doing, from the frames that pass in both directions: which replies the server owes and which request
+//! each reply answers, whether a transaction is open, whether data is being copied, and whether the server discards
+//! messages until Sync. Bodies are not decoded. Sources: PostgreSQL manual, "Message Flow"; for messages during COPY and
+//! after errors, the main loop of `postgres.c` and `CopyGetData`.
+//!
+//! One thing cannot be seen from outside: when a COPY from the client fails, the server has ignored the Syncs that it had
+//! read until then and answers those that it had not. [`Flow`] then is uncertain until the next reply proves which it was.
+
+use std::collections::VecDeque;
+
+use crate::backend::{
+    BIND_COMPLETE, CLOSE_COMPLETE, COMMAND_COMPLETE, COPY_BOTH_RESPONSE, COPY_DATA, COPY_DONE, COPY_IN_RESPONSE,
+    COPY_OUT_RESPONSE, DATA_ROW, EMPTY_QUERY, ERROR, FUNCTION_CALL_RESPONSE, NO_DATA, NOTICE, NOTIFICATION,
+    PARAMETER_DESCRIPTION, PARAMETER_STATUS, PARSE_COMPLETE, PORTAL_SUSPENDED, READY_FOR_QUERY, ROW_DESCRIPTION,
+};
+use crate::frame::{Frame, FrameError, HEADER_LEN, Piece, Reader};
+use crate::frontend::{self, Request};
+
+/// Requests without a reply past which no more should be read from the client. Far more than a server answers in one
+/// piece (8 KiB), so that waiting for its replies always ends.
+const OWED_MAX: usize = 16 * 1024;
+/// A queue that grew past this is given back when it is empty.
+const KEEP_CAPACITY_MAX: usize = 256;
+
+/// Names a request of the session; later requests have higher numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(u64);
+
+/// Of the last ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transaction {
+    Idle,
+    Open,
+    /// Only ROLLBACK, or ROLLBACK TO, is accepted.
+    Failed,
+}
+
+/// Data that is being copied outside of queries' rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    No,
+    /// The client sends data. So many of its Syncs are ignored, if the copy does not fail first.
+    In {
+        ignored: u32,
+    },
+    /// The client has sent all data; the server has not said yet whether it took it.
+    Ending {
+        ignored: u32,
+    },
+    /// The server sends data.
+    Out,
+}
+
+/// How sure the answer is to which request a reply belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    Certain,
+    /// So many ReadyForQuery messages may come that no request in the queue asked for.
+    Doubt(u32),
+    /// The server said something that no request explains.
+    Lost,
+}
+
+/// A request that waits for the end of its reply.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    id: RequestId,
+    request: Request,
+}
+
+/// Both directions of one session.
+#[derive(Debug)]
+pub struct Flow {
+    client: Reader,
+    server: Reader,
+    replies: Replies,
+}
+
+/// The state without the framing.
+#[derive(Debug)]
+struct Replies {
+    owed: VecDeque<Owed>,
+    next: u64,
+    front: Front,
+    input: Input,
+    copy: Copy,
+    transaction: Transaction,
+    trust: Trust,
+}
+
+/// What of the first reply owed has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Front {
+    Nothing,
+    Begun,
+}
+
+/// What the server does with the client's next messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Served,
+    /// After an error in the extended protocol; the Sync that ends it has not been sent yet.
+    Discarded,
+    /// After Terminate.
+    Over,
+}
+
+impl Flow {
+    /// For a session whose first ReadyForQuery has been sent on.
+    pub fn new() -> Self {
+        Self {
+            client: Reader::default(),
+            server: Reader::default(),
+            replies: Replies {
+                owed: VecDeque::new(),
+                next: 0,
+                front: Front::Nothing,
+                input: Input::Served,
+                copy: Copy::No,
+                transaction: Transaction::Idle,
+                trust: Trust::Certain,
+            },
+        }
+    }
+
+    /// Takes the next piece of `bytes` from the client. Frames for which `read` holds come one by one, as does Terminate,
+    /// after which the server reads nothing; everything else comes in spans as long as they are there. The id of a frame
+    /// is its own: none for messages that have no reply, and for those that the server will discard.
+    pub fn from_client<'s, 'b: 's>(
+        &'s mut self,
+        bytes: &mut &'b [u8],
+        read: impl Fn(u8) -> bool,
+    ) -> Result<(Piece<'s>, Option<RequestId>), FrameError> {
+        let replies = &mut self.replies;
+        let read = |tag| tag == frontend::TERMINATE || read(tag);
+        let piece = self.client.next(bytes, read, |header| {
+            replies.asked(header.tag);
+        })?;
+        let id = match &piece {
+            Piece::Frame(frame) => replies.asked(frame.tag()),
+            Piece::Span(_) | Piece::Spent => None,
+        };
+        Ok((piece, id))
+    }
+
+    /// Takes the next piece of `bytes` from the server; see [`Self::from_client`]. ReadyForQuery always comes by itself.
+    /// The id of a frame is that of the request it answers, wholly or in part.
+    pub fn from_server<'s, 'b: 's>(
+        &'s mut self,
+        bytes: &mut &'b [u8],
+        read: impl Fn(u8) -> bool,
+    ) -> Result<(Piece<'s>, Option<RequestId>), FrameError> {
+        let replies = &mut self.replies;
+        let read = |tag| tag == READY_FOR_QUERY || read(tag);
+        let piece = self.server.next(bytes, read, |header| {
+            replies.answered(header.tag);
+        })?;
+        let id = match &piece {
+            Piece::Frame(frame) if frame.tag() == READY_FOR_QUERY => replies.ready(Transaction::of(frame)),
+            Piece::Frame(frame) => replies.answered(frame.tag()),
+            Piece::Span(_) | Piece::Spent => None,
+        };
+        Ok((piece, id))
+    }
+
+    /// Nothing is owed, no message is half sent and no transaction is open.
+    pub fn is_idle(&self) -> bool {
+        let replies = &self.replies;
+        replies.owed.is_empty()
+            && replies.transaction == Transaction::Idle
+            && replies.input == Input::Served
+            && replies.trust != Trust::Lost
+            && self.client.is_at_boundary()
+            && self.server.is_at_boundary()
+    }
+
+    /// Whether each reply since the last [`Self::is_idle`] is known to belong to its request. A server session of which
+    /// this does not hold must not be given to another client.
+    pub fn is_certain(&self) -> bool {
+        self.replies.trust == Trust::Certain
+    }
+
+    /// So many replies are owed that the client must wait.
+    pub fn is_full(&self) -> bool {
+        self.replies.owed.len() >= OWED_MAX
+    }
+
+    /// The client has sent Terminate.
+    pub fn is_terminated(&self) -> bool {
+        self.replies.input == Input::Over
+    }
+
+    /// The stream to the client stands between two frames.
+    pub fn is_server_at_boundary(&self) -> bool {
+        self.server.is_at_boundary()
+    }
+
+    pub fn transaction(&self) -> Transaction {
+        self.replies.transaction
+    }
+
+    pub fn copy(&self) -> Copy {
+        self.replies.copy
+    }
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Transaction {
+    /// As a ReadyForQuery says it.
+    pub fn of(ready: &Frame<'_>) -> Self {
+        match ready.bytes.get(HEADER_LEN) {
+            Some(b'I') => Transaction::Idle,
+            Some(b'T') => Transaction::Open,
+            _ => Transaction::Failed,
+        }
+    }
+}
+
+impl Replies {
+    /// A message of the client.
+    fn asked(&mut self, tag: u8) -> Option<RequestId> {
+        if tag == frontend::TERMINATE {
+            self.input = Input::Over;
+        }
+        let request = Request::of(tag)?;
+        match (request, &mut self.copy) {
+            (Request::Sync, Copy::In { ignored }) => {
+                *ignored = ignored.saturating_add(1);
+                return None;
+            }
+            (Request::CopyEnd, Copy::In { ignored }) => {
+                self.copy = Copy::Ending { ignored: *ignored };
+                return None;
+            }
+            // Outside of COPY the server ignores it.
+            (Request::CopyEnd, _) if self.owed.is_empty() => return None,
+            (_, Copy::In { ignored }) => {
+                // During COPY this ends the session. If the session goes on, the copy has failed before the server read
+                // the Syncs.
+                let unread = std::mem::take(ignored);
+                for _ in 0..unread {
+                    self.owe(Request::Sync);
+                }
+            }
+            (_, Copy::No | Copy::Ending { .. } | Copy::Out) => {}
+        }
+        if request == Request::Sync && self.input == Input::Discarded {
+            self.input = Input::Served;
+        }
+        if self.input != Input::Served || self.trust == Trust::Lost {
+            return None;
+        }
+        Some(self.owe(request))
+    }
+
+    fn owe(&mut self, request: Request) -> RequestId {
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.owed.push_back(Owed { id, request });
+        id
+    }
+
+    /// A message of the server other than ReadyForQuery.
+    fn answered(&mut self, tag: u8) -> Option<RequestId> {
+        if self.trust == Trust::Lost {
+            return None;
+        }
+        match tag {
+            DATA_ROW | COPY_DATA => return self.owed.front().map(|owed| owed.id),
+            NOTICE | NOTIFICATION | PARAMETER_STATUS => return None,
+            _ => {}
+        }
+        let Some(Owed { id, request }) = self.owed.front().copied() else {
+            // FATAL errors come unasked, before the server closes.
+            if tag != ERROR {
+                self.lose();
+            }
+            return None;
+        };
+        use Request::{Bind, Close, Describe, Execute, FunctionCall, Parse, Query, Sync};
+        match (tag, request) {
+            (PARSE_COMPLETE, Parse) | (BIND_COMPLETE, Bind) | (CLOSE_COMPLETE, Close) => self.end_reply(),
+            (ROW_DESCRIPTION | NO_DATA, Describe) | (PORTAL_SUSPENDED, Execute) => self.end_reply(),
+            (COMMAND_COMPLETE | EMPTY_QUERY, Execute) => {
+                self.copy = Copy::No;
+                self.end_reply();
+            }
+            (COMMAND_COMPLETE | EMPTY_QUERY, Query) => {
+                self.copy = Copy::No;
+                self.begin_reply();
+            }
+            (ROW_DESCRIPTION, Query) | (PARAMETER_DESCRIPTION, Describe) | (FUNCTION_CALL_RESPONSE, FunctionCall) => {
+                self.begin_reply();
+            }
+            (COPY_IN_RESPONSE | COPY_BOTH_RESPONSE, Query | Execute) => {
+                self.begin_reply();
+                self.begin_copy();
+            }
+            (COPY_OUT_RESPONSE, Query | Execute) => {
+                self.begin_reply();
+                self.copy = Copy::Out;
+            }
+            (COPY_DONE, Query | Execute) => self.begin_reply(),
+            (ERROR, Query | FunctionCall | Sync) => {
+                self.begin_reply();
+                self.fail_copy();
+            }
+            (ERROR, Parse | Bind | Describe | Execute | Close) => {
+                self.begin_reply();
+                self.fail_copy();
+                self.discard_until_sync();
+            }
+            _ => self.lose(),
+        }
+        Some(id)
+    }
+
+    /// A ReadyForQuery: the end of the reply to a Query, FunctionCall or Sync.
+    fn ready(&mut self, transaction: Transaction) -> Option<RequestId> {
+        self.transaction = transaction;
+        self.copy = Copy::No;
+        if self.input == Input::Discarded {
+            self.input = Input::Served;
+        }
+        let front = self.owed.front().copied();
+        let asked = front.filter(|owed| match owed.request {
+            Request::Sync => true,
+            Request::Query | Request::FunctionCall => self.front == Front::Begun,
+            _ => false,
+        });
+        if let Some(owed) = asked {
+            self.pop();
+            return Some(owed.id);
+        }
+        match self.trust {
+            Trust::Doubt(0 | 1) => self.trust = Trust::Certain,
+            Trust::Doubt(more) => self.trust = Trust::Doubt(more - 1),
+            Trust::Certain | Trust::Lost => self.lose(),
+        }
+        None
+    }
+
+    /// The first reply owed has begun, so everything before it is answered. An error proves that too: what a Sync of which
+    /// the answer is in doubt would commit was undone with the copy, so it cannot fail.
+    fn begin_reply(&mut self) {
+        self.front = Front::Begun;
+        if let Trust::Doubt(_) = self.trust {
+            self.trust = Trust::Certain;
+        }
+    }
+
+    fn end_reply(&mut self) {
+        self.begin_reply();
+        self.pop();
+    }
+
+    fn pop(&mut self) {
+        self.front = Front::Nothing;
+        self.owed.pop_front();
+        while self.next_is(Request::CopyEnd) {
+            self.owed.pop_front();
+        }
+        if self.owed.is_empty() && self.owed.capacity() > KEEP_CAPACITY_MAX {
+            self.owed.shrink_to(KEEP_CAPACITY_MAX);
+        }
+    }
+
+    fn next_is(&self, request: Request) -> bool {
+        self.owed.front().is_some_and(|owed| owed.request == request)
+    }
+
+    /// The first request turns out to copy from the client. Syncs sent along with it are ignored by the server up to the
+    /// end of the data.
+    fn begin_copy(&mut self) {
+        let after = || self.owed.iter().skip(1);
+        let syncs = after().take_while(|owed| owed.request == Request::Sync).count();
+        let ignored = u32::try_from(syncs).unwrap_or(u32::MAX);
+        match after().nth(syncs).map(|owed| owed.request) {
+            None => {
+                self.owed.truncate(1);
+                self.copy = Copy::In { ignored };
+            }
+            Some(Request::CopyEnd) => {
+                self.owed.drain(1..syncs + 2);
+                self.copy = Copy::Ending { ignored };
+            }
+            // The server reads this during COPY and ends the session, or fails before it reads anything.
+            Some(_) => self.copy = Copy::In { ignored: 0 },
+        }
+    }
+
+    fn fail_copy(&mut self) {
+        if let Copy::In { ignored: 1.. } | Copy::Ending { ignored: 1.. } = self.copy {
+            let (Copy::In { ignored } | Copy::Ending { ignored }) = self.copy else {
+                return;
+            };
+            self.trust = Trust::Doubt(ignored);
+        }
+        self.copy = Copy::No;
+    }
+
+    fn discard_until_sync(&mut self) {
+        self.front = Front::Nothing;
+        while !self.owed.is_empty() && !self.next_is(Request::Sync) {
+            self.owed.pop_front();
+        }
+        if self.owed.is_empty() && self.input == Input::Served {
+            self.input = Input::Discarded;
+        }
+    }
+
+    fn lose(&mut self) {
+        self.trust = Trust::Lost;
+        self.owed = VecDeque::new();
+    }
+}
