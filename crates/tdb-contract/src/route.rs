@@ -76,8 +76,10 @@ pub enum RouteState {
     Suspended,
     /// Deleted but restorable.
     Deleted,
-    /// Being made, restored or removed.
+    /// Being created, restored or removed.
     NotReady,
+    /// Its creation has failed several times and is still tried: status `error`.
+    Failed,
 }
 
 /// Most clients of one database at a time.

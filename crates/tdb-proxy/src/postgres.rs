@@ -7,5 +7,6 @@ mod data_tap;
 mod dial;
 mod refuse;
 mod relay;
+mod render;
 pub mod session;
 mod startup;

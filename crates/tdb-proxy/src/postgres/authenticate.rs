@@ -2,22 +2,21 @@
 //! and get the same words; only then are the database, its scope and its state looked at.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use tdb_auth::ScramVerifier;
 use tdb_contract::{Credential, Route, RouteState, Unavailable};
-use tdb_names::{DATABASE_GRAMMAR, DatabaseName, UserName};
+use tdb_names::{DatabaseName, UserName};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::frame::parse_header;
 use tdb_wire_postgres::login::parse_sasl_initial;
-use tdb_wire_postgres::report::{Report, SqlState};
-use tdb_wire_postgres::scram::{self, Binding, Outcome, ScramError};
+use tdb_wire_postgres::scram::{self, Binding, Outcome};
 use tdb_wire_postgres::startup::Startup;
 use tokio::time::sleep;
 
 use super::refuse::Refusal;
+use super::render::{Refused, SaslFault};
 use crate::Plane;
 use crate::stream::Stream;
 
@@ -102,54 +101,29 @@ pub async fn resolve(
 /// Where the database is, if this identity may open it.
 async fn route(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<Rc<Route>, Refusal> {
     let credential = &identity.credential;
-    let database: DatabaseName = startup.database.parse().map_err(|error| {
-        let report = Report::fatal(
-            SqlState::UnknownDatabase,
-            format!("invalid database name \"{}\"", startup.database),
-        );
-        Refusal::said(
-            report
-                .with_detail(format!("In this name, {error}."))
-                .with_hint(DATABASE_GRAMMAR),
-        )
+    let database: DatabaseName = startup.database.parse().map_err(|fault| Refused::DatabaseName {
+        name: startup.database.clone(),
+        fault,
     })?;
     if !credential.scope.covers(&database) {
-        let message = format!("user \"{}\" may not connect to database \"{database}\"", startup.user);
-        let report = Report::fatal(SqlState::NotAllowed, message);
-        return Err(Refusal::said(
-            report.with_hint("Use the credential that was made for this database."),
-        ));
+        let user = startup.user.clone();
+        return Err(Refused::OutOfScope { user, database }.into());
     }
     let route = plane
         .routes
         .route(&credential.project, &database, credential.rights)
         .await
         .map_err(unavailable)?;
-    let route = route.ok_or_else(|| unknown(&database))?;
+    let Some(route) = route else {
+        return Err(Refused::UnknownDatabase(database).into());
+    };
     match route.state {
         RouteState::Active => Ok(route),
-        RouteState::Suspended => Err(not_now(
-            &database,
-            "is suspended",
-            "Resume the tenant to connect again.",
-        )),
-        RouteState::Deleted => Err(not_now(&database, "is deleted", "Restore the tenant to connect again.")),
-        RouteState::NotReady => Err(not_now(
-            &database,
-            "is not ready",
-            "It is being made or removed; try again soon.",
-        )),
+        RouteState::Suspended => Err(Refused::Suspended(database).into()),
+        RouteState::Deleted => Err(Refused::Deleted(database).into()),
+        RouteState::NotReady => Err(Refused::NotReady(database).into()),
+        RouteState::Failed => Err(Refused::Failed(database).into()),
     }
-}
-
-/// The limit on clients of this database, and what exceeding it says.
-pub fn too_many(startup: &Startup, limit: NonZeroU32) -> Refusal {
-    let report = Report::fatal(
-        SqlState::TooManyConnections,
-        format!("too many clients for database \"{}\"", startup.database),
-    );
-    let report = report.with_detail(format!("The limit of clients of this database is {limit}."));
-    Refusal::said(report.with_hint("Close connections that are not needed, or raise the limit."))
 }
 
 async fn exchange(plane: &Plane, stream: &mut Stream, verifier: ScramVerifier) -> Result<Outcome, Refusal> {
@@ -161,71 +135,38 @@ async fn exchange(plane: &Plane, stream: &mut Stream, verifier: ScramVerifier) -
     backend::authentication_sasl(&mut out, scram::mechanisms(binding));
     stream.write_all(&out).await.map_err(lost)?;
     let initial = read_sasl(stream).await?;
-    let (mechanism, client_first) = parse_sasl_initial(&initial).ok_or_else(|| violation("malformed SASL message"))?;
-    let (state, reply) = scram::begin(mechanism, client_first, binding, verifier).map_err(scram_refusal)?;
+    let (mechanism, client_first) = parse_sasl_initial(&initial).ok_or(Refused::Sasl(SaslFault::Malformed))?;
+    let (state, reply) = scram::begin(mechanism, client_first, binding, verifier).map_err(Refused::Scram)?;
     out.clear();
     backend::authentication_sasl_continue(&mut out, &reply);
     stream.write_all(&out).await.map_err(lost)?;
     let proof = read_sasl(stream).await?;
-    state.finish(&proof).map_err(scram_refusal)
+    Ok(state.finish(&proof).map_err(Refused::Scram)?)
 }
 
 fn wrong_password(startup: &Startup) -> Refusal {
-    let message = format!("password authentication failed for user \"{}\"", startup.user);
-    Refusal::said(Report::fatal(SqlState::InvalidPassword, message))
+    let user = startup.user.clone();
+    Refused::WrongPassword { user }.into()
 }
 
 async fn read_sasl(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
     let mut header = [0; 5];
     stream.read_exact(&mut header).await.map_err(lost)?;
-    let header = parse_header(header).map_err(|error| violation(error.to_string()))?;
+    let header = parse_header(header).map_err(|error| Refused::Sasl(SaslFault::Length(error)))?;
     if header.tag != PASSWORD_MESSAGE {
-        return Err(violation(format!(
-            "expected a SASL response, got message type {}",
-            header.tag
-        )));
+        return Err(Refused::Sasl(SaslFault::Tag(header.tag)).into());
     }
     if header.body_len > SASL_LEN_MAX {
-        return Err(violation("SASL message too long"));
+        return Err(Refused::Sasl(SaslFault::TooLong).into());
     }
     let mut body = vec![0; usize::try_from(header.body_len).unwrap_or(0)];
     stream.read_exact(&mut body).await.map_err(lost)?;
     Ok(body)
 }
 
-fn unknown(database: &DatabaseName) -> Refusal {
-    let report = Report::fatal(
-        SqlState::UnknownDatabase,
-        format!("database \"{database}\" does not exist"),
-    );
-    Refusal::said(report.with_hint("List databases with tdb tenants list and tdb workspaces list."))
-}
-
-fn not_now(database: &DatabaseName, what: &str, hint: &str) -> Refusal {
-    let report = Report::fatal(SqlState::CannotConnectNow, format!("database \"{database}\" {what}"));
-    Refusal::said(report.with_hint(hint))
-}
-
 fn unavailable(error: Unavailable) -> Refusal {
     tracing::warn!(%error, "cannot look up a login");
-    let report = Report::fatal(
-        SqlState::CannotConnectNow,
-        "the control plane cannot be asked about this login",
-    );
-    Refusal::said(report.with_hint("Try again soon."))
-}
-
-fn scram_refusal(error: ScramError) -> Refusal {
-    let state = match error {
-        ScramError::NoRandom(_) => SqlState::InternalError,
-        ScramError::Downgrade | ScramError::Binding => SqlState::InvalidAuthorization,
-        ScramError::Malformed(_) | ScramError::Mechanism => SqlState::ProtocolViolation,
-    };
-    Refusal::said(Report::fatal(state, error.to_string()))
-}
-
-fn violation(message: impl Into<String>) -> Refusal {
-    Refusal::said(Report::fatal(SqlState::ProtocolViolation, message))
+    Refused::ControlPlaneUnavailable.into()
 }
 
 fn lost(error: std::io::Error) -> Refusal {

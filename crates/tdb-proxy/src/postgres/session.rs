@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use tdb_auth::{NoRandom, unguessable};
 use tdb_contract::{ClientLimit, Route, RouteKind, SessionStart};
 use tdb_wire_postgres::backend;
-use tdb_wire_postgres::report::{Report, SqlState};
 use tdb_wire_postgres::startup::Startup;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -21,6 +20,7 @@ use super::capture::Capture;
 use super::dial::{self, DialError, Dialled};
 use super::refuse::Refusal;
 use super::relay::{End, Relay};
+use super::render::Refused;
 use super::startup::{self, Hello};
 use super::{cancel, cancel::CancelKey};
 use crate::Plane;
@@ -59,7 +59,9 @@ pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr, admission:
         Ok(Ok(Hello::Cancel(stream, request))) => cancel::cancel(plane, stream, request).await,
         Ok(Ok(Hello::Startup(stream, _))) if admission == Admission::Full => {
             plane.metrics.login("too_many");
-            too_many(plane).on(stream).say(plane).await;
+            let clients_max = plane.limits.clients_max();
+            let refusal = Refusal::from(Refused::TooManyClients { clients_max });
+            refusal.on(stream).say(plane).await;
         }
         Ok(Ok(Hello::Startup(stream, startup))) => {
             let span = tracing::info_span!("session", id = field::Empty, user = startup.user, database = startup.database, %address);
@@ -137,18 +139,10 @@ fn refuse_replication(startup: &mut Startup) -> Result<(), Refusal> {
         .iter()
         .any(|(name, value)| name == "replication" && !is_off(value));
     startup.parameters.retain(|(name, _)| name != "replication");
-    match wanted {
-        false => Ok(()),
-        true => {
-            let report = Report::fatal(
-                SqlState::FeatureNotSupported,
-                "replication connections are not supported",
-            );
-            Err(Refusal::said(
-                report.with_hint("Connect to the database server itself."),
-            ))
-        }
+    if wanted {
+        return Err(Refused::Replication.into());
     }
+    Ok(())
 }
 
 /// Registers the session and logs it in at its server.
@@ -166,7 +160,8 @@ async fn open<'p>(
     // Registered before the server is dialled: a suspension in between ends this session too.
     let Some(registered) = plane.sessions.register(route.kind, identity.credential.id, clients_max) else {
         plane.metrics.login("too_many");
-        return Err(authenticate::too_many(startup, clients_max));
+        let database = startup.database.clone();
+        return Err(Refused::TooManyDatabaseClients { database, clients_max }.into());
     };
     let dialled = dial_server(plane, &registered, startup, route).await;
     let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
@@ -175,13 +170,6 @@ async fn open<'p>(
     tracing::Span::current().record("id", registered.live.id);
     tracing::info!(server = %route.server.name, pid = dialled.key.pid, "session begins");
     Ok((registered, dialled))
-}
-
-fn too_many(plane: &Plane) -> Refusal {
-    let max = plane.limits.clients_max();
-    let report = Report::fatal(SqlState::TooManyConnections, "sorry, too many clients already");
-    let report = report.with_detail(format!("The proxy's limit clients_max is {max}."));
-    Refusal::said(report.with_hint("Close connections that are not needed, or raise the limit."))
 }
 
 async fn dial_server(
@@ -198,14 +186,14 @@ async fn dial_server(
     let told = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
     tokio::select! {
         biased;
-        reason = told => Err(Refusal::said(farewell(reason))),
+        reason = told => Err(Refused::Ended(reason).into()),
         dialled = timeout(plane.settings.upstream_connect_timeout, dial::dial(&plane.upstream_tls, route, &parameters)) => {
             match dialled {
                 Ok(Ok(dialled)) => Ok(dialled),
                 Ok(Err(error)) => Err(dial_refusal(route, error)),
                 Err(_) => {
                     tracing::warn!(server = %route.server.name, "the database server does not answer in time");
-                    Err(Refusal::said(unreachable_report("does not answer")))
+                    Err(Refused::ServerSilent.into())
                 }
             }
         }
@@ -219,11 +207,7 @@ fn dial_refusal(route: &Route, error: DialError) -> Refusal {
         DialError::Refused { parsed, frame } => match parsed.code.as_str() {
             "28P01" | "28000" => {
                 tracing::error!(%server, role = route.role, sqlstate = parsed.code, "secret_out_of_step: the database server refuses the proxy's credential");
-                let report = Report::fatal(
-                    SqlState::ConnectionFailure,
-                    "the database server refused the proxy's own login",
-                );
-                Refusal::said(report.with_hint("Tell the operator; the password you gave is right."))
+                Refused::ServerLogin.into()
             }
             _ => Refusal::server(frame, parsed.code),
         },
@@ -232,13 +216,9 @@ fn dial_refusal(route: &Route, error: DialError) -> Refusal {
                 .map(ToString::to_string)
                 .unwrap_or_default();
             tracing::warn!(%server, %error, source, "cannot log in at the database server");
-            Refusal::said(unreachable_report("cannot be reached"))
+            Refused::ServerUnreachable.into()
         }
     }
-}
-
-fn unreachable_report(what: &str) -> Report {
-    Report::fatal(SqlState::ConnectionFailure, format!("the database server {what}")).with_hint("Try again soon.")
 }
 
 /// Tells the change log who speaks, before the client can say anything.
@@ -273,8 +253,7 @@ async fn greet<'p>(
     expires_at: Option<SystemTime>,
 ) -> Option<Session<'p>> {
     let Ok(secret) = cancel_secret(startup) else {
-        let report = Report::fatal(SqlState::InternalError, "no random numbers for a cancel key");
-        Refusal::new(stream, report).say(plane).await;
+        Refusal::from(Refused::NoRandom).on(stream).say(plane).await;
         return None;
     };
     let mut out = Vec::new();
@@ -338,34 +317,16 @@ async fn take_leave(plane: &Plane, session: Session<'_>, end: End) {
     } = session;
     // Before the server connection closes: its pid may be another session's next.
     drop(key);
+    let refused = log_end(end);
     let mut last_words = Vec::new();
-    match &end {
-        End::Server => tracing::info!("session ends"),
-        End::ClientLost(error) => tracing::info!(%error, "session ends: the client is gone"),
-        End::ServerLost(error) => {
-            tracing::warn!(%error, "session ends: the connection to the server was lost");
-            let report = Report::fatal(
-                SqlState::ConnectionFailure,
-                "the connection to the database server was lost",
-            );
-            report.write(&mut last_words);
-        }
-        End::ClientDesync(error) => {
-            tracing::info!(%error, "session ends: the client broke the protocol");
-            Report::fatal(SqlState::ProtocolViolation, error.to_string()).write(&mut last_words);
-        }
-        End::ServerDesync(error) => tracing::error!(%error, "session ends: the server broke the protocol"),
-        End::Told(reason) => {
-            tracing::info!(?reason, "session ends: it was told to");
-            farewell(*reason).write(&mut last_words);
-            plane.metrics.refusal(SqlState::AdminShutdown.code());
-        }
+    if let Some(refused) = refused.filter(|_| relay.may_speak()) {
+        refused.report().write(&mut last_words);
+        plane.metrics.refusal(refused.sqlstate().code());
     }
-    let may_speak = relay.may_speak() && !last_words.is_empty();
     // The server's work ends first; the client may take its time to read.
     drop(relay.server);
     let _ = timeout(FAREWELL_TIME_MAX, async {
-        if may_speak {
+        if !last_words.is_empty() {
             relay.client.write_all(&last_words).await?;
         }
         relay.client.shutdown().await
@@ -376,26 +337,34 @@ async fn take_leave(plane: &Plane, session: Session<'_>, end: End) {
     let _ = timeout(FAREWELL_TIME_MAX, relay.client.linger()).await;
 }
 
-fn farewell(reason: EndReason) -> Report {
-    let (message, hint) = match reason {
-        EndReason::DatabaseClosed => (
-            "terminating connection because the database was suspended or deleted",
-            "Resume or restore the tenant to connect again.",
-        ),
-        EndReason::CredentialRevoked => (
-            "terminating connection because its credential was revoked or changed",
-            "Connect again with a valid credential.",
-        ),
-        EndReason::CredentialExpired => (
-            "terminating connection because its credential has expired",
-            "Connect again with a credential that is still valid.",
-        ),
-        EndReason::Shutdown | EndReason::Now => (
-            "terminating connection due to administrator command",
-            "Connect again; another proxy may answer.",
-        ),
-    };
-    Report::fatal(SqlState::AdminShutdown, message).with_hint(hint)
+/// Logs how a session ended; gives what its client has to be told.
+fn log_end(end: End) -> Option<Refused> {
+    match end {
+        End::Server => {
+            tracing::info!("session ends");
+            None
+        }
+        End::ClientLost(error) => {
+            tracing::info!(%error, "session ends: the client is gone");
+            None
+        }
+        End::ServerLost(error) => {
+            tracing::warn!(%error, "session ends: the connection to the server was lost");
+            Some(Refused::ServerLost)
+        }
+        End::ClientDesync(error) => {
+            tracing::info!(%error, "session ends: the client broke the protocol");
+            Some(Refused::ClientDesync(error))
+        }
+        End::ServerDesync(error) => {
+            tracing::error!(%error, "session ends: the server broke the protocol");
+            None
+        }
+        End::Told(reason) => {
+            tracing::info!(?reason, "session ends: it was told to");
+            Some(Refused::Ended(reason))
+        }
+    }
 }
 
 fn lost(error: std::io::Error) -> Refusal {

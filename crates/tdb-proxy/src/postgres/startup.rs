@@ -4,11 +4,11 @@
 use std::io;
 
 use tdb_wire_postgres::backend::{ENCRYPTION_ACCEPTED, ENCRYPTION_REFUSED};
-use tdb_wire_postgres::report::{Report, SqlState};
 use tdb_wire_postgres::startup::{CancelRequest, Opening, OpeningError, Startup, opening_len, parse_opening};
 use tokio::net::TcpStream;
 
 use super::refuse::Refusal;
+use super::render::Refused;
 use crate::Plane;
 use crate::settings::ClientTlsMode;
 use crate::stream::Stream;
@@ -59,10 +59,7 @@ pub async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Refusal> 
             Opening::Tls => encrypt(plane, stream).await?,
         };
     }
-    Err(Refusal::new(
-        stream,
-        Report::fatal(SqlState::ProtocolViolation, "too many requests for encryption"),
-    ))
+    Err(Refusal::from(Refused::TooManyOpenings).on(stream))
 }
 
 async fn read_opening(stream: &mut Stream) -> Result<Option<Opening>, Refusal> {
@@ -76,14 +73,7 @@ async fn read_opening(stream: &mut Stream) -> Result<Option<Opening>, Refusal> {
     if prefix == *b"X\0\0\0" {
         return Ok(None);
     }
-    let refuse = |error: OpeningError| {
-        let state = match error {
-            OpeningError::Version { .. } => SqlState::FeatureNotSupported,
-            OpeningError::NoUser => SqlState::InvalidAuthorization,
-            OpeningError::Length | OpeningError::Layout(_) | OpeningError::Twice(_) => SqlState::ProtocolViolation,
-        };
-        Refusal::said(Report::fatal(state, error.to_string()))
-    };
+    let refuse = |error: OpeningError| Refusal::from(Refused::Opening(error));
     let len = opening_len(prefix).map_err(refuse)?;
     let mut body = vec![0; len.saturating_sub(prefix.len())];
     stream.read_exact(&mut body).await.map_err(lost)?;
@@ -118,14 +108,7 @@ async fn answer(mut stream: Stream, byte: u8) -> Result<Stream, Refusal> {
 
 fn demand_tls(plane: &Plane, stream: Stream) -> Result<Stream, Refusal> {
     match plane.settings.tls_mode {
-        ClientTlsMode::Require if !stream.is_encrypted() => Err(Refusal::new(
-            stream,
-            Report::fatal(
-                SqlState::InvalidAuthorization,
-                "this server accepts encrypted connections only",
-            )
-            .with_hint("Connect with sslmode=require."),
-        )),
+        ClientTlsMode::Require if !stream.is_encrypted() => Err(Refusal::from(Refused::TlsRequired).on(stream)),
         ClientTlsMode::Require | ClientTlsMode::Prefer | ClientTlsMode::Disable => Ok(stream),
     }
 }

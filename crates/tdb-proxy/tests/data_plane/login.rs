@@ -48,6 +48,7 @@ async fn after_the_password_names_scope_and_state_are_told_apart() {
         ("app__suspended", RouteState::Suspended),
         ("app__deleted", RouteState::Deleted),
         ("app__new", RouteState::NotReady),
+        ("app__broken", RouteState::Failed),
     ] {
         lab.directory.add_route(name, TENANT);
         lab.directory.set_route(name, |route| route.state = state);
@@ -67,6 +68,7 @@ async fn after_the_password_names_scope_and_state_are_told_apart() {
         (PROJECT_USER, "app__suspended", "57P03"),
         (PROJECT_USER, "app__deleted", "57P03"),
         (PROJECT_USER, "app__new", "57P03"),
+        (PROJECT_USER, "app__broken", "57P03"),
         (PROJECT_USER, "app__nobody", "3D000"),
     ] {
         let refused = open(&lab.config(user, database)).await.expect_err("a refusal");

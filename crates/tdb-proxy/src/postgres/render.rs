@@ -1,0 +1,468 @@
+//! What the proxy itself says to clients: each reason with its SQLSTATE, message, detail and hint, here and nowhere else.
+//! What a database server says is passed on as it came and is not here.
+
+use std::num::NonZeroU32;
+
+use tdb_names::{DATABASE_GRAMMAR, DatabaseName, DatabaseNameError};
+use tdb_wire_postgres::frame::FrameError;
+use tdb_wire_postgres::report::{Report, SqlState};
+use tdb_wire_postgres::scram::ScramError;
+use tdb_wire_postgres::startup::OpeningError;
+
+use crate::sessions::EndReason;
+
+/// Why the proxy refuses or ends a session.
+#[derive(Debug)]
+pub enum Refused {
+    Opening(OpeningError),
+    TooManyOpenings,
+    TlsRequired,
+    Replication,
+    /// Of the whole proxy.
+    TooManyClients {
+        clients_max: u32,
+    },
+    Sasl(SaslFault),
+    Scram(ScramError),
+    /// The user does not exist, or the password is wrong: the client must not learn which.
+    WrongPassword {
+        user: String,
+    },
+    ControlPlaneUnavailable,
+    DatabaseName {
+        name: String,
+        fault: DatabaseNameError,
+    },
+    OutOfScope {
+        user: String,
+        database: DatabaseName,
+    },
+    UnknownDatabase(DatabaseName),
+    Suspended(DatabaseName),
+    Deleted(DatabaseName),
+    NotReady(DatabaseName),
+    Failed(DatabaseName),
+    TooManyDatabaseClients {
+        database: String,
+        clients_max: NonZeroU32,
+    },
+    /// The database server does not accept the proxy's own credential.
+    ServerLogin,
+    ServerSilent,
+    ServerUnreachable,
+    ServerLost,
+    NoRandom,
+    ClientDesync(FrameError),
+    Ended(EndReason),
+}
+
+/// A message that is no SASL response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaslFault {
+    Length(FrameError),
+    Tag(u8),
+    TooLong,
+    Malformed,
+}
+
+impl Refused {
+    pub fn report(&self) -> Report {
+        let report = Report::fatal(self.sqlstate(), self.message());
+        let report = match self.detail() {
+            Some(detail) => report.with_detail(detail),
+            None => report,
+        };
+        match self.hint() {
+            Some(hint) => report.with_hint(hint),
+            None => report,
+        }
+    }
+
+    pub fn sqlstate(&self) -> SqlState {
+        match self {
+            Refused::Opening(OpeningError::Version { .. }) | Refused::Replication => SqlState::FeatureNotSupported,
+            Refused::Opening(OpeningError::Length | OpeningError::Layout(_) | OpeningError::Twice(_))
+            | Refused::TooManyOpenings
+            | Refused::Sasl(_)
+            | Refused::Scram(ScramError::Malformed(_) | ScramError::Mechanism)
+            | Refused::ClientDesync(_) => SqlState::ProtocolViolation,
+            Refused::Opening(OpeningError::NoUser)
+            | Refused::TlsRequired
+            | Refused::Scram(ScramError::Downgrade | ScramError::Binding) => SqlState::InvalidAuthorization,
+            Refused::WrongPassword { .. } => SqlState::InvalidPassword,
+            Refused::TooManyClients { .. } | Refused::TooManyDatabaseClients { .. } => SqlState::TooManyConnections,
+            Refused::DatabaseName { .. } | Refused::UnknownDatabase(_) => SqlState::UnknownDatabase,
+            Refused::OutOfScope { .. } => SqlState::NotAllowed,
+            Refused::ControlPlaneUnavailable
+            | Refused::Suspended(_)
+            | Refused::Deleted(_)
+            | Refused::NotReady(_)
+            | Refused::Failed(_) => SqlState::CannotConnectNow,
+            Refused::ServerLogin | Refused::ServerSilent | Refused::ServerUnreachable | Refused::ServerLost => {
+                SqlState::ConnectionFailure
+            }
+            Refused::NoRandom | Refused::Scram(ScramError::NoRandom(_)) => SqlState::InternalError,
+            Refused::Ended(_) => SqlState::AdminShutdown,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Refused::Opening(error) => error.to_string(),
+            Refused::TooManyOpenings => "too many requests for encryption".to_owned(),
+            Refused::TlsRequired => "this server accepts encrypted connections only".to_owned(),
+            Refused::Replication => "replication connections are not supported".to_owned(),
+            Refused::TooManyClients { .. } => "sorry, too many clients already".to_owned(),
+            Refused::Sasl(SaslFault::Length(error)) => error.to_string(),
+            Refused::Sasl(SaslFault::Tag(tag)) => format!("expected a SASL response, got message type {tag}"),
+            Refused::Sasl(SaslFault::TooLong) => "SASL message too long".to_owned(),
+            Refused::Sasl(SaslFault::Malformed) => "malformed SASL message".to_owned(),
+            Refused::Scram(error) => error.to_string(),
+            Refused::WrongPassword { user } => format!("password authentication failed for user \"{user}\""),
+            Refused::ControlPlaneUnavailable => "could not reach the control plane to check this login".to_owned(),
+            Refused::DatabaseName { name, .. } => format!("invalid database name \"{name}\""),
+            Refused::OutOfScope { user, database } => {
+                format!("user \"{user}\" may not connect to database \"{database}\"")
+            }
+            Refused::UnknownDatabase(database) => format!("database \"{database}\" does not exist"),
+            Refused::Suspended(database) => format!("database \"{database}\" is suspended"),
+            Refused::Deleted(database) => format!("database \"{database}\" is deleted"),
+            Refused::NotReady(database) => format!("database \"{database}\" is not ready"),
+            Refused::Failed(database) => format!("database \"{database}\" is in status \"error\""),
+            Refused::TooManyDatabaseClients { database, .. } => {
+                format!("too many clients for database \"{database}\"")
+            }
+            Refused::ServerLogin => "the database server refused the proxy's own login".to_owned(),
+            Refused::ServerSilent => "the database server does not answer".to_owned(),
+            Refused::ServerUnreachable => "the database server cannot be reached".to_owned(),
+            Refused::ServerLost => "the connection to the database server was lost".to_owned(),
+            Refused::NoRandom => "no random numbers for a cancel key".to_owned(),
+            Refused::ClientDesync(error) => error.to_string(),
+            Refused::Ended(reason) => match reason {
+                EndReason::DatabaseClosed => "terminating connection because the database was suspended or deleted",
+                EndReason::CredentialRevoked => "terminating connection because its credential was revoked or changed",
+                EndReason::CredentialExpired => "terminating connection because its credential has expired",
+                EndReason::Shutdown | EndReason::Now => "terminating connection due to administrator command",
+            }
+            .to_owned(),
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Refused::TooManyClients { clients_max } => Some(format!("The proxy's limit clients_max is {clients_max}.")),
+            Refused::TooManyDatabaseClients { clients_max, .. } => {
+                Some(format!("The limit of clients of this database is {clients_max}."))
+            }
+            Refused::DatabaseName { fault, .. } => Some(format!("In this name, {fault}.")),
+            Refused::Failed(_) => Some("It could not be created yet. The control plane keeps trying.".to_owned()),
+            Refused::Opening(_)
+            | Refused::TooManyOpenings
+            | Refused::TlsRequired
+            | Refused::Replication
+            | Refused::Sasl(_)
+            | Refused::Scram(_)
+            | Refused::WrongPassword { .. }
+            | Refused::ControlPlaneUnavailable
+            | Refused::OutOfScope { .. }
+            | Refused::UnknownDatabase(_)
+            | Refused::Suspended(_)
+            | Refused::Deleted(_)
+            | Refused::NotReady(_)
+            | Refused::ServerLogin
+            | Refused::ServerSilent
+            | Refused::ServerUnreachable
+            | Refused::ServerLost
+            | Refused::NoRandom
+            | Refused::ClientDesync(_)
+            | Refused::Ended(_) => None,
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Refused::TlsRequired => Some("Connect with sslmode=require."),
+            Refused::Replication => Some("Connect to the database server itself."),
+            Refused::TooManyClients { .. } | Refused::TooManyDatabaseClients { .. } => {
+                Some("Close connections that are not needed, or raise the limit.")
+            }
+            Refused::DatabaseName { .. } => Some(DATABASE_GRAMMAR),
+            Refused::OutOfScope { .. } => Some("Use the credential that was created for this database."),
+            Refused::UnknownDatabase(_) => Some("List databases with tdb tenants list and tdb workspaces list."),
+            Refused::Suspended(_) => Some("Resume the tenant to connect again."),
+            Refused::Deleted(_) => Some("Restore the tenant to connect again."),
+            Refused::NotReady(_) => Some("It is being created or removed. Try again in a few seconds."),
+            Refused::Failed(_) => Some("See the error with tdb tenants get or tdb workspaces get."),
+            Refused::ControlPlaneUnavailable | Refused::ServerSilent | Refused::ServerUnreachable => {
+                Some("Try again later.")
+            }
+            Refused::ServerLogin => Some("The password you gave is correct. Report this to the operator of the proxy."),
+            Refused::Ended(reason) => Some(match reason {
+                EndReason::DatabaseClosed => "Resume or restore the tenant to connect again.",
+                EndReason::CredentialRevoked => "Connect again with a valid credential.",
+                EndReason::CredentialExpired => "Connect again with a credential that is still valid.",
+                EndReason::Shutdown | EndReason::Now => "Connect again; another proxy may answer.",
+            }),
+            Refused::Opening(_)
+            | Refused::TooManyOpenings
+            | Refused::Sasl(_)
+            | Refused::Scram(_)
+            | Refused::WrongPassword { .. }
+            | Refused::ServerLost
+            | Refused::NoRandom
+            | Refused::ClientDesync(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tdb_auth::NoRandom;
+
+    use super::*;
+
+    const VARIANTS: usize = 25;
+
+    /// A new variant needs a number, and with it a row of the table.
+    fn number(refused: &Refused) -> usize {
+        match refused {
+            Refused::Opening(_) => 0,
+            Refused::TooManyOpenings => 1,
+            Refused::TlsRequired => 2,
+            Refused::Replication => 3,
+            Refused::TooManyClients { .. } => 4,
+            Refused::Sasl(_) => 5,
+            Refused::Scram(_) => 6,
+            Refused::WrongPassword { .. } => 7,
+            Refused::ControlPlaneUnavailable => 8,
+            Refused::DatabaseName { .. } => 9,
+            Refused::OutOfScope { .. } => 10,
+            Refused::UnknownDatabase(_) => 11,
+            Refused::Suspended(_) => 12,
+            Refused::Deleted(_) => 13,
+            Refused::NotReady(_) => 14,
+            Refused::Failed(_) => 15,
+            Refused::TooManyDatabaseClients { .. } => 16,
+            Refused::ServerLogin => 17,
+            Refused::ServerSilent => 18,
+            Refused::ServerUnreachable => 19,
+            Refused::ServerLost => 20,
+            Refused::NoRandom => 21,
+            Refused::ClientDesync(_) => 22,
+            Refused::Ended(EndReason::Shutdown | EndReason::Now) => 23,
+            Refused::Ended(EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired) => {
+                24
+            }
+        }
+    }
+
+    fn acme() -> DatabaseName {
+        "app__acme".parse().unwrap()
+    }
+
+    /// Each refusal with its SQLSTATE, and all it says.
+    fn table() -> Vec<(Refused, &'static str, &'static str)> {
+        let length = FrameError { len: 3 };
+        let fault = "app".parse::<DatabaseName>().unwrap_err();
+        let (user, name) = ("ann".to_owned(), "app".to_owned());
+        vec![
+            (
+                Refused::Opening(OpeningError::Length),
+                "08P01",
+                "invalid length of startup packet",
+            ),
+            (
+                Refused::Opening(OpeningError::Version { major: 2, minor: 0 }),
+                "0A000",
+                "unsupported frontend protocol 2.0: server supports 3.0 to 3.2",
+            ),
+            (
+                Refused::Opening(OpeningError::Layout("an empty name")),
+                "08P01",
+                "invalid startup packet layout: an empty name",
+            ),
+            (
+                Refused::Opening(OpeningError::Twice("a".to_owned())),
+                "08P01",
+                "startup parameter \"a\" is given twice",
+            ),
+            (
+                Refused::Opening(OpeningError::NoUser),
+                "28000",
+                "no PostgreSQL user name specified in startup packet",
+            ),
+            (Refused::TooManyOpenings, "08P01", "too many requests for encryption"),
+            (
+                Refused::TlsRequired,
+                "28000",
+                "this server accepts encrypted connections only | Connect with sslmode=require.",
+            ),
+            (
+                Refused::Replication,
+                "0A000",
+                "replication connections are not supported | Connect to the database server itself.",
+            ),
+            (
+                Refused::TooManyClients { clients_max: 9 },
+                "53300",
+                "sorry, too many clients already | The proxy's limit clients_max is 9. | Close connections that are not needed, or raise the limit.",
+            ),
+            (
+                Refused::Sasl(SaslFault::Length(length)),
+                "08P01",
+                "a message with the invalid length 3",
+            ),
+            (
+                Refused::Sasl(SaslFault::Tag(81)),
+                "08P01",
+                "expected a SASL response, got message type 81",
+            ),
+            (Refused::Sasl(SaslFault::TooLong), "08P01", "SASL message too long"),
+            (Refused::Sasl(SaslFault::Malformed), "08P01", "malformed SASL message"),
+            (
+                Refused::Scram(ScramError::Malformed("no nonce")),
+                "08P01",
+                "malformed SCRAM message: no nonce",
+            ),
+            (
+                Refused::Scram(ScramError::Mechanism),
+                "08P01",
+                "the client asked for an authentication mechanism that was not offered",
+            ),
+            (
+                Refused::Scram(ScramError::Downgrade),
+                "28000",
+                "SCRAM channel binding negotiation error",
+            ),
+            (
+                Refused::Scram(ScramError::Binding),
+                "28000",
+                "SCRAM channel binding check failed",
+            ),
+            (
+                Refused::Scram(ScramError::NoRandom(NoRandom)),
+                "XX000",
+                "the operating system's random source failed",
+            ),
+            (
+                Refused::WrongPassword { user: user.clone() },
+                "28P01",
+                "password authentication failed for user \"ann\"",
+            ),
+            (
+                Refused::ControlPlaneUnavailable,
+                "57P03",
+                "could not reach the control plane to check this login | Try again later.",
+            ),
+            (
+                Refused::DatabaseName { name, fault },
+                "3D000",
+                "invalid database name \"app\" | In this name, it is neither <blueprint>_dev nor <blueprint>__<tenant>. | A database name is <blueprint>_dev for a workspace or <blueprint>__<tenant> for a tenant; names are lower-case letters and digits joined by single \"_\" or \"-\".",
+            ),
+            (
+                Refused::OutOfScope { user, database: acme() },
+                "42501",
+                "user \"ann\" may not connect to database \"app__acme\" | Use the credential that was created for this database.",
+            ),
+            (
+                Refused::UnknownDatabase(acme()),
+                "3D000",
+                "database \"app__acme\" does not exist | List databases with tdb tenants list and tdb workspaces list.",
+            ),
+            (
+                Refused::Suspended(acme()),
+                "57P03",
+                "database \"app__acme\" is suspended | Resume the tenant to connect again.",
+            ),
+            (
+                Refused::Deleted(acme()),
+                "57P03",
+                "database \"app__acme\" is deleted | Restore the tenant to connect again.",
+            ),
+            (
+                Refused::NotReady(acme()),
+                "57P03",
+                "database \"app__acme\" is not ready | It is being created or removed. Try again in a few seconds.",
+            ),
+            (
+                Refused::Failed(acme()),
+                "57P03",
+                "database \"app__acme\" is in status \"error\" | It could not be created yet. The control plane keeps trying. | See the error with tdb tenants get or tdb workspaces get.",
+            ),
+            (
+                Refused::TooManyDatabaseClients {
+                    database: "app__acme".to_owned(),
+                    clients_max: NonZeroU32::MIN,
+                },
+                "53300",
+                "too many clients for database \"app__acme\" | The limit of clients of this database is 1. | Close connections that are not needed, or raise the limit.",
+            ),
+            (
+                Refused::ServerLogin,
+                "08006",
+                "the database server refused the proxy's own login | The password you gave is correct. Report this to the operator of the proxy.",
+            ),
+            (
+                Refused::ServerSilent,
+                "08006",
+                "the database server does not answer | Try again later.",
+            ),
+            (
+                Refused::ServerUnreachable,
+                "08006",
+                "the database server cannot be reached | Try again later.",
+            ),
+            (
+                Refused::ServerLost,
+                "08006",
+                "the connection to the database server was lost",
+            ),
+            (Refused::NoRandom, "XX000", "no random numbers for a cancel key"),
+            (
+                Refused::ClientDesync(length),
+                "08P01",
+                "a message with the invalid length 3",
+            ),
+            (
+                Refused::Ended(EndReason::DatabaseClosed),
+                "57P01",
+                "terminating connection because the database was suspended or deleted | Resume or restore the tenant to connect again.",
+            ),
+            (
+                Refused::Ended(EndReason::CredentialRevoked),
+                "57P01",
+                "terminating connection because its credential was revoked or changed | Connect again with a valid credential.",
+            ),
+            (
+                Refused::Ended(EndReason::CredentialExpired),
+                "57P01",
+                "terminating connection because its credential has expired | Connect again with a credential that is still valid.",
+            ),
+            (
+                Refused::Ended(EndReason::Shutdown),
+                "57P01",
+                "terminating connection due to administrator command | Connect again; another proxy may answer.",
+            ),
+            (
+                Refused::Ended(EndReason::Now),
+                "57P01",
+                "terminating connection due to administrator command | Connect again; another proxy may answer.",
+            ),
+        ]
+    }
+
+    #[test]
+    fn each_refusal_has_its_sqlstate_and_words() {
+        let mut seen = BTreeSet::new();
+        for (refused, sqlstate, words) in table() {
+            seen.insert(number(&refused));
+            let report = refused.report();
+            let parts = [Some(report.message), report.detail, report.hint];
+            let said: Vec<String> = parts.into_iter().flatten().collect();
+            assert_eq!((report.state.code(), said.join(" | ").as_str()), (sqlstate, words));
+        }
+        assert_eq!(seen, (0..VARIANTS).collect());
+    }
+}
