@@ -45,7 +45,8 @@ BEGIN
                     ON control_plane.servers TO %s', api);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON control_plane.servers, control_plane.proxies TO %s', jobs);
     EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.credential_by_user(text), control_plane.key_by_prefix(text),
-                    control_plane.route(text, text, text, text), control_plane.newest_epoch(),
+                    control_plane.route(text, text, text, text), control_plane.creation_attempts(uuid),
+                    control_plane.newest_epoch(),
                     control_plane.events_after(bigint), control_plane.acknowledge(uuid, bigint, interval),
                     control_plane.retire_proxy(uuid) TO %s', data_plane);
     EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.sign_up(uuid, text, text), control_plane.become_operator(),

@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use crate::error::{Result, StoreError};
 use crate::feed::{self, Reader};
-use crate::row::{column, parsed};
-use crate::{Store, credentials, servers};
+use crate::row::{column, count, parsed};
+use crate::{Store, credentials, servers, tenants};
 
 /// The answers for one proxy.
 #[derive(Clone, Debug)]
@@ -111,7 +111,12 @@ impl RouteSource for Directory {
             let blueprint = database.blueprint().as_str();
             let word = credentials::rights_word(rights);
             let rows = store.ask(sql, &[&project.as_str(), &blueprint, &tenant, &word]).await?;
-            rows.first().map(|row| route(&store, row, &database)).transpose()
+            let Some(row) = rows.first() else { return Ok(None) };
+            let mut route = route(&store, row, &database)?;
+            if route.state == RouteState::NotReady && has_failed(&store, route.kind).await? {
+                route.state = RouteState::Failed;
+            }
+            Ok(Some(route))
         })
         .await
     }
@@ -134,6 +139,17 @@ impl RouteSource for Directory {
         })
         .await
     }
+}
+
+/// Whether the creation of this database has failed so often that the API shows an error.
+async fn has_failed(store: &Store, kind: RouteKind) -> Result<bool> {
+    let RouteKind::Tenant(database) = kind else {
+        return Ok(false);
+    };
+    let sql = "SELECT attempts FROM creation_attempts($1)";
+    let rows = store.ask(sql, &[&database.as_uuid()]).await?;
+    let attempts = rows.first().map(|row| count(row, "attempts")).transpose()?;
+    Ok(attempts.is_some_and(|attempts| attempts >= tenants::ATTEMPTS_SHOWN_AS_ERROR))
 }
 
 fn credential(row: &Row) -> Result<Credential> {

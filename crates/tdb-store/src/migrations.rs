@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         number: 1,
         name: "initial",
@@ -38,6 +38,11 @@ const MIGRATIONS: [Migration; 5] = [
         number: 5,
         name: "speakers",
         sql: include_str!("../migrations/0005_speakers.sql"),
+    },
+    Migration {
+        number: 6,
+        name: "attempts",
+        sql: include_str!("../migrations/0006_attempts.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

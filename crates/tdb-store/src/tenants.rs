@@ -33,6 +33,9 @@ pub struct TenantRow {
     pub created_at: OffsetDateTime,
 }
 
+/// Failures after which the creation of a database is shown as an error; it is tried further.
+pub const ATTEMPTS_SHOWN_AS_ERROR: u32 = 3;
+
 #[derive(Clone, Debug)]
 pub struct TenantDatabaseRow {
     pub id: DatabaseId,

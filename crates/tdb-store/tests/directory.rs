@@ -12,6 +12,7 @@ use tdb_auth::ApiKey;
 use tdb_contract::{Change, ChangeFeed, Epoch, Rights, RouteKind, RouteSource, RouteState, Scope};
 use tdb_names::{BlueprintName, DatabaseName, ProjectId, TenantName, UserName, WorkspaceId};
 use tdb_store::events::{self, Acknowledged};
+use tdb_store::physical::{self, Place};
 use tdb_store::projects::ProjectDeletion;
 use tdb_store::tenants::TenantStatus;
 use tdb_store::workspaces::WorkspaceStatus;
@@ -78,6 +79,24 @@ async fn a_route_follows_what_the_tenant_and_the_database_are() {
     let (directory, name) = (world.directory(), "app__acme".parse::<DatabaseName>().unwrap());
     let route = async |rights| directory.route(&project, &name, rights).await.unwrap();
     assert_eq!(route(Rights::ReadWrite).await.unwrap().state, RouteState::NotReady);
+    for attempts in 1..=tenants::ATTEMPTS_SHOWN_AS_ERROR {
+        let tx = world.store.jobs().await.unwrap();
+        physical::record_failure(&tx, Place::TenantDatabases, id.as_uuid(), "no space", Duration::ZERO)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let failed = attempts == tenants::ATTEMPTS_SHOWN_AS_ERROR;
+        let expected = if failed {
+            RouteState::Failed
+        } else {
+            RouteState::NotReady
+        };
+        assert_eq!(
+            route(Rights::ReadWrite).await.unwrap().state,
+            expected,
+            "after {attempts}"
+        );
+    }
     let tx = world.store.project(&project).await.unwrap();
     assert!(tenants::set_ready(&tx, id).await.unwrap());
     tx.commit().await.unwrap();

@@ -33,8 +33,6 @@ struct Receipt {
 }
 
 const ENVIRONMENT: &str = "production";
-/// Failures after which a creation is shown as an error; it is tried further.
-const ATTEMPTS_SHOWN_AS_ERROR: u32 = 3;
 
 impl Control {
     pub async fn tenants(&self, identity: &Identity, limit: Limit) -> Result<Vec<Tenant>> {
@@ -408,7 +406,9 @@ impl Control {
         TenantDatabase {
             blueprint: database.blueprint.clone(),
             status: match database.status {
-                Stored::Provisioning if database.progress.attempts >= ATTEMPTS_SHOWN_AS_ERROR => DatabaseStatus::Error,
+                Stored::Provisioning if database.progress.attempts >= tenants::ATTEMPTS_SHOWN_AS_ERROR => {
+                    DatabaseStatus::Error
+                }
                 Stored::Provisioning => DatabaseStatus::Provisioning,
                 Stored::Ready => DatabaseStatus::Ready,
                 Stored::Deleting => DatabaseStatus::Deleting,
@@ -431,7 +431,8 @@ fn status(tenant: StoredTenant, databases: &[FleetRow]) -> TenantStatus {
         StoredTenant::Ready => {
             let waiting = |row: &FleetRow| row.database.status == Stored::Provisioning;
             if any(|row| {
-                row.database.status == Stored::Provisioning && row.database.progress.attempts >= ATTEMPTS_SHOWN_AS_ERROR
+                row.database.status == Stored::Provisioning
+                    && row.database.progress.attempts >= tenants::ATTEMPTS_SHOWN_AS_ERROR
             }) {
                 TenantStatus::Error
             } else if any(waiting) {
