@@ -9,6 +9,7 @@ mod directory;
 mod error;
 mod feed;
 mod pools;
+mod pulse;
 mod row;
 mod setup;
 mod tx;
@@ -48,6 +49,7 @@ use tdb_names::ProjectId;
 use tokio_postgres::Row;
 
 use crate::pools::Pools;
+use crate::pulse::Pulse;
 
 /// The metadata store, cheap to clone.
 #[derive(Clone, Debug)]
@@ -58,6 +60,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     pools: Pools,
+    pulse: Arc<Pulse>,
     master_key: Arc<MasterKey>,
     installation: String,
 }
@@ -82,6 +85,7 @@ impl Store {
         let pools = Pools::new(settings, &found.logins, tls)?;
         let store = Self {
             inner: Arc::new(Inner {
+                pulse: Arc::new(pools.pulse()),
                 pools,
                 master_key,
                 installation: found.installation,
@@ -93,33 +97,34 @@ impl Store {
 
     /// A transaction that sees and writes rows of this project only.
     pub async fn project(&self, project: &ProjectId) -> Result<Tx> {
-        let connection = self.inner.pools.api().await?;
         // The id is base32 by its type.
-        Tx::begin(connection, &format!("BEGIN; SET LOCAL tdb.project = '{project}'")).await
+        let opening = format!("BEGIN; SET LOCAL tdb.project = '{project}'");
+        Tx::begin(&self.inner.pulse, self.inner.pools.api(), &opening).await
     }
 
     /// A transaction over all projects, for workers and for what belongs to the installation. It cannot see API keys.
     pub async fn jobs(&self) -> Result<Tx> {
-        Tx::begin(self.inner.pools.jobs().await?, "BEGIN").await
+        Tx::begin(&self.inner.pulse, self.inner.pools.jobs(), "BEGIN").await
     }
 
     /// Asks one of the data plane's functions, as its role. A connection whose answer is in doubt is closed.
     pub(crate) async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
-        let connection = self.inner.pools.data_plane().await?;
-        let answer = tx::answered(async {
+        let pulse = &self.inner.pulse;
+        let connection = pulse.answered(self.inner.pools.data_plane()).await?;
+        let answer = pulse.answered(async {
             let statement = connection.prepare_cached(sql).await?;
             connection.query(&statement, parameters).await
-        })
-        .await;
+        });
+        let answer = answer.await;
         if answer.is_err() {
             drop(Object::take(connection));
         }
         answer
     }
 
-    /// The store answers.
+    /// The store takes connections, known within 2.4 seconds.
     pub async fn ping(&self) -> Result<()> {
-        self.ask("SELECT 1", &[]).await.map(drop)
+        self.inner.pulse.check().await
     }
 
     /// Eight characters of base32: what this installation's things are called on shared servers.

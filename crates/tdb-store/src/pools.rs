@@ -11,6 +11,7 @@ use tokio_postgres::NoTls;
 
 use crate::StoreSettings;
 use crate::error::{Result, StoreError};
+use crate::pulse::Pulse;
 use crate::setup::{Login, Logins, SetupError};
 use crate::url::{Connected, StoreUrl};
 
@@ -59,6 +60,11 @@ impl Pools {
 
     pub(crate) async fn jobs(&self) -> Result<Object> {
         taken(&self.jobs).await
+    }
+
+    /// What checks that the store takes connections of the data plane's role.
+    pub(crate) fn pulse(&self) -> Pulse {
+        Pulse::new(self.listener.clone(), self.tls.clone())
     }
 
     pub(crate) async fn listener(&self) -> Result<Connected> {

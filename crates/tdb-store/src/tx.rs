@@ -1,6 +1,7 @@
 //! One transaction of the metadata store. A use case is one `Tx`: it commits as a whole, or, dropped, leaves nothing and
 //! its connection is closed. The project of its rows is set in the same transaction, never for the session.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::error::{Result, StoreError};
+use crate::pulse::Pulse;
 
-/// Longer than the server's own limit for a statement, so that usually the server says so.
+/// For connections outside the pools.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 
 pub type Parameter<'a> = &'a (dyn ToSql + Sync);
@@ -21,18 +23,24 @@ pub type Parameter<'a> = &'a (dyn ToSql + Sync);
 pub struct Tx {
     /// Taken by commit and rollback only.
     connection: Option<Object>,
+    pulse: Arc<Pulse>,
     /// Statements without a good answer: PostgreSQL would answer COMMIT with a silent ROLLBACK.
     unanswered: AtomicU32,
 }
 
 impl Tx {
     /// `BEGIN`, and what else this transaction needs: constant SQL, or identifiers valid by their type.
-    pub(crate) async fn begin(connection: Object, opening: &str) -> Result<Self> {
+    pub(crate) async fn begin(
+        pulse: &Arc<Pulse>,
+        connection: impl Future<Output = Result<Object>>,
+        opening: &str,
+    ) -> Result<Self> {
         let tx = Self {
-            connection: Some(connection),
+            connection: Some(pulse.answered(connection).await?),
+            pulse: Arc::clone(pulse),
             unanswered: AtomicU32::new(0),
         };
-        answered(tx.connection()?.batch_execute(opening)).await?;
+        pulse.answered(tx.connection()?.batch_execute(opening)).await?;
         Ok(tx)
     }
 
@@ -78,7 +86,7 @@ impl Tx {
 
     /// The connection goes back to its pool only after the server said that the transaction is over.
     async fn end(&mut self, command: &str) -> Result<()> {
-        answered(self.connection()?.batch_execute(command)).await?;
+        self.pulse.answered(self.connection()?.batch_execute(command)).await?;
         drop(self.connection.take());
         Ok(())
     }
@@ -86,7 +94,7 @@ impl Tx {
     async fn counted<T>(&self, run: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>) -> Result<T> {
         let connection = self.connection()?;
         self.unanswered.fetch_add(1, Ordering::Relaxed);
-        let answer = answered(run(connection)).await?;
+        let answer = self.pulse.answered(run(connection)).await?;
         self.unanswered.fetch_sub(1, Ordering::Relaxed);
         Ok(answer)
     }
@@ -107,7 +115,7 @@ impl Drop for Tx {
     }
 }
 
-/// Every await on the store has this deadline.
+/// Every await on the store outside a transaction has this deadline.
 pub(crate) async fn answered<T, E: Into<StoreError>>(future: impl Future<Output = Result<T, E>>) -> Result<T> {
     match timeout(ANSWER_TIME_MAX, future).await {
         Ok(answer) => answer.map_err(Into::into),

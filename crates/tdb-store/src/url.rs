@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -126,6 +127,19 @@ impl StoreUrl {
         };
         let client = answered(connected).await?;
         Ok(Connected { client, notified })
+    }
+
+    /// Whether the server lets a client in, or says that it has too many.
+    pub(crate) async fn answers(&self, tls: &ClientTls) -> Result<()> {
+        let config = self.dial("pulse");
+        let connected = match self.tls(tls).map_err(StoreError::unavailable)? {
+            Some(tls) => config.connect(tls).await.map(drop),
+            None => config.connect(NoTls).await.map(drop),
+        };
+        match connected {
+            Err(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) => Ok(()),
+            other => Ok(other?),
+        }
     }
 }
 

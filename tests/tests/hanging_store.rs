@@ -1,0 +1,110 @@
+//! A metadata store that hangs: stopped with SIGSTOP, as a machine without memory or a lost disk does it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tdb_tests::{Api, Instance, eventually};
+
+/// What is promised, and what a busy machine may add.
+const FAILURE_TIME_MAX: Duration = Duration::from_millis(3_000 + 1_500);
+
+/// The processes of the instance's PostgreSQL. They go on when this is dropped.
+struct Stopped(Vec<Pid>);
+
+impl Stopped {
+    fn stop(pids: Vec<Pid>) -> Self {
+        for pid in &pids {
+            // One may have ended meanwhile.
+            let _ = kill(*pid, Signal::SIGSTOP);
+        }
+        Self(pids)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = kill(*pid, Signal::SIGCONT);
+        }
+    }
+}
+
+fn postmaster(instance: &Instance) -> Pid {
+    let file = instance.data_dir().join("postgres/postmaster.pid");
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    Pid::from_raw(text.lines().next().expect("a pid").parse().expect("a number"))
+}
+
+/// The processes whose parent is `parent`.
+fn children(parent: Pid) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+        let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        let found: i32 = fields.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        (found == parent.as_raw()).then(|| Pid::from_raw(pid))
+    });
+    processes.collect()
+}
+
+fn fails_soon(api: &Api, method: &str, path: &str, body: Option<serde_json::Value>) {
+    let begun = Instant::now();
+    let answer = api.try_send(method, path, body).expect("an answer");
+    let took = begun.elapsed();
+    let problem = answer.problem(503);
+    assert_eq!(
+        problem["code"], "control_plane_unavailable",
+        "{method} {path}: {problem}"
+    );
+    assert!(took < FAILURE_TIME_MAX, "{method} {path} took {took:?}");
+}
+
+fn is_well_again(api: &Api) {
+    eventually(Duration::from_secs(20), "the API answers again", || {
+        let health = api.get("/health");
+        let list = api.get("/tenants");
+        (health.status == 200 && list.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn requests_to_a_store_that_hangs_fail_within_three_seconds_with_its_code() {
+    let instance = Instance::start();
+    let (api, postmaster) = (instance.api(), postmaster(&instance));
+    is_well_again(&api);
+    {
+        let _stopped = Stopped::stop([vec![postmaster], children(postmaster)].concat());
+        // `/health` comes last: it may give the answer of half a second ago.
+        for path in ["/tenants", "/workspaces", "/projects", "/servers", "/health"] {
+            fails_soon(&api, "GET", path, None);
+        }
+        let workspace = json!({ "name": "app", "database": "PostgreSQL" });
+        fails_soon(&api, "POST", "/workspaces", Some(workspace));
+        let login = json!({ "email": "ann@example.com", "password": "a password of ann" });
+        fails_soon(&api.with_key(None), "POST", "/login", Some(login));
+        // More at once than there are connections to the store.
+        std::thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| fails_soon(&api, "GET", "/tenants", None));
+            }
+        });
+    }
+    is_well_again(&api);
+}
+
+#[test]
+fn a_store_that_takes_no_new_connections_is_not_well() {
+    let instance = Instance::start();
+    let api = instance.api();
+    {
+        let _stopped = Stopped::stop(vec![postmaster(&instance)]);
+        eventually(Duration::from_secs(10), "/health is not well", || {
+            (api.get("/health").status == 503).then_some(())
+        });
+        fails_soon(&api, "GET", "/health", None);
+    }
+    is_well_again(&api);
+}
