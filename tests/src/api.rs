@@ -27,6 +27,8 @@ impl Api {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(120)))
+            // A server may close a kept connection as the next request is sent, which would fail for no fault of its own.
+            .max_idle_connections(0)
             .build();
         Self {
             url: url.trim_end_matches('/').to_owned(),
