@@ -38,6 +38,8 @@ pub struct InstanceOptions {
     pub durability: Durability,
     pub environment: Vec<(String, String)>,
     pub arguments: Vec<String>,
+    /// Where it enters itself as running; its own directory by default.
+    pub state_home: Option<PathBuf>,
 }
 
 impl Default for InstanceOptions {
@@ -46,6 +48,7 @@ impl Default for InstanceOptions {
             durability: Durability::Fast,
             environment: Vec::new(),
             arguments: Vec::new(),
+            state_home: None,
         }
     }
 }
@@ -346,10 +349,21 @@ impl Instance {
         if options.durability == Durability::Fast {
             command.env("PG_BIN_DIR", self.fast_programs());
         }
-        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
-        // `dev` remembers where it runs under these; tests must not see each other or the user's own instance.
+        // Tests read the log, so it has everything unless one says otherwise.
+        command.env("TENANTSDB_LOG", "info");
+        for (name, value) in &options.environment {
+            if value.is_empty() {
+                command.env_remove(name);
+            } else {
+                command.env(name, value);
+            }
+        }
+        // `dev` enters itself as running under these; tests must not see each other or the user's own instance.
         for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
             command.env(name, self.dir.join("home"));
+        }
+        if let Some(state_home) = &options.state_home {
+            command.env("XDG_STATE_HOME", state_home);
         }
         command
             .process_group(0)

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
+use serde_json::Value;
 use tdb_tests::{
     Background, Binaries, Instance, InstanceOptions, clean, connect, eventually, ignores, psql, run, terminal,
 };
@@ -273,6 +274,53 @@ fn tdb_finds_the_running_instance_by_itself() {
         "says how: {}",
         said.stderr
     );
+}
+
+#[test]
+fn tdb_goes_back_to_an_instance_that_still_runs_when_a_later_one_has_ended() {
+    let first = Instance::start();
+    let state = first.state_home().display().to_string();
+    let shared = InstanceOptions {
+        state_home: Some(first.state_home()),
+        ..InstanceOptions::default()
+    };
+    let asked = || {
+        let mut command = clean(&Binaries::built().tdb);
+        command
+            .args(["--json", "config", "show"])
+            .env_remove("TDB_API_URL")
+            .env_remove("TDB_API_KEY")
+            .env("XDG_STATE_HOME", &state)
+            .env("XDG_CONFIG_HOME", &state);
+        let shown: Value = serde_json::from_str(&run(command, "").ok().stdout).expect("JSON");
+        shown["api_url"].as_str().expect("an address").to_owned()
+    };
+    assert_eq!(asked(), first.api_url());
+    let mut second = Instance::start_with(&shared);
+    assert_eq!(asked(), second.api_url(), "the one that started last");
+    second.stop();
+    assert_eq!(asked(), first.api_url(), "stopped");
+    second.restart_with(&shared);
+    assert_eq!(asked(), second.api_url());
+    second.kill();
+    assert_eq!(asked(), first.api_url(), "killed: it could not remove its entry");
+}
+
+#[test]
+fn the_terminal_shows_no_line_per_request_and_session() {
+    let instance = Instance::start_with(&InstanceOptions {
+        environment: vec![("TENANTSDB_LOG".to_owned(), String::new())],
+        ..InstanceOptions::default()
+    });
+    let (workspace, _) = instance.simple("quiet", &["silent"]);
+    let before = instance.log();
+    for _ in 0..5 {
+        instance.api().get("/tenants").ok();
+        instance.api().get("/tenants/nobody").problem(404);
+        psql(&workspace.url, "SELECT 1").ok();
+    }
+    assert_eq!(instance.log(), before);
+    assert!(before.contains("ready"), "{before}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which instance is asked, and with which key: flag or environment, configuration file, last running dev instance.
 //! A key is only sent to the address it was found with, or was given for.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,9 @@ use tdb_client::http::Client;
 use crate::arguments::TargetOptions;
 use crate::config_file::{ConfigFile, base_directory};
 use crate::errors::Advised;
+
+/// What a dev instance is called among the processes; a process id may be used again by another program.
+const PROGRAM: &str = "tenantsdb";
 
 /// An address, the key for it, and where both were found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,7 @@ struct Place {
 struct DevFacts {
     api_url: String,
     api_key: String,
+    pid: u32,
 }
 
 impl Instance {
@@ -58,8 +63,8 @@ fn places(options: &TargetOptions) -> Result<[Place; 3]> {
         .map(|path| path.display().to_string())
         .unwrap_or_default();
     let given = Place {
-        url: options.api_url.clone(),
-        key: options.api_key.clone(),
+        url: options.api_url.clone().or_else(|| variable("TDB_API_URL")),
+        key: options.api_key.clone().or_else(|| variable("TDB_API_KEY")),
         name: "flag or environment".to_owned(),
     };
     let configured = Place {
@@ -68,6 +73,11 @@ fn places(options: &TargetOptions) -> Result<[Place; 3]> {
         name: path,
     };
     Ok([given, configured, running_dev_instance().unwrap_or_default()])
+}
+
+/// Not by clap: "tdb config set --api-url" saves what is given, not what the environment has.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// The first place with an address decides; its key comes from the same place, from one before it (which was given
@@ -113,16 +123,31 @@ fn no_instance() -> Advised {
     }
 }
 
-/// The dev instance that started last, if its facts are still there: it removes them when it ends.
+/// Of the dev instances that run, the one that started last. Each has an entry, named by its process id, with its directory.
 fn running_dev_instance() -> Option<Place> {
-    let note = base_directory("XDG_STATE_HOME", ".local/state")?.join("tenantsdb/dev");
-    let directory = PathBuf::from(fs::read_to_string(note).ok()?.trim_end());
-    dev_instance_in(&directory)
+    let entries = base_directory("XDG_STATE_HOME", ".local/state")?.join("tenantsdb/dev.d");
+    newest(&entries).into_iter().find_map(|entry| {
+        let directory = fs::read_to_string(entry).ok()?;
+        dev_instance_in(Path::new(directory.trim_end()))
+    })
 }
 
+fn newest(entries: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(entries).into_iter().flatten().flatten();
+    let dated = found.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())));
+    let mut dated: Vec<_> = dated.collect();
+    dated.sort_by(|a, b| b.cmp(a));
+    dated.into_iter().map(|(_, path)| path).collect()
+}
+
+/// None where its process has ended: a killed one leaves its facts.
 fn dev_instance_in(directory: &Path) -> Option<Place> {
     let text = fs::read_to_string(directory.join("dev.json")).ok()?;
     let facts: DevFacts = serde_json::from_str(&text).ok()?;
+    let program = fs::read_to_string(format!("/proc/{}/comm", facts.pid)).ok()?;
+    if program.trim_end() != PROGRAM {
+        return None;
+    }
     Some(Place {
         url: Some(facts.api_url),
         key: Some(facts.api_key),
@@ -174,8 +199,12 @@ mod tests {
     fn a_dev_instance_that_ended_is_not_found() {
         let directory = tempfile::tempdir().unwrap();
         assert!(dev_instance_in(directory.path()).is_none());
-        let facts = r#"{"api_url":"http://x","api_key":"k","proxy":{"postgres":"h:1"},"metrics_url":"m","server_url":"s","pid":1}"#;
+        // Its process id is now another program's.
+        let facts = format!(
+            r#"{{"api_url":"http://x","api_key":"k","proxy":{{"postgres":"h:1"}},"metrics_url":"m","server_url":"s","pid":{}}}"#,
+            std::process::id()
+        );
         fs::write(directory.path().join("dev.json"), facts).unwrap();
-        assert_eq!(dev_instance_in(directory.path()).unwrap().key.as_deref(), Some("k"));
+        assert!(dev_instance_in(directory.path()).is_none());
     }
 }

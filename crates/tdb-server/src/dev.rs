@@ -36,6 +36,8 @@ use postgres::{ADMINISTRATOR, Postgres, UpstreamPort};
 /// Somebody waits at a terminal.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const LOG_VARIABLE: &str = "TENANTSDB_LOG";
+/// No line per request and per session: a person reads this terminal.
+const LOG_DEFAULT: &str = "info,tdb_api=warn,tdb_proxy=warn";
 const SERVER: &str = "dev";
 const TOO_EARLY: &str = "stopped by a signal before it was ready";
 /// All that stay within their database.
@@ -43,7 +45,7 @@ const ALL_EXTENSIONS: &str = "*";
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  tenantsdb dev\n  tenantsdb dev --data-dir /tmp/try --reset --postgres-port 0 --api-port 0 --metrics-port 0 --upstream-port 0\n\nThe environment's TENANTSDB_LOG sets the log's level (default: info)."
+    after_help = "Example:\n  tenantsdb dev\n  tenantsdb dev --data-dir /tmp/try --reset --postgres-port 0 --api-port 0 --metrics-port 0 --upstream-port 0\n\nThe environment's TENANTSDB_LOG sets the log's level; \"info\" shows a line for each request and each session."
 )]
 pub struct DevArgs {
     /// Where everything is kept [default: /var/lib/tenantsdb-dev for root, else $XDG_DATA_HOME/tenantsdb/dev]
@@ -79,7 +81,7 @@ struct Secrets {
 
 /// Runs until a signal, or until PostgreSQL or a part of ours fails.
 pub async fn run(args: &DevArgs) -> Result<()> {
-    let level = env::var(LOG_VARIABLE).unwrap_or_else(|_| "info".to_owned());
+    let level = env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     telemetry::start(&Log {
         format: LogFormat::Text,
         level,

@@ -55,7 +55,9 @@ fn what_dev_writes_is_private_and_tells_tdb_where_it_is() {
         assert_eq!(mode(&data.join(secret)), 0o600, "{secret}");
     }
     assert_eq!(mode(&data.join("run")), 0o700);
-    let noted = fs::read_to_string(home.state().join("tenantsdb/dev")).unwrap();
+    let entries = home.state().join("tenantsdb/dev.d");
+    let entry = fs::read_dir(&entries).unwrap().next().unwrap().unwrap().path();
+    let noted = fs::read_to_string(&entry).unwrap();
     assert_eq!(noted.trim(), data.to_str().unwrap());
     assert!(
         !dev.ready.to_string().contains(dev.fact("api_key")),
@@ -63,6 +65,7 @@ fn what_dev_writes_is_private_and_tells_tdb_where_it_is() {
     );
     dev.stop();
     assert!(!data.join("dev.json").exists(), "a stopped instance is not advertised");
+    assert_eq!(fs::read_dir(&entries).unwrap().count(), 0);
 }
 
 #[test]

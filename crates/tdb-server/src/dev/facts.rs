@@ -1,12 +1,15 @@
-//! `dev.json`, from which `tdb` and tests learn where a running instance is, and the note that says which directory the
-//! last one used. The file is there from readiness to the end of the process; after a kill its pid tells that it is stale.
+//! `dev.json`, from which `tdb` and tests read where a running instance is, and the instance's entry in
+//! `$XDG_STATE_HOME/tenantsdb/dev.d`, a file named by the process id that holds the data directory. Both exist from readiness to
+//! the end of the process; after a kill the process id tells that they are stale.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nix::unistd::Uid;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, Uid};
 use serde::Serialize;
 
 use super::directory::{Directory, write_atomically};
@@ -43,10 +46,8 @@ impl Facts {
     pub fn write(&self, directory: &Directory) -> Result<PathBuf> {
         let text = serde_json::to_string_pretty(self)?;
         directory.write_private(FILE, &format!("{text}\n"))?;
-        if let Err(error) = note(directory.path()) {
-            tracing::warn!(
-                "tdb cannot find this instance by itself: {error:#}; set TDB_API_URL and TDB_API_KEY for it"
-            );
+        if let Err(error) = enter(directory.path(), self.pid) {
+            tracing::warn!("tdb cannot find this instance: {error:#}; set TDB_API_URL and TDB_API_KEY for it");
         }
         Ok(directory.file(FILE))
     }
@@ -54,8 +55,11 @@ impl Facts {
 
 /// Nothing runs here any more.
 pub fn withdraw(directory: &Directory) {
-    // A failure leaves a file whose pid tells the same.
+    // A failure leaves files whose pid tells the same.
     let _ = fs::remove_file(directory.file(FILE));
+    if let Ok(entries) = entries() {
+        let _ = fs::remove_file(entries.join(std::process::id().to_string()));
+    }
 }
 
 /// `/var/lib/tenantsdb-dev` for root, else the user's data directory.
@@ -69,12 +73,27 @@ pub fn default_data_dir() -> Result<PathBuf> {
     }
 }
 
-/// Says where `tdb` finds the last instance.
-fn note(directory: &Path) -> Result<()> {
-    let state = home_of("XDG_STATE_HOME", ".local/state")?.join("tenantsdb");
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&state);
-    made.with_context(|| format!("cannot make the directory {}", state.display()))?;
-    write_atomically(&state.join("dev"), &format!("{}\n", directory.display()), 0o600)
+/// Where running instances of this user have their entries.
+fn entries() -> Result<PathBuf> {
+    Ok(home_of("XDG_STATE_HOME", ".local/state")?.join("tenantsdb/dev.d"))
+}
+
+/// Adds this instance, and removes entries whose process is gone.
+fn enter(directory: &Path, pid: u32) -> Result<()> {
+    let entries = entries()?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&entries);
+    made.with_context(|| format!("cannot create the directory {}", entries.display()))?;
+    for entry in fs::read_dir(&entries)?.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    write_atomically(
+        &entries.join(pid.to_string()),
+        &format!("{}\n", directory.display()),
+        0o600,
+    )
 }
 
 fn home_of(variable: &str, below_home: &str) -> Result<PathBuf> {
