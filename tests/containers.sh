@@ -103,7 +103,7 @@ postgres() { # service address password: what the postgres image does at its fir
         echo 'host all all all scram-sha-256' >>/data/pg_hba.conf; /$bin/pg_ctl -s -w -D /data -o '-c listen_addresses=' start"
     in_root "$root" su postgres -c "POSTGRES_USER=postgres STORE_PASSWORD=$STORE_PASSWORD /docker-entrypoint-initdb.d/$1.sh"
     in_root "$root" su postgres -c "/$bin/pg_ctl -s -w -D /data stop"
-    in_root "$root" su postgres -c "exec /$bin/postgres -D /data -c listen_addresses=$2" >"$work/$1.log" 2>&1 &
+    in_root "$root" su postgres -c "exec /$bin/postgres -D /data -c listen_addresses=$2 ${4:-}" >"$work/$1.log" 2>&1 &
     for _ in $(seq 50); do pg_isready -q -h "$2" && return; sleep 0.2; done
     cat "$work/$1.log" >&2
     return 1
@@ -111,7 +111,9 @@ postgres() { # service address password: what the postgres image does at its fir
 
 say "control-plane and data-plane, with the scripts that are mounted into them"
 postgres control-plane 127.0.0.2 "$CONTROL_PLANE_PASSWORD"
-postgres data-plane 127.0.0.3 "$DATA_PLANE_PASSWORD"
+command=$(sed -n 's/.*command: \["postgres", \(.*\)\]/\1/p' docker-compose.yml | tr -d '",')
+postgres data-plane 127.0.0.3 "$DATA_PLANE_PASSWORD" "$command"
+PGPASSWORD=$DATA_PLANE_PASSWORD psql -h 127.0.0.3 -U postgres -Atc 'SHOW max_connections' | grep -qx 500
 PGPASSWORD=$DATA_PLANE_PASSWORD psql -h 127.0.0.3 -U postgres -d sample_bookshop -Atc 'SELECT count(*) FROM order_lines' | grep -qx 150
 PGPASSWORD=$DATA_PLANE_PASSWORD psql -h 127.0.0.3 -U postgres -d sample_helpdesk -Atc 'SELECT count(*) FROM messages' | grep -qx 360
 
@@ -119,20 +121,23 @@ say "tenantsdb, as its own user, healthy"
 /usr/sbin/chroot --userspec=10001 "$work/image" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin \
     TENANTSDB_STORE_URL="postgresql://cp_owner:$STORE_PASSWORD@control-plane:5432/tdb_control?sslmode=prefer" \
     TENANTSDB_MASTER_KEY="$TENANTSDB_MASTER_KEY" TENANTSDB_API_KEY="$TENANTSDB_API_KEY" TENANTSDB_SERVER_PASSWORD="$DATA_PLANE_PASSWORD" \
-    tenantsdb serve --config /etc/tenantsdb/proxy.toml >"$work/tenantsdb.log" 2>&1 &
+    tenantsdb-entrypoint serve --config /etc/tenantsdb/proxy.toml >"$work/tenantsdb.log" 2>&1 &
 tenantsdb=$!
 healthy() { /usr/sbin/chroot --userspec=10001 "$work/image" /usr/local/bin/tenantsdb-healthcheck 2>/dev/null; }
 for _ in $(seq 100); do healthy && break; sleep 0.2; done
 healthy || { cat "$work/tenantsdb.log" >&2; exit 1; }
 
 say "a workspace, a tenant, and SQL through the published port"
-tdb() { /usr/sbin/chroot --userspec=10001 "$work/image" /usr/bin/env -i PATH=/usr/local/bin HOME=/ TDB_API_URL=http://127.0.0.1:9876 TDB_API_KEY="$TENANTSDB_API_KEY" tdb "$@"; }
+tdb() { /usr/sbin/chroot --userspec=10001 "$work/image" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/ TDB_API_URL=http://127.0.0.1:9876 TDB_API_KEY="$TENANTSDB_API_KEY" tdb "$@"; }
 url() { grep -o 'postgresql://[^"]*' | head -n 1; }
 workspace=$(tdb workspaces create --name helpdesk --database PostgreSQL --json | url)
 psql -q -v ON_ERROR_STOP=1 "$workspace" -f deploy/samples/helpdesk.sql
 tenant=$(tdb tenants create --name acme --blueprint helpdesk --json | url)
 psql -q "$tenant" -Atc "INSERT INTO tickets (subject) VALUES ('It works'); SELECT subject FROM tickets" | grep -qx 'It works'
 tdb tenants list
+say "what the README does: psql in the image, TLS"
+tdb psql helpdesk__acme -- -XAtc 'SELECT subject FROM tickets' | grep -qx 'It works'
+psql "$tenant?sslmode=require" -XAtc 'SELECT subject FROM tickets' | grep -qx 'It works'
 
 say "SIGTERM drains: the health check fails, the process ends well"
 kill -TERM $tenantsdb
