@@ -133,7 +133,8 @@ impl Fleet {
             .instance
             .api
             .create_deployment(&request)
-            .context("create the deployment")?;
+            .context("create the deployment")?
+            .body;
         let id = job.job_id.clone().context("a deployment without id")?;
         while !job.status.is_final() {
             ensure!(

@@ -102,7 +102,7 @@ impl Instance {
             tenant_id: name.to_owned(),
             databases: vec![database],
         };
-        let created = self.api.create_tenant(&request).context("create the tenant")?;
+        let created = self.api.create_tenant(&request).context("create the tenant")?.body;
         let deadline = Instant::now() + READY_TIME_MAX;
         let mut status = created.status;
         while status != TenantStatus::Ready {

@@ -23,7 +23,7 @@ pub use binaries::{Binaries, target_dir, workspace_root};
 pub use fixture::{SCHEMA, fixture};
 pub use instance::{Instance, InstanceOptions, Killed};
 pub use lab::{Tenant, Workspace};
-pub use page::{Block, Page};
+pub use page::{Block, Page, is_generated};
 pub use programs::{Background, Ran, clean, ignores, pg_dump, pg_program, pgbench, psql, psql_file, run, schema_dump};
 pub use python::python;
 pub use session::{Session, Tls, connect, database_of, sqlstate, url_with};

@@ -97,3 +97,23 @@ fn blocks(text: &str) -> Vec<Block> {
     }
     blocks
 }
+
+/// The part of a page between its marks is `wanted`; with `TDB_REWRITE=1` it is made so.
+#[track_caller]
+pub fn is_generated(file: &str, name: &str, wanted: &str) {
+    let path = workspace_root().join(file);
+    let page = fs::read_to_string(&path).expect("the page");
+    let (before, rest) = page
+        .split_once(&format!("<!-- generated: {name} -->\n"))
+        .expect("the mark of the generated part");
+    let (_, after) = rest.split_once("<!-- end -->\n").expect("the mark of its end");
+    let wanted = format!("{before}<!-- generated: {name} -->\n{wanted}<!-- end -->\n{after}");
+    if std::env::var_os("TDB_REWRITE").is_some() {
+        fs::write(&path, &wanted).expect("write the page");
+    } else {
+        assert!(
+            page == wanted,
+            "{file} is out of date: TDB_REWRITE=1 cargo test -p tdb-tests"
+        );
+    }
+}

@@ -16,7 +16,7 @@ use crate::{Ran, run};
 const GAP: usize = 2;
 const VARIABLE: &str = "TDB_REWRITE";
 /// In this order: what is part of another comes after it. The group, where there is one, is what is replaced.
-const VARYING: [(&str, &str); 16] = [
+const VARYING: [(&str, &str); 17] = [
     // Whether a look falls between the last tenant and the end.
     (r"! +running: [1-9][0-9]* of [^\n]*\n", ""),
     (r"tdb_sk_[A-Za-z0-9_-]+", "<key>"),
@@ -38,6 +38,7 @@ const VARYING: [(&str, &str); 16] = [
     ),
     (r"tdb_([a-z2-7]{10})[: ]", "<x>"),
     (r" (1[0-9]\.[0-9]+)[ \n]", "<pg>"),
+    (r"psql of [^ @]+@[^ ,\n]+", "psql of <user>@<host>"),
     // Databases in stock and being made are counted too; connections are the cluster's.
     (r"\ndatabases +([0-9]+)\n", "<n>"),
     (r"\nconnections +([0-9]+, [0-9]+) of them reserved", "<n>, <n>"),

@@ -119,7 +119,9 @@ fn what_cannot_be_an_email_or_a_password_is_refused_by_name() {
         ("ada", PASSWORD, "x", "email"),
         ("ada@", PASSWORD, "x", "email"),
         ("a b@c.d", PASSWORD, "x", "email"),
-        ("new@example.com", "too short", "x", "password"),
+        ("new@example.com", "short 1", "x", "password"),
+        ("new@example.com", "sunflower", "x", "password"),
+        ("new@example.com", "aaaaaaaaaaaaa", "x", "password"),
         ("new@example.com", &long, "x", "password"),
         ("new@example.com", PASSWORD, "", "project_name"),
     ] {
@@ -128,9 +130,10 @@ fn what_cannot_be_an_email_or_a_password_is_refused_by_name() {
         assert_eq!(problem["field"], field, "{email} {name}: {problem:#}");
         assert!(!problem.to_string().contains(password), "a password is repeated");
     }
-    stranger()
-        .post("/signup", json!({"email": "a@b.c", "password": PASSWORD}))
-        .problem(422);
+    let unnamed = json!({"email": "unnamed@b.c", "password": "secret123"});
+    let made = stranger().post("/signup", unnamed).ok();
+    let projects = stranger().with_key(made["api_key"].as_str()).get("/projects").ok();
+    assert_eq!(projects["projects"][0]["name"], "default");
     stranger()
         .post("/login", json!({"email": "a@b.c", "password": PASSWORD, "x": 1}))
         .problem(400);
@@ -229,6 +232,30 @@ async fn the_command_line_signs_up_and_logs_in_with_a_key_file_of_its_owner() {
         "{}",
         said.stdout
     );
+    let key = key
+        .lines()
+        .find_map(|line| line.strip_prefix("api_key = "))
+        .unwrap()
+        .trim_matches('"')
+        .to_owned();
+    stranger().with_key(Some(&key)).get("/workspaces").ok();
+    let said = tdb(&["logout"], "", "").ok();
+    assert!(said.stdout.contains("the key is deleted"), "{said:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "", "nothing is remembered");
+    stranger().with_key(Some(&key)).get("/workspaces").problem(401);
+    // The project's first key may be in use elsewhere.
+    let first = made["api_key"].as_str().unwrap();
+    tdb(
+        &["config", "set", "--api-url", instance().api_url(), "--api-key", first],
+        "",
+        "",
+    )
+    .ok();
+    let said = tdb(&["logout"], "", "").ok();
+    assert!(said.stdout.contains("stays valid"), "{said:?}");
+    stranger().with_key(Some(first)).get("/workspaces").ok();
+    assert!(tdb(&["logout"], "", "").ok().stdout.contains("nothing was saved"));
+
     let url = made["connection_string"].as_str().unwrap();
     let refused = connect(&url_with(url, None, None, Some("nothing_dev")))
         .await

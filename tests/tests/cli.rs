@@ -527,5 +527,6 @@ fn forms(t: &mut Transcript, instance: &Instance) {
         ],
     );
     show(t, instance, &["tenants", "delete", "initech", "--hard"]);
+    show(t, instance, &["tenants", "delete", "initech", "--hard", "--yes"]);
     show(t, instance, &["tenants", "list"]);
 }

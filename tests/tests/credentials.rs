@@ -134,3 +134,152 @@ async fn what_a_credential_cannot_be_is_refused_by_name() {
     let url = instance().tdb(&[&arguments[..], &[&at]].concat()).ok();
     psql(url.text(), "SELECT 1").ok();
 }
+
+#[tokio::test]
+async fn a_credential_of_the_project_opens_tenants_that_come_later_and_read_only_reads_alone() {
+    instance().simple("whole", &["who-one"]);
+    let (_, all) = create(json!({"project": true, "name": "app"}));
+    let (_, reader) = create(json!({"project": true, "rights": "ro"}));
+    instance().tenant("who-two", "whole");
+    for database in ["whole_dev", "whole__who-one", "whole__who-two"] {
+        let (all, reader) = (
+            url_with(&all, None, None, Some(database)),
+            url_with(&reader, None, None, Some(database)),
+        );
+        psql(&all, "INSERT INTO t VALUES (1)").ok();
+        assert_eq!(psql(&reader, "SELECT id FROM t").ok().text(), "1", "{database}");
+        for attempt in ["INSERT INTO t VALUES (2)", "CREATE TABLE x (id int)", "DROP TABLE t"] {
+            psql(&reader, attempt).fails_saying("ERROR");
+        }
+    }
+    let made = instance()
+        .tdb(&["credentials", "create", "--project", "--read-only"])
+        .ok();
+    let (before, address) = made.text().rsplit_once('@').expect("a connection string");
+    assert!(before.starts_with("postgresql://tdb_"), "{before}");
+    assert_eq!(address, instance().proxy(), "a database is appended by the reader");
+}
+
+#[test]
+fn a_tenant_with_two_blueprints_gets_a_string_for_each() {
+    instance().simple("left", &["both"]);
+    psql(&instance().workspace("right").url, "CREATE TABLE t (id int)").ok();
+    let body = json!({"tenant_id": "both", "databases": [{"blueprint": "right"}]});
+    instance().api().post("/tenants", body).ok();
+    let printed = instance().tdb(&["credentials", "create", "--tenant", "both"]).ok();
+    let urls: Vec<&str> = printed.text().lines().collect();
+    assert_eq!(urls.len(), 2, "{urls:?}");
+    for (url, database) in urls.iter().zip(["left__both", "right__both"]) {
+        assert_eq!(psql(url, "SELECT current_database() IS NOT NULL").ok().text(), "t");
+        assert!(url.ends_with(database), "{url}");
+    }
+}
+
+#[test]
+fn a_name_is_accepted_where_an_id_is_as_long_as_one_has_it() {
+    let api = instance().api();
+    instance().simple("called", &["cal-one"]);
+    let named = |name: &str| {
+        api.post("/credentials", json!({"tenant_id": "cal-one", "name": name}))
+            .ok()
+    };
+    let shown = |id: &Value| {
+        let list = api.get("/credentials?limit=1000").ok();
+        list["credentials"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["id"] == *id)
+            .cloned()
+    };
+    let first = named("billing");
+    assert_eq!(first["name"], "billing");
+    assert_eq!(shown(&first["id"]).unwrap()["opens"], "cal-one");
+    let second = named("billing");
+    let problem = api.delete("/credentials/billing").problem(409);
+    assert_eq!(problem["code"], "ambiguous_name");
+    assert!(
+        problem["hint"]
+            .as_str()
+            .unwrap()
+            .contains(first["id"].as_str().unwrap()),
+        "{problem:#}"
+    );
+    api.delete(&format!("/credentials/{}", second["id"].as_str().unwrap()))
+        .ok();
+    api.delete("/credentials/billing").ok();
+    assert!(shown(&first["id"]).is_none() && shown(&second["id"]).is_none());
+    // Without a name of its own it is called as its user.
+    let (id, url) = create(json!({"tenant_id": "cal-one"}));
+    let user = url.split(['/', ':']).nth(3).unwrap().to_owned();
+    assert_eq!(shown(&json!(id)).unwrap()["name"], json!(user));
+    api.delete(&format!("/credentials/{user}")).ok();
+    for name in [
+        "",
+        "00000000-0000-4000-8000-000000000000",
+        "prj_abcdefgh27",
+        &"n".repeat(65),
+        "a\nb",
+    ] {
+        let problem = api
+            .post("/credentials", json!({"tenant_id": "cal-one", "name": name}))
+            .problem(422);
+        assert_eq!(problem["field"], "name", "{name:?}");
+    }
+    for path in ["/credentials/nobody", "/apikeys/nobody", "/projects/nobody"] {
+        assert_eq!(api.delete(path).problem(404)["code"], "not_found", "{path}");
+    }
+    api.post("/apikeys", json!({"name": "nightly"})).ok();
+    api.delete("/apikeys/nightly").ok();
+    api.post("/projects", json!({"name": "Second shop"})).ok();
+    api.post("/projects/Second%20shop/credential", json!({})).ok();
+    instance().tdb(&["projects", "delete", "Second shop", "--yes"]).ok();
+}
+
+#[test]
+fn the_diff_names_who_it_was_after_the_credential_is_gone() {
+    let workspace = instance().workspace("authors");
+    let (id, url) = create(json!({"workspace": "authors", "name": "migrations"}));
+    psql(&url, "CREATE TABLE a (id int)").ok();
+    instance().api().delete(&format!("/credentials/{id}")).ok();
+    instance()
+        .tdb(&["psql", "authors_dev", "--", "-c", "CREATE TABLE b (id int)"])
+        .ok();
+    let key = instance()
+        .api()
+        .post("/apikeys", json!({"name": "ci", "scopes": ["write"]}))
+        .ok();
+    let api = instance().api().with_key(key["api_key"].as_str());
+    api.post(
+        "/workspaces/authors/queries",
+        json!({"query": "CREATE TABLE c (id int)"}),
+    )
+    .ok();
+    instance().api().delete("/apikeys/ci").ok();
+    let authors: Vec<String> = instance()
+        .diff(&workspace.name)
+        .iter()
+        .map(|change| change["author"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(authors[0], "migrations");
+    assert!(
+        authors[1].starts_with("psql of ") && authors[1].contains('@'),
+        "{authors:?}"
+    );
+    assert_eq!(authors[2], "key:ci");
+    let shown = instance().tdb(&["workspaces", "diff", "authors"]).ok();
+    assert!(shown.stdout.contains("by API key \"ci\""), "{}", shown.stdout);
+}
+
+#[test]
+fn a_script_deletes_no_tenant_permanently_without_saying_yes() {
+    instance().simple("spared", &["spa-one"]);
+    instance()
+        .tdb(&["tenants", "delete", "spa-one", "--hard"])
+        .fails_saying("--yes");
+    assert_eq!(instance().api().get("/tenants/spa-one").ok()["status"], "ready");
+    instance()
+        .tdb(&["tenants", "delete", "spa-one", "--hard", "--yes"])
+        .ok();
+    instance().api().get("/tenants/spa-one").problem(404);
+}

@@ -11,7 +11,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tdb_problems::ProblemCode;
 use tdb_testkit::{Cluster, free_port};
-use tdb_tests::{Binaries, Block, Instance, Page, Ran, clean, pg_program, psql, run, url_with, workspace_root};
+use tdb_tests::{
+    Binaries, Block, Instance, Page, Ran, clean, is_generated, pg_program, psql, run, url_with, workspace_root,
+};
 use tempfile::TempDir;
 
 /// What a reader sees and does not do.
@@ -112,6 +114,19 @@ impl Reader {
         }
     }
 
+    /// The commands that `tenantsdb dev` prints when it is ready.
+    fn proposals(&self) {
+        let source = workspace_root().join("crates/tdb-server/src/dev/welcome.rs");
+        let text = fs::read_to_string(source)
+            .expect("the welcome's source")
+            .replace("r#\"", "\n");
+        let commands: Vec<&str> = text.lines().filter(|line| line.starts_with("  tdb ")).collect();
+        assert!(commands.len() > 5, "{text}");
+        for command in commands {
+            self.runs(command).ok();
+        }
+    }
+
     fn runs(&self, text: &str) -> Ran {
         let text = self
             .addresses
@@ -169,6 +184,26 @@ pages! {
 }
 
 const ON_A_SERVER: &str = "docs/operating.md";
+
+/// A person reads on where the README says, without another instance for each page.
+#[test]
+fn the_pages_can_be_followed_in_the_readmes_order_on_one_instance() {
+    let readme = fs::read_to_string(workspace_root().join("README.md")).expect("the README");
+    let (_, table) = readme.split_once("## Documents").expect("the list of documents");
+    let rows = table.lines().filter(|line| line.starts_with("| ["));
+    let listed = rows.filter_map(|row| links(row).next());
+    let order: Vec<&str> = ["README.md"]
+        .into_iter()
+        .chain(listed.filter(|file| ON_DEV.contains(file)))
+        .collect();
+    assert_eq!(order.len(), ON_DEV.len(), "the README lists every page: {order:?}");
+    let instance = Instance::start();
+    // What `make dev` proposes comes first.
+    Reader::of(&instance).proposals();
+    for page in order {
+        Reader::of(&instance).reads(page);
+    }
+}
 
 #[test]
 fn operating_runs() {
@@ -359,24 +394,4 @@ fn the_operating_page_explains_the_metrics_there_are() {
         }
     }
     is_generated("docs/operating.md", "metrics", &(rows + "\n"));
-}
-
-/// The part of a page between its marks is `wanted`; with `TDB_REWRITE=1` it is made so.
-#[track_caller]
-fn is_generated(file: &str, name: &str, wanted: &str) {
-    let path = workspace_root().join(file);
-    let page = fs::read_to_string(&path).expect("the page");
-    let (before, rest) = page
-        .split_once(&format!("<!-- generated: {name} -->\n"))
-        .expect("the mark of the generated part");
-    let (_, after) = rest.split_once("<!-- end -->\n").expect("the mark of its end");
-    let wanted = format!("{before}<!-- generated: {name} -->\n{wanted}<!-- end -->\n{after}");
-    if std::env::var_os("TDB_REWRITE").is_some() {
-        fs::write(&path, &wanted).expect("write the page");
-    } else {
-        assert!(
-            page == wanted,
-            "{file} is out of date: TDB_REWRITE=1 cargo test -p tdb-tests --test documents"
-        );
-    }
 }

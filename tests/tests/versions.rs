@@ -77,7 +77,7 @@ fn every_change_names_its_author() {
     let sql = "ALTER TABLE t ADD COLUMN n int; COMMIT; ALTER TABLE t ADD COLUMN m int";
     instance().tdb(&["workspaces", "query", "signed", "--query", sql]).ok();
     let keys = instance().tdb_json(&["apikeys", "list"]);
-    let key = format!("key:{}", keys["api_keys"][0]["id"].as_str().expect("an id"));
+    let key = format!("key:{}", keys["api_keys"][0]["name"].as_str().expect("a name"));
     let authors: Vec<Value> = instance()
         .diff("signed")
         .iter()
@@ -206,5 +206,48 @@ fn the_schema_is_described_with_columns_indexes_and_constraints() {
     assert!(
         table["indexes"].to_string().contains("by_v") && table["constraints"].to_string().contains("PRIMARY KEY"),
         "{table:#}"
+    );
+}
+
+/// Versions in every form that clients write, and what is none.
+#[test]
+fn versions_have_four_forms() {
+    let api = instance().api();
+    instance().simple("forms", &["first"]);
+    for (at, version) in [json!(2), json!("2"), json!("v2"), json!("2.0")]
+        .into_iter()
+        .enumerate()
+    {
+        let databases = json!([{"blueprint": "forms", "version": version}]);
+        let made = api
+            .post(
+                "/tenants",
+                json!({"tenant_id": format!("t{at}"), "databases": databases}),
+            )
+            .ok();
+        assert_eq!(made["databases"][0]["version"], 2, "{version}");
+        let plan = json!({"blueprint_name": "forms", "version": version, "deploy_all": true, "dry_run": true});
+        assert_eq!(api.post("/deployments", plan).ok()["version"], 2, "{version}");
+    }
+    for version in [
+        json!("2.1"),
+        json!("latest"),
+        json!(0),
+        json!(-1),
+        json!(1e30),
+        json!(4294967296_u64),
+        json!([2]),
+    ] {
+        let plan = json!({"blueprint_name": "forms", "version": version, "deploy_all": true, "dry_run": true});
+        let problem = api.post("/deployments", plan).problem(422);
+        assert_eq!(problem["field"], "version", "{problem:#}");
+    }
+    let other = json!({"tenant_id": "first", "blueprint": "forms", "query": "SELECT 1", "database_type": "MySQL"});
+    let problem = api.post("/admin/query", other).problem(422);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("PostgreSQL")),
+        "{problem:#}"
     );
 }

@@ -5,9 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use secrecy::ExposeSecret;
 use tdb_client::accounts::{ApiKey, ApiKeyList, CreateApiKey, CreatedApiKey, Scope};
-use tdb_client::lists::{Done, Success};
-use tdb_control::{Control, KeyScope, model};
-use tdb_names::KeyId;
+use tdb_client::lists::{Created, Done, Success};
+use tdb_control::{Control, Identity, KeyScope, model};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -15,7 +14,8 @@ use crate::extract::{Body, Caller, InPath};
 use crate::pages::{PageParams, everything, oldest_first};
 use crate::refusal::{Answer, Refusal};
 
-/// What a key may do that was made without saying so.
+const NAME_DEFAULT: &str = "key";
+/// The scopes of a key that is created without any.
 const SCOPES_DEFAULT: [Scope; 2] = [Scope::Read, Scope::Write];
 
 pub fn routes() -> OpenApiRouter<Control> {
@@ -34,44 +34,48 @@ async fn list_api_keys(
     let all = control.api_keys(&caller.identity, everything()).await?;
     let (page, next) = caller.params.cut(all, |key| oldest_first(key.created_at, key.id))?;
     Ok(Json(Success::of(ApiKeyList::page(
-        page.into_iter().map(render).collect(),
+        page.into_iter().map(|key| render(key, &caller.identity)).collect(),
         next,
     ))))
 }
 
 /// Create an API key
 #[utoipa::path(post, path = "/apikeys", tag = "apikeys", request_body = CreateApiKey,
-    responses((status = 201, description = "The key, shown this once", body = Success<CreatedApiKey>)))]
+    responses((status = 201, description = "The key, shown this once", body = Success<Created<CreatedApiKey>>)))]
 async fn create_api_key(
     State(control): State<Control>,
     caller: Caller,
     Body(request): Body<CreateApiKey>,
-) -> Answer<(StatusCode, Json<Success<CreatedApiKey>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<CreatedApiKey>>>)> {
+    let name = key_name(request.name, request.project_name)?;
     let scopes = request.scopes.unwrap_or_else(|| SCOPES_DEFAULT.to_vec());
     if scopes.is_empty() {
         return Err(Refusal::invalid("scopes", "must name at least one scope"));
     }
     let scopes: Vec<KeyScope> = scopes.into_iter().map(parse_scope).collect();
-    let made = control.create_api_key(&caller.identity, &request.name, &scopes).await?;
+    let made = control.create_api_key(&caller.identity, &name, &scopes).await?;
     let answer = CreatedApiKey {
         api_key: made.key.expose_secret().to_owned(),
-        key: render(made.info),
+        key: render(made.info, &caller.identity),
     };
-    Ok((StatusCode::CREATED, Json(Success::of(answer))))
+    let message = format!("API key \"{}\" is created; it is shown this once", answer.key.name);
+    Ok((
+        StatusCode::CREATED,
+        Json(Success::of(Created { message, body: answer })),
+    ))
 }
 
 /// Delete an API key
-#[utoipa::path(delete, path = "/apikeys/{id}", tag = "apikeys", params(("id" = String, Path, description = "The key's id")),
+#[utoipa::path(delete, path = "/apikeys/{id}", tag = "apikeys", params(("id" = String, Path, description = "The key's id or name")),
     responses((status = 200, description = "It is refused from now on", body = Success<Done>)))]
 async fn delete_api_key(
     State(control): State<Control>,
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
-    let key: KeyId = id.parse().map_err(|_| Refusal::not_found("API key", &id))?;
-    control.delete_api_key(&caller.identity, key).await?;
+    control.delete_api_key(&caller.identity, &id).await?;
     Ok(Json(Success::of(Done {
-        message: format!("API key \"{key}\" is deleted"),
+        message: format!("API key \"{id}\" is deleted"),
     })))
 }
 
@@ -91,9 +95,24 @@ fn render_scope(scope: KeyScope) -> Scope {
     }
 }
 
-fn render(key: model::ApiKeyInfo) -> ApiKey {
+/// Under the hosted product's name for it, or ours.
+fn key_name(name: Option<String>, project_name: Option<String>) -> Answer<String> {
+    match (name, project_name) {
+        (Some(_), Some(_)) => Err(Refusal::invalid(
+            "project_name",
+            "must not be given together with \"name\"",
+        )),
+        (Some(name), None) | (None, Some(name)) => Ok(name),
+        (None, None) => Ok(NAME_DEFAULT.to_owned()),
+    }
+}
+
+fn render(key: model::ApiKeyInfo, identity: &Identity) -> ApiKey {
     ApiKey {
         id: key.id.to_string(),
+        project_id: identity.project().to_string(),
+        project_name: key.name.clone(),
+        is_active: true,
         name: key.name,
         prefix: key.prefix,
         scopes: key.scopes.into_iter().map(render_scope).collect(),

@@ -7,7 +7,7 @@ use tdb_client::blueprints::{
 };
 use tdb_client::lists::Success;
 use tdb_client::workspaces::Engine;
-use tdb_control::{Control, model};
+use tdb_control::{Control, Identity, model};
 use tdb_names::BlueprintName;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,7 +34,9 @@ async fn list_blueprints(
     let all = control.blueprints(&caller.identity, everything()).await?;
     let (page, next) = caller.params.cut(all, |blueprint| blueprint.name.to_string())?;
     Ok(Json(Success::of(BlueprintList::page(
-        page.into_iter().map(render).collect(),
+        page.into_iter()
+            .map(|blueprint| render(blueprint, &caller.identity))
+            .collect(),
         next,
     ))))
 }
@@ -48,7 +50,7 @@ async fn read_blueprint(
     InPath(name): InPath<String>,
 ) -> Answer<Json<Success<Blueprint>>> {
     let blueprint = control.blueprint(&caller.identity, &named(&name)?).await?;
-    Ok(Json(Success::of(render(blueprint))))
+    Ok(Json(Success::of(render(blueprint, &caller.identity))))
 }
 
 /// A blueprint's versions
@@ -72,7 +74,7 @@ fn named(text: &str) -> Answer<BlueprintName> {
     text.parse().map_err(|_| Refusal::not_found("blueprint", text))
 }
 
-fn render(blueprint: model::Blueprint) -> Blueprint {
+fn render(blueprint: model::Blueprint, identity: &Identity) -> Blueprint {
     let status = match blueprint.status {
         model::BlueprintStatus::Draft => BlueprintStatus::Draft,
         model::BlueprintStatus::Ready => BlueprintStatus::Ready,
@@ -89,7 +91,10 @@ fn render(blueprint: model::Blueprint) -> Blueprint {
         version: blueprint.version,
         status,
         database: Engine::PostgreSql,
+        database_type: Engine::PostgreSql,
         workspace: blueprint.name.to_string(),
+        workspace_id: blueprint.name.to_string(),
+        project_id: identity.project().to_string(),
         created_at: blueprint.created_at,
         schema: blueprint.schema.map(render_schema),
         deployment_status: DeploymentStatus {

@@ -6,11 +6,10 @@ use axum::http::StatusCode;
 use secrecy::ExposeSecret;
 use tdb_client::connections::Connection;
 use tdb_client::credentials::{
-    CreateCredential, CreatedCredential, Credential, CredentialList, CredentialScope, Rights,
+    CreateCredential, CreatedCredential, Credential, CredentialList, CredentialScope, OpenedDatabase, Rights,
 };
-use tdb_client::lists::{Done, Success};
+use tdb_client::lists::{Created, Done, Success};
 use tdb_control::{Control, model};
-use tdb_names::CredentialId;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -41,64 +40,89 @@ async fn list_credentials(
     ))))
 }
 
-/// Create a credential of a tenant or a workspace
+/// Create a credential of a tenant, a workspace or the whole project
 #[utoipa::path(post, path = "/credentials", tag = "credentials", request_body = CreateCredential,
-    responses((status = 201, description = "The credential; its password is shown this once", body = Success<CreatedCredential>)))]
+    responses((status = 201, description = "The credential; its password is shown this once", body = Success<Created<CreatedCredential>>)))]
 async fn create_credential(
     State(control): State<Control>,
     caller: Caller,
     Body(request): Body<CreateCredential>,
-) -> Answer<(StatusCode, Json<Success<CreatedCredential>>)> {
-    let scope = scope(request.tenant_id.as_deref(), request.workspace.as_deref())?;
+) -> Answer<(StatusCode, Json<Success<Created<CreatedCredential>>>)> {
+    let scope = scope(&request)?;
     let rights = match request.rights {
         None | Some(Rights::ReadWrite) => model::Rights::ReadWrite,
         Some(Rights::ReadOnly) => model::Rights::ReadOnly,
     };
-    let made = control
-        .create_credential(&caller.identity, scope, rights, request.expires_at)
-        .await?;
+    let request = model::CredentialRequest {
+        scope,
+        rights,
+        name: request.name,
+        expires_at: request.expires_at,
+    };
+    let made = control.create_credential(&caller.identity, request).await?;
+    let opened = |connection: &model::Connection| OpenedDatabase {
+        database: connection
+            .database
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        connection_string: connection.connection_string(),
+    };
     let answer = CreatedCredential {
         id: made.info.id.to_string(),
         connection_string: made.connection.connection_string(),
         connection: render_connection(&made.connection),
+        databases: made.databases.iter().map(opened).collect(),
+        name: made.info.name,
     };
-    Ok((StatusCode::CREATED, Json(Success::of(answer))))
+    let message = format!(
+        "credential \"{}\" is created; its password is shown this once",
+        answer.name
+    );
+    Ok((
+        StatusCode::CREATED,
+        Json(Success::of(Created { message, body: answer })),
+    ))
 }
 
 /// Delete a credential and end its sessions
-#[utoipa::path(delete, path = "/credentials/{id}", tag = "credentials", params(("id" = String, Path, description = "The credential's id")),
+#[utoipa::path(delete, path = "/credentials/{id}", tag = "credentials", params(("id" = String, Path, description = "The credential's id, name or user name")),
     responses((status = 200, description = "It is refused from now on", body = Success<Done>)))]
 async fn delete_credential(
     State(control): State<Control>,
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
-    let credential: CredentialId = id.parse().map_err(|_| Refusal::not_found("credential", &id))?;
-    control.delete_credential(&caller.identity, credential).await?;
+    control.delete_credential(&caller.identity, &id).await?;
     Ok(Json(Success::of(Done {
-        message: format!("credential \"{credential}\" is deleted"),
+        message: format!("credential \"{id}\" is deleted"),
     })))
 }
 
-fn scope(tenant: Option<&str>, workspace: Option<&str>) -> Answer<model::CredentialScope> {
-    match (tenant, workspace) {
-        (Some(tenant), None) => {
+fn scope(request: &CreateCredential) -> Answer<model::CredentialScope> {
+    match (&request.tenant_id, &request.workspace, request.project) {
+        (Some(tenant), None, false) => {
             let tenant = tenant.parse().map_err(|error| Refusal::invalid("tenant_id", error))?;
             Ok(model::CredentialScope::Tenant(tenant))
         }
-        (None, Some(workspace)) => {
+        (None, Some(workspace), false) => {
             let blueprint = workspace
                 .parse()
                 .map_err(|error| Refusal::invalid("workspace", error))?;
             Ok(model::CredentialScope::Workspace(blueprint))
         }
-        (None, None) => Err(Refusal::invalid(
+        (None, None, true) => Ok(model::CredentialScope::Project),
+        (None, None, false) => Err(Refusal::invalid(
             "tenant_id",
-            "is missing, and so is \"workspace\": name one of them",
+            "is missing, and so are \"workspace\" and \"project\": give one of them",
         )),
-        (Some(_), Some(_)) => Err(Refusal::invalid(
+        (_, Some(_), _) => Err(Refusal::invalid(
             "workspace",
-            "must not be given together with \"tenant_id\"",
+            "must be the only one of \"tenant_id\", \"workspace\" and \"project\"",
+        )),
+        (Some(_), None, true) => Err(Refusal::invalid(
+            "project",
+            "must be the only one of \"tenant_id\", \"workspace\" and \"project\"",
         )),
     }
 }
@@ -118,7 +142,7 @@ pub fn render_connection(connection: &model::Connection) -> Connection {
 }
 
 fn render(credential: model::CredentialInfo) -> Credential {
-    let (scope, name) = match credential.scope {
+    let (scope, opens) = match credential.scope {
         model::CredentialScope::Project => (CredentialScope::Project, None),
         model::CredentialScope::Workspace(blueprint) => (CredentialScope::Workspace, Some(blueprint.to_string())),
         model::CredentialScope::Tenant(tenant) => (CredentialScope::Tenant, Some(tenant.to_string())),
@@ -129,9 +153,10 @@ fn render(credential: model::CredentialInfo) -> Credential {
     };
     Credential {
         id: credential.id.to_string(),
+        name: credential.name,
         user: credential.user.to_string(),
         scope,
-        name,
+        opens,
         rights,
         created_at: credential.created_at,
         expires_at: credential.expires_at,

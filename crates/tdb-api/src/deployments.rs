@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use tdb_client::deployments::{CreateDeployment, Job, JobList, JobStatus, Target, TargetError, TargetStatus};
-use tdb_client::lists::Success;
+use tdb_client::lists::{Created, Success};
+use tdb_client::versions::VersionNumber;
 use tdb_control::{Control, model};
 use tdb_names::{JobId, TenantName};
 use utoipa_axum::router::OpenApiRouter;
@@ -38,26 +39,31 @@ async fn list_deployments(
 
 /// Bring tenants to a version, or show what that would do
 #[utoipa::path(post, path = "/deployments", tag = "deployments", request_body = CreateDeployment, responses(
-    (status = 200, description = "The plan of a dry run", body = Success<Job>),
-    (status = 201, description = "The deployment, which goes on by itself", body = Success<Job>)))]
+    (status = 200, description = "The plan of a dry run", body = Success<Created<Job>>),
+    (status = 201, description = "The deployment, which goes on by itself", body = Success<Created<Job>>)))]
 async fn create_deployment(
     State(control): State<Control>,
     caller: Caller,
     Body(request): Body<CreateDeployment>,
-) -> Answer<(StatusCode, Json<Success<Job>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<Job>>>)> {
     let dry = request.dry_run;
     let request = parse(request)?;
-    let (status, deployment) = match dry {
-        true => (
-            StatusCode::OK,
-            control.plan_deployment(&caller.identity, request).await?,
-        ),
-        false => (
-            StatusCode::CREATED,
-            control.create_deployment(&caller.identity, request).await?,
-        ),
+    let (status, deployment) = if dry {
+        let plan = control.plan_deployment(&caller.identity, request).await?;
+        (StatusCode::OK, render_deployment(plan))
+    } else {
+        let deployment = control.create_deployment(&caller.identity, request).await?;
+        (StatusCode::CREATED, render_deployment(deployment))
     };
-    Ok((status, Json(Success::of(render_deployment(deployment)))))
+    let message = match &deployment.job_id {
+        Some(id) => format!("deployment \"{id}\" has started"),
+        None => "this is a plan; nothing was changed".to_owned(),
+    };
+    let body = Created {
+        message,
+        body: deployment,
+    };
+    Ok((status, Json(Success::of(body))))
 }
 
 /// One deployment with its targets
@@ -112,7 +118,7 @@ fn parse(request: CreateDeployment) -> Answer<model::DeploymentRequest> {
     };
     Ok(model::DeploymentRequest {
         blueprint,
-        version: request.version,
+        version: request.version.map(VersionNumber::get),
         tenants,
     })
 }

@@ -148,6 +148,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let path = parts.uri.path().to_owned();
+        // No name and no id holds it, and PostgreSQL has no such text.
+        if path.contains("%00") {
+            return Err(Refusal::no_such_endpoint(&path));
+        }
         match Path::<T>::from_request_parts(parts, state).await {
             Ok(Path(segments)) => Ok(Self(segments)),
             Err(PathRejection::MissingPathParams(error)) => Err(Refusal::internal(error.body_text())),

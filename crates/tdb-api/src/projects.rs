@@ -5,16 +5,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use secrecy::ExposeSecret;
 use tdb_client::accounts::{CreateProject, CreatedProject, Project, ProjectList, RotatedCredential};
-use tdb_client::lists::{Done, Success};
+use tdb_client::lists::{Created, Done, Success};
 use tdb_control::{Control, model};
-use tdb_names::ProjectId;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::credentials::render_connection;
 use crate::extract::{Body, Caller, InPath, Nothing};
 use crate::pages::{PageParams, everything, oldest_first};
-use crate::refusal::{Answer, Refusal};
+use crate::refusal::Answer;
 
 pub fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
@@ -42,12 +41,12 @@ async fn list_projects(
 
 /// Create a project
 #[utoipa::path(post, path = "/projects", tag = "projects", request_body = CreateProject,
-    responses((status = 201, description = "The project, with its first key and its credential", body = Success<CreatedProject>)))]
+    responses((status = 201, description = "The project, with its first key and its credential", body = Success<Created<CreatedProject>>)))]
 async fn create_project(
     State(control): State<Control>,
     caller: Caller,
     Body(request): Body<CreateProject>,
-) -> Answer<(StatusCode, Json<Success<CreatedProject>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<CreatedProject>>>)> {
     let made = control.create_project(&caller.identity, &request.name).await?;
     let answer = CreatedProject {
         project: render(made.project),
@@ -55,26 +54,32 @@ async fn create_project(
         connection_string: made.connection.connection_string(),
         connection: render_connection(&made.connection),
     };
-    Ok((StatusCode::CREATED, Json(Success::of(answer))))
+    let message = format!(
+        "project \"{}\" is created; key and password are shown this once",
+        answer.project.id
+    );
+    Ok((
+        StatusCode::CREATED,
+        Json(Success::of(Created { message, body: answer })),
+    ))
 }
 
 /// Delete a project that is empty
-#[utoipa::path(delete, path = "/projects/{id}", tag = "projects", params(("id" = String, Path, description = "prj_…")),
+#[utoipa::path(delete, path = "/projects/{id}", tag = "projects", params(("id" = String, Path, description = "The project's id (prj_…) or name")),
     responses((status = 200, description = "It is gone", body = Success<Done>)))]
 async fn delete_project(
     State(control): State<Control>,
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
-    let id = project_id(&id)?;
-    control.delete_project(&caller.identity, &id).await?;
+    let id = control.delete_project(&caller.identity, &id).await?;
     Ok(Json(Success::of(Done {
         message: format!("project \"{id}\" is deleted"),
     })))
 }
 
 /// Give the project's database credential a new password
-#[utoipa::path(post, path = "/projects/{id}/credential", tag = "projects", params(("id" = String, Path, description = "prj_…")),
+#[utoipa::path(post, path = "/projects/{id}/credential", tag = "projects", params(("id" = String, Path, description = "The project's id (prj_…) or name")),
     responses((status = 200, description = "The new password; the old one is refused from now on", body = Success<RotatedCredential>)))]
 async fn rotate_project_credential(
     State(control): State<Control>,
@@ -82,8 +87,7 @@ async fn rotate_project_credential(
     InPath(id): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<RotatedCredential>>> {
-    let id = project_id(&id)?;
-    let made = control.rotate_project_credential(&caller.identity, &id).await?;
+    let (id, made) = control.rotate_project_credential(&caller.identity, &id).await?;
     Ok(Json(Success::of(RotatedCredential {
         id: id.to_string(),
         connection_string: made.connection.connection_string(),
@@ -91,14 +95,12 @@ async fn rotate_project_credential(
     })))
 }
 
-fn project_id(text: &str) -> Answer<ProjectId> {
-    text.parse().map_err(|_| Refusal::not_found("project", text))
-}
-
 fn render(project: model::Project) -> Project {
     Project {
         id: project.id.to_string(),
+        project_id: project.id.to_string(),
         name: project.name,
+        api_key_count: project.api_keys,
         created_at: project.created_at,
     }
 }

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use crate::extract::{Body, Caller};
 use crate::refusal::{Answer, Refusal};
+use crate::workspaces::check_engine;
 
 pub fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new().routes(routes!(query_tenants))
@@ -32,6 +33,9 @@ async fn query_tenants(
 }
 
 fn parse(request: AdminQuery) -> Answer<model::TenantQuery> {
+    if let Some(engine) = &request.database_type {
+        check_engine("database_type", engine)?;
+    }
     let tenants = match (request.all_tenants, request.tenant_id) {
         (true, None) => model::TenantChoice::All,
         (false, Some(name)) => model::TenantChoice::Named(vec![

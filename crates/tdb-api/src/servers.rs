@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use tdb_client::lists::{Done, Success};
+use tdb_client::lists::{Created, Done, Success};
 use tdb_client::servers::{RegisterServer, Server, ServerList, ServerStatus, ServerTest, TlsMode};
 use tdb_control::{Control, ServerEnrolment, model};
 use tdb_names::{ServerEndpoint, ServerName};
@@ -25,6 +25,7 @@ pub fn routes() -> OpenApiRouter<Control> {
         .routes(routes!(read_server, delete_server))
         .routes(routes!(test_server))
         .routes(routes!(drain_server))
+        .routes(routes!(resume_server))
 }
 
 /// List database servers
@@ -41,14 +42,16 @@ async fn list_servers(State(control): State<Control>, caller: Caller<PageParams>
 
 /// Look at a database server, prepare it and place databases there from now on
 #[utoipa::path(post, path = "/servers", tag = "servers", request_body = RegisterServer,
-    responses((status = 201, description = "The server", body = Success<Server>)))]
+    responses((status = 201, description = "The server", body = Success<Created<Server>>)))]
 async fn register_server(
     State(control): State<Control>,
     caller: Caller,
     Body(request): Body<RegisterServer>,
-) -> Answer<(StatusCode, Json<Success<Server>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<Server>>>)> {
     let made = control.register_server(&caller.identity, parse(request)?).await?;
-    Ok((StatusCode::CREATED, Json(Success::of(render(made)))))
+    let body = render(made);
+    let message = format!("server \"{}\" is registered", body.name);
+    Ok((StatusCode::CREATED, Json(Success::of(Created { message, body }))))
 }
 
 /// One database server
@@ -110,6 +113,19 @@ async fn drain_server(
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Server>>> {
     let server = control.drain_server(&caller.identity, &named(&name)?).await?;
+    Ok(Json(Success::of(render(server))))
+}
+
+/// Place new databases on a drained server again
+#[utoipa::path(post, path = "/servers/{name}/resume", tag = "servers", params(("name" = String, Path, description = "The server's name")),
+    responses((status = 200, description = "The server", body = Success<Server>)))]
+async fn resume_server(
+    State(control): State<Control>,
+    caller: Caller,
+    InPath(name): InPath<String>,
+    _: Body<Nothing>,
+) -> Answer<Json<Success<Server>>> {
+    let server = control.resume_server(&caller.identity, &named(&name)?).await?;
     Ok(Json(Success::of(render(server))))
 }
 

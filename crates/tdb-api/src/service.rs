@@ -21,6 +21,7 @@ pub fn routes() -> OpenApiRouter<Control> {
 async fn read_service() -> Json<Success<Service>> {
     Json(Success::of(Service {
         name: "TenantsDB".to_owned(),
+        service: "TenantsDB".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
 }

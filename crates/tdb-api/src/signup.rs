@@ -7,9 +7,9 @@ use axum::extract::{ConnectInfo, FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use secrecy::ExposeSecret;
-use tdb_client::accounts::{LogIn, LoggedIn, SignUp, SignedUp};
-use tdb_client::lists::Success;
-use tdb_control::Control;
+use tdb_client::accounts::{LogIn, LoggedIn, LoginProject, SignUp, SignedUp};
+use tdb_client::lists::{Created, Success};
+use tdb_control::{Control, model};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -37,17 +37,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
 
 /// Make a user with an account and a project
 #[utoipa::path(post, path = "/signup", tag = "accounts", request_body = SignUp,
-    responses((status = 201, description = "The project; key and password are shown this once", body = Success<SignedUp>)))]
+    responses((status = 201, description = "The project; key and password are shown this once", body = Success<Created<SignedUp>>)))]
 async fn sign_up(
     State(control): State<Control>,
     address: Address,
     Body(request): Body<SignUp>,
-) -> Answer<(StatusCode, Json<Success<SignedUp>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<SignedUp>>>)> {
     let made = control
         .sign_up(
             &request.email,
             request.password.into(),
-            &request.project_name,
+            request.project_name.as_deref(),
             address.0,
         )
         .await?;
@@ -57,7 +57,14 @@ async fn sign_up(
         connection_string: made.connection.connection_string(),
         connection: render_connection(&made.connection),
     };
-    Ok((StatusCode::CREATED, Json(Success::of(answer))))
+    let message = format!(
+        "project \"{}\" is created; key and password are shown this once",
+        answer.project_id
+    );
+    Ok((
+        StatusCode::CREATED,
+        Json(Success::of(Created { message, body: answer })),
+    ))
 }
 
 /// Get an API key for an email and a password
@@ -71,8 +78,16 @@ async fn log_in(
     let session = control
         .log_in(&request.email, request.password.into(), address.0)
         .await?;
+    let key = session.api_key.expose_secret();
+    let project = |project: &model::Project| LoginProject {
+        project_id: project.id.to_string(),
+        name: project.name.clone(),
+        api_key_count: project.api_keys,
+        api_key: (project.id == session.project).then(|| key.to_owned()),
+    };
     Ok(Json(Success::of(LoggedIn {
+        projects: session.projects.iter().map(project).collect(),
         project_id: session.project.to_string(),
-        api_key: session.api_key.expose_secret().to_owned(),
+        api_key: key.to_owned(),
     })))
 }

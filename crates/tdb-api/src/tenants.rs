@@ -5,11 +5,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tdb_client::deployments::JobList;
-use tdb_client::lists::Success;
+use tdb_client::lists::{Created, Success};
 use tdb_client::tenants::{
     CreateTenant, CreateTenantDatabase, DatabaseStatus, DeletedTenant, Tenant, TenantConnection, TenantDatabase,
     TenantList, TenantStatus,
 };
+use tdb_client::versions::VersionNumber;
 use tdb_client::workspaces::Engine;
 use tdb_control::{Control, model};
 use tdb_names::TenantName;
@@ -56,13 +57,13 @@ async fn list_tenants(State(control): State<Control>, caller: Caller<PageParams>
 
 /// Create a tenant, or databases of further blueprints for one that exists
 #[utoipa::path(post, path = "/tenants", tag = "tenants", request_body = CreateTenant, responses(
-    (status = 201, description = "The tenant is ready; its passwords are shown this once", body = Success<Tenant>),
-    (status = 202, description = "It is still being made; its passwords are shown this once", body = Success<Tenant>)))]
+    (status = 201, description = "The tenant is ready; its passwords are shown this once", body = Success<Created<Tenant>>),
+    (status = 202, description = "It is still being made; its passwords are shown this once", body = Success<Created<Tenant>>)))]
 async fn create_tenant(
     State(control): State<Control>,
     caller: Caller,
     Body(request): Body<CreateTenant>,
-) -> Answer<(StatusCode, Json<Success<Tenant>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<Tenant>>>)> {
     let made = control.create_tenant(&caller.identity, parse(request)?).await?;
     let mut answer = render(made.tenant);
     answer.warnings = made.warnings;
@@ -74,7 +75,11 @@ async fn create_tenant(
         | TenantStatus::Deleted
         | TenantStatus::Error => StatusCode::CREATED,
     };
-    Ok((status, Json(Success::of(answer))))
+    let message = match status {
+        StatusCode::ACCEPTED => format!("tenant \"{}\" is being created", answer.tenant_id),
+        _ => format!("tenant \"{}\" is created", answer.tenant_id),
+    };
+    Ok((status, Json(Success::of(Created { message, body: answer }))))
 }
 
 /// One tenant
@@ -212,7 +217,7 @@ fn parse_database(at: usize, database: &CreateTenantDatabase) -> Answer<model::D
             .parse()
             .map_err(|error| Refusal::invalid(field("blueprint"), error))?,
         isolation_level,
-        version: database.version,
+        version: database.version.map(VersionNumber::get),
     })
 }
 

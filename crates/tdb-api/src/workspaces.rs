@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use tdb_client::lists::{Done, Success};
+use tdb_client::lists::{Created, Done, Success};
 use tdb_client::queries::{Query, QueryResult};
 use tdb_client::workspaces::{
     Change, ChangeList, ChangeState, Column, CreateWorkspace, Engine, Part, Revert, Schema, SchemaKind, Table, Tables,
@@ -48,19 +48,23 @@ async fn list_workspaces(
 
 /// Create a workspace and its blueprint
 #[utoipa::path(post, path = "/workspaces", tag = "workspaces", request_body = CreateWorkspace,
-    responses((status = 201, description = "The workspace, with its password this once", body = Success<Workspace>)))]
+    responses((status = 201, description = "The workspace, with its password this once", body = Success<Created<Workspace>>)))]
 async fn create_workspace(
     State(control): State<Control>,
     caller: Caller,
     Body(request): Body<CreateWorkspace>,
-) -> Answer<(StatusCode, Json<Success<Workspace>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<Workspace>>>)> {
     let blueprint: BlueprintName = request.name.parse().map_err(|error| Refusal::invalid("name", error))?;
-    check_engine(&request.database)?;
+    check_engine("database", &request.database)?;
     let made = control.create_workspace(&caller.identity, &blueprint).await?;
     let mut answer = render(made.workspace);
     answer.connection_string = made.connection.connection_string();
     answer.connection = render_connection(&made.connection);
-    Ok((StatusCode::CREATED, Json(Success::of(answer))))
+    let message = format!("workspace \"{blueprint}\" is created; connect to \"{blueprint}_dev\" to build its schema");
+    Ok((
+        StatusCode::CREATED,
+        Json(Success::of(Created { message, body: answer })),
+    ))
 }
 
 /// One workspace with its schema
@@ -184,14 +188,13 @@ fn change_number(text: &str) -> Answer<u32> {
     text.parse().map_err(|_| Refusal::not_found("change", text))
 }
 
-fn check_engine(text: &str) -> Answer<()> {
-    match Engine::ALL
-        .iter()
-        .any(|engine| engine.as_str().eq_ignore_ascii_case(text))
-    {
-        true => Ok(()),
-        false => Err(Refusal::invalid("database", "must be \"PostgreSQL\"")),
+pub fn check_engine(field: &str, text: &str) -> Answer<()> {
+    let known = |engine: &&Engine| engine.as_str().eq_ignore_ascii_case(text);
+    if Engine::ALL.iter().any(|engine| known(&engine)) {
+        return Ok(());
     }
+    let names: Vec<String> = Engine::ALL.iter().map(|engine| format!("\"{engine}\"")).collect();
+    Err(Refusal::invalid(field, format!("must be {}", names.join(" or "))))
 }
 
 fn render(workspace: model::Workspace) -> Workspace {
@@ -201,7 +204,8 @@ fn render(workspace: model::Workspace) -> Workspace {
         model::WorkspaceStatus::Deleting => WorkspaceStatus::Deleting,
     };
     Workspace {
-        id: workspace.id.to_string(),
+        id: workspace.blueprint.to_string(),
+        uuid: workspace.id.to_string(),
         name: workspace.blueprint.to_string(),
         blueprint: workspace.blueprint.to_string(),
         database: Engine::PostgreSql,

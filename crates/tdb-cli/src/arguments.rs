@@ -35,7 +35,7 @@ Example, from nothing to a schema that all tenants have:
 
 In scripts: --json prints the API's answers, --quiet leaves out what is for people, --yes asks nothing. The exit status is 0, 1 (it failed) or 2 (wrong usage).
 
-Which instance is asked: --api-url and --api-key, else TDB_API_URL and TDB_API_KEY, else the configuration file (\"tdb config set\", \"tdb login\"), else the \"tenantsdb dev\" that started last on this machine.";
+Which instance is asked: --api-url and --api-key, else TDB_API_URL and TDB_API_KEY, else the configuration file (\"tdb config set\", \"tdb login\"), else the \"tenantsdb dev\" that runs on this machine, of several the one that started last.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -57,24 +57,11 @@ pub struct Arguments {
 /// Which instance is asked.
 #[derive(Args, Clone, Debug)]
 pub struct TargetOptions {
-    /// The API's address, such as http://127.0.0.1:9876
-    #[arg(
-        long,
-        global = true,
-        env = "TDB_API_URL",
-        value_name = "URL",
-        help_heading = "Global options"
-    )]
+    /// The API's address, such as http://127.0.0.1:9876 [env: TDB_API_URL]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub api_url: Option<String>,
-    /// The API key
-    #[arg(
-        long,
-        global = true,
-        env = "TDB_API_KEY",
-        value_name = "KEY",
-        hide_env_values = true,
-        help_heading = "Global options"
-    )]
+    /// The API key [env: TDB_API_KEY]
+    #[arg(long, global = true, value_name = "KEY", help_heading = "Global options")]
     pub api_key: Option<String>,
 }
 
@@ -134,7 +121,7 @@ pub enum Command {
         after_help = "Example:\n  tdb blueprints get myapp\n  tdb blueprints versions myapp"
     )]
     Blueprints(blueprints::Command),
-    /// User names and passwords for the databases of a tenant or a workspace
+    /// User names and passwords for the databases of a tenant, a workspace or the whole project
     #[command(
         subcommand,
         after_help = "Example:\n  tdb credentials create --tenant acme --rights ro"
@@ -153,6 +140,9 @@ pub enum Command {
     Signup(signup::Signup),
     /// Get a key for an email and a password, and remember it
     Login(signup::Login),
+    /// Forget the saved address and key; a key that "tdb login" created is deleted
+    #[command(after_help = "Example:\n  tdb logout")]
+    Logout,
     /// Remember an instance's address and key
     #[command(subcommand, after_help = "Example:\n  tdb config show")]
     Config(config::Command),
@@ -214,6 +204,16 @@ mod tests {
             "query --blueprint myapp --tenant acme --query select",
             "--json --api-url http://x --api-key k servers list",
             "credentials create --tenant acme",
+            "credentials create --project --read-only --name reports",
+            "tenants create --name acme --blueprint myapp --version v3",
+            "deployments create --blueprint myapp --version 1.0 --all",
+            "query --query select --blueprint myapp --tenant acme --type PostgreSQL",
+            "apikeys create",
+            "signup --email a@b.c --password secret123",
+            "login --email a@b.c --password secret123",
+            "logout",
+            "config set --api-url http://x --api-key k",
+            "config set api_url http://x",
             "credentials create --workspace myapp --rights ro --expires-at 2030-01-31T00:00:00Z",
             "servers register --name two --host db --admin-user postgres --tls verify-full",
             "servers test two",
@@ -249,6 +249,11 @@ mod tests {
             "psql myapp_dev -c select",
             "credentials create",
             "credentials create --tenant a --workspace b",
+            "credentials create --tenant a --project",
+            "credentials create --project --read-only --rights rw",
+            "tenants create --name a --blueprint b --version v0",
+            "config set api_url",
+            "query --blueprint myapp --all --query select --type MySQL",
             "credentials create --tenant a --expires-at tomorrow",
             "deployments create --blueprint myapp --all --dry-run --watch",
         ];

@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::arguments::{Arguments, Command, TargetOptions};
+use crate::errors::Advised;
 use crate::instance::Instance;
 use crate::printer::Printer;
 
@@ -54,6 +55,7 @@ pub fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
         Command::Completions { shell } => done(print_completions(shell, printer)),
         Command::Signup(command) => done(signup::sign_up(command, &arguments.target, printer)),
         Command::Login(command) => done(signup::log_in(command, &arguments.target, printer)),
+        Command::Logout => done(signup::log_out(printer)),
         Command::Config(command) => done(config::run(command, &arguments.target, printer)),
         Command::Projects(command) => done(projects::run(command, &connect()?, printer)),
         Command::Apikeys(command) => done(apikeys::run(command, &connect()?, printer)),
@@ -96,10 +98,9 @@ fn print_completions(shell: clap_complete::Shell, printer: &Printer) -> Result<(
 }
 
 impl Confirmation {
-    /// Asks on a terminal, unless told not to. A script that calls tdb has decided already.
+    /// Asks on a terminal, unless `--yes` was given. For what a script may do without it.
     fn ask(self, question: &str) -> Result<()> {
-        let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-        if self.yes || !terminal {
+        if self.yes || !on_terminal() {
             return Ok(());
         }
         write!(io::stderr(), "{question} [y/N] ")?;
@@ -110,6 +111,22 @@ impl Confirmation {
             _ => bail!("nothing was done"),
         }
     }
+
+    /// As [`Self::ask`], but for the loss of a customer's data a script has to give `--yes`.
+    fn demand(self, question: &str) -> Result<()> {
+        if self.yes || on_terminal() {
+            return self.ask(question);
+        }
+        Err(Advised {
+            said: "this deletes data permanently, and there is no terminal to ask on".to_owned(),
+            hint: "Give --yes to do it without a question.".to_owned(),
+        }
+        .into())
+    }
+}
+
+fn on_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Rendering that several commands share.
@@ -130,6 +147,16 @@ fn optional(text: Option<impl ToString>) -> String {
 fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
+}
+
+/// Who made a change or a version: a credential by its name, an API key, or a session that did not come through the proxy,
+/// whose role's name means nothing to a person.
+fn author(name: &str) -> String {
+    match name.split_once(':') {
+        Some(("direct", _)) => "a direct session".to_owned(),
+        Some(("key", name)) => format!("API key \"{name}\""),
+        _ => name.to_owned(),
+    }
 }
 
 fn message(done: &Done) -> String {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// Method, path and command. A placeholder in braces stands for a segment of the path or a field of the body.
-const COMMANDS: [(&str, &str, &str); 55] = [
+const COMMANDS: [(&str, &str, &str); 56] = [
     ("POST", "/signup", "tdb signup"),
     ("POST", "/login", "tdb login"),
     ("GET", "/projects", "tdb projects list"),
@@ -72,6 +72,7 @@ const COMMANDS: [(&str, &str, &str); 55] = [
     ("DELETE", "/servers/{name}", "tdb servers delete {name}"),
     ("POST", "/servers/{name}/test", "tdb servers test {name}"),
     ("POST", "/servers/{name}/drain", "tdb servers drain {name}"),
+    ("POST", "/servers/{name}/resume", "tdb servers resume {name}"),
     ("GET", "/credentials", "tdb credentials list"),
     ("POST", "/credentials", "tdb credentials create"),
     ("DELETE", "/credentials/{id}", "tdb credentials delete {id}"),

@@ -1,5 +1,5 @@
-//! Passwords: from the environment, from a terminal without echo, or the first line of standard input. Never from the
-//! command line, which other users of the machine can read.
+//! Passwords: from the environment, from a terminal without echo, or the first line of standard input. The
+//! command line, which other users of the machine can read, is offered for clients of the hosted product only.
 
 use std::env;
 use std::io::{self, BufRead, IsTerminal, Write};

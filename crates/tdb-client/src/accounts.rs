@@ -11,7 +11,10 @@ use crate::lists::{list, words};
 pub struct Project {
     /// `prj_…`
     pub id: String,
+    /// The same.
+    pub project_id: String,
     pub name: String,
+    pub api_key_count: u32,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
@@ -21,7 +24,7 @@ list! { ProjectList, projects: Project }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateProject {
-    /// Free text.
+    /// Free text without the form of an id.
     #[schema(min_length = 1, max_length = 64)]
     pub name: String,
 }
@@ -55,6 +58,11 @@ words! {
 pub struct ApiKey {
     pub id: String,
     pub name: String,
+    pub project_id: String,
+    /// The key's name, as clients of the hosted product call it.
+    pub project_name: String,
+    /// Always true: a deleted key is not listed.
+    pub is_active: bool,
     /// The first characters of the key, to recognise it by.
     pub prefix: String,
     pub scopes: Vec<Scope>,
@@ -69,9 +77,14 @@ list! { ApiKeyList, api_keys: ApiKey }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateApiKey {
-    /// Free text.
+    /// Free text without the form of an id. Defaults to `key`.
     #[schema(min_length = 1, max_length = 64)]
-    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The key's name, as clients of the hosted product call it; either this or `name`.
+    #[schema(min_length = 1, max_length = 64)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_name: Option<String>,
     /// Defaults to `read` and `write`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<Scope>>,
@@ -91,12 +104,14 @@ pub struct SignUp {
     /// Upper and lower case are the same.
     #[schema(min_length = 3, max_length = 254)]
     pub email: String,
-    /// At most 256 bytes.
-    #[schema(min_length = 10, max_length = 256)]
+    /// At most 256 bytes and at least 5 different characters; below 12 characters of more than one kind (lower-case letters,
+    /// upper-case letters, digits, others). Not the email address or its first part.
+    #[schema(min_length = 8, max_length = 256)]
     pub password: String,
-    /// Free text.
+    /// Free text without the form of an id. Defaults to `default`.
     #[schema(min_length = 1, max_length = 64)]
-    pub project_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_name: Option<String>,
 }
 
 /// A user just made, with an account, a project, its first API key and its database credential, each shown this once.
@@ -120,4 +135,16 @@ pub struct LogIn {
 pub struct LoggedIn {
     pub project_id: String,
     pub api_key: String,
+    /// The first 100 projects of the user's account, oldest first.
+    pub projects: Vec<LoginProject>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginProject {
+    pub project_id: String,
+    pub name: String,
+    pub api_key_count: u32,
+    /// The new key, at the project that it was created for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<String>,
 }

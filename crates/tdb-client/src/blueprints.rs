@@ -20,7 +20,12 @@ pub struct Blueprint {
     pub version: u32,
     pub status: BlueprintStatus,
     pub database: Engine,
+    /// The same.
+    pub database_type: Engine,
     pub workspace: String,
+    /// The same: the workspace's name, as paths want it.
+    pub workspace_id: String,
+    pub project_id: String,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Left out of lists.

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::lists::{list, words};
+use crate::versions::VersionNumber;
 
 words! {
     JobStatus {
@@ -96,9 +97,8 @@ pub struct CreateDeployment {
     #[schema(min_length = 1, max_length = 25, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     pub blueprint_name: String,
     /// Defaults to the blueprint's present schema.
-    #[schema(minimum = 1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u32>,
+    pub version: Option<VersionNumber>,
     /// All tenants of the blueprint; either this or `tenants`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deploy_all: bool,

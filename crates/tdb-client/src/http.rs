@@ -19,7 +19,7 @@ use crate::deployments::{CreateDeployment, Job, JobList};
 use crate::drift::Drift;
 use crate::events::Events;
 use crate::extensions::{CreateExtension, ExtensionList};
-use crate::lists::{Done, Paged};
+use crate::lists::{Created, Done, Paged};
 use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
 use crate::servers::{RegisterServer, Server, ServerList, ServerTest};
@@ -88,7 +88,7 @@ impl Client {
         self.get("/health")
     }
 
-    pub fn sign_up(&self, request: &SignUp) -> Result<SignedUp> {
+    pub fn sign_up(&self, request: &SignUp) -> Result<Created<SignedUp>> {
         self.post("/signup", request)
     }
 
@@ -100,7 +100,7 @@ impl Client {
         self.list("/projects")
     }
 
-    pub fn create_project(&self, request: &CreateProject) -> Result<CreatedProject> {
+    pub fn create_project(&self, request: &CreateProject) -> Result<Created<CreatedProject>> {
         self.post("/projects", request)
     }
 
@@ -116,7 +116,7 @@ impl Client {
         self.list("/apikeys")
     }
 
-    pub fn create_api_key(&self, request: &CreateApiKey) -> Result<CreatedApiKey> {
+    pub fn create_api_key(&self, request: &CreateApiKey) -> Result<Created<CreatedApiKey>> {
         self.post("/apikeys", request)
     }
 
@@ -128,7 +128,7 @@ impl Client {
         self.list("/workspaces")
     }
 
-    pub fn create_workspace(&self, request: &CreateWorkspace) -> Result<Workspace> {
+    pub fn create_workspace(&self, request: &CreateWorkspace) -> Result<Created<Workspace>> {
         self.post("/workspaces", request)
     }
 
@@ -192,7 +192,7 @@ impl Client {
         self.list("/tenants")
     }
 
-    pub fn create_tenant(&self, request: &CreateTenant) -> Result<Tenant> {
+    pub fn create_tenant(&self, request: &CreateTenant) -> Result<Created<Tenant>> {
         self.post("/tenants", request)
     }
 
@@ -228,7 +228,7 @@ impl Client {
         self.list("/deployments")
     }
 
-    pub fn create_deployment(&self, request: &CreateDeployment) -> Result<Job> {
+    pub fn create_deployment(&self, request: &CreateDeployment) -> Result<Created<Job>> {
         self.post("/deployments", request)
     }
 
@@ -274,7 +274,7 @@ impl Client {
         self.get(&format!("/servers/{}", segment(name)))
     }
 
-    pub fn register_server(&self, request: &RegisterServer) -> Result<Server> {
+    pub fn register_server(&self, request: &RegisterServer) -> Result<Created<Server>> {
         self.post("/servers", request)
     }
 
@@ -286,6 +286,10 @@ impl Client {
         self.post_nothing(&format!("/servers/{}/drain", segment(name)))
     }
 
+    pub fn resume_server(&self, name: &str) -> Result<Server> {
+        self.post_nothing(&format!("/servers/{}/resume", segment(name)))
+    }
+
     pub fn delete_server(&self, name: &str) -> Result<Done> {
         self.delete(&format!("/servers/{}", segment(name)))
     }
@@ -294,7 +298,7 @@ impl Client {
         self.list("/credentials")
     }
 
-    pub fn create_credential(&self, request: &CreateCredential) -> Result<CreatedCredential> {
+    pub fn create_credential(&self, request: &CreateCredential) -> Result<Created<CreatedCredential>> {
         self.post("/credentials", request)
     }
 

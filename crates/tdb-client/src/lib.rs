@@ -20,4 +20,5 @@ pub mod service;
 pub mod settings;
 pub mod tenants;
 mod times;
+pub mod versions;
 pub mod workspaces;

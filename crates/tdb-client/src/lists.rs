@@ -17,7 +17,15 @@ impl<T> Success<T> {
     }
 }
 
-/// An answer that has nothing to say but that it worked.
+/// An object that was just created, with a sentence for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Created<T> {
+    pub message: String,
+    #[serde(flatten)]
+    pub body: T,
+}
+
+/// An answer without an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Done {
     pub message: String,

@@ -40,6 +40,9 @@ pub struct AdminQuery {
     pub tenant_id: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_tenants: bool,
+    /// The engine of the blueprint's databases: `PostgreSQL`, in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_type: Option<String>,
     pub query: String,
 }
 

@@ -6,6 +6,8 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Service {
     pub name: String,
+    /// The same.
+    pub service: String,
     pub version: String,
 }
 

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::lists::{list, words};
+use crate::versions::VersionNumber;
 use crate::workspaces::Engine;
 
 words! {
@@ -85,9 +86,8 @@ pub struct CreateTenantDatabase {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation_level: Option<u32>,
     /// Defaults to the blueprint's present schema.
-    #[schema(minimum = 1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u32>,
+    pub version: Option<VersionNumber>,
 }
 
 /// What deleting left: softly, the name and the data, which `restore` brings back; hard, nothing.

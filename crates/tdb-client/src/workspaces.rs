@@ -18,8 +18,10 @@ words! {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Workspace {
-    /// Another one for a workspace that is made again under an old name. Paths take the name.
+    /// The name, as paths want it.
     pub id: String,
+    /// Differs when a workspace is created again under the same name.
+    pub uuid: String,
     pub name: String,
     pub blueprint: String,
     pub database: Engine,

@@ -30,16 +30,18 @@ const SCOPES: [(KeyScope, &str); 3] = [
 pub struct Identity {
     project: ProjectId,
     key: KeyId,
+    key_name: String,
     scopes: Vec<KeyScope>,
     /// Where the request has an idempotency key.
     attempt: Option<Attempt>,
 }
 
 impl Identity {
-    pub(crate) fn new(project: ProjectId, key: KeyId, scopes: Vec<KeyScope>) -> Self {
+    pub(crate) fn new(project: ProjectId, key: KeyId, key_name: String, scopes: Vec<KeyScope>) -> Self {
         Self {
             project,
             key,
+            key_name,
             scopes,
             attempt: None,
         }
@@ -87,7 +89,7 @@ impl Identity {
 
     /// How the change log and versions name the key.
     pub(crate) fn author(&self) -> String {
-        format!("key:{}", self.key)
+        format!("key:{}", self.key_name)
     }
 }
 

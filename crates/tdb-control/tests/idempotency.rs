@@ -5,7 +5,7 @@ mod support;
 
 use secrecy::ExposeSecret;
 use support::{World, blueprint, deploy_all, request};
-use tdb_control::model::{CredentialScope, Rights};
+use tdb_control::model::{CredentialRequest, CredentialScope, Rights};
 use tdb_control::{IdempotencyKey, Identity, Kept, KeyScope, Limit, Once};
 
 async fn once(world: &World, key: &str, body: &[u8]) -> Result<Once, tdb_control::ControlError> {
@@ -94,16 +94,15 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
     finish(&second).await;
 
     let first = go(&world, "k").await;
-    let scope = || CredentialScope::Workspace(blueprint("shop"));
-    let made = control
-        .create_credential(&first, scope(), Rights::ReadOnly, None)
-        .await
-        .unwrap();
+    let read_only = || CredentialRequest {
+        scope: CredentialScope::Workspace(blueprint("shop")),
+        rights: Rights::ReadOnly,
+        name: None,
+        expires_at: None,
+    };
+    let made = control.create_credential(&first, read_only()).await.unwrap();
     let second = died(&world, &first).await;
-    let again = control
-        .create_credential(&second, scope(), Rights::ReadOnly, None)
-        .await
-        .unwrap();
+    let again = control.create_credential(&second, read_only()).await.unwrap();
     assert_eq!(
         again.connection.connection_string(),
         made.connection.connection_string()
@@ -133,7 +132,7 @@ async fn a_project_whose_founding_died_half_way_is_founded_with_the_secrets_that
     let made = world.control.create_project(&first, "second").await.unwrap();
     world
         .control
-        .delete_project(&world.identity, &made.project.id)
+        .delete_project(&world.identity, made.project.id.as_str())
         .await
         .unwrap();
     let second = died(&world, &first).await;

@@ -19,7 +19,7 @@ async fn a_closed_installation_makes_no_users() {
         .sign_up(
             "ada@example.com",
             PASSWORD.to_owned().into(),
-            "shop",
+            Some("shop"),
             Ipv4Addr::LOCALHOST.into(),
         )
         .await
@@ -40,7 +40,7 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
         .sign_up(
             "ada@example.com",
             PASSWORD.to_owned().into(),
-            "shop",
+            Some("shop"),
             Ipv4Addr::LOCALHOST.into(),
         )
         .await
@@ -57,7 +57,7 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
     );
     world
         .control
-        .delete_project(&world.identity, world.identity.project())
+        .delete_project(&world.identity, world.identity.project().as_str())
         .await
         .unwrap();
     let refused = world.control.servers(&ada, Limit::DEFAULT).await.unwrap_err();

@@ -51,6 +51,7 @@ BEGIN
                     control_plane.retire_proxy(uuid) TO %s', data_plane);
     EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.sign_up(uuid, text, text), control_plane.become_operator(),
                     control_plane.is_operator() TO %s', api);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.user_by_email(text) TO %s', jobs);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.user_by_email(text), control_plane.api_key_counts(text[]),
+                    control_plane.api_key_name(uuid) TO %s', jobs);
     EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.newest_epoch() TO %s, %s', api, jobs);
 END $access$;

@@ -1,5 +1,7 @@
 //! Table `api_keys`: hashes of keys, found by the keys' prefix. A key itself is never here.
 
+use std::collections::HashMap;
+
 use tdb_auth::ApiKey;
 use tdb_names::{KeyId, ProjectId};
 use time::{Duration, OffsetDateTime};
@@ -8,7 +10,7 @@ use uuid::Uuid;
 
 use crate::Store;
 use crate::error::Result;
-use crate::row::{column, parsed};
+use crate::row::{column, count, parsed};
 use crate::tx::Tx;
 
 /// "Last used" is a hint for people, not worth a write per request.
@@ -29,6 +31,7 @@ pub struct ApiKeyRow {
 #[derive(Clone, Debug)]
 pub struct KeyHolder {
     pub key: KeyId,
+    pub name: String,
     pub project: ProjectId,
     pub scopes: Vec<String>,
 }
@@ -48,7 +51,7 @@ impl ApiKeyRow {
 
 /// The holder of a key, before any project is known: asked as the data plane. None where the key is unknown.
 pub async fn authenticate(store: &Store, key: &ApiKey) -> Result<Option<KeyHolder>> {
-    let sql = "SELECT id, project_id, hash, scopes, last_used_at FROM key_by_prefix($1)";
+    let sql = "SELECT id, project_id, name, hash, scopes, last_used_at FROM key_by_prefix($1)";
     let hash = key.hash();
     for row in &store.ask(sql, &[&key.prefix()]).await? {
         if !hash.matches(column(row, "hash")?) {
@@ -57,6 +60,7 @@ pub async fn authenticate(store: &Store, key: &ApiKey) -> Result<Option<KeyHolde
         let key = KeyId::from_uuid(column(row, "id")?);
         let holder = KeyHolder {
             key,
+            name: column(row, "name")?,
             project: parsed(row, "project_id")?,
             scopes: column(row, "scopes")?,
         };
@@ -103,6 +107,22 @@ pub async fn by_id(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<Option<Api
                WHERE project_id = $1 AND id = $2";
     let row = tx.query_opt(sql, &[&project.as_str(), &id.as_uuid()]).await?;
     row.as_ref().map(ApiKeyRow::from_row).transpose()
+}
+
+/// By id or name: more than one where several have the name.
+pub async fn by_reference(tx: &Tx, project: &ProjectId, text: &str) -> Result<Vec<ApiKeyRow>> {
+    let sql = "SELECT id, name, prefix, scopes, created_at, last_used_at FROM api_keys
+               WHERE project_id = $1 AND (id::text = $2 OR name = $2) ORDER BY created_at, id";
+    let rows = tx.query(sql, &[&project.as_str(), &text]).await?;
+    rows.iter().map(ApiKeyRow::from_row).collect()
+}
+
+/// How many keys each of these projects has; in a transaction of [`crate::Store::jobs`].
+pub async fn counts(tx: &Tx, projects: &[&str]) -> Result<HashMap<ProjectId, u32>> {
+    let sql = "SELECT project_id, keys FROM api_key_counts($1)";
+    let rows = tx.query(sql, &[&projects]).await?;
+    let one = |row: &Row| Ok((parsed(row, "project_id")?, count(row, "keys")?));
+    rows.iter().map(one).collect()
 }
 
 /// The key is a login's: the user keeps the newest `kept` of those.

@@ -93,7 +93,8 @@ pub async fn append(
                SELECT $1, $2, (SELECT coalesce(max(id), 0) FROM changes WHERE workspace_id = $1) + row_number() OVER (ORDER BY n),
                       (j->>'xid')::bigint, j->'statements', j->'tags', j->'objects', j->'left_out', j->'body',
                       decode(j->>'checksum', 'hex'),
-                      coalesce((SELECT coalesce(c.user_name, 'credential:' || s.credential_id, 'key:' || s.key_id)
+                      coalesce((SELECT coalesce(c.name, c.user_name, 'credential:' || s.credential_id,
+                                                'key:' || coalesce(api_key_name(s.key_id), s.key_id::text))
                                   FROM workspace_sessions s LEFT JOIN credentials c ON c.id = s.credential_id
                                  WHERE s.workspace_id = $1 AND s.server_pid = (j->>'pid')::int
                                    AND s.backend_start = (j->>'backend_start')::timestamptz

@@ -22,6 +22,8 @@ pub struct CredentialRow {
     pub id: CredentialId,
     pub project: ProjectId,
     pub user: UserName,
+    /// The user's own unless another was given.
+    pub name: String,
     pub scope: Scope,
     pub rights: Rights,
     pub created_at: OffsetDateTime,
@@ -35,7 +37,7 @@ pub struct NewCredential {
     pub password: SecretString,
 }
 
-const COLUMNS: &str = "id, project_id, user_name, scope, blueprint, tenant, rights, created_at, expires_at";
+const COLUMNS: &str = "id, project_id, user_name, coalesce(name, user_name) AS name, scope, blueprint, tenant, rights, created_at, expires_at";
 
 impl CredentialRow {
     fn from_row(row: &Row) -> Result<Self> {
@@ -43,6 +45,7 @@ impl CredentialRow {
             id: CredentialId::from_uuid(column(row, "id")?),
             project: parsed(row, "project_id")?,
             user: parsed(row, "user_name")?,
+            name: column(row, "name")?,
             scope: scope(row)?,
             rights: rights(row)?,
             created_at: column(row, "created_at")?,
@@ -144,6 +147,23 @@ pub async fn by_id(tx: &Tx, project: &ProjectId, id: CredentialId) -> Result<Opt
     let sql = format!("SELECT {COLUMNS} FROM credentials WHERE project_id = $1 AND id = $2");
     let row = tx.query_opt(&sql, &[&project.as_str(), &id.as_uuid()]).await?;
     row.as_ref().map(CredentialRow::from_row).transpose()
+}
+
+/// By id, name or user name: more than one where several have the name.
+pub async fn by_reference(tx: &Tx, project: &ProjectId, text: &str) -> Result<Vec<CredentialRow>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM credentials WHERE project_id = $1 AND (id::text = $2 OR name = $2 OR user_name = $2)
+         ORDER BY created_at, id"
+    );
+    let rows = tx.query(&sql, &[&project.as_str(), &text]).await?;
+    rows.iter().map(CredentialRow::from_row).collect()
+}
+
+/// Gives a credential a name in place of its user's.
+pub async fn set_name(tx: &Tx, project: &ProjectId, id: CredentialId, name: &str) -> Result<()> {
+    let sql = "UPDATE credentials SET name = $3 WHERE project_id = $1 AND id = $2";
+    tx.execute(sql, &[&project.as_str(), &id.as_uuid(), &name]).await?;
+    Ok(())
 }
 
 /// The first credential of exactly this scope: the one made with the project, the workspace or the tenant.

@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         number: 1,
         name: "initial",
@@ -43,6 +43,11 @@ const MIGRATIONS: [Migration; 6] = [
         number: 6,
         name: "attempts",
         sql: include_str!("../migrations/0006_attempts.sql"),
+    },
+    Migration {
+        number: 7,
+        name: "names",
+        sql: include_str!("../migrations/0007_names.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

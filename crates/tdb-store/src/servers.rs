@@ -149,6 +149,12 @@ pub async fn drain(tx: &Tx, name: &ServerName) -> Result<bool> {
     Ok(tx.execute(sql, &[&name.as_str()]).await? == 1)
 }
 
+/// Undoes [`drain`]. False where it is unknown.
+pub async fn resume(tx: &Tx, name: &ServerName) -> Result<bool> {
+    let sql = "UPDATE servers SET status = 'active' WHERE name = $1";
+    Ok(tx.execute(sql, &[&name.as_str()]).await? == 1)
+}
+
 /// With the secret opened.
 pub async fn administrator(tx: &Tx, store: &Store, name: &ServerName) -> Result<Option<Administrator>> {
     let sql = "SELECT name, host, port, tls, opaque_names, admin_user, admin_secret FROM servers WHERE name = $1";

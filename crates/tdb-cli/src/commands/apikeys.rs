@@ -17,17 +17,17 @@ pub enum Command {
     /// Create a key; it is shown this once
     #[command(after_help = "Example:\n  tdb apikeys create --name ci --scope read --scope write")]
     Create {
-        /// What it is for
+        /// What it is for; by default "key"
         #[arg(long)]
-        name: String,
+        name: Option<String>,
         /// What it may do; by default read and write
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<ScopeWord>,
     },
     /// Delete a key
-    #[command(after_help = "Example:\n  tdb apikeys delete 6b0e3d0c-1c59-4a3e-9f0e-0a8f6c3c2f11")]
+    #[command(after_help = "Example:\n  tdb apikeys delete ci")]
     Delete {
-        /// The key's id, as in the list
+        /// The key's name or id, as in the list
         id: String,
     },
 }
@@ -54,8 +54,14 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
         Command::List => printer.answer(&client.api_keys()?, render_list),
         Command::Create { name, scopes } => {
             let scopes = (!scopes.is_empty()).then(|| scopes.into_iter().map(ScopeWord::scope).collect());
-            let created = client.create_api_key(&CreateApiKey { name, scopes })?;
-            printer.answer(&created, |created| created.api_key.clone())?;
+            let request = CreateApiKey {
+                name,
+                project_name: None,
+                scopes,
+            };
+            printer.answer(&client.create_api_key(&request)?, |created| {
+                created.body.api_key.clone()
+            })?;
             printer.note("The key is shown this once.");
             Ok(())
         }

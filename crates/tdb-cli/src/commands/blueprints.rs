@@ -5,7 +5,7 @@ use clap::Subcommand;
 use tdb_client::blueprints::{Blueprint, BlueprintList, VersionList};
 use tdb_client::http::Client;
 
-use super::{optional, time_text};
+use super::{author, optional, time_text};
 use crate::printer::Printer;
 use crate::table::{Table, facts};
 
@@ -100,7 +100,7 @@ fn render_versions(list: &VersionList) -> String {
             version.statements.to_string(),
             verified,
             optional(fingerprint),
-            version.author.clone(),
+            author(&version.author),
             time_text(version.created_at),
         ]);
     }

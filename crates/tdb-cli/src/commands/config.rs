@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::arguments::TargetOptions;
 use crate::config_file::ConfigFile;
+use crate::errors::Advised;
 use crate::instance::Instance;
 use crate::printer::Printer;
 use crate::table::facts;
@@ -19,13 +20,14 @@ const KEY_SHOWN: usize = 15;
 pub enum Command {
     /// Remember an address or a key; "-" reads the value from standard input
     #[command(
-        after_help = "Example:\n  tdb config set api_url https://db.example.com:9876\n  tdb config set api_key - < key-file"
+        after_help = "Example:\n  tdb config set api_url https://db.example.com:9876\n  tdb config set api_key - < key-file\n  tdb config set --api-url https://db.example.com:9876 --api-key -"
     )]
     Set {
-        /// What to remember
-        name: Name,
+        /// What to remember; without it --api-url and --api-key are
+        #[arg(requires = "value")]
+        name: Option<Name>,
         /// An http:// or https:// address, or a key; "-" reads it from standard input
-        value: String,
+        value: Option<String>,
     },
     /// Show which instance would be asked, and where tdb knows it from
     #[command(after_help = "Example:\n  tdb config show")]
@@ -50,23 +52,41 @@ struct Shown {
 
 pub fn run(command: Command, target: &TargetOptions, printer: &Printer) -> Result<()> {
     match command {
-        Command::Set { name, value } => set(name, value, printer),
+        Command::Set { name, value } => {
+            let named = name.zip(value);
+            let flags = [
+                target.api_url.clone().map(|url| (Name::ApiUrl, url)),
+                target.api_key.clone().map(|key| (Name::ApiKey, key)),
+            ];
+            let wanted: Vec<(Name, String)> = match named {
+                Some(one) => vec![one],
+                None => flags.into_iter().flatten().collect(),
+            };
+            set(wanted, printer)
+        }
         Command::Show => show(target, printer),
     }
 }
 
-fn set(name: Name, value: String, printer: &Printer) -> Result<()> {
-    let value = match value.as_str() {
-        "-" => first_line()?,
-        _ => value,
-    };
-    let mut file = ConfigFile::load()?;
-    match name {
-        Name::ApiUrl if !value.starts_with("http://") && !value.starts_with("https://") => {
-            bail!("api_url must start with http:// or https://")
+fn set(wanted: Vec<(Name, String)>, printer: &Printer) -> Result<()> {
+    if wanted.is_empty() {
+        return Err(Advised {
+            said: "nothing to remember was given".to_owned(),
+            hint: "Give \"tdb config set api_url URL\", \"tdb config set api_key KEY\", or --api-url and --api-key."
+                .to_owned(),
         }
-        Name::ApiUrl => file.api_url = Some(value),
-        Name::ApiKey => file.api_key = Some(value),
+        .into());
+    }
+    let mut file = ConfigFile::load()?;
+    for (name, value) in wanted {
+        let value = if value == "-" { first_line()? } else { value };
+        match name {
+            Name::ApiUrl if !value.starts_with("http://") && !value.starts_with("https://") => {
+                bail!("api_url must start with http:// or https://")
+            }
+            Name::ApiUrl => file.api_url = Some(value),
+            Name::ApiKey => file.api_key = Some(value),
+        }
     }
     let path = file.save()?;
     printer.note(&format!("saved in {}", path.display()));

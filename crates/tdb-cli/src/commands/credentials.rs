@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
-use tdb_client::credentials::{CreateCredential, CredentialList, Rights};
+use tdb_client::credentials::{CreateCredential, CreatedCredential, CredentialList, Rights};
 use tdb_client::http::Client;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -16,28 +16,38 @@ pub enum Command {
     /// List credentials
     #[command(after_help = "Example:\n  tdb credentials list")]
     List,
-    /// Create a credential of a tenant or a workspace
+    /// Create a credential of a tenant, a workspace or the whole project
     #[command(
-        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --rights ro\n  tdb credentials create --workspace myapp --expires-at 2030-01-31T00:00:00Z\n\nThe connection string has the password, which is shown this once."
+        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --read-only --name reports\n  tdb credentials create --project\n  tdb credentials create --workspace myapp --expires-at 2030-01-31T00:00:00Z\n\nA connection string for each database is printed; its password is shown this once. A project's credential opens every database of the project, so its string names none: append one, such as /myapp__acme."
     )]
+    #[command(group(clap::ArgGroup::new("opens").required(true).args(["tenant", "workspace", "project"])))]
     Create {
         /// The tenant whose databases it opens
-        #[arg(long, required_unless_present = "workspace")]
+        #[arg(long)]
         tenant: Option<String>,
         /// The workspace that it opens
-        #[arg(long, conflicts_with = "tenant")]
+        #[arg(long)]
         workspace: Option<String>,
+        /// It opens all workspaces and tenants of the project, those created later too
+        #[arg(long)]
+        project: bool,
+        /// What it is for, such as an application's name; by default its user name
+        #[arg(long)]
+        name: Option<String>,
         /// rw: read and write; ro: only read
         #[arg(long, default_value = "rw")]
         rights: RightsWord,
+        /// The same as --rights ro
+        #[arg(long, conflicts_with = "rights")]
+        read_only: bool,
         /// From when on it is refused, such as 2030-01-31T00:00:00Z (RFC 3339)
         #[arg(long, value_name = "TIME", value_parser = rfc3339)]
         expires_at: Option<OffsetDateTime>,
     },
     /// Delete a credential and end its sessions
-    #[command(after_help = "Example:\n  tdb credentials delete 6b0e3d0c-1c59-4a3e-9f0e-0a8f6c3c2f11")]
+    #[command(after_help = "Example:\n  tdb credentials delete reports")]
     Delete {
-        /// The credential's id, as in the list
+        /// The credential's name, user name or id, as in the list
         id: String,
     },
 }
@@ -63,23 +73,43 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
         Command::Create {
             tenant,
             workspace,
+            project,
+            name,
             rights,
+            read_only,
             expires_at,
         } => {
+            let rights = if read_only { RightsWord::Ro } else { rights };
             let request = CreateCredential {
                 tenant_id: tenant,
                 workspace,
+                project,
+                name,
                 rights: Some(rights.rights()),
                 expires_at,
             };
-            printer.answer(&client.create_credential(&request)?, |created| {
-                created.connection_string.clone()
-            })?;
-            printer.note("The password is shown this once.");
+            printer.answer(&client.create_credential(&request)?, |created| strings(&created.body))?;
+            printer.note(if project {
+                "The password is shown this once; append the name of a database, such as /myapp__acme."
+            } else {
+                "The password is shown this once."
+            });
             Ok(())
         }
         Command::Delete { id } => printer.answer(&client.delete_credential(&id)?, message),
     }
+}
+
+/// One a line for each database that it opens.
+fn strings(created: &CreatedCredential) -> String {
+    if created.databases.is_empty() {
+        return created.connection_string.clone();
+    }
+    let strings = created
+        .databases
+        .iter()
+        .map(|database| database.connection_string.as_str());
+    strings.collect::<Vec<_>>().join("\n")
 }
 
 /// For `--expires-at`.
@@ -88,13 +118,23 @@ pub fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
 }
 
 fn render_list(list: &CredentialList) -> String {
-    let mut table = Table::new(&["id", "user", "scope", "of", "rights", "created (UTC)", "expires (UTC)"]);
+    let mut table = Table::new(&[
+        "id",
+        "name",
+        "user",
+        "scope",
+        "opens",
+        "rights",
+        "created (UTC)",
+        "expires (UTC)",
+    ]);
     for credential in &list.credentials {
         table.row([
             credential.id.clone(),
+            credential.name.clone(),
             credential.user.clone(),
             credential.scope.to_string(),
-            optional(credential.name.as_ref()),
+            optional(credential.opens.as_ref()),
             credential.rights.to_string(),
             time_text(credential.created_at),
             optional_time(credential.expires_at),

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use tdb_client::deployments::{CreateDeployment, Job, JobStatus, Target, TargetStatus};
 use tdb_client::events::DeploymentEvent;
 use tdb_client::http::{Client, ClientError};
+use tdb_client::versions::VersionNumber;
 
 use super::{Outcome, optional, optional_time};
 use crate::interrupt::Farewell;
@@ -59,7 +60,7 @@ pub struct Create {
     blueprint: String,
     /// The version; by default the blueprint's present schema
     #[arg(long, value_name = "N")]
-    version: Option<u32>,
+    version: Option<VersionNumber>,
     /// All tenants of the blueprint
     #[arg(long)]
     all: bool,
@@ -82,7 +83,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<Outco
         }
         Command::Create(create) => {
             let watch = create.watch;
-            let job = client.create_deployment(&create.request())?;
+            let job = client.create_deployment(&create.request())?.body;
             follow_or_show(job, watch, client, printer)
         }
         Command::Status { id, watch } => follow_or_show(client.deployment(&id)?, watch, client, printer),
@@ -110,7 +111,7 @@ fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> 
     printer.answer(&job, render_job)?;
     if let (Some(id), JobStatus::Failed) = (&job.job_id, job.status) {
         printer.note(&format!(
-            "Mend the cause; then \"tdb deployments retry {id} --watch\" tries the failed tenants again."
+            "Fix the cause; then \"tdb deployments retry {id} --watch\" tries the failed tenants again."
         ));
     }
     if watch {

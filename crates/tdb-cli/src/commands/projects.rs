@@ -24,7 +24,7 @@ pub enum Command {
     /// Delete a project that has no workspaces and no tenants
     #[command(after_help = "Example:\n  tdb projects delete prj_abcdefgh27")]
     Delete {
-        /// The project's id, as in the list
+        /// The project's name or id, as in the list
         id: String,
         #[command(flatten)]
         confirmation: Confirmation,
@@ -32,7 +32,7 @@ pub enum Command {
     /// Give the project's database credential a new password; the old one stops working
     #[command(after_help = "Example:\n  tdb projects rotate-credential prj_abcdefgh27")]
     RotateCredential {
-        /// The project's id, as in the list
+        /// The project's name or id, as in the list
         id: String,
     },
 }
@@ -41,7 +41,9 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.projects()?, render_list),
         Command::Create { name } => {
-            printer.answer(&client.create_project(&CreateProject { name })?, render_created)?;
+            printer.answer(&client.create_project(&CreateProject { name })?, |created| {
+                render_created(&created.body)
+            })?;
             printer.note("Key and password are shown this once; append the name of a database, such as /myapp__acme.");
             Ok(())
         }

@@ -10,7 +10,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User, gethostname, getuid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tdb_client::connections::Connection;
 use tdb_client::credentials::{CreateCredential, CreatedCredential, Rights};
@@ -27,6 +27,8 @@ use crate::signals::caught;
 
 /// A working day: sessions end with their credential, and a tdb that was killed deletes none.
 const LIFETIME: Duration = Duration::hours(8);
+/// Characters of a credential's name.
+const NAME_LEN_MAX: usize = 64;
 /// Of libpq's variables those that do not say where to and as whom. How safely is the user's to say.
 const KEPT: [&str; 12] = [
     "PGAPPNAME",
@@ -93,6 +95,8 @@ fn credential(psql: &Psql, client: &Client) -> Result<CreatedCredential> {
     let request = CreateCredential {
         tenant_id: tenant,
         workspace,
+        project: false,
+        name: Some(name()),
         rights: Some(if psql.read_only {
             Rights::ReadOnly
         } else {
@@ -100,9 +104,20 @@ fn credential(psql: &Psql, client: &Client) -> Result<CreatedCredential> {
         }),
         expires_at: Some(psql.expires_at.unwrap_or_else(|| OffsetDateTime::now_utc() + LIFETIME)),
     };
-    client
-        .create_credential(&request)
-        .map_err(|error| named(error, &psql.database))
+    let created = client.create_credential(&request);
+    Ok(created.map_err(|error| named(error, &psql.database))?.body)
+}
+
+/// Who it was: what the diff shows as a change's author after the credential is gone.
+fn name() -> String {
+    let user = User::from_uid(getuid()).ok().flatten().map(|user| user.name);
+    let host = gethostname().ok().and_then(|host| host.into_string().ok());
+    let name = format!(
+        "psql of {}@{}",
+        user.as_deref().unwrap_or("unknown"),
+        host.as_deref().unwrap_or("unknown")
+    );
+    name.chars().filter(|c| !c.is_control()).take(NAME_LEN_MAX).collect()
 }
 
 /// A tenant's credential opens all its databases; whether this is one of them is known before it is made.

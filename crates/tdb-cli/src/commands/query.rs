@@ -5,6 +5,7 @@ use serde_json::Value;
 use tdb_client::http::Client;
 use tdb_client::queries::{AdminQuery, AdminQueryResults, QueryResult, TenantOutcome};
 
+use super::workspaces::EngineWord;
 use super::{Outcome, counted};
 use crate::printer::Printer;
 use crate::table::{Table, harmless};
@@ -30,6 +31,9 @@ pub struct Query {
     /// One or more statements; the last one's result is shown
     #[arg(long, value_name = "SQL")]
     query: String,
+    /// The engine of the blueprint's databases
+    #[arg(long = "type", value_name = "ENGINE", ignore_case = true)]
+    engine: Option<EngineWord>,
 }
 
 pub fn run(query: Query, client: &Client, printer: &Printer) -> Result<Outcome> {
@@ -38,6 +42,7 @@ pub fn run(query: Query, client: &Client, printer: &Printer) -> Result<Outcome> 
         tenant_id: query.tenant,
         all_tenants: query.all,
         query: query.query,
+        database_type: query.engine.map(|engine| engine.engine().as_str().to_owned()),
     };
     let answer = client.admin_query(&request)?;
     printer.answer(&answer, render)?;

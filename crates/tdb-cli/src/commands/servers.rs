@@ -60,7 +60,13 @@ pub enum Command {
         /// The server's name
         name: String,
     },
-    /// Forget a server that has no databases any more
+    /// Place new databases on a drained server again
+    #[command(after_help = "Example:\n  tdb servers resume two")]
+    Resume {
+        /// The server's name
+        name: String,
+    },
+    /// Remove a server that has no databases any more
     #[command(after_help = "Example:\n  tdb servers delete two")]
     Delete {
         /// The server's name
@@ -115,12 +121,13 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
                 opaque_names: Some(opaque_names),
                 extensions: Some(extensions),
             };
-            printer.answer(&client.register_server(&request)?, render)
+            printer.answer(&client.register_server(&request)?, |created| render(&created.body))
         }
         Command::Test { name } => printer.answer(&client.test_server(&name)?, render_test),
         Command::Drain { name } => printer.answer(&client.drain_server(&name)?, render),
+        Command::Resume { name } => printer.answer(&client.resume_server(&name)?, render),
         Command::Delete { name, confirmation } => {
-            confirmation.ask(&format!("Forget server \"{name}\"?"))?;
+            confirmation.ask(&format!("Remove server \"{name}\"?"))?;
             printer.answer(&client.delete_server(&name)?, message)
         }
     }

@@ -1,9 +1,10 @@
-//! `tdb signup` and `tdb login`: an API key for an email and a password, remembered in the configuration file.
+//! `tdb signup`, `tdb login` and `tdb logout`: an API key for an email and a password, remembered in the configuration file.
 
 use anyhow::Result;
 use clap::Args;
 use tdb_client::accounts::{LogIn, LoggedIn, SignUp, SignedUp};
-use tdb_client::http::Client;
+use tdb_client::http::{Client, ClientError};
+use tdb_client::lists::Done;
 
 use crate::arguments::TargetOptions;
 use crate::config_file::ConfigFile;
@@ -13,6 +14,8 @@ use crate::printer::Printer;
 use crate::table::facts;
 
 const VARIABLE: &str = "TDB_PASSWORD";
+/// What the API calls the keys of logins.
+const LOGIN_KEY: &str = "login";
 
 #[derive(Args, Debug)]
 #[command(
@@ -25,6 +28,9 @@ pub struct Signup {
     /// What the project is called
     #[arg(long, value_name = "NAME", default_value = "default")]
     project: String,
+    /// The password; other users of this machine can see it there, so better leave it out
+    #[arg(long, value_name = "PASSWORD")]
+    password: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -35,18 +41,21 @@ pub struct Login {
     /// The user's email address
     #[arg(long)]
     email: String,
+    /// The password; other users of this machine can see it there, so better leave it out
+    #[arg(long, value_name = "PASSWORD")]
+    password: Option<String>,
 }
 
 pub fn sign_up(command: Signup, target: &TargetOptions, printer: &Printer) -> Result<()> {
     let url = address(target)?;
     let request = SignUp {
-        password: password::ask(VARIABLE, &format!("New password of {}", command.email))?,
+        password: given_or_asked(command.password, &format!("New password of {}", command.email))?,
         email: command.email,
-        project_name: command.project,
+        project_name: Some(command.project),
     };
     let made = Client::new(&url, None).sign_up(&request)?;
-    remember(&url, &made.api_key, printer)?;
-    printer.answer(&made, render_signed_up)?;
+    remember(&url, &made.body.api_key, printer)?;
+    printer.answer(&made, |made| render_signed_up(&made.body))?;
     printer.note("Key and password are shown this once; append the name of a database, such as /myapp__acme.");
     Ok(())
 }
@@ -54,12 +63,46 @@ pub fn sign_up(command: Signup, target: &TargetOptions, printer: &Printer) -> Re
 pub fn log_in(command: Login, target: &TargetOptions, printer: &Printer) -> Result<()> {
     let url = address(target)?;
     let request = LogIn {
-        password: password::ask(VARIABLE, &format!("Password of {}", command.email))?,
+        password: given_or_asked(command.password, &format!("Password of {}", command.email))?,
         email: command.email,
     };
     let session = Client::new(&url, None).log_in(&request)?;
     remember(&url, &session.api_key, printer)?;
     printer.answer(&session, render_logged_in)
+}
+
+/// Forgets address and key. The key of a login is deleted at its instance too; others may be in use elsewhere.
+pub fn log_out(printer: &Printer) -> Result<()> {
+    let mut file = ConfigFile::load()?;
+    let (url, key) = (file.api_url.take(), file.api_key.take());
+    let message = match (&url, key) {
+        (None, None) => "nothing was saved".to_owned(),
+        (Some(url), Some(key)) => {
+            let fate = match revoke(url, &key) {
+                Ok(true) => "and the key is deleted".to_owned(),
+                Ok(false) => "the key itself stays valid".to_owned(),
+                Err(error) => format!("the key itself stays valid, because it could not be deleted: {error}"),
+            };
+            format!("logged out of {url}; {fate}")
+        }
+        (Some(_), None) | (None, Some(_)) => "logged out".to_owned(),
+    };
+    file.save()?;
+    printer.answer(&Done { message }, |done| done.message.clone())
+}
+
+/// Whether the key was one of a login, which nothing but this configuration file uses.
+fn revoke(url: &str, key: &str) -> Result<bool, ClientError> {
+    let client = Client::new(url, Some(key.to_owned()));
+    let keys = client.api_keys()?.api_keys;
+    let own = keys
+        .iter()
+        .find(|one| one.name == LOGIN_KEY && key.starts_with(&one.prefix));
+    own.map_or(Ok(false), |own| client.delete_api_key(&own.id).map(|_| true))
+}
+
+fn given_or_asked(given: Option<String>, what: &str) -> Result<String> {
+    given.map_or_else(|| password::ask(VARIABLE, what), Ok)
 }
 
 fn remember(url: &str, key: &str, printer: &Printer) -> Result<()> {

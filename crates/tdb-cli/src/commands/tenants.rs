@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use tdb_client::http::{Client, Deletion};
 use tdb_client::tenants::{CreateTenant, CreateTenantDatabase, Tenant, TenantList, TenantStatus};
+use tdb_client::versions::VersionNumber;
 
 use super::deployments::render_jobs;
 use super::{Confirmation, optional, time_text};
@@ -28,7 +29,7 @@ pub enum Command {
         blueprint: String,
         /// A version of the blueprint; by default its present schema
         #[arg(long, value_name = "N")]
-        version: Option<u32>,
+        version: Option<VersionNumber>,
         /// 1: pooled with other tenants
         #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = isolation_level)]
         isolation: u32,
@@ -122,8 +123,9 @@ fn isolation_level(text: &str) -> Result<u32, String> {
 }
 
 fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<()> {
-    let tenant = client.create_tenant(request)?;
-    printer.answer(&tenant, render)?;
+    let created = client.create_tenant(request)?;
+    printer.answer(&created, |created| render(&created.body))?;
+    let tenant = created.body;
     for warning in &tenant.warnings {
         printer.warn(warning);
     }
@@ -146,7 +148,7 @@ fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<
 fn delete(name: &str, hard: bool, confirmation: Confirmation, client: &Client, printer: &Printer) -> Result<()> {
     let deletion = match hard {
         true => {
-            confirmation.ask(&format!("Drop all databases of tenant \"{name}\"?"))?;
+            confirmation.demand(&format!("Drop all databases of tenant \"{name}\"?"))?;
             Deletion::Hard
         }
         false => Deletion::Soft,

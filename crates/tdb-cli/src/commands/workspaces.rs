@@ -11,7 +11,7 @@ use tdb_client::workspaces::{
 };
 
 use super::query::render_result;
-use super::{Confirmation, message, time_text};
+use super::{Confirmation, author, message, time_text};
 use crate::printer::Printer;
 use crate::table::{Table, facts, harmless, indented};
 
@@ -150,7 +150,7 @@ impl NewTenantsWord {
 }
 
 impl EngineWord {
-    fn engine(self) -> Engine {
+    pub fn engine(self) -> Engine {
         match self {
             EngineWord::PostgreSql => Engine::PostgreSql,
         }
@@ -217,10 +217,10 @@ fn create(name: String, database: EngineWord, client: &Client, printer: &Printer
         database: database.engine().as_str().to_owned(),
     };
     let workspace = client.create_workspace(&request)?;
-    printer.answer(&workspace, render)?;
+    printer.answer(&workspace, |created| render(&created.body))?;
     printer.note(&format!(
         "The password is shown this once. Shape the schema with any client, or with \"tdb psql {}_dev\".",
-        workspace.name
+        workspace.body.name
     ));
     Ok(())
 }
@@ -404,14 +404,6 @@ fn render_change(change: &Change) -> String {
         text.push_str(&indented(statement, "     left out (data): "));
     }
     text
-}
-
-/// The role of a session that did not come through the proxy is a name of ours that says nothing.
-fn author(name: &str) -> &str {
-    match name.starts_with("direct:") {
-        true => "a direct session",
-        false => name,
-    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Control {
             return Ok(None);
         }
         let seeds = ProjectReceipt::draw(key)?;
-        let name = checked_name("name", project_name)?;
+        let name = checked_reference("name", project_name)?;
         let tx = self.inner.store.project(&seeds.id).await?;
         let made = self.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
         projects::become_operator(&tx).await?;
@@ -72,7 +72,7 @@ impl Control {
         let holder = api_keys::authenticate(&self.inner.store, &key).await?;
         let holder = holder.ok_or(ControlError::Unauthorized)?;
         let scopes = scopes(&holder.scopes)?;
-        Ok(Identity::new(holder.project, holder.key, scopes))
+        Ok(Identity::new(holder.project, holder.key, holder.name, scopes))
     }
 
     /// Those of the account that the key's project belongs to.
@@ -80,8 +80,9 @@ impl Control {
         identity.require(KeyScope::Admin)?;
         let tx = self.inner.store.jobs().await?;
         let rows = projects::of_same_account(&tx, identity.project(), limit.rows()).await?;
+        let projects = with_counts(&tx, rows).await?;
         tx.rollback().await?;
-        Ok(rows.into_iter().map(project).collect())
+        Ok(projects)
     }
 
     pub async fn create_project(&self, identity: &Identity, name: &str) -> Result<NewProject> {
@@ -90,7 +91,7 @@ impl Control {
         let own = projects::by_id(&tx, identity.project()).await?;
         tx.rollback().await?;
         let own = own.ok_or_else(|| ControlError::not_found("project", identity.project()))?;
-        checked_name("name", name)?;
+        checked_reference("name", name)?;
         if let Some(begun) = identity.receipt()? {
             return self.go_on_founding(own.account, name, begun).await;
         }
@@ -115,14 +116,14 @@ impl Control {
             password: begun.password.into(),
         };
         Ok(NewProject {
-            project: project(row),
+            project: project(row, 1),
             api_key: begun.key.into(),
             connection: self.connection_of(&made, None),
         })
     }
 
     pub(crate) async fn found_project(&self, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
-        let name = checked_name("name", name)?;
+        let name = checked_reference("name", name)?;
         let tx = self.inner.store.project(&seeds.id).await?;
         let made = self.insert_project(&tx, account, name, seeds).await?;
         tx.commit().await?;
@@ -142,16 +143,16 @@ impl Control {
         api_keys::insert(tx, &id, FIRST_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
         let made = credentials::create_with(tx, &id, &Scope::Project, Rights::ReadWrite, None, password.into()).await?;
         Ok(NewProject {
-            project: project(row),
+            project: project(row, 1),
             api_key: SecretString::from(key.reveal().to_owned()),
             connection: self.connection_of(&made, None),
         })
     }
 
     /// 409 while it has workspaces or tenants, deleted tenants too.
-    pub async fn delete_project(&self, identity: &Identity, id: &ProjectId) -> Result<()> {
+    pub async fn delete_project(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
         identity.require(KeyScope::Admin)?;
-        self.require_same_account(identity, id).await?;
+        let id = &self.project_of(identity, reference).await?;
         let tx = self.inner.store.project(id).await?;
         match projects::delete(&tx, id).await? {
             ProjectDeletion::Deleted => tx.commit().await?,
@@ -162,13 +163,18 @@ impl Control {
                 return Err(ControlError::refused(ProblemCode::ProjectNotEmpty, detail, hint));
             }
         }
-        self.wait_for_proxies().await
+        self.wait_for_proxies().await?;
+        Ok(id.clone())
     }
 
     /// A new password for the project's credential; the old one has stopped working when this answers.
-    pub async fn rotate_project_credential(&self, identity: &Identity, id: &ProjectId) -> Result<NewCredential> {
+    pub async fn rotate_project_credential(
+        &self,
+        identity: &Identity,
+        reference: &str,
+    ) -> Result<(ProjectId, NewCredential)> {
         identity.require(KeyScope::Admin)?;
-        self.require_same_account(identity, id).await?;
+        let id = &self.project_of(identity, reference).await?;
         let tx = self.inner.store.project(id).await?;
         let old = credentials::first_of_scope(&tx, id, &Scope::Project).await?;
         let rotated = match old {
@@ -178,20 +184,24 @@ impl Control {
         tx.commit().await?;
         self.wait_for_proxies().await?;
         let made = rotated.ok_or_else(|| ControlError::not_found("credential", id))?;
-        Ok(NewCredential {
+        let made = NewCredential {
             connection: self.connection_of(&made, None),
+            databases: Vec::new(),
             info: describe(made.row),
-        })
+        };
+        Ok((id.clone(), made))
     }
 
-    async fn require_same_account(&self, identity: &Identity, id: &ProjectId) -> Result<()> {
+    /// A project of the key's account, by id or name.
+    async fn project_of(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
         let tx = self.inner.store.jobs().await?;
         let rows = projects::of_same_account(&tx, identity.project(), i64::MAX).await?;
         tx.rollback().await?;
-        match rows.iter().any(|row| row.id == *id) {
-            true => Ok(()),
-            false => Err(ControlError::not_found("project", id)),
-        }
+        let ids = rows.into_iter().map(|row| (row.name == reference, row.id));
+        let ids = ids
+            .filter(|(named, id)| *named || id.as_str() == reference)
+            .map(|(_, id)| id);
+        only("project", reference, ids.collect(), |id| id.to_string())
     }
 
     pub async fn api_keys(&self, identity: &Identity, limit: Limit) -> Result<Vec<ApiKeyInfo>> {
@@ -208,7 +218,7 @@ impl Control {
             let rule = "must name at least one of \"read\", \"write\", \"admin\"".to_owned();
             return Err(ControlError::Invalid { field: "scopes", rule });
         }
-        let name = checked_name("name", name)?;
+        let name = checked_reference("name", name)?;
         let tx = self.inner.store.project(identity.project()).await?;
         if let Some(made) = identity.receipt::<KeyReceipt>()? {
             let row = api_keys::by_id(&tx, identity.project(), made.id).await?;
@@ -234,14 +244,45 @@ impl Control {
         })
     }
 
-    pub async fn delete_api_key(&self, identity: &Identity, key: KeyId) -> Result<()> {
+    /// By id or name.
+    pub async fn delete_api_key(&self, identity: &Identity, reference: &str) -> Result<()> {
         identity.require(KeyScope::Admin)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        if !api_keys::delete(&tx, identity.project(), key).await? {
-            return Err(ControlError::not_found("API key", key));
-        }
+        let rows = api_keys::by_reference(&tx, identity.project(), reference).await?;
+        let key = only("API key", reference, rows, |row| row.id.to_string())?;
+        api_keys::delete(&tx, identity.project(), key.id).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// The one thing that a name or an id refers to. An id comes before a name; two of one name are refused.
+pub(crate) fn only<T>(what: &'static str, reference: &str, mut found: Vec<T>, id: fn(&T) -> String) -> Result<T> {
+    if let Some(at) = found.iter().position(|one| id(one) == reference) {
+        return Ok(found.swap_remove(at));
+    }
+    let ids: Vec<String> = found.iter().map(id).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(one), true) => Ok(one),
+        (Some(_), false) => Err(ControlError::refused(
+            ProblemCode::AmbiguousName,
+            format!("{} {what}s are called \"{reference}\"", ids.len()),
+            &format!("Use one of their ids: {}.", ids.join(", ")),
+        )),
+        (None, _) => Err(ControlError::not_found(what, reference)),
+    }
+}
+
+pub(crate) async fn with_counts(tx: &Tx, rows: Vec<ProjectRow>) -> Result<Vec<Project>> {
+    let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let counts = api_keys::counts(tx, &ids).await?;
+    let keys = |id: &ProjectId| counts.get(id).copied().unwrap_or(0);
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let keys = keys(&row.id);
+            project(row, keys)
+        })
+        .collect())
 }
 
 pub(crate) fn checked_name<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
@@ -254,14 +295,25 @@ pub(crate) fn checked_name<'a>(field: &'static str, name: &'a str) -> Result<&'a
     }
 }
 
+/// A name that is accepted where an id is must not look like one.
+pub(crate) fn checked_reference<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
+    let name = checked_name(field, name)?;
+    if Uuid::parse_str(name).is_ok() || name.parse::<ProjectId>().is_ok() {
+        let rule = "must not have the form of an id".to_owned();
+        return Err(ControlError::Invalid { field, rule });
+    }
+    Ok(name)
+}
+
 fn scopes(words: &[String]) -> Result<Vec<KeyScope>> {
     words.iter().map(|word| word.parse()).collect()
 }
 
-fn project(row: ProjectRow) -> Project {
+fn project(row: ProjectRow, api_keys: u32) -> Project {
     Project {
         id: row.id,
         name: row.name,
+        api_keys,
         created_at: row.created_at,
     }
 }

@@ -2,8 +2,8 @@
 
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use tdb_contract::{Rights, Scope};
-use tdb_names::{BlueprintName, CredentialId, DatabaseName, ProjectId, TenantName, UserName};
+use tdb_contract::Scope;
+use tdb_names::{BlueprintName, CredentialId, DatabaseName, ProjectId, UserName};
 use tdb_store::credentials::{CredentialRow, NewCredential as Made};
 use tdb_store::{Tx, credentials, tenants, workspaces};
 use time::OffsetDateTime;
@@ -11,7 +11,8 @@ use time::OffsetDateTime;
 use crate::control::{Control, Limit};
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
-use crate::model::{Connection, CredentialInfo, CredentialScope, NewCredential, ProxyAddress};
+use crate::lifecycle::accounts::{checked_reference, only};
+use crate::model::{Connection, CredentialInfo, CredentialRequest, CredentialScope, NewCredential, ProxyAddress};
 
 /// What was created for a request that may be repeated: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
@@ -29,16 +30,16 @@ impl Control {
         Ok(rows.into_iter().map(describe).collect())
     }
 
-    pub async fn create_credential(
-        &self,
-        identity: &Identity,
-        scope: CredentialScope,
-        rights: Rights,
-        expires_at: Option<OffsetDateTime>,
-    ) -> Result<NewCredential> {
+    pub async fn create_credential(&self, identity: &Identity, request: CredentialRequest) -> Result<NewCredential> {
         identity.require(KeyScope::Write)?;
         let project = identity.project();
         let receipt = identity.receipt::<Receipt>()?;
+        let CredentialRequest {
+            scope,
+            rights,
+            name,
+            expires_at,
+        } = request;
         if receipt.is_none() && expires_at.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
             let rule = "must be in the future".to_owned();
             return Err(ControlError::Invalid {
@@ -46,22 +47,12 @@ impl Control {
                 rule,
             });
         }
+        let name = name
+            .as_deref()
+            .map(|name| checked_reference("name", name))
+            .transpose()?;
         let tx = self.inner.store.project(project).await?;
-        let (scope, database) = match scope {
-            CredentialScope::Project => (Scope::Project, None),
-            CredentialScope::Workspace(blueprint) => {
-                let found = workspaces::by_name(&tx, project, &blueprint).await?;
-                found.ok_or_else(|| ControlError::not_found("workspace", &blueprint))?;
-                (
-                    Scope::Workspace(blueprint.clone()),
-                    Some(DatabaseName::Workspace(blueprint)),
-                )
-            }
-            CredentialScope::Tenant(tenant) => {
-                let database = only_database(&tx, project, &tenant).await?;
-                (Scope::Tenant(tenant), database)
-            }
-        };
+        let (scope, databases) = opened(&tx, project, scope).await?;
         let made = match receipt {
             Some(Receipt { id, password }) => {
                 let row = credentials::by_id(&tx, project, id).await?;
@@ -72,7 +63,11 @@ impl Control {
                 }
             }
             None => {
-                let made = credentials::create(&tx, project, &scope, rights, expires_at).await?;
+                let mut made = credentials::create(&tx, project, &scope, rights, expires_at).await?;
+                if let Some(name) = name {
+                    credentials::set_name(&tx, project, made.row.id, name).await?;
+                    name.clone_into(&mut made.row.name);
+                }
                 let receipt = Receipt {
                     id: made.row.id,
                     password: made.password.expose_secret().to_owned(),
@@ -82,21 +77,27 @@ impl Control {
             }
         };
         tx.commit().await?;
-        // A proxy may remember that the user is unknown.
+        // A proxy may have cached that the user is unknown.
         self.wait_for_proxies().await?;
+        let connections = databases
+            .into_iter()
+            .map(|database| self.connection_of(&made, Some(database)));
+        let databases: Vec<Connection> = connections.collect();
+        let first = databases.first().cloned();
         Ok(NewCredential {
-            connection: self.connection_of(&made, database),
+            connection: first.unwrap_or_else(|| self.connection_of(&made, None)),
+            databases,
             info: describe(made.row),
         })
     }
 
-    /// Its sessions end too.
-    pub async fn delete_credential(&self, identity: &Identity, id: CredentialId) -> Result<()> {
+    /// By id, name or user; its sessions end too.
+    pub async fn delete_credential(&self, identity: &Identity, reference: &str) -> Result<()> {
         identity.require(KeyScope::Write)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        if !credentials::revoke(&tx, identity.project(), id).await? {
-            return Err(ControlError::not_found("credential", id));
-        }
+        let rows = credentials::by_reference(&tx, identity.project(), reference).await?;
+        let row = only("credential", reference, rows, |row| row.id.to_string())?;
+        credentials::revoke(&tx, identity.project(), row.id).await?;
         tx.commit().await?;
         self.wait_for_proxies().await
     }
@@ -125,15 +126,28 @@ pub(crate) async fn project_user(tx: &Tx, project: &ProjectId) -> Result<UserNam
     }
 }
 
-/// The database to name in a connection string of a tenant's credential: of one that has one.
-async fn only_database(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> Result<Option<DatabaseName>> {
-    let found = tenants::by_name(tx, project, tenant).await?;
-    found.ok_or_else(|| ControlError::not_found("tenant", tenant))?;
-    let fleet = tenants::of_tenant(tx, project, tenant).await?;
-    Ok(fleet.first().map(|row| DatabaseName::Tenant {
-        blueprint: row.database.blueprint.clone(),
-        tenant: tenant.clone(),
-    }))
+/// The databases that a credential of this scope opens, in the order of their names; for the project none is listed.
+async fn opened(tx: &Tx, project: &ProjectId, scope: CredentialScope) -> Result<(Scope, Vec<DatabaseName>)> {
+    Ok(match scope {
+        CredentialScope::Project => (Scope::Project, Vec::new()),
+        CredentialScope::Workspace(blueprint) => {
+            let row = workspaces::by_name(tx, project, &blueprint).await?;
+            row.ok_or_else(|| ControlError::not_found("workspace", &blueprint))?;
+            let database = DatabaseName::Workspace(blueprint.clone());
+            (Scope::Workspace(blueprint), vec![database])
+        }
+        CredentialScope::Tenant(tenant) => {
+            let row = tenants::by_name(tx, project, &tenant).await?;
+            row.ok_or_else(|| ControlError::not_found("tenant", &tenant))?;
+            let fleet = tenants::of_tenant(tx, project, &tenant).await?;
+            let database = |row: tenants::FleetRow| DatabaseName::Tenant {
+                blueprint: row.database.blueprint,
+                tenant: tenant.clone(),
+            };
+            let databases = fleet.into_iter().map(database).collect();
+            (Scope::Tenant(tenant), databases)
+        }
+    })
 }
 
 impl ProxyAddress {
@@ -153,6 +167,7 @@ pub(crate) fn describe(row: CredentialRow) -> CredentialInfo {
     CredentialInfo {
         id: row.id,
         user: row.user,
+        name: row.name,
         scope: match row.scope {
             Scope::Project => CredentialScope::Project,
             Scope::Workspace(blueprint) => CredentialScope::Workspace(blueprint),

@@ -204,7 +204,7 @@ fn advised_on_extensions(error: ControlError, sql: &str, workspace: &BlueprintNa
     let refused = sqlstate == INSUFFICIENT_PRIVILEGE;
     let hint = match extensions::made_by(sql).first().filter(|_| refused) {
         Some(name) => Some(format!(
-            "An extension that only a superuser may create: POST /workspaces/{workspace}/extensions {{\"name\": \"{name}\"}}, where the server allows it."
+            "An extension that needs a superuser is created with POST /workspaces/{workspace}/extensions {{\"name\": \"{name}\"}}, where the server allows it."
         )),
         None => hint,
     };

@@ -109,6 +109,17 @@ impl Control {
         self.server_info(identity, name).await
     }
 
+    /// Undoes a drain.
+    pub async fn resume_server(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
+        self.require_operator(identity, KeyScope::Admin).await?;
+        let tx = self.inner.store.jobs().await?;
+        if !servers::resume(&tx, name).await? {
+            return Err(ControlError::not_found("server", name));
+        }
+        tx.commit().await?;
+        self.server_info(identity, name).await
+    }
+
     /// 409 while workspaces or tenant databases are on it. Templates that nobody needs there are dropped first.
     pub async fn remove_server(&self, identity: &Identity, name: &ServerName) -> Result<()> {
         self.require_operator(identity, KeyScope::Admin).await?;

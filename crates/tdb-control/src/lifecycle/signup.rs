@@ -1,6 +1,7 @@
 //! People: they sign up with an email and a password, and log in for an API key. Unknown email and wrong password are
 //! told apart by nobody, neither by words nor by time.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,18 +9,21 @@ use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::{ApiKey, PasswordHash};
 use tdb_names::ProjectId;
 use tdb_problems::ProblemCode;
-use tdb_store::{api_keys, users};
+use tdb_store::{api_keys, projects, users};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::control::{Control, Signup};
+use crate::control::{Control, Limit, Signup};
 use crate::error::{ControlError, Result};
 use crate::identity::KeyScope;
-use crate::lifecycle::accounts::{ProjectReceipt, checked_name};
+use crate::lifecycle::accounts::{ProjectReceipt, checked_reference, with_counts};
 use crate::model::{NewProject, Session};
 
 const EMAIL_LEN_MAX: usize = 254;
-const PASSWORD_LEN_MIN: usize = 10;
+const PASSWORD_LEN_MIN: usize = 8;
+/// From here on characters of one kind are enough.
+const PASSWORD_LEN_PLAIN: usize = 12;
+const PASSWORD_CHARACTERS_MIN: usize = 5;
 /// Longer ones are hashed first anyway; this bounds the work.
 const PASSWORD_LEN_MAX: usize = 256;
 /// Hashes at work at a time: each keeps a core busy for a while.
@@ -29,7 +33,7 @@ const TURN_TIME_MAX: Duration = Duration::from_secs(5);
 const LOGIN_KEY: &str = "login";
 /// Keys of logins that a user keeps; older ones stop working.
 const LOGIN_KEYS_MAX: i64 = 10;
-/// The project of an account that has lost its last one.
+/// The project of an account that has lost its last one, or was given none.
 const PROJECT_DEFAULT: &str = "default";
 
 /// An address in lower case, found valid.
@@ -41,7 +45,7 @@ impl Control {
         &self,
         email: &str,
         password: SecretString,
-        project_name: &str,
+        project_name: Option<&str>,
         address: IpAddr,
     ) -> Result<NewProject> {
         if self.inner.settings.signup == Signup::Closed {
@@ -52,8 +56,8 @@ impl Control {
             ));
         }
         let email = Email::parse(email)?;
-        check_password(&password)?;
-        let name = checked_name("project_name", project_name)?;
+        check_password(&password, &email)?;
+        let name = checked_reference("project_name", project_name.unwrap_or(PROJECT_DEFAULT))?;
         self.throttled(&email, address)?;
         let hash = self.hashed(move || PasswordHash::derive(&password)).await?;
         let hash = hash.map_err(ControlError::internal)?;
@@ -111,9 +115,14 @@ impl Control {
         let row = api_keys::insert(&tx, &project, LOGIN_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
         api_keys::give_to_user(&tx, row.id, user, LOGIN_KEYS_MAX).await?;
         tx.commit().await?;
+        let tx = self.inner.store.jobs().await?;
+        let rows = projects::of_same_account(&tx, &project, Limit::DEFAULT.rows()).await?;
+        let projects = with_counts(&tx, rows).await?;
+        tx.rollback().await?;
         Ok(Session {
             project,
             api_key: key.reveal().to_owned().into(),
+            projects,
         })
     }
 
@@ -168,15 +177,40 @@ impl Email {
     }
 }
 
-fn check_password(password: &SecretString) -> Result<()> {
+/// Length, kinds of characters and how many different ones: enough against the most frequent passwords, where tries are
+/// throttled and the hash is slow.
+fn check_password(password: &SecretString, email: &Email) -> Result<()> {
     let text = password.expose_secret();
-    match text.chars().count() {
-        PASSWORD_LEN_MIN.. if text.len() <= PASSWORD_LEN_MAX => Ok(()),
-        _ => Err(ControlError::Invalid {
+    let invalid = |rule: String| {
+        Err(ControlError::Invalid {
             field: "password",
-            rule: format!("must have at least {PASSWORD_LEN_MIN} characters and at most {PASSWORD_LEN_MAX} bytes"),
-        }),
+            rule,
+        })
+    };
+    let length = text.chars().count();
+    if length < PASSWORD_LEN_MIN || text.len() > PASSWORD_LEN_MAX {
+        return invalid(format!(
+            "must have at least {PASSWORD_LEN_MIN} characters and at most {PASSWORD_LEN_MAX} bytes"
+        ));
     }
+    let kinds = [char::is_lowercase, char::is_uppercase, char::is_numeric] as [fn(char) -> bool; 3];
+    let other = |c: char| !kinds.iter().any(|kind| kind(c));
+    let count = kinds.iter().filter(|kind| text.chars().any(**kind)).count() + usize::from(text.chars().any(other));
+    if length < PASSWORD_LEN_PLAIN && count < 2 {
+        return invalid(format!(
+            "must mix lower-case letters, upper-case letters, digits or other characters, or have at least {PASSWORD_LEN_PLAIN} characters"
+        ));
+    }
+    if text.chars().collect::<HashSet<char>>().len() < PASSWORD_CHARACTERS_MIN {
+        return invalid(format!(
+            "must have at least {PASSWORD_CHARACTERS_MIN} different characters"
+        ));
+    }
+    let local = email.0.split('@').next().unwrap_or_default();
+    if [email.0.as_str(), local].contains(&text.to_ascii_lowercase().as_str()) {
+        return invalid("must not be the email address or its first part".to_owned());
+    }
+    Ok(())
 }
 
 fn wrong_login() -> ControlError {
@@ -208,9 +242,33 @@ mod tests {
     }
 
     #[test]
-    fn passwords_have_two_bounds() {
-        let check = |text: String| check_password(&text.into()).is_ok();
-        assert!(check("ten chars!".to_owned()) && check("p".repeat(256)) && check("ääääääääää".to_owned()));
-        assert!(!check("nine char".to_owned()) && !check("p".repeat(257)));
+    fn passwords_have_two_bounds_and_a_strength() {
+        let email = Email::parse("ada.lovelace1843@example.com").unwrap();
+        let check = |text: &str| check_password(&text.to_owned().into(), &email).is_ok();
+        let long = format!("{}abcde", "p".repeat(251));
+        for good in [
+            "secret123",
+            "yourpassword",
+            "ten chars!",
+            "Passw0rd",
+            "äöüßä5äöüß",
+            &long,
+        ] {
+            assert!(check(good), "{good}");
+        }
+        let longer = format!("{long}x");
+        for bad in [
+            "",
+            "short1!",
+            "password",
+            "12345678901",
+            "aaaaaaaaaaaa",
+            "a1a1a1a1a1a1",
+            "Ada.Lovelace1843",
+            "ada.lovelace1843@example.com",
+            &longer,
+        ] {
+            assert!(!check(bad), "{bad}");
+        }
     }
 }

@@ -49,6 +49,7 @@ impl Connection {
 pub struct Project {
     pub id: ProjectId,
     pub name: String,
+    pub api_keys: u32,
     pub created_at: OffsetDateTime,
 }
 
@@ -65,6 +66,8 @@ pub struct NewProject {
 pub struct Session {
     pub project: ProjectId,
     pub api_key: SecretString,
+    /// All of the user's account, oldest first.
+    pub projects: Vec<Project>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +97,7 @@ pub enum CredentialScope {
 pub struct CredentialInfo {
     pub id: CredentialId,
     pub user: UserName,
+    pub name: String,
     pub scope: CredentialScope,
     pub rights: Rights,
     pub created_at: OffsetDateTime,
@@ -103,8 +107,20 @@ pub struct CredentialInfo {
 #[derive(Debug)]
 pub struct NewCredential {
     pub info: CredentialInfo,
-    /// For a tenant with one database and for a workspace it names the database.
+    /// For a tenant and for a workspace it names a database, the first one.
     pub connection: Connection,
+    /// One for each database that it opens, but none for the whole project's.
+    pub databases: Vec<Connection>,
+}
+
+/// What a credential is to be.
+#[derive(Clone, Debug)]
+pub struct CredentialRequest {
+    pub scope: CredentialScope,
+    pub rights: Rights,
+    /// The user name where absent.
+    pub name: Option<String>,
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,14 +32,15 @@ pub fn text(facts: &Facts, directory: &Path) -> String {
     text
 }
 
-const STORY: &str = r#"  tdb workspaces create --name myapp --database PostgreSQL      # prints a connection string, its password once
-  tdb psql myapp_dev -- -c 'CREATE TABLE users (id int PRIMARY KEY, email text)'
-  tdb workspaces diff myapp                                     # what was captured
-  tdb tenants create --name acme --blueprint myapp              # prints acme's own credential
-  tdb psql myapp__acme -- -c 'SELECT * FROM users'              # same schema, own data
-  tdb psql myapp_dev -- -c 'ALTER TABLE users ADD COLUMN phone text'
-  tdb deployments create --blueprint myapp --all --watch        # the change reaches every tenant
-  tdb query --blueprint myapp --all --query 'select count(*) from users'
+/// With names of its own, so that the README's story can follow.
+const STORY: &str = r#"  tdb workspaces create --name hello --database PostgreSQL      # prints a connection string, its password once
+  tdb psql hello_dev -- -c 'CREATE TABLE users (id int PRIMARY KEY, email text)'
+  tdb workspaces diff hello                                     # what was captured
+  tdb tenants create --name world --blueprint hello             # prints the tenant's own credential
+  tdb psql hello__world -- -c 'SELECT * FROM users'             # same schema, own data
+  tdb psql hello_dev -- -c 'ALTER TABLE users ADD COLUMN phone text'
+  tdb deployments create --blueprint hello --all --watch        # the change reaches every tenant
+  tdb query --blueprint hello --all --query 'select count(*) from users'
 
 Ctrl-C stops it; the data stays.
 "#;
