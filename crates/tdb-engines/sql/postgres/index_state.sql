@@ -1,1 +1,5 @@
-SELECT indisvalid AND indisready FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass($1::text)
+-- By name: the deployer's role may not look into the owner's schemas, as to_regclass would.
+SELECT i.indisvalid AND i.indisready FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE ARRAY[n.nspname, c.relname]::text[] = pg_catalog.parse_ident($1::text)
+   AND c.relname = (pg_catalog.parse_ident($1::text))[2]

@@ -42,6 +42,11 @@ pub enum Mode {
     DropIndex {
         indexes: Vec<String>,
     },
+    /// ALTER TABLE … DETACH PARTITION … CONCURRENTLY; the table's identity, and the partition's name without its schema.
+    DetachPartition {
+        table: String,
+        partition: String,
+    },
     /// Any other that refuses a transaction block.
     Alone,
     /// CREATE EXTENSION of one that only the administrator may make.

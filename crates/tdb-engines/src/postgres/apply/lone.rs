@@ -38,6 +38,9 @@ pub(super) async fn run(
     match &statement.mode {
         Mode::CreateIndex { index } => create_index(session, plan, statement, index, mark).await?,
         Mode::DropIndex { indexes } => drop_index(session, plan, statement, indexes, mark).await?,
+        Mode::DetachPartition { table, partition } => {
+            detach(session, plan, statement, (table, partition), mark).await?
+        }
         // An extension never gets here: it is the administrator's.
         Mode::Alone | Mode::Transactional | Mode::Extension { .. } => execute(session, plan, statement).await?,
     }
@@ -93,6 +96,38 @@ async fn drop_index(
         (0, Mark::Found) => Ok(()),
         _ => execute(session, plan, statement).await,
     }
+}
+
+/// It commits twice: in between, the partition is pending, and only FINALIZE completes it.
+async fn detach(
+    session: &Session,
+    plan: &BringUp<'_>,
+    statement: &Statement,
+    (table, partition): (&str, &str),
+    mark: Mark,
+) -> Result<(), StepError> {
+    let row = session
+        .row(
+            include_str!("../../../sql/postgres/partition_state.sql"),
+            &[&table, &partition],
+        )
+        .await?;
+    let Some(row) = row else {
+        return match mark {
+            Mark::Found => Ok(()),
+            // The server says what is wrong.
+            Mark::Fresh => execute(session, plan, statement).await,
+        };
+    };
+    let (name, pending): (String, bool) = (
+        row.try_get(0).map_err(EngineError::from)?,
+        row.try_get(1).map_err(EngineError::from)?,
+    );
+    if pending {
+        let sql = format!("ALTER TABLE {table} DETACH PARTITION {name} FINALIZE");
+        return text(session, plan, statement, &sql).await;
+    }
+    execute(session, plan, statement).await
 }
 
 async fn execute(session: &Session, plan: &BringUp<'_>, statement: &Statement) -> Result<(), StepError> {

@@ -40,9 +40,11 @@ pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
                 schema: schema.clone(),
                 version: version.clone(),
             }),
-            Mode::Transactional | Mode::CreateIndex { .. } | Mode::DropIndex { .. } | Mode::Alone => {
-                Kind::Lone(statement)
-            }
+            Mode::Transactional
+            | Mode::CreateIndex { .. }
+            | Mode::DropIndex { .. }
+            | Mode::DetachPartition { .. }
+            | Mode::Alone => Kind::Lone(statement),
         }),
         (Some(statement), _) => Err(StepError::refused(
             "a statement that cannot run in a transaction stands among others".to_owned(),
