@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 const OWNER: &str = "r_own";
 
-/// A row of a message: (kind, tag, identity).
+/// A row of a message: (kind, tag, identity); with the outermost function that ran it as `f > identity`.
 type Row<'a> = (EventKind, &'a str, &'a str);
 
 /// A message, its rows, and the statements found in it or the reason why not.
@@ -28,6 +28,7 @@ fn message(query: &str) -> Arc<Message> {
 }
 
 fn event(seq: i64, xid: u64, message: &Arc<Message>, (kind, tag, identity): Row<'_>) -> Event {
+    let (function, identity) = identity.split_once(" > ").unwrap_or(("", identity));
     Event {
         seq,
         xid,
@@ -39,7 +40,11 @@ fn event(seq: i64, xid: u64, message: &Arc<Message>, (kind, tag, identity): Row<
             identity: Some(identity.to_owned()),
             ..Object::default()
         }],
-        caller: Caller::Client,
+        caller: if function.is_empty() {
+            Caller::Client
+        } else {
+            Caller::Function(format!("PL/pgSQL function {function} line 1 at EXECUTE"))
+        },
         temporary: Vec::new(),
         search_path: "public".to_owned(),
         session_role: OWNER.to_owned(),
@@ -102,7 +107,37 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
         (
             "CREATE TABLE IF NOT EXISTS a (x int); CREATE TABLE IF NOT EXISTS a (y int)",
             &[(End, TABLE, "public.a")],
+            Ok(&[
+                "CREATE TABLE IF NOT EXISTS a (x int)",
+                "CREATE TABLE IF NOT EXISTS a (y int)",
+            ]),
+        ),
+        (
+            "BEGIN; SAVEPOINT s; CREATE TABLE IF NOT EXISTS a (x int); SAVEPOINT s; ALTER TABLE IF EXISTS a ADD y int",
+            &[(End, TABLE, "public.a")],
+            Ok(&["CREATE TABLE IF NOT EXISTS a (x int)"]),
+        ),
+        (
+            "BEGIN; CREATE TABLE IF NOT EXISTS a (x int); SAVEPOINT s; CREATE TABLE IF NOT EXISTS a (y int)",
+            &[(End, TABLE, "public.a")],
             Err("ambiguous"),
+        ),
+        (
+            "alter table t add a int; do $$begin alter table t add b int; end$$;",
+            &[
+                (End, "ALTER TABLE", "public.t"),
+                (End, "ALTER TABLE", "inline_code_block > public.t"),
+            ],
+            Ok(&["alter table t add a int", "do $$begin alter table t add b int; end$$"]),
+        ),
+        (
+            "do $$begin create type a as enum (); exception when duplicate_object then null; end$$; \
+             do $$begin create type b as enum (); exception when duplicate_object then null; end$$",
+            &[(End, "CREATE TYPE", "inline_code_block > public.b")],
+            Ok(&[
+                "do $$begin create type a as enum (); exception when duplicate_object then null; end$$",
+                "do $$begin create type b as enum (); exception when duplicate_object then null; end$$",
+            ]),
         ),
         (
             "ALTER TABLE a DROP x; ALTER TABLE a ADD x int",
@@ -115,13 +150,23 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
         ),
         (
             "SELECT f(); CREATE TABLE a (); SELECT 1",
-            &[(End, TABLE, "public.hidden"), (End, TABLE, "public.a")],
+            &[(End, TABLE, "f() > public.hidden"), (End, TABLE, "public.a")],
             Ok(&["SELECT f()", "CREATE TABLE a ()"]),
         ),
         (
             "SELECT f(); SELECT g()",
-            &[(End, TABLE, "public.hidden")],
-            Err("ambiguous"),
+            &[(End, TABLE, "g() > public.hidden")],
+            Ok(&["SELECT g()"]),
+        ),
+        (
+            "SELECT f(); SELECT a FROM v",
+            &[(End, TABLE, "h() > public.hidden")],
+            Ok(&["SELECT f()", "SELECT a FROM v"]),
+        ),
+        (
+            "SELECT f(); CREATE TABLE a (); DO 'BEGIN NULL; END'",
+            &[(End, TABLE, "public.a"), (End, TABLE, "f() > public.hidden")],
+            Err("no statement"),
         ),
         (
             "SELECT 1; SELECT 2",
@@ -170,7 +215,22 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
         (
             "ALTER TABLE p DETACH PARTITION c CONCURRENTLY",
             &[(End, "ALTER TABLE", "public.p")],
-            Ok(&["ALTER TABLE p DETACH PARTITION c"]),
+            Ok(&["ALTER TABLE p DETACH PARTITION c CONCURRENTLY"]),
+        ),
+        (
+            "ALTER TABLE p DETACH PARTITION s.c FINALIZE",
+            &[(End, "ALTER TABLE", "public.p")],
+            Ok(&["ALTER TABLE p DETACH PARTITION s.c CONCURRENTLY"]),
+        ),
+        (
+            "DROP INDEX i, s.j CASCADE",
+            &[(Drop, "DROP INDEX", "public.i")],
+            Ok(&["DROP INDEX IF EXISTS i, s.j CASCADE"]),
+        ),
+        (
+            "DROP INDEX CONCURRENTLY i",
+            &[(Drop, "DROP INDEX", "public.i")],
+            Ok(&["DROP INDEX CONCURRENTLY IF EXISTS i"]),
         ),
     ];
     for (query, rows, expected) in cases {
@@ -191,6 +251,43 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
                 change.broken
             ),
         }
+    }
+}
+
+/// Messages whose transactions cannot be told apart by tags and names: their number and order decide.
+#[test]
+fn transactions_of_a_message_are_told_apart_by_their_order() {
+    let alter = (EventKind::End, "ALTER TABLE", "public.s");
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "BEGIN; ALTER TABLE s ALTER x SET DEFAULT 1; COMMIT; ALTER TABLE s DROP COLUMN x;",
+            &["ALTER TABLE s ALTER x SET DEFAULT 1", "ALTER TABLE s DROP COLUMN x"],
+        ),
+        // The third failed.
+        (
+            "ALTER TABLE s ADD a int; COMMIT; SELECT 1; COMMIT; ALTER TABLE s ADD b int; COMMIT; ALTER TABLE s ADD c int",
+            &["ALTER TABLE s ADD a int", "ALTER TABLE s ADD b int"],
+        ),
+        (
+            "ALTER TABLE s ADD a int; ROLLBACK; ALTER TABLE s ADD b int",
+            &["ALTER TABLE s ADD b int"],
+        ),
+    ];
+    for (query, expected) in cases {
+        let message = message(query);
+        let rows = (1..).zip(*expected).map(|(n, _)| event(n, n as u64, &message, alter));
+        let changes = capture::changes(&rows.collect::<Vec<_>>(), OWNER);
+        let texts: Vec<String> = changes.iter().flat_map(|captured| captured.change.texts()).collect();
+        assert_eq!(texts, *expected, "{query}");
+        // The first has been drained before.
+        let mut rows: Vec<Event> = (1..)
+            .zip(*expected)
+            .map(|(n, _)| event(n, n as u64, &message, alter))
+            .collect();
+        rows[0].state = EventState::Drained;
+        let changes = capture::changes(&rows, OWNER);
+        let texts: Vec<String> = changes.iter().flat_map(|captured| captured.change.texts()).collect();
+        assert_eq!(texts, expected[1..], "{query}");
     }
 }
 

@@ -1,19 +1,25 @@
 //! From journal rows to changes. Pure: the text is split with PostgreSQL's own parser; what cannot be replayed from its
 //! text is `broken` with the reason, never guessed.
 
+mod alignment;
+mod attribution;
+mod expected;
 pub mod inverse;
 mod matching;
 mod roles;
+mod segments;
 mod split;
+mod temporary;
 mod units;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use crate::postgres::change::{Change, LeftOut, LeftOutKind, Mode, Sql, Statement};
-use crate::postgres::journal::{Event, EventKind, EventState};
-use matching::Committed;
+use crate::postgres::journal::{Caller, Event, EventKind, EventState, Message};
+use matching::{GoesOn, Portion, Taken};
 use split::{Kind, Split};
 use units::Unit;
 
@@ -39,23 +45,70 @@ pub fn changes(events: &[Event], owner: &str) -> Vec<CapturedChange> {
     sorted.sort_by_key(|event| (event.xid, event.seq));
     let mut transactions: Vec<&[&Event]> = sorted.chunk_by(|a, b| a.xid == b.xid).collect();
     transactions.sort_by_key(|rows| rows.last().map(|row| row.seq));
+    let mut parts = read_messages(&transactions, owner);
     transactions
         .into_iter()
-        .filter(|rows| rows.iter().any(|row| row.state == EventState::New))
-        .filter_map(|rows| captured(rows, owner))
+        .filter_map(|rows| captured(rows, &mut parts))
         .collect()
 }
 
-/// REFRESH MATERIALIZED VIEW and REINDEX change no schema. Journals of the first milestone have the former.
+/// REFRESH MATERIALIZED VIEW and REINDEX change no schema; journals of the first milestone have the former. Nor does a
+/// function that sets a sequence back.
 fn maintains_data(event: &Event) -> bool {
-    ["REFRESH MATERIALIZED VIEW", "REINDEX"].contains(&event.tag.as_str())
+    match event.tag.as_str() {
+        "REFRESH MATERIALIZED VIEW" | "REINDEX" => true,
+        "ALTER SEQUENCE" | "ALTER TABLE" => attribution::run_by_function(&event.caller).is_some_and(split::is_data),
+        _ => false,
+    }
 }
 
-fn captured(rows: &[&Event], owner: &str) -> Option<CapturedChange> {
+/// What a transaction left of a message, by transaction and message.
+type Parts = HashMap<(u64, *const Message), Change>;
+
+fn read_messages(transactions: &[&[&Event]], owner: &str) -> Parts {
+    let mut order: Vec<*const Message> = Vec::new();
+    let mut messages: HashMap<*const Message, Vec<(u64, &[&Event], GoesOn)>> = HashMap::new();
+    for rows in transactions {
+        let mut left = rows.len();
+        for part in rows.chunk_by(|a, b| Arc::ptr_eq(&a.message, &b.message)) {
+            left -= part.len();
+            let Some(first) = part.first() else { continue };
+            let goes_on = if left > 0 { GoesOn::Later } else { GoesOn::Unknown };
+            let message = Arc::as_ptr(&first.message);
+            let known = messages.entry(message).or_insert_with(|| {
+                order.push(message);
+                Vec::new()
+            });
+            known.push((first.xid, part, goes_on));
+        }
+    }
+    let mut parts = Parts::new();
+    for message in order {
+        let mut portions = messages.remove(&message).unwrap_or_default();
+        // Those of one message ran one after another; a prepared one may have been committed much later.
+        portions.sort_by_key(|(_, rows, _)| rows.first().map(|row| row.seq));
+        let changes = read_message(&portions, owner);
+        let keys = portions.iter().map(|(xid, ..)| (*xid, message));
+        parts.extend(keys.zip(changes));
+    }
+    parts
+}
+
+fn captured(rows: &[&Event], parts: &mut Parts) -> Option<CapturedChange> {
     let last = rows.last()?;
+    if rows.iter().all(|row| row.state == EventState::Drained) {
+        return None;
+    }
     let mut change = Change::default();
     for message in rows.chunk_by(|a, b| Arc::ptr_eq(&a.message, &b.message)) {
-        read_message(message, owner, &mut change);
+        let part = parts.remove(&(last.xid, Arc::as_ptr(&message.first()?.message)));
+        let part = part.unwrap_or_default();
+        change.statements.extend(part.statements);
+        change.left_out.extend(part.left_out);
+        change.broken = change.broken.or(part.broken);
+    }
+    if change.statements.is_empty() && change.broken.is_none() {
+        return None;
     }
     let lone = change
         .statements
@@ -78,55 +131,101 @@ fn captured(rows: &[&Event], owner: &str) -> Option<CapturedChange> {
     })
 }
 
-/// One message of the client: which of its statements committed, and in what form they replay.
-fn read_message(rows: &[&Event], owner: &str, change: &mut Change) {
-    let Some(first) = rows.first() else { return };
+/// One message of the client: which of its statements each transaction committed, and in what form they replay.
+fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Change> {
+    let Some(first) = portions.first().and_then(|(_, rows, _)| rows.first()) else {
+        return Vec::new();
+    };
     if first.kind == EventKind::Extension {
-        match administrators(first) {
-            Ok(statement) => change.statements.push(statement),
-            Err(reason) => {
-                change.statements.push(as_written(first));
-                break_with(change, reason);
-            }
-        }
-        return;
+        return portions.iter().map(|(_, rows, _)| extensions(rows)).collect();
     }
-    let units = units::gather(rows);
-    let committed = split::split(&first.message.query).and_then(|statements| matching::committed(statements, units));
-    match committed {
+    let text = &first.message.query;
+    let statements = match split::split(text) {
+        Ok(statements) => statements,
         Err(reason) => {
-            change.statements.push(as_written(first));
-            break_with(change, reason);
+            return portions
+                .iter()
+                .map(|(_, rows, _)| broken(rows, reason.clone()))
+                .collect();
         }
-        Ok(committed) => {
-            for statement in &committed {
-                take(statement, &first.message.query, owner, change);
+    };
+    let gathered: Vec<Portion<'_>> = portions
+        .iter()
+        .map(|(_, rows, goes_on)| Portion {
+            units: units::gather(rows),
+            begun: rows.first().and_then(|row| row.begun),
+            goes_on: *goes_on,
+        })
+        .collect();
+    let matched = matching::matched(&statements, &gathered).into_iter().zip(portions);
+    matched
+        .map(|(taken, (_, rows, _))| match taken {
+            Ok(taken) => {
+                let mut change = Change::default();
+                for taken in &taken {
+                    if let Some(split) = statements.get(taken.statement) {
+                        take(split, taken, text, owner, &mut change);
+                    }
+                }
+                change
             }
-        }
+            Err(reason) => broken(rows, reason.to_owned()),
+        })
+        .collect()
+}
+
+fn broken(rows: &[&Event], reason: String) -> Change {
+    Change {
+        statements: rows.first().map(|row| as_written(row)).into_iter().collect(),
+        left_out: Vec::new(),
+        broken: Some(reason),
     }
 }
 
-fn take(committed: &Committed<'_>, text: &str, owner: &str, change: &mut Change) {
-    let split = &committed.statement;
+fn extensions(rows: &[&Event]) -> Change {
+    let mut change = Change::default();
+    for row in rows {
+        match administrators(row) {
+            Ok(statement) => change.statements.push(statement),
+            Err(reason) => {
+                change.statements.push(as_written(row));
+                break_with(&mut change, reason);
+            }
+        }
+    }
+    change
+}
+
+fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &mut Change) {
     let units = match split.kind {
-        Kind::Extension { .. } => own(&committed.units),
-        _ => committed.units.as_slice(),
+        Kind::Extension { .. } => own(&taken.units),
+        _ => taken.units.as_slice(),
     };
-    let Some(unit) = units.first() else {
+    let Some(row) = units
+        .first()
+        .or(taken.row.as_ref())
+        .filter(|_| !leaves_out(split, units))
+    else {
         if let Some(kind) = left_out(split.kind) {
             let sql = split.text.to_owned();
             change.left_out.push(LeftOut { sql, kind });
         }
         return;
     };
-    match render(split, unit, text, owner) {
-        Ok((sql, mode)) => change.statements.push(statement(sql, mode, units)),
+    match render(split, row, text, owner) {
+        Ok((sql, mode)) => change.statements.push(statement(sql, mode, units, row)),
         Err(reason) => {
             let sql = Sql::text(split.text);
-            change.statements.push(statement(sql, Mode::Transactional, units));
+            change.statements.push(statement(sql, Mode::Transactional, units, row));
             break_with(change, reason);
         }
     }
+}
+
+/// A statement that sets a sequence back leaves a row itself.
+fn leaves_out(split: &Split<'_>, units: &[Unit<'_>]) -> bool {
+    let by_function = |unit: &Unit<'_>| matches!(unit.row.caller, Caller::Function(_));
+    split.kind == Kind::Data && split.expected.is_some() && !units.iter().any(by_function)
 }
 
 /// Of an extension: its own row. An update script that it ran leaves rows too, of what it altered and dropped.
@@ -138,14 +237,13 @@ fn own<'a, 'b>(units: &'b [Unit<'a>]) -> &'b [Unit<'a>] {
     }
 }
 
-fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>]) -> Statement {
-    let row = units.first().map(|unit| unit.row);
+fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>], row: &Unit<'_>) -> Statement {
     Statement {
         sql,
         tags: units.iter().map(|unit| unit.row.tag.clone()).collect(),
         objects: units.iter().flat_map(Unit::identities).map(str::to_owned).collect(),
-        search_path: row.map(|row| row.search_path.clone()).unwrap_or_default(),
-        settings: row.map(|row| row.settings.clone()).unwrap_or_default(),
+        search_path: row.row.search_path.clone(),
+        settings: row.row.settings.clone(),
         mode,
     }
 }
@@ -184,11 +282,30 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
         }
         Kind::DropIndexConcurrently => {
             let indexes = unit.identities().map(str::to_owned).collect();
-            Ok((roles::symbolic(split, text, owner)?, Mode::DropIndex { indexes }))
+            let sql = match split.if_exists()? {
+                Some(sql) => Sql::text(sql),
+                None => Sql::text(split.text),
+            };
+            Ok((sql, Mode::DropIndex { indexes }))
         }
-        // CONCURRENTLY cannot be redone safely after a crash; the plain form shares its transaction with our row.
-        Kind::DetachConcurrently => Ok((Sql::text(split.without_concurrently()?), Mode::Transactional)),
-        Kind::Ddl | Kind::Carrier => Ok((roles::symbolic(split, text, owner)?, Mode::Transactional)),
+        // The plain form would leave no constraint in the partition's place.
+        Kind::DetachConcurrently => {
+            let table = unit
+                .identities()
+                .next()
+                .ok_or("the table is not named in the journal")?
+                .to_owned();
+            let (sql, partition) = split.detach()?;
+            Ok((Sql::text(sql), Mode::DetachPartition { table, partition }))
+        }
+        Kind::Ddl | Kind::Carrier => {
+            temporary::refuse(split, unit.row)?;
+            let sql = match split.if_exists()? {
+                Some(sql) => Sql::text(sql),
+                None => roles::symbolic(split, text, owner)?,
+            };
+            Ok((sql, Mode::Transactional))
+        }
         Kind::Data => Err("a data statement changed the schema through a function".to_owned()),
         Kind::Prepared => Err("it runs a prepared statement whose text is not known".to_owned()),
         Kind::Control(_) => Err("the end of a transaction changed the schema through a function".to_owned()),

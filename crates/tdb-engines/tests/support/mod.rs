@@ -153,12 +153,21 @@ impl World {
     }
 
     pub async fn bring_up(&self, database: &Database, changes: &[NumberedChange]) -> Result<Applied, ApplyError> {
+        self.bring_up_within(database, changes, Limits::default()).await
+    }
+
+    pub async fn bring_up_within(
+        &self,
+        database: &Database,
+        changes: &[NumberedChange],
+        limits: Limits,
+    ) -> Result<Applied, ApplyError> {
         let plan = BringUp {
             administrator: &self.server,
             owner: &database.roles.owner,
             attempt: Uuid::new_v4(),
             changes,
-            limits: Limits::default(),
+            limits,
         };
         apply::bring_up(&self.deployer(database), &plan, &|_| {}).await
     }

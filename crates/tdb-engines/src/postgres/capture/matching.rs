@@ -1,245 +1,318 @@
-//! Which statements of a message committed: each is matched, in order, to the journal's units by tag and object.
-//! DDL without a unit was rolled back or did nothing; units that no DDL claims belong to a DO, CALL or SELECT.
+//! Which statements of a message each of its transactions committed. The text says what a transaction can have run; the
+//! number and order of the transactions that committed say which of the text's they are. Rows decide only where that
+//! leaves a choice: which savepoint an open transaction went back to, which statements did nothing, and which DO, CALL or
+//! SELECT ran the statements that a function executed.
 
-use super::split::{Control, Kind, Split};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use super::attribution::{self, Part};
+use super::expected::Certainty;
+use super::segments::{Block, End, Segment, Segments, Survivors, Weights};
+use super::split::Split;
 use super::units::Unit;
-
-/// A statement and what it left; nothing for statements that only may be left out.
-pub(super) struct Committed<'a> {
-    pub statement: Split<'a>,
-    pub units: Vec<Unit<'a>>,
-}
-
-/// Statements times units of one message. Past it a message is not worth the memory.
-const CELLS_MAX: usize = 16_000_000;
+use crate::postgres::journal::{Begun, Caller};
 
 const AMBIGUOUS: &str = "ambiguous: its statements cannot be told apart in the journal";
+const UNEXPLAINED: &str = "no statement of it explains what the journal has";
+const TOO_LARGE: &str = "too many statements of one message may have done nothing";
+const COMMITS: &str = "a DO or CALL that commits cannot be replayed: a change is one transaction";
 
-/// The part of the message that the units came from, with each statement's units.
-pub(super) fn committed<'a>(statements: Vec<Split<'a>>, units: Vec<Unit<'a>>) -> Result<Vec<Committed<'a>>, String> {
-    if statements.len() == 1 {
-        let mut statements = statements;
-        let statement = statements.pop().ok_or(AMBIGUOUS)?;
-        return Ok(vec![Committed { statement, units }]);
-    }
-    if statements.len().saturating_mul(units.len()) > CELLS_MAX {
-        return Err("too many statements in one message".to_owned());
-    }
-    let mut candidates = Vec::new();
-    for segment in segments(&statements) {
-        match assign(&statements, &segment, &units) {
-            Outcome::One(assignment) => candidates.push(assignment),
-            Outcome::None => {}
-            Outcome::Many => return Err(AMBIGUOUS.to_owned()),
-        }
-    }
-    let [assignment] = <[Assignment; 1]>::try_from(candidates).map_err(|found| match found.is_empty() {
-        true => "no statement of it explains what the journal has".to_owned(),
-        false => AMBIGUOUS.to_owned(),
-    })?;
-    let mut owned: Vec<Option<Split<'a>>> = statements.into_iter().map(Some).collect();
-    let mut committed = Vec::new();
-    for (index, claimed) in assignment {
-        let Some(statement) = owned.get_mut(index).and_then(Option::take) else {
-            continue;
-        };
-        let units = claimed.iter().filter_map(|unit| units.get(*unit).copied()).collect();
-        committed.push(Committed { statement, units });
-    }
-    Ok(committed)
+/// Pairs of a transaction and a part of the text that are looked at.
+const PAIRS_MAX: usize = 200_000;
+
+/// What one transaction left of one message.
+pub(super) struct Portion<'a> {
+    pub units: Vec<Unit<'a>>,
+    pub begun: Option<Begun>,
+    pub goes_on: GoesOn,
 }
 
-/// Statement → its units, for the live statements of one segment.
-type Assignment = Vec<(usize, Vec<usize>)>;
-
-enum Outcome {
-    None,
-    One(Assignment),
-    Many,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GoesOn {
+    /// The transaction left rows of a later message too.
+    Later,
+    Unknown,
 }
 
-/// The statements of each transaction that the message can have committed, without those a savepoint took back.
-fn segments(statements: &[Split<'_>]) -> Vec<Vec<usize>> {
-    let mut segments = Vec::new();
-    let mut live: Vec<usize> = Vec::new();
-    let mut savepoints: Vec<(String, usize)> = Vec::new();
-    for (index, statement) in statements.iter().enumerate() {
-        match statement.kind {
-            Kind::Control(Control::Commit) => {
-                segments.push(std::mem::take(&mut live));
-                savepoints.clear();
-            }
-            Kind::Control(Control::Rollback) => {
-                live.clear();
-                savepoints.clear();
-            }
-            Kind::Control(Control::Savepoint) => savepoints.push((savepoint_name(statement), live.len())),
-            Kind::Control(Control::RollbackTo) => {
-                let name = savepoint_name(statement);
-                // A savepoint of an earlier message takes back all that this one did so far.
-                match savepoints.iter().rposition(|(known, _)| *known == name) {
-                    Some(position) => {
-                        live.truncate(savepoints.get(position).map_or(0, |(_, len)| *len));
-                        savepoints.truncate(position + 1);
-                    }
-                    None => {
-                        live.clear();
-                        savepoints.clear();
-                    }
-                }
-            }
-            Kind::Control(Control::Begin) => {}
-            _ => live.push(index),
-        }
+/// A statement that a transaction ran.
+#[derive(Clone, Debug)]
+pub(super) struct Taken<'a> {
+    pub statement: usize,
+    /// What it left; nothing where another statement may have left the same.
+    pub units: Vec<Unit<'a>>,
+    /// A row under whose settings it ran; none: it changed no schema.
+    pub row: Option<Unit<'a>>,
+}
+
+/// For each transaction, in the order in which they ran, its statements; or why they are not known.
+pub(super) fn matched<'a>(
+    statements: &[Split<'_>],
+    portions: &[Portion<'a>],
+) -> Vec<Result<Vec<Taken<'a>>, &'static str>> {
+    if let [statement] = statements {
+        let transactions = portions.len();
+        return portions
+            .iter()
+            .map(|portion| alone(statement, portion, transactions))
+            .collect();
     }
-    segments.push(live);
-    segments.retain(|segment| !segment.is_empty());
-    segments
-}
-
-fn savepoint_name(statement: &Split<'_>) -> String {
-    let name = statement
-        .tree
-        .get("TransactionStmt")
-        .and_then(|stmt| stmt.get("savepoint_name"));
-    name.and_then(|name| name.as_str()).unwrap_or_default().to_owned()
-}
-
-/// Best number of claims from here on, and in how many ways (2 stands for more).
-type Cell = (u32, u8);
-
-/// The assignment in which DDL claims the most units.
-fn assign(statements: &[Split<'_>], segment: &[usize], units: &[Unit<'_>]) -> Outcome {
-    let fits = |row: usize, unit: usize| -> bool {
-        let statement = segment.get(row).and_then(|index| statements.get(*index));
-        match (statement, units.get(unit)) {
-            (Some(statement), Some(unit)) => {
-                !statement.tag.is_empty() && unit.row.tag.starts_with(&statement.tag) && unit.concerns(&statement.names)
-            }
-            _ => false,
-        }
+    let search = Search::new(statements, portions);
+    let ways = match search.ways() {
+        Ok(ways) => ways,
+        Err(reason) => return portions.iter().map(|_| Err(reason)).collect(),
     };
-    let table = Table::fill(segment.len(), units.len(), &fits);
-    if table.best(0, 0).1 > 1 {
-        return Outcome::Many;
-    }
-    let claims = table.trace(&fits);
-    give_to_carriers(statements, segment, units.len(), &claims)
+    let taken = portions.iter().zip(&ways).enumerate();
+    taken
+        .map(|(at, (portion, ways))| search.agreed(at, ways).map(|parts| taken_of(portion, &parts)))
+        .collect()
 }
 
-struct Table {
-    width: usize,
-    rows: usize,
-    /// `best[i][j]`: statements from i and units from j; `claim[i][j]`: where i claims a unit from j on.
-    best: Vec<Cell>,
-    claim: Vec<Cell>,
+/// A message of one statement. Only a DO or CALL can make several transactions.
+fn alone<'a>(
+    statement: &Split<'_>,
+    portion: &Portion<'a>,
+    transactions: usize,
+) -> Result<Vec<Taken<'a>>, &'static str> {
+    let within = portion.begun == Some(Begun::Within);
+    // In a transaction block it would have failed, had it got there.
+    if transactions > 1 || within || portion.begun == Some(Begun::Here) && statement.commits() {
+        return Err(COMMITS);
+    }
+    Ok(vec![Taken {
+        statement: 0,
+        units: portion.units.clone(),
+        row: portion.units.first().copied(),
+    }])
 }
 
-impl Table {
-    fn fill(rows: usize, units: usize, fits: &dyn Fn(usize, usize) -> bool) -> Self {
-        let width = units + 1;
-        let mut table = Self {
-            width,
-            rows,
-            best: vec![(0, 1); width * (rows + 1)],
-            claim: vec![(0, 0); width * (rows + 1)],
-        };
-        for row in (0..rows).rev() {
-            for unit in (0..width).rev() {
-                let mut claim = if unit < units {
-                    table.claiming(row, unit + 1)
-                } else {
-                    (0, 0)
-                };
-                if unit < units && fits(row, unit) {
-                    let (rest, ways) = table.best(row + 1, unit + 1);
-                    claim = better(claim, (rest + 1, ways));
-                }
-                table.set(row, unit, claim);
-            }
-        }
-        table
-    }
-
-    fn best(&self, row: usize, unit: usize) -> Cell {
-        self.best.get(row * self.width + unit).copied().unwrap_or((0, 1))
-    }
-
-    fn claiming(&self, row: usize, unit: usize) -> Cell {
-        self.claim.get(row * self.width + unit).copied().unwrap_or((0, 0))
-    }
-
-    fn set(&mut self, row: usize, unit: usize, claim: Cell) {
-        let best = better(self.best(row + 1, unit), claim);
-        let at = row * self.width + unit;
-        if let (Some(c), Some(b)) = (self.claim.get_mut(at), self.best.get_mut(at)) {
-            *c = claim;
-            *b = best;
-        }
-    }
-
-    /// The unit that each statement claims in the one best assignment.
-    fn trace(&self, fits: &dyn Fn(usize, usize) -> bool) -> Vec<Option<usize>> {
-        let mut claims = Vec::with_capacity(self.rows);
-        let mut unit = 0;
-        for row in 0..self.rows {
-            let best = self.best(row, unit).0;
-            let claimed = (unit + 1 < self.width
-                && self.claiming(row, unit).1 > 0
-                && self.claiming(row, unit).0 == best)
-                .then(|| (unit..self.width - 1).find(|at| fits(row, *at) && self.best(row + 1, at + 1).0 + 1 == best))
-                .flatten();
-            // A tie with passing the statement over would have been ambiguous.
-            let claimed = claimed.filter(|_| self.best(row + 1, unit).0 < best);
-            if let Some(at) = claimed {
-                unit = at + 1;
-            }
-            claims.push(claimed);
-        }
-        claims
-    }
+fn taken_of<'a>(portion: &Portion<'a>, parts: &[Part]) -> Vec<Taken<'a>> {
+    let unit = |at: &usize| portion.units.get(*at).copied();
+    let taken = |part: &Part| Taken {
+        statement: part.statement,
+        units: part.units.iter().filter_map(unit).collect(),
+        row: part.row.as_ref().and_then(unit),
+    };
+    parts.iter().map(taken).collect()
 }
 
-fn better(a: Cell, b: Cell) -> Cell {
-    match (a.1, b.1) {
-        (0, _) => b,
-        (_, 0) => a,
-        _ if a.0 > b.0 => a,
-        _ if b.0 > a.0 => b,
-        _ => (a.0, a.1.saturating_add(b.1).min(2)),
-    }
+/// A transaction as one part of the text.
+#[derive(Clone)]
+struct Choice {
+    exceptions: usize,
+    parts: Result<Rc<Vec<Part>>, &'static str>,
 }
 
-/// Each run of units that no DDL claimed goes to the one statement between its neighbours that can have hidden DDL.
-fn give_to_carriers(statements: &[Split<'_>], segment: &[usize], units: usize, claims: &[Option<usize>]) -> Outcome {
-    let mut taken: Vec<Vec<usize>> = claims.iter().map(|claim| claim.iter().copied().collect()).collect();
-    let mut unit = 0;
-    while unit < units {
-        if claims.contains(&Some(unit)) {
-            unit += 1;
-            continue;
-        }
-        let run_end = (unit..units).find(|at| claims.contains(&Some(*at))).unwrap_or(units);
-        let before = |at: &usize| claims.iter().position(|claim| *claim == Some(*at));
-        let from = unit.checked_sub(1).as_ref().and_then(before).map_or(0, |row| row + 1);
-        let to = before(&run_end).unwrap_or(segment.len());
-        let mut carriers = (from..to).filter(|row| {
-            let statement = segment.get(*row).and_then(|index| statements.get(*index));
-            statement.is_some_and(|statement| {
-                let able = matches!(statement.kind, Kind::Carrier | Kind::Data | Kind::Prepared);
-                able && (statement.calls || statement.kind != Kind::Carrier)
-            })
+struct Search<'s, 'a> {
+    statements: &'s [Split<'s>],
+    portions: &'s [Portion<'a>],
+    segments: Segments,
+    /// Statements that leave rows, and those that always do.
+    rows: Weights,
+    rows_always: Weights,
+    choices: RefCell<HashMap<(usize, usize), Option<Choice>>>,
+}
+
+/// So many transactions found a place before so many segments.
+type Place = (usize, usize);
+
+impl<'s, 'a> Search<'s, 'a> {
+    fn new(statements: &'s [Split<'s>], portions: &'s [Portion<'a>]) -> Self {
+        let segments = Segments::of(statements);
+        let expected = |at: usize| statements.get(at).and_then(|statement| statement.expected.as_ref());
+        let rows = segments.weigh(|at| usize::from(expected(at).is_some()));
+        let rows_always = segments.weigh(|at| {
+            let always = expected(at).is_some_and(|expected| expected.certainty == Certainty::Always);
+            usize::from(always)
         });
-        match (carriers.next(), carriers.next()) {
-            (Some(row), None) => {
-                if let Some(own) = taken.get_mut(row) {
-                    own.extend(unit..run_end);
+        Self {
+            statements,
+            portions,
+            segments,
+            rows,
+            rows_always,
+            choices: RefCell::new(HashMap::new()),
+        }
+    }
+
+    /// For each transaction the segments that it can be, with the fewest exceptions in all.
+    fn ways(&self) -> Result<Vec<BTreeSet<usize>>, &'static str> {
+        let mut least: HashMap<Place, usize> = HashMap::from([((0, 0), 0)]);
+        let mut came_from: HashMap<Place, Vec<Place>> = HashMap::new();
+        let mut queue = BTreeSet::from([(0, (0, 0))]);
+        let (mut best, mut goals) = (usize::MAX, Vec::new());
+        while let Some((exceptions, place)) = queue.pop_first() {
+            if exceptions > best {
+                break;
+            }
+            if least.len() > PAIRS_MAX {
+                return Err(TOO_LARGE);
+            }
+            if place.0 == self.portions.len() {
+                best = exceptions;
+                goals.push(place);
+                continue;
+            }
+            for (next, more) in self.steps(place) {
+                let sum = exceptions + more;
+                let known = least.get(&next).copied().unwrap_or(usize::MAX);
+                if sum < known {
+                    queue.remove(&(known, next));
+                    queue.insert((sum, next));
+                    least.insert(next, sum);
+                    came_from.insert(next, vec![place]);
+                } else if sum == known {
+                    came_from.entry(next).or_default().push(place);
                 }
             }
-            (Some(_), Some(_)) => return Outcome::Many,
-            (None, _) => return Outcome::None,
         }
-        unit = run_end;
+        if goals.is_empty() {
+            return Err(UNEXPLAINED);
+        }
+        Ok(self.walk_back(goals, &came_from))
     }
-    Outcome::One(segment.iter().copied().zip(taken).collect())
+
+    /// The next transaction is the next segment, or that one left nothing. Segments after the last transaction may not
+    /// have run at all.
+    fn steps(&self, (portion, segment): Place) -> Vec<(Place, usize)> {
+        let Some(next) = self.segments.list.get(segment) else {
+            return Vec::new();
+        };
+        let skipped = match next.end {
+            End::Prepare | End::Rollback => 0,
+            End::Commit | End::Open => self.rows_always.of(next.whole),
+        };
+        let mut steps = vec![((portion, segment + 1), skipped)];
+        if let Some(choice) = self.choice(portion, segment) {
+            steps.push(((portion + 1, segment + 1), choice.exceptions));
+        }
+        steps
+    }
+
+    fn walk_back(&self, mut places: Vec<Place>, came_from: &HashMap<Place, Vec<Place>>) -> Vec<BTreeSet<usize>> {
+        let mut ways = vec![BTreeSet::new(); self.portions.len()];
+        let mut seen = BTreeSet::new();
+        while let Some(place) = places.pop() {
+            for from in came_from.get(&place).into_iter().flatten() {
+                if let Some(way) = ways.get_mut(from.0).filter(|_| from.0 < place.0) {
+                    way.insert(from.1);
+                }
+                if seen.insert(*from) {
+                    places.push(*from);
+                }
+            }
+        }
+        ways
+    }
+
+    /// What a transaction ran, if all the segments that it can be agree.
+    fn agreed(&self, portion: usize, ways: &BTreeSet<usize>) -> Result<Rc<Vec<Part>>, &'static str> {
+        let choices = ways.iter().filter_map(|segment| self.choice(portion, *segment));
+        self.same(choices.map(|choice| choice.parts))
+    }
+
+    /// Of several ways to run the same, the one with the fewest statements: the others' further ones did nothing.
+    fn same(
+        &self,
+        mut all: impl Iterator<Item = Result<Rc<Vec<Part>>, &'static str>>,
+    ) -> Result<Rc<Vec<Part>>, &'static str> {
+        let mut least = all.next().ok_or(UNEXPLAINED)??;
+        for other in all {
+            let other = other?;
+            if self.effective(&other) != self.effective(&least) {
+                return Err(AMBIGUOUS);
+            }
+            if count(&other) < count(&least) {
+                least = other;
+            }
+        }
+        Ok(least)
+    }
+
+    /// The texts that change the schema; one that follows itself once.
+    fn effective(&self, parts: &[Part]) -> Vec<&str> {
+        let effective = parts.iter().filter(|part| part.row.is_some());
+        let mut texts: Vec<&str> = effective
+            .filter_map(|part| self.statements.get(part.statement))
+            .map(|statement| statement.text)
+            .collect();
+        texts.dedup();
+        texts
+    }
+
+    fn choice(&self, portion: usize, segment: usize) -> Option<Choice> {
+        if let Some(known) = self.choices.borrow().get(&(portion, segment)) {
+            return known.clone();
+        }
+        let choice = match (self.portions.get(portion), self.segments.list.get(segment)) {
+            (Some(of), Some(text)) if of.begun != Some(Begun::Before) || text.position == 0 => {
+                let is_last = portion + 1 == self.portions.len();
+                self.choose(of, lists(of, text, is_last))
+            }
+            _ => None,
+        };
+        self.choices.borrow_mut().insert((portion, segment), choice.clone());
+        choice
+    }
+
+    /// The statements that the transaction ran: one of `lists`.
+    fn choose(&self, portion: &Portion<'a>, lists: Vec<Survivors>) -> Option<Choice> {
+        let own = portion
+            .units
+            .iter()
+            .filter(|unit| unit.row.caller == Caller::Client)
+            .count();
+        let mut lists: Vec<(usize, Survivors)> = lists
+            .into_iter()
+            .filter(|list| self.rows.of(*list) >= own)
+            .map(|list| (self.rows_always.of(list).saturating_sub(portion.units.len()), list))
+            .collect();
+        lists.sort_by_key(|(fewest, _)| *fewest);
+        let mut best: Option<(usize, Vec<Result<Rc<Vec<Part>>, &'static str>>)> = None;
+        for (fewest, list) in lists {
+            if best.as_ref().is_some_and(|(exceptions, _)| fewest > *exceptions) {
+                break;
+            }
+            let (exceptions, parts) = match self.attribute(portion, list) {
+                Ok((exceptions, parts)) => (exceptions, Ok(Rc::new(parts))),
+                Err(attribution::Fault::Unexplained) => continue,
+                Err(attribution::Fault::Ambiguous(exceptions)) => (exceptions, Err(AMBIGUOUS)),
+                Err(attribution::Fault::TooLarge) => (fewest, Err(TOO_LARGE)),
+            };
+            match &mut best {
+                Some((least, all)) if *least == exceptions => all.push(parts),
+                Some((least, _)) if *least < exceptions => {}
+                _ => best = Some((exceptions, vec![parts])),
+            }
+        }
+        best.map(|(exceptions, all)| Choice {
+            exceptions,
+            parts: self.same(all.into_iter()),
+        })
+    }
+
+    fn attribute(&self, portion: &Portion<'a>, list: Survivors) -> Result<(usize, Vec<Part>), attribution::Fault> {
+        let list = self.segments.statements(list);
+        attribution::attribute(self.statements, &list, &portion.units)
+    }
+}
+
+fn count(parts: &[Part]) -> usize {
+    parts.iter().filter(|part| part.row.is_some()).count()
+}
+
+/// All statements of a segment, or those before a savepoint: only the transaction in which the message ended, or failed,
+/// can have gone back to it in a later one.
+fn lists(portion: &Portion<'_>, segment: &Segment, is_last: bool) -> Vec<Survivors> {
+    if segment.block == Block::NeedsEarlier && !matches!(portion.begun, Some(Begun::Before) | None) {
+        return Vec::new();
+    }
+    let whole = match segment.end {
+        End::Open => true,
+        End::Commit | End::Prepare => portion.goes_on == GoesOn::Unknown,
+        End::Rollback => false,
+    };
+    let saved = segment.at_savepoints.iter().filter(|_| is_last).copied();
+    whole.then_some(segment.whole).into_iter().chain(saved).collect()
 }

@@ -1,9 +1,10 @@
 //! A message taken apart into statements, each classified by its parse tree.
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{ObjectType, RawStmt, TransactionStmtKind};
+use pg_query::protobuf::{AlterTableType, ObjectType, RawStmt, Token, TransactionStmtKind};
 use serde_json::Value;
 
+use super::expected::{Expected, expected};
 use crate::postgres::journal::Event;
 
 /// One statement of a message.
@@ -13,12 +14,10 @@ pub(super) struct Split<'a> {
     /// Where `text` begins in the message; positions in the tree count from the message's begin.
     pub start: usize,
     pub kind: Kind,
-    /// What its command tag begins with.
-    pub tag: String,
-    /// Names its objects may have; empty: unknown.
-    pub names: Vec<String>,
-    /// Whether it calls a function that is not plainly the server's own.
-    pub calls: bool,
+    /// The row that it leaves.
+    pub expected: Option<Expected>,
+    /// Names of the functions that it calls, without those that are plainly the server's own.
+    pub functions: Vec<String>,
     /// The parse tree, walked where node types do not matter.
     pub tree: Value,
     raw: RawStmt,
@@ -35,7 +34,7 @@ pub(super) enum Kind {
     },
     /// DO, CALL, SELECT: may hide DDL and replays whole.
     Carrier,
-    /// May hide DDL in a trigger, changes rows.
+    /// Changes rows or a sequence's position; may hide DDL in a trigger.
     Data,
     /// EXECUTE, FETCH, EXPLAIN: what they run is elsewhere.
     Prepared,
@@ -50,8 +49,10 @@ pub(super) enum Kind {
 pub(super) enum Control {
     Begin,
     Commit,
+    Prepare,
     Rollback,
     Savepoint,
+    Release,
     RollbackTo,
 }
 
@@ -63,6 +64,11 @@ pub(super) fn split(text: &str) -> Result<Vec<Split<'_>>, String> {
         true => Err("its text is not known".to_owned()),
         false => Ok(statements),
     })
+}
+
+/// Whether all that a text does is to change rows or positions of sequences.
+pub(super) fn is_data(text: &str) -> bool {
+    split(text).is_ok_and(|statements| statements.iter().all(|statement| statement.kind == Kind::Data))
 }
 
 fn one(text: &str, raw: RawStmt) -> Result<Split<'_>, String> {
@@ -85,9 +91,8 @@ fn one(text: &str, raw: RawStmt) -> Result<Split<'_>, String> {
         text: body,
         start,
         kind,
-        tag: tag(node, kind),
-        names: names(node, &tree),
-        calls: calls(&tree),
+        expected: expected(node, kind, &tree),
+        functions: functions(&tree),
         tree,
         raw,
     })
@@ -104,6 +109,8 @@ fn kind(node: &NodeEnum) -> Kind {
         | NodeEnum::MergeStmt(_)
         | NodeEnum::CopyStmt(_)
         | NodeEnum::TruncateStmt(_) => Kind::Data,
+        NodeEnum::AlterSeqStmt(stmt) if restarts(&stmt.options) => Kind::Data,
+        NodeEnum::AlterTableStmt(stmt) if restarts_only(stmt) => Kind::Data,
         NodeEnum::ExecuteStmt(_) | NodeEnum::FetchStmt(_) | NodeEnum::ExplainStmt(_) => Kind::Prepared,
         NodeEnum::CreateTableAsStmt(stmt) if executes(stmt) => Kind::Prepared,
         NodeEnum::CreateRoleStmt(_)
@@ -120,6 +127,11 @@ fn kind(node: &NodeEnum) -> Kind {
         | NodeEnum::DropTableSpaceStmt(_)
         | NodeEnum::AlterTableSpaceOptionsStmt(_)
         | NodeEnum::AlterSystemStmt(_) => Kind::NotSchema,
+        NodeEnum::CommentStmt(stmt) if outside(stmt.objtype()) => Kind::NotSchema,
+        NodeEnum::SecLabelStmt(stmt) if outside(stmt.objtype()) => Kind::NotSchema,
+        NodeEnum::GrantStmt(stmt) if outside(stmt.objtype()) => Kind::NotSchema,
+        NodeEnum::AlterOwnerStmt(stmt) if outside(stmt.object_type()) => Kind::NotSchema,
+        NodeEnum::RenameStmt(stmt) if outside(stmt.rename_type()) => Kind::NotSchema,
         NodeEnum::VariableSetStmt(_)
         | NodeEnum::VariableShowStmt(_)
         | NodeEnum::ListenStmt(_)
@@ -128,6 +140,7 @@ fn kind(node: &NodeEnum) -> Kind {
         | NodeEnum::VacuumStmt(_)
         | NodeEnum::ClusterStmt(_)
         | NodeEnum::ReindexStmt(_)
+        | NodeEnum::RefreshMatViewStmt(_)
         | NodeEnum::CheckPointStmt(_)
         | NodeEnum::DiscardStmt(_)
         | NodeEnum::LockStmt(_)
@@ -152,14 +165,15 @@ fn kind(node: &NodeEnum) -> Kind {
 
 fn control(kind: TransactionStmtKind) -> Kind {
     Kind::Control(match kind {
-        TransactionStmtKind::TransStmtCommit | TransactionStmtKind::TransStmtPrepare => Control::Commit,
+        TransactionStmtKind::TransStmtCommit => Control::Commit,
+        TransactionStmtKind::TransStmtPrepare => Control::Prepare,
+        TransactionStmtKind::TransStmtRelease => Control::Release,
         TransactionStmtKind::TransStmtRollback => Control::Rollback,
         TransactionStmtKind::TransStmtSavepoint => Control::Savepoint,
         TransactionStmtKind::TransStmtRollbackTo => Control::RollbackTo,
         TransactionStmtKind::Undefined
         | TransactionStmtKind::TransStmtBegin
         | TransactionStmtKind::TransStmtStart
-        | TransactionStmtKind::TransStmtRelease
         | TransactionStmtKind::TransStmtCommitPrepared
         | TransactionStmtKind::TransStmtRollbackPrepared => Control::Begin,
     })
@@ -175,118 +189,50 @@ fn executes(stmt: &pg_query::protobuf::CreateTableAsStmt) -> bool {
     matches!(query, Some(NodeEnum::ExecuteStmt(_)))
 }
 
+/// The position of a sequence is data.
+fn restarts(options: &[pg_query::protobuf::Node]) -> bool {
+    let restart = |option: &pg_query::protobuf::Node| matches!(&option.node, Some(NodeEnum::DefElem(element)) if element.defname == "restart");
+    !options.is_empty() && options.iter().all(restart)
+}
+
+fn restarts_only(stmt: &pg_query::protobuf::AlterTableStmt) -> bool {
+    let restarts = |command: &pg_query::protobuf::Node| match &command.node {
+        Some(NodeEnum::AlterTableCmd(command)) if command.subtype() == AlterTableType::AtSetIdentity => {
+            match command.def.as_ref().and_then(|def| def.node.as_ref()) {
+                Some(NodeEnum::List(list)) => restarts(&list.items),
+                _ => false,
+            }
+        }
+        _ => false,
+    };
+    !stmt.cmds.is_empty() && stmt.cmds.iter().all(restarts)
+}
+
+/// What is not inside a database.
+fn outside(kind: ObjectType) -> bool {
+    matches!(
+        kind,
+        ObjectType::ObjectDatabase
+            | ObjectType::ObjectRole
+            | ObjectType::ObjectTablespace
+            | ObjectType::ObjectParameterAcl
+    )
+}
+
+/// FINALIZE completes what CONCURRENTLY began before it failed.
 fn detaches_concurrently(stmt: &pg_query::protobuf::AlterTableStmt) -> bool {
     stmt.cmds.iter().any(|command| match &command.node {
         Some(NodeEnum::AlterTableCmd(command)) => match command.def.as_ref().and_then(|def| def.node.as_ref()) {
-            Some(NodeEnum::PartitionCmd(partition)) => partition.concurrent,
+            Some(NodeEnum::PartitionCmd(partition)) => {
+                partition.concurrent || command.subtype() == AlterTableType::AtDetachPartitionFinalize
+            }
             _ => false,
         },
         _ => false,
     })
 }
 
-/// What the command tag begins with. The first word is always the statement's own.
-fn tag(node: &NodeEnum, kind: Kind) -> String {
-    let tag = match node {
-        NodeEnum::CreateStmt(_) => "CREATE TABLE",
-        NodeEnum::IndexStmt(_) => "CREATE INDEX",
-        NodeEnum::ViewStmt(_) => "CREATE VIEW",
-        NodeEnum::SelectStmt(_) => "SELECT INTO",
-        NodeEnum::CreateTableAsStmt(stmt) if stmt.is_select_into => "SELECT INTO",
-        NodeEnum::CreateTableAsStmt(stmt) if stmt.objtype() == ObjectType::ObjectMatview => "CREATE MATERIALIZED VIEW",
-        NodeEnum::CreateTableAsStmt(_) => "CREATE TABLE AS",
-        NodeEnum::CreateSchemaStmt(_) => "CREATE SCHEMA",
-        NodeEnum::CreateSeqStmt(_) => "CREATE SEQUENCE",
-        NodeEnum::AlterSeqStmt(_) => "ALTER SEQUENCE",
-        NodeEnum::CreateFunctionStmt(stmt) if stmt.is_procedure => "CREATE PROCEDURE",
-        NodeEnum::CreateFunctionStmt(_) => "CREATE FUNCTION",
-        NodeEnum::CreateEnumStmt(_) | NodeEnum::CompositeTypeStmt(_) | NodeEnum::CreateRangeStmt(_) => "CREATE TYPE",
-        NodeEnum::AlterEnumStmt(_) => "ALTER TYPE",
-        NodeEnum::CreateDomainStmt(_) => "CREATE DOMAIN",
-        NodeEnum::AlterDomainStmt(_) => "ALTER DOMAIN",
-        NodeEnum::CreateTrigStmt(_) => "CREATE TRIGGER",
-        NodeEnum::RuleStmt(_) => "CREATE RULE",
-        NodeEnum::CreatePolicyStmt(_) => "CREATE POLICY",
-        NodeEnum::AlterPolicyStmt(_) => "ALTER POLICY",
-        NodeEnum::CommentStmt(_) => "COMMENT",
-        NodeEnum::SecLabelStmt(_) => "SECURITY LABEL",
-        NodeEnum::GrantStmt(stmt) if stmt.is_grant => "GRANT",
-        NodeEnum::GrantStmt(_) => "REVOKE",
-        NodeEnum::RefreshMatViewStmt(_) => "REFRESH MATERIALIZED VIEW",
-        NodeEnum::ImportForeignSchemaStmt(_) => "IMPORT FOREIGN SCHEMA",
-        NodeEnum::ReassignOwnedStmt(_) => "REASSIGN OWNED",
-        NodeEnum::DropStmt(_) | NodeEnum::DropOwnedStmt(_) => "DROP",
-        NodeEnum::CreateExtensionStmt(_) => "CREATE EXTENSION",
-        other => match format!("{other:?}") {
-            name if name.starts_with("Alter") || name.starts_with("Rename") => "ALTER",
-            name if name.starts_with("Drop") => "DROP",
-            _ => "CREATE",
-        },
-    };
-    match kind {
-        Kind::Ddl
-        | Kind::CreateIndexConcurrently
-        | Kind::DropIndexConcurrently
-        | Kind::DetachConcurrently
-        | Kind::Extension { .. } => tag.to_owned(),
-        _ => String::new(),
-    }
-}
-
-fn names(node: &NodeEnum, tree: &Value) -> Vec<String> {
-    let relation = |range: &Option<pg_query::protobuf::RangeVar>| {
-        range.iter().map(|range| range.relname.clone()).collect::<Vec<_>>()
-    };
-    match node {
-        NodeEnum::CreateStmt(stmt) => relation(&stmt.relation),
-        NodeEnum::ViewStmt(stmt) => relation(&stmt.view),
-        NodeEnum::AlterTableStmt(stmt) => relation(&stmt.relation),
-        NodeEnum::CreateSeqStmt(stmt) => relation(&stmt.sequence),
-        NodeEnum::AlterSeqStmt(stmt) => relation(&stmt.sequence),
-        NodeEnum::IndexStmt(stmt) if !stmt.idxname.is_empty() => vec![stmt.idxname.clone()],
-        NodeEnum::CreateTrigStmt(stmt) => vec![stmt.trigname.clone()],
-        NodeEnum::CreatePolicyStmt(stmt) => vec![stmt.policy_name.clone()],
-        NodeEnum::RuleStmt(stmt) => vec![stmt.rulename.clone()],
-        NodeEnum::CreateSchemaStmt(stmt) if !stmt.schemaname.is_empty() => vec![stmt.schemaname.clone()],
-        NodeEnum::CreateExtensionStmt(stmt) => vec![stmt.extname.clone()],
-        NodeEnum::CreateTableAsStmt(stmt) => stmt.into.as_ref().map(|into| relation(&into.rel)).unwrap_or_default(),
-        NodeEnum::RenameStmt(stmt) => vec![stmt.newname.clone()],
-        NodeEnum::CreateFunctionStmt(_) => last_string(tree, "funcname"),
-        NodeEnum::CreateEnumStmt(_) | NodeEnum::AlterEnumStmt(_) | NodeEnum::CreateRangeStmt(_) => {
-            last_string(tree, "type_name")
-        }
-        NodeEnum::CreateDomainStmt(_) => last_string(tree, "domainname"),
-        NodeEnum::DropStmt(stmt) => stmt.objects.iter().filter_map(dropped_name).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// The last name of a qualified one that stands in the tree under `field`.
-fn last_string(tree: &Value, field: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    walk(tree, &mut |key, value| {
-        if key == field && found.is_empty() {
-            found = strings(value).pop().into_iter().collect();
-        }
-    });
-    found
-}
-
-/// The last name of what a DROP names; the ones before are schemas and tables.
-fn dropped_name(object: &pg_query::protobuf::Node) -> Option<String> {
-    let last = match object.node.as_ref()? {
-        NodeEnum::List(list) => list.items.last(),
-        NodeEnum::TypeName(name) => name.names.last(),
-        NodeEnum::ObjectWithArgs(function) => function.objname.last(),
-        _ => Some(object),
-    };
-    match last?.node.as_ref()? {
-        NodeEnum::String(name) => Some(name.sval.clone()),
-        _ => None,
-    }
-}
-
-fn strings(tree: &Value) -> Vec<String> {
+pub(super) fn strings(tree: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(tree, &mut |key, value| {
         if let ("sval", Some(text)) = (key, value.as_str()) {
@@ -296,16 +242,16 @@ fn strings(tree: &Value) -> Vec<String> {
     found
 }
 
-fn calls(tree: &Value) -> bool {
-    let mut found = false;
+fn functions(tree: &Value) -> Vec<String> {
+    let mut found = Vec::new();
     walk(tree, &mut |key, value| {
-        if key == "FuncCall" {
-            let name = value.get("funcname").map(strings).unwrap_or_default();
-            found |= name.first().map(String::as_str) != Some("pg_catalog");
+        if key == "funcname" {
+            let mut name = strings(value);
+            if name.first().map(String::as_str) != Some("pg_catalog") {
+                found.extend(name.pop());
+            }
         }
-        found |= key == "DoStmt" || key == "CallStmt";
     });
-    // The tree of a DO begins below its own name.
     found
 }
 
@@ -324,6 +270,21 @@ pub(super) fn walk(tree: &Value, visit: &mut dyn FnMut(&str, &Value)) {
 }
 
 impl Split<'_> {
+    /// Whether it is a DO whose text commits or rolls back.
+    pub fn commits(&self) -> bool {
+        self.tree
+            .get("DoStmt")
+            .map(strings)
+            .unwrap_or_default()
+            .iter()
+            .any(|text| {
+                pg_query::scan(text).is_ok_and(|scanned| {
+                    let ends = |token: Token| matches!(token, Token::Commit | Token::Rollback);
+                    scanned.tokens.iter().any(|token| ends(token.token()))
+                })
+            })
+    }
+
     /// Whether it reads a parameter whose value the journal does not have.
     pub fn has_parameter(&self) -> bool {
         let takes = self.kind == Kind::Carrier
@@ -351,20 +312,38 @@ impl Split<'_> {
         deparse(raw).map(Some)
     }
 
-    pub fn without_concurrently(&self) -> Result<String, String> {
+    /// DETACH PARTITION … CONCURRENTLY, also where the text is the FINALIZE after a failed one, and the partition's name.
+    pub fn detach(&self) -> Result<(String, String), String> {
         let mut raw = self.raw.clone();
+        let mut name = None;
         if let Some(NodeEnum::AlterTableStmt(stmt)) = raw.stmt.as_mut().and_then(|stmt| stmt.node.as_mut()) {
             for command in &mut stmt.cmds {
                 let Some(NodeEnum::AlterTableCmd(command)) = &mut command.node else {
                     continue;
                 };
+                command.set_subtype(AlterTableType::AtDetachPartition);
                 let def = command.def.as_mut().and_then(|def| def.node.as_mut());
                 if let Some(NodeEnum::PartitionCmd(partition)) = def {
-                    partition.concurrent = false;
+                    partition.concurrent = true;
+                    name = partition.name.as_ref().map(|name| name.relname.clone());
                 }
             }
         }
-        deparse(raw)
+        let name = name.ok_or("the partition is not named in its text")?;
+        Ok((deparse(raw)?, name))
+    }
+
+    /// DROP INDEX with IF EXISTS: what a failed CREATE INDEX CONCURRENTLY left is nowhere else.
+    pub fn if_exists(&self) -> Result<Option<String>, String> {
+        let mut raw = self.raw.clone();
+        let Some(NodeEnum::DropStmt(stmt)) = raw.stmt.as_mut().and_then(|stmt| stmt.node.as_mut()) else {
+            return Ok(None);
+        };
+        if stmt.missing_ok || stmt.remove_type() != ObjectType::ObjectIndex {
+            return Ok(None);
+        }
+        stmt.missing_ok = true;
+        deparse(raw).map(Some)
     }
 }
 

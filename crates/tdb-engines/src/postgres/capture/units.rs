@@ -33,12 +33,9 @@ impl<'a> Unit<'a> {
         own.chain(dropped).filter_map(|object| object.identity.as_deref())
     }
 
-    /// Whether one of its objects is called, or belongs to something called, one of `names`.
-    pub fn concerns(&self, names: &[String]) -> bool {
-        names.is_empty()
-            || self
-                .identities()
-                .any(|identity| components(identity).any(|part| names.contains(&part)))
+    /// What its objects, and what they belong to, are called.
+    pub fn names(&self) -> Vec<String> {
+        self.identities().flat_map(components).collect()
     }
 }
 

@@ -1,0 +1,366 @@
+//! Which of the statements that a transaction ran left which of its rows. A client's own statements are aligned with the
+//! rows; rows of a function belong to the statements between their neighbours that can have called it.
+
+use std::cell::OnceCell;
+
+use super::alignment::{self, Aligned, Leaves, Sides, Unaligned};
+use super::expected::{Certainty, Names};
+use super::split::{Kind, Split};
+use super::units::Unit;
+use crate::postgres::journal::Caller;
+
+/// A statement that ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub statement: usize,
+    /// The units that it left; none where it cannot be told from another.
+    pub units: Vec<usize>,
+    /// A unit under whose settings it ran; none: it left nothing.
+    pub row: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Unexplained,
+    /// With so many exceptions.
+    Ambiguous(usize),
+    TooLarge,
+}
+
+/// The statements `list`, which all ran, with what they left of `units`, and how many exceptions that takes. A statement
+/// that may have done nothing has a row too: run again, it does nothing again.
+pub(super) fn attribute(
+    statements: &[Split<'_>],
+    list: &[usize],
+    units: &[Unit<'_>],
+) -> Result<(usize, Vec<Part>), Fault> {
+    let split = |position: usize| list.get(position).and_then(|index| statements.get(*index));
+    let own = Own {
+        positions: (0..list.len())
+            .filter(|position| split(*position).is_some_and(|split| split.expected.is_some()))
+            .collect(),
+        splits: (0..list.len())
+            .filter_map(split)
+            .filter(|split| split.expected.is_some())
+            .collect(),
+        units: (0..units.len())
+            .filter(|at| {
+                units
+                    .get(*at)
+                    .is_some_and(|unit| !matches!(unit.row.caller, Caller::Function(_)))
+            })
+            .collect(),
+        all: units,
+        names: units.iter().map(|_| OnceCell::new()).collect(),
+    };
+    let alignment = alignment::align(&own).map_err(|fault| match fault {
+        Unaligned::Impossible => Fault::Unexplained,
+        Unaligned::TooLarge => Fault::TooLarge,
+    })?;
+    let mut parts: Vec<Part> = list
+        .iter()
+        .map(|statement| Part {
+            statement: *statement,
+            units: Vec::new(),
+            row: None,
+        })
+        .collect();
+    let ambiguous = |_| Fault::Ambiguous(alignment.exceptions);
+    let claimed = own.give(&alignment.statements, &mut parts).map_err(ambiguous)?;
+    let between = Between {
+        splits: (0..list.len()).filter_map(split).collect(),
+        units,
+    };
+    let unlikely = between.give(&claimed, &mut parts).map_err(|fault| match fault {
+        Fault::Ambiguous(unlikely) => Fault::Ambiguous(alignment.exceptions + unlikely),
+        other => other,
+    })?;
+    Ok((alignment.exceptions + unlikely, parts))
+}
+
+/// The client's own statements and their rows.
+struct Own<'p, 'a> {
+    /// Of the statements in the list.
+    positions: Vec<usize>,
+    splits: Vec<&'p Split<'p>>,
+    /// Units that a statement of the client left, or may have.
+    units: Vec<usize>,
+    all: &'p [Unit<'a>],
+    /// Of all units.
+    names: Vec<OnceCell<Vec<String>>>,
+}
+
+impl Sides for Own<'_, '_> {
+    fn statements(&self) -> usize {
+        self.splits.len()
+    }
+
+    fn rows(&self) -> usize {
+        self.units.len()
+    }
+
+    fn always(&self, statement: usize) -> bool {
+        let expected = self.splits.get(statement).and_then(|split| split.expected.as_ref());
+        expected.is_some_and(|expected| expected.certainty == Certainty::Always)
+    }
+
+    fn fits(&self, statement: usize, row: usize) -> bool {
+        let expected = self.splits.get(statement).and_then(|split| split.expected.as_ref());
+        let (Some(expected), Some(unit)) = (expected, self.unit(row)) else {
+            return false;
+        };
+        unit.row.tag.starts_with(expected.tag) && self.is_called(row, &expected.names)
+    }
+
+    fn optional(&self, row: usize) -> bool {
+        self.unit(row).is_some_and(|unit| unit.row.caller == Caller::Unknown)
+    }
+}
+
+impl<'a> Own<'_, 'a> {
+    fn unit(&self, row: usize) -> Option<&Unit<'a>> {
+        self.units.get(row).and_then(|at| self.all.get(*at))
+    }
+
+    fn is_called(&self, row: usize, names: &Names) -> bool {
+        let Some((unit, cell)) = self
+            .unit(row)
+            .zip(self.units.get(row).and_then(|at| self.names.get(*at)))
+        else {
+            return false;
+        };
+        let called = cell.get_or_init(|| unit.names());
+        match names {
+            Names::Unknown => true,
+            Names::OneOf(names) => called.iter().any(|name| names.contains(name)),
+            Names::Beginning(begin) => called.iter().any(|name| name.starts_with(begin.as_str())),
+        }
+    }
+
+    /// For each unit that a statement left, the first and the last position of the statements that can have.
+    fn give(&self, aligned: &[Aligned], parts: &mut [Part]) -> Result<Vec<Option<(usize, usize)>>, Differ> {
+        let mut claimed: Vec<Option<(usize, usize)>> = vec![None; self.all.len()];
+        let mut used = None;
+        for (statement, (position, aligned)) in self.positions.iter().zip(aligned).enumerate() {
+            let rows = aligned.rows.iter();
+            let units: Vec<usize> = rows.filter_map(|row| self.units.get(*row).copied()).collect();
+            let (Some(first), Some(part)) = (units.first(), parts.get_mut(*position)) else {
+                continue;
+            };
+            // If it left none, its object is temporary, and it would not do nothing again.
+            if aligned.leaves == Leaves::PerhapsNone && self.always(statement) {
+                return Err(Differ);
+            }
+            agree(self.all, &units)?;
+            part.row = Some(*first);
+            if let Some(free) = units.iter().copied().find(|at| used.is_none_or(|used| *at > used)) {
+                part.units.push(free);
+                used = Some(free);
+            }
+            for at in units {
+                if let Some(claim) = claimed.get_mut(at) {
+                    *claim = Some((claim.map_or(*position, |(first, _)| first), *position));
+                }
+            }
+        }
+        Ok(claimed)
+    }
+}
+
+/// A statement is replayed under the settings of its row: where it may have left one of several, they must be the same.
+fn agree(all: &[Unit<'_>], units: &[usize]) -> Result<(), Differ> {
+    let mut rows = units.iter().filter_map(|at| all.get(*at)).map(|unit| unit.row);
+    let Some(first) = rows.next() else { return Ok(()) };
+    if rows.all(|row| row.search_path == first.search_path && row.settings == first.settings) {
+        Ok(())
+    } else {
+        Err(Differ)
+    }
+}
+
+/// Two ways that would be replayed differently.
+struct Differ;
+
+/// Rows of functions between those of the client's own statements.
+struct Between<'p, 'a> {
+    /// By position in the list.
+    splits: Vec<&'p Split<'p>>,
+    units: &'p [Unit<'a>],
+}
+
+impl Between<'_, '_> {
+    /// Gives how many exceptions that takes: calls that their statement does not show.
+    fn give(&self, claimed: &[Option<(usize, usize)>], parts: &mut [Part]) -> Result<usize, Fault> {
+        let mut exceptions = 0;
+        let mut from = 0;
+        let mut unit = 0;
+        while unit < self.units.len() {
+            if let Some(Some((first, _))) = claimed.get(unit) {
+                // Not the statement itself: a function that it called ran before its own row was written.
+                from = first + 1;
+                unit += 1;
+                continue;
+            }
+            let end = (unit..self.units.len()).find(|at| claimed.get(*at).is_some_and(Option::is_some));
+            let to = end
+                .and_then(|end| claimed.get(end).copied().flatten())
+                .map(|(_, last)| last);
+            let run: Vec<usize> = (unit..end.unwrap_or(self.units.len())).collect();
+            exceptions += self.give_run(from..to.map_or(self.splits.len(), |to| to + 1), &run, parts)?;
+            unit = end.unwrap_or(self.units.len());
+        }
+        Ok(exceptions)
+    }
+
+    /// To those of the statements `window` that are the likeliest to have called the function; run again, the others of
+    /// them do nothing again.
+    fn give_run(&self, window: std::ops::Range<usize>, run: &[usize], parts: &mut [Part]) -> Result<usize, Fault> {
+        let mut exceptions = 0;
+        let mut left = run.to_vec();
+        while let Some(call) = left
+            .first()
+            .and_then(|at| self.units.get(*at))
+            .map(|unit| Call::of(&unit.row.caller))
+        {
+            let (same, others): (Vec<usize>, Vec<usize>) = left.iter().partition(|at| {
+                self.units
+                    .get(**at)
+                    .is_some_and(|unit| Call::of(&unit.row.caller) == call)
+            });
+            left = others;
+            let able: Vec<(usize, Likelihood)> = window
+                .clone()
+                .filter_map(|position| Some((position, call.likelihood(self.splits.get(position)?)?)))
+                .collect();
+            let best = able
+                .iter()
+                .map(|(_, likelihood)| *likelihood)
+                .max()
+                .ok_or(Fault::Unexplained)?;
+            let chosen = able
+                .iter()
+                .filter(|(_, likelihood)| *likelihood == best)
+                .map(|(position, _)| *position);
+            self.share(&chosen.collect::<Vec<_>>(), &same, parts)
+                .map_err(|_| Fault::Ambiguous(exceptions))?;
+            exceptions += usize::from(best < Likelihood::Certain);
+        }
+        Ok(exceptions)
+    }
+
+    fn share(&self, chosen: &[usize], units: &[usize], parts: &mut [Part]) -> Result<(), Differ> {
+        let each_its_own = chosen.len() == units.len();
+        if chosen.len() > 1 && !each_its_own {
+            agree(self.units, units)?;
+        }
+        for (n, position) in chosen.iter().enumerate() {
+            let Some(part) = parts.get_mut(*position) else { continue };
+            let own = match (each_its_own, n) {
+                (true, _) => units.get(n..=n).unwrap_or_default(),
+                (false, 0) => units,
+                (false, _) => &[],
+            };
+            part.row = part.row.or(own.first().or(units.first()).copied());
+            part.units.extend(own);
+            part.units.sort_unstable();
+        }
+        Ok(())
+    }
+}
+
+/// The outermost call that a row's statement ran in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call<'a> {
+    Unknown,
+    /// A DO, and the statement of its body where PostgreSQL says it.
+    Block(Option<&'a str>),
+    /// PostgreSQL's line about a function.
+    Function(&'a str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Likelihood {
+    Possible,
+    Likely,
+    Certain,
+}
+
+/// The text of a statement that a function ran, where PostgreSQL says it.
+pub(super) fn run_by_function(caller: &Caller) -> Option<&str> {
+    match caller {
+        Caller::Function(context) => {
+            let statement = context.strip_prefix(STATEMENT)?;
+            statement.split_once("\"\n").map(|(statement, _)| statement)
+        }
+        Caller::Client | Caller::Unknown => None,
+    }
+}
+
+/// How PostgreSQL calls the function that a DO is.
+const BLOCK: &str = "inline_code_block";
+/// Its line about a statement that a function runs begins so, unless it is translated.
+const STATEMENT: &str = "SQL statement \"";
+
+impl<'a> Call<'a> {
+    fn of(caller: &'a Caller) -> Self {
+        let Caller::Function(context) = caller else {
+            return Self::Unknown;
+        };
+        let context = context.trim_end();
+        let (before, last) = context.rsplit_once('\n').unwrap_or(("", context));
+        if !last.contains(BLOCK) {
+            return Self::Function(last);
+        }
+        let statement = before
+            .rfind(STATEMENT)
+            .and_then(|at| before.get(at + STATEMENT.len()..));
+        Self::Block(statement.map(|statement| statement.trim_end().trim_end_matches('"')))
+    }
+
+    /// Whether the statement can have made the call.
+    fn likelihood(self, split: &Split<'_>) -> Option<Likelihood> {
+        let is_block = split.tree.get("DoStmt").is_some();
+        match (self, split.kind) {
+            (_, Kind::Control(_) | Kind::Silent | Kind::NotSchema) => None,
+            (Self::Unknown, Kind::Carrier) => (is_block || !split.functions.is_empty()).then_some(Likelihood::Certain),
+            (Self::Unknown, Kind::Data | Kind::Prepared) => Some(Likelihood::Certain),
+            (Self::Unknown, _) => None,
+            (Self::Block(statement), _) => is_block.then(|| in_block(statement, split.text)),
+            (Self::Function(_), _) if is_block => None,
+            (Self::Function(line), _) if split.functions.iter().any(|name| is_about(line, name)) => {
+                Some(Likelihood::Certain)
+            }
+            // Through a view, a trigger, an operator.
+            (Self::Function(_), Kind::Carrier | Kind::Data | Kind::Prepared) => Some(Likelihood::Possible),
+            (Self::Function(_), _) => ["AlterTableStmt", "AlterDomainStmt", "CreateTableAsStmt", "IndexStmt"]
+                .iter()
+                .any(|node| split.tree.get(node).is_some())
+                .then_some(Likelihood::Possible),
+        }
+    }
+}
+
+/// PostgreSQL writes `s.f(integer)`, and of a function in SQL `"f"`.
+fn is_about(line: &str, function: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    line.match_indices(function).any(|(at, _)| {
+        let before = line.get(..at).and_then(|before| before.chars().next_back());
+        let after = line.get(at + function.len()..).and_then(|after| after.chars().next());
+        !before.is_some_and(is_part) && matches!(after, Some('(' | '"'))
+    })
+}
+
+fn in_block(statement: Option<&str>, block: &str) -> Likelihood {
+    let Some(statement) = statement else {
+        return Likelihood::Certain;
+    };
+    // PERFORM is run as SELECT.
+    let performed = statement.strip_prefix("SELECT ").unwrap_or(statement);
+    if block.contains(performed) {
+        Likelihood::Certain
+    } else if block.to_ascii_lowercase().contains("execute") {
+        Likelihood::Likely
+    } else {
+        Likelihood::Possible
+    }
+}

@@ -1,0 +1,211 @@
+//! What a statement leaves in the journal when it takes effect: the begin of its command tag, the names its objects may
+//! have, and whether it must leave a row at all.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::ObjectType;
+use serde_json::Value;
+
+use super::split::{Kind, strings, walk};
+
+/// The row that a statement leaves.
+pub(super) struct Expected {
+    /// What its command tag begins with.
+    pub tag: &'static str,
+    pub names: Names,
+    pub certainty: Certainty,
+}
+
+/// What its objects may be called.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    Unknown,
+    OneOf(Vec<String>),
+    /// The server makes the name of an index from that of its table, which it may cut.
+    Beginning(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Certainty {
+    /// Whenever it runs on objects that are not temporary.
+    Always,
+    /// Where there is something to do for it.
+    Perhaps,
+}
+
+/// `None`: it leaves none itself; functions that it calls may.
+pub(super) fn expected(node: &NodeEnum, kind: Kind, tree: &Value) -> Option<Expected> {
+    let leaves = match kind {
+        Kind::Ddl
+        | Kind::CreateIndexConcurrently
+        | Kind::DropIndexConcurrently
+        | Kind::DetachConcurrently
+        | Kind::Extension { .. } => true,
+        Kind::Data => matches!(node, NodeEnum::AlterSeqStmt(_) | NodeEnum::AlterTableStmt(_)),
+        Kind::Carrier | Kind::Prepared | Kind::Control(_) | Kind::NotSchema | Kind::Silent => false,
+    };
+    leaves.then(|| Expected {
+        tag: tag(node),
+        names: match (node, names(node, tree)) {
+            (NodeEnum::IndexStmt(stmt), _) if stmt.idxname.is_empty() => index_begin(stmt),
+            (_, names) if names.is_empty() => Names::Unknown,
+            (_, names) => Names::OneOf(names),
+        },
+        certainty: certainty(node, tree),
+    })
+}
+
+fn certainty(node: &NodeEnum, tree: &Value) -> Certainty {
+    if matches!(
+        node,
+        NodeEnum::DropOwnedStmt(_)
+            | NodeEnum::ReassignOwnedStmt(_)
+            | NodeEnum::ImportForeignSchemaStmt(_)
+            | NodeEnum::AlterExtensionStmt(_)
+            | NodeEnum::AlterTableMoveAllStmt(_)
+            | NodeEnum::AlterDomainStmt(_)
+    ) {
+        return Certainty::Perhaps;
+    }
+    let statement = tree.as_object().and_then(|node| node.values().next());
+    // IF EXISTS of a column or a constraint leaves the row of its table.
+    let conditional = ["missing_ok", "if_not_exists"]
+        .iter()
+        .any(|field| statement.and_then(|statement| statement.get(field)) == Some(&Value::Bool(true)));
+    let mut temporary = false;
+    walk(tree, &mut |key, value| {
+        temporary |= key == "relpersistence" && value == "t" || key == "schemaname" && value == "pg_temp";
+    });
+    if conditional || temporary {
+        Certainty::Perhaps
+    } else {
+        Certainty::Always
+    }
+}
+
+/// The first word is always the statement's own.
+fn tag(node: &NodeEnum) -> &'static str {
+    match node {
+        NodeEnum::CreateStmt(_) => "CREATE TABLE",
+        NodeEnum::IndexStmt(_) => "CREATE INDEX",
+        NodeEnum::ViewStmt(_) => "CREATE VIEW",
+        NodeEnum::SelectStmt(_) => "SELECT INTO",
+        NodeEnum::CreateTableAsStmt(stmt) if stmt.is_select_into => "SELECT INTO",
+        NodeEnum::CreateTableAsStmt(stmt) if stmt.objtype() == ObjectType::ObjectMatview => "CREATE MATERIALIZED VIEW",
+        NodeEnum::CreateTableAsStmt(_) => "CREATE TABLE AS",
+        NodeEnum::CreateSchemaStmt(_) => "CREATE SCHEMA",
+        NodeEnum::CreateSeqStmt(_) => "CREATE SEQUENCE",
+        NodeEnum::AlterSeqStmt(_) => "ALTER SEQUENCE",
+        NodeEnum::CreateFunctionStmt(stmt) if stmt.is_procedure => "CREATE PROCEDURE",
+        NodeEnum::CreateFunctionStmt(_) => "CREATE FUNCTION",
+        NodeEnum::CreateEnumStmt(_) | NodeEnum::CompositeTypeStmt(_) | NodeEnum::CreateRangeStmt(_) => "CREATE TYPE",
+        NodeEnum::AlterEnumStmt(_) => "ALTER TYPE",
+        NodeEnum::CreateDomainStmt(_) => "CREATE DOMAIN",
+        NodeEnum::AlterDomainStmt(_) => "ALTER DOMAIN",
+        NodeEnum::CreateTrigStmt(_) => "CREATE TRIGGER",
+        NodeEnum::RuleStmt(_) => "CREATE RULE",
+        NodeEnum::CreatePolicyStmt(_) => "CREATE POLICY",
+        NodeEnum::AlterPolicyStmt(_) => "ALTER POLICY",
+        NodeEnum::CommentStmt(_) => "COMMENT",
+        NodeEnum::SecLabelStmt(_) => "SECURITY LABEL",
+        NodeEnum::GrantStmt(stmt) if stmt.is_grant => "GRANT",
+        NodeEnum::GrantStmt(_) => "REVOKE",
+        NodeEnum::RefreshMatViewStmt(_) => "REFRESH MATERIALIZED VIEW",
+        NodeEnum::ImportForeignSchemaStmt(_) => "IMPORT FOREIGN SCHEMA",
+        NodeEnum::ReassignOwnedStmt(_) => "REASSIGN OWNED",
+        NodeEnum::DropStmt(_) | NodeEnum::DropOwnedStmt(_) => "DROP",
+        NodeEnum::CreateExtensionStmt(_) => "CREATE EXTENSION",
+        other => match format!("{other:?}") {
+            name if name.starts_with("Alter") || name.starts_with("Rename") => "ALTER",
+            name if name.starts_with("Drop") => "DROP",
+            _ => "CREATE",
+        },
+    }
+}
+
+/// Bytes of a table's name that the name of its index has at least.
+const TABLE_LEN_KEPT: usize = 20;
+
+fn index_begin(stmt: &pg_query::protobuf::IndexStmt) -> Names {
+    let table = stmt
+        .relation
+        .as_ref()
+        .map(|table| table.relname.as_str())
+        .unwrap_or_default();
+    Names::Beginning(if table.len() > TABLE_LEN_KEPT {
+        table
+            .char_indices()
+            .take_while(|(at, _)| *at < TABLE_LEN_KEPT)
+            .map(|(_, c)| c)
+            .collect()
+    } else {
+        format!("{table}_")
+    })
+}
+
+fn names(node: &NodeEnum, tree: &Value) -> Vec<String> {
+    let relation = |range: &Option<pg_query::protobuf::RangeVar>| {
+        range.iter().map(|range| range.relname.clone()).collect::<Vec<_>>()
+    };
+    match node {
+        NodeEnum::CreateStmt(stmt) => relation(&stmt.relation),
+        NodeEnum::ViewStmt(stmt) => relation(&stmt.view),
+        NodeEnum::AlterTableStmt(stmt) => relation(&stmt.relation),
+        NodeEnum::CreateSeqStmt(stmt) => relation(&stmt.sequence),
+        NodeEnum::AlterSeqStmt(stmt) => relation(&stmt.sequence),
+        NodeEnum::IndexStmt(stmt) if !stmt.idxname.is_empty() => vec![stmt.idxname.clone()],
+        NodeEnum::CreateTrigStmt(stmt) => vec![stmt.trigname.clone()],
+        NodeEnum::CreatePolicyStmt(stmt) => vec![stmt.policy_name.clone()],
+        NodeEnum::RuleStmt(stmt) => vec![stmt.rulename.clone()],
+        NodeEnum::CreateSchemaStmt(stmt) if !stmt.schemaname.is_empty() => vec![stmt.schemaname.clone()],
+        NodeEnum::CreateExtensionStmt(stmt) => vec![stmt.extname.clone()],
+        NodeEnum::CreateTableAsStmt(stmt) => stmt.into.as_ref().map(|into| relation(&into.rel)).unwrap_or_default(),
+        NodeEnum::RenameStmt(stmt) if stmt.subname.is_empty() => vec![stmt.newname.clone()],
+        NodeEnum::RenameStmt(stmt) => [relation(&stmt.relation), vec![stmt.newname.clone()]].concat(),
+        NodeEnum::CompositeTypeStmt(stmt) => relation(&stmt.typevar),
+        NodeEnum::DefineStmt(stmt) => stmt.defnames.last().and_then(object_name).into_iter().collect(),
+        NodeEnum::AlterFunctionStmt(stmt) => stmt
+            .func
+            .iter()
+            .filter_map(|function| function.objname.last().and_then(object_name))
+            .collect(),
+        NodeEnum::CreateFunctionStmt(_) => last_string(tree, "funcname"),
+        NodeEnum::CreateEnumStmt(_) | NodeEnum::AlterEnumStmt(_) | NodeEnum::CreateRangeStmt(_) => {
+            last_string(tree, "type_name")
+        }
+        NodeEnum::CreateDomainStmt(_) => last_string(tree, "domainname"),
+        NodeEnum::DropStmt(stmt) => stmt.objects.iter().filter_map(object_name).collect(),
+        NodeEnum::CommentStmt(stmt) => stmt.object.as_deref().and_then(object_name).into_iter().collect(),
+        NodeEnum::AlterOwnerStmt(stmt) => match &stmt.relation {
+            Some(_) => relation(&stmt.relation),
+            None => stmt.object.as_deref().and_then(object_name).into_iter().collect(),
+        },
+        NodeEnum::AlterObjectSchemaStmt(stmt) if stmt.relation.is_some() => relation(&stmt.relation),
+        NodeEnum::CreateStatsStmt(stmt) => stmt.defnames.last().and_then(object_name).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The last name of a qualified one that stands in the tree under `field`.
+fn last_string(tree: &Value, field: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(tree, &mut |key, value| {
+        if key == field && found.is_empty() {
+            found = strings(value).pop().into_iter().collect();
+        }
+    });
+    found
+}
+
+/// The last name of an object that a statement names; the ones before are schemas and tables.
+fn object_name(object: &pg_query::protobuf::Node) -> Option<String> {
+    let last = match object.node.as_ref()? {
+        NodeEnum::List(list) => list.items.last(),
+        NodeEnum::TypeName(name) => name.names.last(),
+        NodeEnum::ObjectWithArgs(function) => function.objname.last(),
+        _ => Some(object),
+    };
+    match last?.node.as_ref()? {
+        NodeEnum::String(name) => Some(name.sval.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,51 @@
+//! Tables made from temporary ones: where a change is replayed, the temporary table does not exist.
+
+use serde_json::Value;
+
+use super::split::{Split, walk};
+use crate::postgres::journal::Event;
+
+/// The reason, if the statement reads a temporary table. `row` names those of its session.
+pub(super) fn refuse(split: &Split<'_>, row: &Event) -> Result<(), String> {
+    let made = [
+        ("CreateStmt", "relation"),
+        ("CreateTableAsStmt", "into"),
+        ("SelectStmt", "into_clause"),
+    ];
+    let Some((node, own)) = made.iter().find(|(node, _)| split.tree.get(node).is_some()) else {
+        return Ok(());
+    };
+    if row.temporary.is_empty() {
+        return Ok(());
+    }
+    let mut tree = split.tree.clone();
+    if let Some(fields) = tree.get_mut(node).and_then(Value::as_object_mut) {
+        fields.remove(*own);
+    }
+    let mut hidden = Vec::new();
+    walk(&tree, &mut |key, value| {
+        if let ("ctename", Some(name)) = (key, value.as_str()) {
+            hidden.push(name.to_owned());
+        }
+    });
+    let mut found = None;
+    walk(&tree, &mut |_, value| {
+        let (Some(name), Some(schema)) = (text(value, "relname"), text(value, "schemaname")) else {
+            return;
+        };
+        let may_be = schema == "pg_temp" || schema.is_empty() && !hidden.iter().any(|known| known == name);
+        if may_be && row.temporary.iter().any(|temporary| temporary == name) {
+            found.get_or_insert_with(|| name.to_owned());
+        }
+    });
+    match found {
+        Some(name) => Err(format!(
+            "it reads the temporary table \"{name}\", which only its session has"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
+    value.get(field).and_then(Value::as_str)
+}
