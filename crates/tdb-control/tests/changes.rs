@@ -149,6 +149,27 @@ async fn a_change_that_a_later_one_needs_is_not_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_version_to_give_no_tenant_is_created() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world
+        .ddl("app", "PREPARE p AS SELECT 1 AS one; CREATE TABLE broken AS EXECUTE p")
+        .await;
+    let refused = world.try_tenant("acme", "app").await.unwrap_err();
+    assert_eq!(refused.code(), "head_broken", "{refused}");
+    assert!(refused.to_string().contains("change 1 "), "{refused}");
+    // Nothing of it is left: the name is free for the tenant that is created once there is a version.
+    let missing = world.control.tenant(&world.identity, &support::tenant("acme")).await;
+    assert!(matches!(missing, Err(ControlError::NotFound { .. })), "{missing:?}");
+    world
+        .control
+        .skip_change(&world.identity, &blueprint("app"), 1)
+        .await
+        .unwrap();
+    world.tenant("acme", "app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_change_stops_deployments_until_it_is_skipped() {
     let world = World::start().await;
     world.workspace("app").await;

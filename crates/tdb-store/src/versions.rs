@@ -108,13 +108,6 @@ pub async fn list(tx: &Tx, workspace: WorkspaceId, limit: i64) -> Result<Vec<Ver
     rows.iter().map(VersionRow::from_row).collect()
 }
 
-/// The newest one that a tenant may be given where head cannot be had.
-pub async fn newest_verified(tx: &Tx, workspace: WorkspaceId) -> Result<Option<VersionRow>, StoreError> {
-    let sql = format!("{SELECT} WHERE workspace_id = $1 AND verified ORDER BY number DESC LIMIT 1");
-    let row = tx.query_opt(&sql, &[&workspace.as_uuid()]).await?;
-    row.as_ref().map(VersionRow::from_row).transpose()
-}
-
 /// The newest one that a tenant has, who is not deleted.
 pub async fn newest_deployed(tx: &Tx, workspace: WorkspaceId) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!(

@@ -3,14 +3,14 @@
 use tdb_engines::fault;
 use tdb_engines::postgres::Server;
 use tdb_engines::postgres::databases::{self, Origin};
-use tdb_names::{DatabaseId, DatabaseName};
+use tdb_names::{BlueprintName, DatabaseId, DatabaseName, ProjectId, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::physical::Place;
 use tdb_store::settings::{self, NewTenants};
 use tdb_store::templates::TemplateRow;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
 use tdb_store::versions::VersionRow;
-use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{Tx, events, templates, tenants, versions, workspaces};
 
 use crate::control::Control;
@@ -178,7 +178,7 @@ impl Control {
         Ok(Made { present, wanted })
     }
 
-    /// The template of the version that was asked for, of head, or of the last verified version; held against being
+    /// The template of the version that was asked for, of head, or of the last deployed version; held against being
     /// retired by the row that names it. Whoever chooses it first gets a spare of it where there is one.
     async fn choose_template(&self, server: &Server, row: &TenantDatabaseRow) -> Result<Chosen> {
         let tx = self.inner.store.jobs().await?;
@@ -221,6 +221,37 @@ impl Control {
         ))
     }
 
+    /// Checks, before anything is created, that there is a schema to give: head, or a version that a tenant has. Waits
+    /// as long as a creation; past that the workers find out, and the tenant shows the reason. A blueprint that is missing
+    /// or not ready is refused with the intent.
+    pub(crate) async fn require_schema(
+        &self,
+        project: &ProjectId,
+        blueprint: &BlueprintName,
+        server: &ServerName,
+    ) -> Result<()> {
+        let tx = self.inner.store.project(project).await?;
+        let workspace = workspaces::by_name(&tx, project, blueprint).await?;
+        let workspace = workspace.filter(|workspace| workspace.status == WorkspaceStatus::Ready);
+        let deployed = match &workspace {
+            Some(workspace) => versions::newest_deployed(&tx, workspace.id).await?,
+            None => None,
+        };
+        tx.rollback().await?;
+        let (Some(workspace), None) = (workspace, deployed) else {
+            return Ok(());
+        };
+        let server = server.clone();
+        self.run_for(workspace.id.as_uuid(), move |control| async move {
+            match control.version_of_head(&workspace, &server, SYSTEM).await {
+                // A failure of the store or the server says nothing about head: the workers try again.
+                Ok(_) | Err(HeadProblem::Other(_)) => Ok(()),
+                Err(problem) => Err(problem.into_error(&workspace.blueprint)),
+            }
+        })
+        .await
+    }
+
     async fn version_for(&self, row: &TenantDatabaseRow, workspace: &WorkspaceRow) -> Result<VersionRow> {
         if let Some(number) = row.wanted_version {
             let tx = self.inner.store.jobs().await?;
@@ -237,8 +268,9 @@ impl Control {
             Err(problem) => problem.into_error(&row.blueprint),
         };
         let tx = self.inner.store.jobs().await?;
-        let version = versions::newest_verified(&tx, workspace.id).await?;
+        let version = versions::newest_deployed(&tx, workspace.id).await?;
         tx.rollback().await?;
+        // Without a deployed version there is only the empty schema, which no customer is given in place of head.
         let Some(version) = version else { return Err(problem) };
         let warning = format!(
             "tenant \"{}\" got version {} of \"{}\" instead of the current schema: {problem}",

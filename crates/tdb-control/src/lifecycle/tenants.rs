@@ -86,7 +86,11 @@ impl Control {
         let project = identity.project();
         let mut physicals = Vec::with_capacity(request.databases.len());
         for database in &request.databases {
-            physicals.push(self.new_physical(self.place_for(project, &database.blueprint).await?)?);
+            let server = self.place_for(project, &database.blueprint).await?;
+            if database.version.is_none() {
+                self.require_schema(project, &database.blueprint, &server).await?;
+            }
+            physicals.push(self.new_physical(server)?);
         }
         let tx = self.inner.store.project(project).await?;
         let environment = request.environment.as_deref().unwrap_or(ENVIRONMENT);
