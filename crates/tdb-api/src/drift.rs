@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use tdb_client::drift::{Difference, Drift, TenantDrift, Unchecked};
+use tdb_client::drift::{Difference, Drift, TenantDrift, Unchecked, WorkspaceDrift};
 use tdb_client::lists::Success;
 use tdb_control::{Control, model};
 use tdb_names::BlueprintName;
@@ -28,7 +28,7 @@ struct DriftParams {
 
 /// Tenants whose schema differs from their version's
 #[utoipa::path(get, path = "/drift", tag = "drift", params(DriftParams),
-    responses((status = 200, description = "Only tenants that differ, object by object", body = Success<Drift>)))]
+    responses((status = 200, description = "Only tenants that differ, object by object, and workspaces with what no change accounts for", body = Success<Drift>)))]
 async fn read_drift(State(control): State<Control>, caller: Caller<DriftParams>) -> Answer<Json<Success<Drift>>> {
     let parse = |name: &String| {
         name.parse::<BlueprintName>()
@@ -47,20 +47,31 @@ fn render(report: model::DriftReport) -> Drift {
     Drift {
         count: report.tenants.len(),
         tenants: report.tenants.into_iter().map(render_tenant).collect(),
+        workspaces: report.workspaces.into_iter().map(render_workspace).collect(),
         unchecked: report.unreachable.into_iter().map(unchecked).collect(),
     }
 }
 
+fn render_workspace(drift: model::WorkspaceDrift) -> WorkspaceDrift {
+    WorkspaceDrift {
+        workspace: drift.blueprint.to_string(),
+        differences: drift.differences.into_iter().map(render_difference).collect(),
+    }
+}
+
 fn render_tenant(drift: model::TenantDrift) -> TenantDrift {
-    let difference = |difference: model::Difference| Difference {
-        object: difference.object,
-        expected: difference.expected,
-        found: difference.found,
-    };
     TenantDrift {
         tenant_id: drift.tenant.to_string(),
         blueprint: drift.blueprint.to_string(),
         version: drift.version,
-        differences: drift.differences.into_iter().map(difference).collect(),
+        differences: drift.differences.into_iter().map(render_difference).collect(),
+    }
+}
+
+fn render_difference(difference: model::Difference) -> Difference {
+    Difference {
+        object: difference.object,
+        expected: difference.expected,
+        found: difference.found,
     }
 }

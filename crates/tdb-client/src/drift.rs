@@ -8,9 +8,19 @@ use utoipa::ToSchema;
 pub struct Drift {
     pub count: usize,
     pub tenants: Vec<TenantDrift>,
+    /// Workspaces that have what no change accounts for, though nothing is pending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workspaces: Vec<WorkspaceDrift>,
     /// Tenants that could not be looked at, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<Unchecked>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkspaceDrift {
+    pub workspace: String,
+    /// Expected: what the changes give. Found: what the workspace has.
+    pub differences: Vec<Difference>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -21,6 +21,7 @@ use crate::keyed::Keyed;
 use crate::lifecycle::servers::Known;
 use crate::lifecycle::signup::HASHES_MAX;
 use crate::model::ProxyAddress;
+use crate::schema::proof::Compared;
 use crate::schema::rollout::Changes;
 use crate::schema::watches::Watches;
 use crate::throttle::Throttle;
@@ -78,6 +79,7 @@ pub(crate) struct Inner {
     rooms: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
     /// Workspaces that nobody has built ahead since they were changed.
     pub(crate) changed: Changed,
+    pub(crate) compared: Compared,
     pub(crate) throttle: Throttle,
     pub(crate) hashes: Arc<Semaphore>,
     pub(crate) changes: Mutex<HashMap<(WorkspaceId, u32), Changes>>,
@@ -130,6 +132,7 @@ impl Control {
                 creations: Mutex::default(),
                 rooms: Mutex::default(),
                 changed: Changed::default(),
+                compared: Compared::default(),
                 throttle: Throttle::default(),
                 hashes: Arc::new(Semaphore::new(HASHES_MAX)),
                 changes: Mutex::default(),

@@ -6,6 +6,7 @@ pub(crate) mod deployments;
 pub(crate) mod drain;
 pub(crate) mod extensions;
 pub(crate) mod plan;
+pub(crate) mod proof;
 pub(crate) mod reverts;
 pub(crate) mod rollout;
 pub(crate) mod versions;

@@ -240,6 +240,61 @@ async fn what_no_event_trigger_saw_is_told_and_can_be_repeated_as_ddl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_no_event_trigger_saw_is_told_though_nothing_is_pending() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world
+        .ddl("app", "CREATE TABLE t (id int); INSERT INTO t VALUES (1), (1)")
+        .await;
+    world.tenant("acme", "app").await;
+    let session = world.session("app_dev").await;
+    for (name, sql) in [
+        ("hidden", "EXPLAIN ANALYZE CREATE TABLE hidden AS SELECT 1 AS n"),
+        ("unfinished", "CREATE UNIQUE INDEX CONCURRENTLY unfinished ON t (id)"),
+        ("smuggled", "ALTER TABLE t ADD COLUMN smuggled int"),
+    ] {
+        if name == "smuggled" {
+            // A superuser's edit, whose journal rows are never changes.
+            let admin = world.cluster.connect("app_dev").await.unwrap();
+            admin.batch_execute(sql).await.unwrap();
+        } else {
+            assert_eq!(session.batch_execute(sql).await.is_err(), name == "unfinished");
+        }
+        let deployment = support::deploy_all("app");
+        let refused = world.control.create_deployment(&world.identity, deployment).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), "head_differs", "{refused}");
+        assert!(refused.to_string().contains(name), "{refused}");
+        let made = world.tenant(&format!("after-{name}"), "app").await;
+        assert_eq!(made.warnings.len(), 1, "{made:#?}");
+        assert!(made.warnings[0].contains(name), "{made:#?}");
+        let report = world.control.drift(&world.identity, None).await.unwrap();
+        assert!(report.tenants.is_empty(), "{report:#?}");
+        assert!(format!("{:?}", report.workspaces).contains(name), "{report:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_is_what_its_changes_give_is_not_warned_of() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("one", "app").await;
+    world.ddl("app", "CREATE TABLE unwanted (id int)").await;
+    let skipped = world.control.skip_change(&world.identity, &blueprint("app"), 2).await;
+    assert_eq!(skipped.unwrap().state, ChangeState::Skipped);
+    // Its head is version 2 again, and the workspace has the skipped table as it should.
+    let job = world.deploy("app").await;
+    assert_eq!(job.summary.version, 2, "{job:#?}");
+    // Rewrites pg_class, changes no schema.
+    world.ddl("app", "VACUUM FULL t").await;
+    assert_eq!(world.deploy("app").await.summary.version, 2);
+    assert_eq!(world.tenant("two", "app").await.warnings, Vec::<String>::new());
+    let report = world.control.drift(&world.identity, None).await.unwrap();
+    assert!(report.tenants.is_empty() && report.workspaces.is_empty(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_may_ask_for_any_version_there_is() {
     let world = World::start().await;
     world.workspace("app").await;

@@ -21,6 +21,7 @@ pub mod credentials;
 pub mod deployments;
 pub mod events;
 pub mod idempotency;
+pub mod log_facts;
 pub mod migrations;
 pub mod physical;
 pub mod projects;

@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         number: 1,
         name: "initial",
@@ -48,6 +48,11 @@ const MIGRATIONS: [Migration; 7] = [
         number: 7,
         name: "names",
         sql: include_str!("../migrations/0007_names.sql"),
+    },
+    Migration {
+        number: 8,
+        name: "log_facts",
+        sql: include_str!("../migrations/0008_log_facts.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

@@ -41,6 +41,7 @@ async fn fill(world: &World, project: &ProjectId) -> WorkspaceId {
          INSERT INTO control_plane.versions (workspace_id, project_id, number, change_ids, content_hash, author, statements, verified)
            VALUES ('{workspace}', '{project}', 1, '{{1}}', '', 'me', 1, true);
          INSERT INTO control_plane.version_facts VALUES ('{workspace}', '{project}', 1, 15, 'hash', '{{}}');
+         INSERT INTO control_plane.log_facts VALUES ('{workspace}', '{project}', 1, 15, '{{}}');
          INSERT INTO control_plane.templates (id, workspace_id, project_id, server, status, owner_role, owner_secret, deployer_role,
              deployer_secret, readonly_role, readonly_secret)
            VALUES (gen_random_uuid(), '{workspace}', '{project}', 'main', 'building', '{}', '', '{}', '', '{}', '');

@@ -1,6 +1,7 @@
 //! `tdb drift`.
 
 use anyhow::Result;
+use tdb_client::drift::Difference;
 use tdb_client::http::Client;
 
 use crate::printer::Printer;
@@ -25,23 +26,32 @@ pub fn run(drift: Drift, client: &Client, printer: &Printer) -> Result<()> {
 
 fn render(drift: &tdb_client::drift::Drift) -> String {
     let mut text = String::new();
+    for workspace in &drift.workspaces {
+        let head = format!("workspace {}: differs from what its changes give", workspace.workspace);
+        text.push_str(&section(&head, &workspace.differences));
+    }
     for tenant in &drift.tenants {
         let head = format!("{}: {} version {}", tenant.tenant_id, tenant.blueprint, tenant.version);
-        text.push_str(&format!("{}\n", harmless(&head)));
-        for difference in &tenant.differences {
-            text.push_str(&format!(
-                "  {}\n    expected: {}\n    found:    {}\n",
-                harmless(&difference.object),
-                side(difference.expected.as_deref()),
-                side(difference.found.as_deref())
-            ));
-        }
-        text.push('\n');
+        text.push_str(&section(&head, &tenant.differences));
     }
-    match text.is_empty() {
-        true => "no drift".to_owned(),
-        false => text,
+    if text.is_empty() {
+        text.push_str("no drift");
     }
+    text
+}
+
+fn section(head: &str, differences: &[Difference]) -> String {
+    let mut text = format!("{}\n", harmless(head));
+    for difference in differences {
+        text.push_str(&format!(
+            "  {}\n    expected: {}\n    found:    {}\n",
+            harmless(&difference.object),
+            side(difference.expected.as_deref()),
+            side(difference.found.as_deref())
+        ));
+    }
+    text.push('\n');
+    text
 }
 
 fn side(definition: Option<&str>) -> String {

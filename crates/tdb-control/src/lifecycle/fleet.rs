@@ -6,7 +6,7 @@ use tdb_engines::postgres::fingerprint::{self, Difference as Found, Fingerprint}
 use tdb_engines::postgres::query::{self, Limits, Query};
 use tdb_names::{BlueprintName, TenantName};
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
-use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{deployments, tenants, versions, workspaces};
 
 use crate::control::Control;
@@ -15,7 +15,7 @@ use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::place::{As, database_name};
 use crate::model::{
     Difference, DriftReport, QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantDrift, TenantQuery,
-    TenantQueryResult,
+    TenantQueryResult, WorkspaceDrift,
 };
 
 /// What sessions of the API are called on the server; no name of a customer.
@@ -118,9 +118,27 @@ impl Control {
         };
         let mut report = DriftReport::default();
         for row in rows {
+            self.workspace_drift(&row, &mut report).await;
             self.drift_of(identity, &row, &mut report).await?;
         }
         Ok(report)
+    }
+
+    async fn workspace_drift(&self, workspace: &WorkspaceRow, report: &mut DriftReport) {
+        if workspace.status != WorkspaceStatus::Ready {
+            return;
+        }
+        self.drain_if_possible(workspace).await;
+        match self.uncaptured(workspace).await {
+            Ok(differences) if differences.is_empty() => {}
+            Ok(differences) => report.workspaces.push(WorkspaceDrift {
+                blueprint: workspace.blueprint.clone(),
+                differences: differences.into_iter().map(difference).collect(),
+            }),
+            Err(error) => {
+                tracing::warn!(workspace = %workspace.id, error = %error.explained(), "a workspace could not be compared");
+            }
+        }
     }
 
     async fn drift_of(&self, identity: &Identity, workspace: &WorkspaceRow, report: &mut DriftReport) -> Result<()> {

@@ -1,5 +1,7 @@
 //! A tenant's database: made from a template, or removed. Steps that can be done again, found by uuid and oid.
 
+use std::time::Duration;
+
 use tdb_engines::fault;
 use tdb_engines::postgres::Server;
 use tdb_engines::postgres::databases::{self, Origin};
@@ -13,12 +15,17 @@ use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{Tx, events, templates, tenants, versions, workspaces};
 
+use tokio::time::timeout;
+
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
 use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names};
 use crate::lifecycle::workspaces::SYSTEM;
-use crate::schema::versions::HeadProblem;
+use crate::model::DatabaseRequest;
+use crate::schema::versions::{HeadProblem, shown};
 
+/// How long a creation's answer waits for the look at its workspace.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
 /// A template that was retired while it was chosen is chosen anew.
 const CHOICES_MAX: u32 = 5;
 
@@ -250,6 +257,40 @@ impl Control {
             }
         })
         .await
+    }
+
+    /// For tenants that get head: what a workspace has that no change accounts for, and so no tenant. Said where it can
+    /// be told beside the creation; a workspace in use is not waited for.
+    pub(crate) async fn uncaptured_warnings(&self, project: &ProjectId, databases: &[DatabaseRequest]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for database in databases.iter().filter(|database| database.version.is_none()) {
+            match timeout(LOOK_TIME_MAX, self.uncaptured_warning(project, &database.blueprint)).await {
+                Ok(Ok(warning)) => warnings.extend(warning),
+                Ok(Err(error)) => {
+                    tracing::warn!(blueprint = %database.blueprint, error = %error.explained(), "a workspace could not be compared");
+                }
+                Err(_) => {}
+            }
+        }
+        warnings
+    }
+
+    async fn uncaptured_warning(&self, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<String>> {
+        let tx = self.inner.store.project(project).await?;
+        let workspace = workspaces::by_name(&tx, project, blueprint).await?;
+        tx.rollback().await?;
+        let Some(workspace) = workspace.filter(|workspace| workspace.status == WorkspaceStatus::Ready) else {
+            return Ok(None);
+        };
+        if self.deployed_version(&workspace).await?.is_some() {
+            return Ok(None);
+        }
+        let differences = self.uncaptured(&workspace).await?;
+        let warning = || {
+            let what = shown(&differences);
+            format!("the workspace \"{blueprint}\" has what no change accounts for, and no tenant gets: {what}")
+        };
+        Ok((!differences.is_empty()).then(warning))
     }
 
     async fn version_for(&self, row: &TenantDatabaseRow, workspace: &WorkspaceRow) -> Result<VersionRow> {

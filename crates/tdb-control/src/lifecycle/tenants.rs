@@ -65,7 +65,12 @@ impl Control {
             Some(begun) => (begun.databases, begun.credential),
             None => self.intend_tenant(identity, &request).await?,
         };
-        let warnings = self.finish_new(&made).await?;
+        let (warnings, uncaptured) = tokio::join!(
+            self.finish_new(&made),
+            self.uncaptured_warnings(project, &request.databases)
+        );
+        let mut warnings = warnings?;
+        warnings.extend(uncaptured);
         let mut tenant = self.tenant_now(project, &request.name).await?;
         if let Some((user, password)) = credential {
             for database in &mut tenant.databases {

@@ -69,8 +69,16 @@ pub struct TenantQueryResult {
 pub struct DriftReport {
     /// Only tenants that differ.
     pub tenants: Vec<TenantDrift>,
+    /// Only workspaces that differ from the version that their changes give, though nothing is pending.
+    pub workspaces: Vec<WorkspaceDrift>,
     /// Tenants that could not be looked at, and why.
     pub unreachable: Vec<(TenantName, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WorkspaceDrift {
+    pub blueprint: BlueprintName,
+    pub differences: Vec<Difference>,
 }
 
 #[derive(Clone, Debug)]

@@ -78,7 +78,7 @@ impl Control {
             Some(number) => self.version_row(identity, &workspace, number).await?,
             None => {
                 let made = self
-                    .version_of_head(&workspace, &workspace.physical.server, &author)
+                    .deployable_head(&workspace, &workspace.physical.server, &author)
                     .await;
                 made.map_err(|problem| problem.into_error(blueprint))?
             }

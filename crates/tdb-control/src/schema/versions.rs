@@ -1,12 +1,9 @@
 //! Versions: what head is, whether it replays and gives the workspace's schema, and the immutable row made of it.
 
-use std::time::Duration;
-
 use ring::digest::{Context, SHA256};
 use tdb_engines::fault;
 use tdb_engines::postgres::ErrorClass;
-use tdb_engines::postgres::fingerprint::{self, Difference, Fingerprint};
-use tdb_engines::postgres::journal;
+use tdb_engines::postgres::fingerprint::Difference;
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::changes::{ChangeState, HeadRow};
@@ -14,32 +11,24 @@ use tdb_store::templates::{TemplateRow, TemplateStatus};
 use tdb_store::versions::{FactsRow, NewVersion, VersionRow};
 use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{StoreError, changes, templates, versions};
-use tokio::time::{Instant, sleep};
 
 use crate::control::{Control, Limit};
-use crate::error::{ControlError, Result, upstream};
+use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
-use crate::lifecycle::place::database_name;
 use crate::model::Version;
-use crate::schema::builds::{BuildError, Built};
+use crate::schema::builds::BuildError;
+use crate::schema::proof::Proof;
 
-/// How long a workspace that is being worked on is waited for, and how often it is looked at.
-const QUIET_TIME_MAX: Duration = Duration::from_secs(5);
-const QUIET_TRIES: u32 = 5;
 /// Differences named in a refusal.
 const DIFFERENCES_SHOWN: usize = 5;
 /// Characters of what differs in one of them.
 const EXCERPT_LEN: usize = 100;
 
-/// Whether a version's replay was seen to give the workspace's schema.
-#[derive(Debug)]
-enum Proof {
-    Equal,
-    /// A skipped change cannot be replayed, so that there is nothing to compare with.
-    Impossible(String),
-    Different(Vec<Difference>),
-    /// The workspace never was quiet.
-    Busy,
+/// A version whose content is head's.
+enum HeadVersion {
+    Existing(VersionRow),
+    /// Made now, and so proven now.
+    New(VersionRow),
 }
 
 /// Why head is no version.
@@ -90,7 +79,8 @@ impl HeadProblem {
     }
 }
 
-fn shown(differences: &[Difference]) -> String {
+/// Some differences in words, for people.
+pub(crate) fn shown(differences: &[Difference]) -> String {
     let one = |d: &Difference| match (&d.expected, &d.found) {
         (Some(_), None) => format!("{} is missing in the workspace", d.object),
         (None, _) => format!("{} is only in the workspace", d.object),
@@ -168,8 +158,13 @@ impl Head {
         })
     }
 
+    /// How many changes the log has, skipped ones too.
+    pub(crate) fn length(&self) -> u32 {
+        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
+    }
+
     /// Changes that are in the workspace and not in head.
-    fn left_out(&self) -> impl Iterator<Item = &HeadRow> {
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &HeadRow> {
         self.all
             .iter()
             .filter(|change| matches!(change.state, ChangeState::Skipped | ChangeState::Reverted))
@@ -204,15 +199,44 @@ impl Control {
         server: &ServerName,
         author: &str,
     ) -> Result<VersionRow, HeadProblem> {
+        match self.head_version(row, server, author).await? {
+            HeadVersion::Existing(version) | HeadVersion::New(version) => Ok(version),
+        }
+    }
+
+    /// As [`Control::version_of_head`], for a deployment: what the workspace has that no change accounts for is a problem
+    /// though nothing is pending. A workspace that is being changed is not compared with an existing version.
+    pub(crate) async fn deployable_head(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        author: &str,
+    ) -> Result<VersionRow, HeadProblem> {
+        let version = match self.head_version(row, server, author).await? {
+            HeadVersion::New(version) => return Ok(version),
+            HeadVersion::Existing(version) => version,
+        };
+        match self.prove_again(row).await? {
+            Proof::Different(differences) => Err(HeadProblem::Different(differences)),
+            Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(version),
+        }
+    }
+
+    async fn head_version(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        author: &str,
+    ) -> Result<HeadVersion, HeadProblem> {
         let head = self.head(row).await?;
         if let Some(version) = self.version_with(row, &head.hash).await? {
-            return Ok(version);
+            return Ok(HeadVersion::Existing(version));
         }
         let _alone = self.inner.building.lock(row.id.as_uuid()).await;
         // Somebody else may have made it meanwhile, of more than was there before.
         let head = self.head(row).await?;
         if let Some(version) = self.version_with(row, &head.hash).await? {
-            return Ok(version);
+            return Ok(HeadVersion::Existing(version));
         }
         let built = match self.build(row, server, &head.ids).await {
             Ok(built) => built,
@@ -245,7 +269,7 @@ impl Control {
         tx.commit().await?;
         fault::point("version.recorded");
         self.publish(&built.row).await?;
-        Ok(made)
+        Ok(HeadVersion::New(made))
     }
 
     pub(crate) async fn version_with(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
@@ -333,69 +357,6 @@ impl Control {
             return HeadProblem::Other(error.into());
         }
         HeadProblem::Broken { change, reason }
-    }
-
-    /// The capture proof: all changes, skipped ones too, give the workspace's schema.
-    async fn prove(&self, row: &WorkspaceRow, head: &Head, built: &Built) -> Result<Proof, HeadProblem> {
-        let mut left_out = head.left_out().peekable();
-        if left_out.peek().is_none() {
-            return Ok(self.compare(row, head, &built.fingerprint).await?);
-        }
-        if let Some(change) = left_out.find(|change| change.reason.is_some()) {
-            let reason = format!("change {} was skipped and cannot be replayed", change.id);
-            return Ok(Proof::Impossible(reason));
-        }
-        let all: Vec<u32> = head.all.iter().map(|change| change.id).collect();
-        match self.shadow(row, &built.row.physical.server, &all).await {
-            Ok(fingerprint) => Ok(self.compare(row, head, &fingerprint).await?),
-            Err(BuildError::Replay(error)) => Ok(Proof::Impossible(format!(
-                "with the skipped changes it does not replay: {}",
-                error.message
-            ))),
-            Err(BuildError::Other(error)) => Err(error.into()),
-        }
-    }
-
-    /// Compares at a quiet point: nothing in the journal, and nothing new in the log, before and after the look.
-    async fn compare(&self, row: &WorkspaceRow, head: &Head, expected: &Fingerprint) -> Result<Proof> {
-        let server = self.server(&row.physical.server).await?;
-        let database = database_name(&row.physical)?;
-        let owner = &row.physical.roles.owner.name;
-        let failed = |e| upstream(&row.physical.server, e);
-        let begun = Instant::now();
-        for attempt in 0..QUIET_TRIES {
-            if attempt > 0 {
-                sleep(QUIET_TIME_MAX.saturating_sub(begun.elapsed()) / (QUIET_TRIES - attempt)).await;
-            }
-            let before = journal::read(&server, database, owner)
-                .await
-                .map_err(failed)?
-                .is_empty();
-            let found = fingerprint::take(&server, database, owner).await;
-            let quiet = before
-                && journal::read(&server, database, owner)
-                    .await
-                    .map_err(failed)?
-                    .is_empty();
-            if !quiet {
-                self.drain_row(row).await?;
-            }
-            let tx = self.inner.store.jobs().await?;
-            let same = changes::total(&tx, row.id).await? as usize == head.all.len();
-            tx.rollback().await?;
-            if !same {
-                // More has been captured than was replayed: the comparison would be with another head.
-                return Ok(Proof::Busy);
-            }
-            match found {
-                Ok(found) if quiet && found.hash == expected.hash => return Ok(Proof::Equal),
-                Ok(found) if quiet => return Ok(Proof::Different(expected.diff(&found))),
-                Ok(_) => {}
-                Err(error) if error.class() == ErrorClass::Retry => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Ok(Proof::Busy)
     }
 }
 

@@ -38,6 +38,22 @@ pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Finger
     Ok(fingerprint)
 }
 
+/// What the catalogs of a database are: equal states mean equal fingerprints. Much cheaper than one, and says nothing about
+/// what differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogState(String);
+
+/// The state of `database` now.
+pub async fn catalog_state(server: &Server, database: &str) -> Result<CatalogState, EngineError> {
+    let session = server.session(database).await?;
+    let row = session
+        .row(include_str!("../../sql/postgres/catalog_state.sql"), &[])
+        .await?;
+    server.keep(database, session);
+    let row = row.ok_or_else(|| EngineError::Unexpected("no state of the catalogs".to_owned()))?;
+    Ok(CatalogState(row.try_get(0)?))
+}
+
 /// In a session of the database that nobody has changed, and that is of no other use afterwards.
 pub(crate) async fn take_in(inside: &Session, owner: &str) -> Result<Fingerprint, EngineError> {
     // Deparsing a view opens its relations: somebody's uncommitted DDL would make us wait.

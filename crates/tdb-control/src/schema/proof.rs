@@ -1,0 +1,198 @@
+//! The capture proof: whether the change log gives the workspace's schema, compared fact by fact at a quiet point. What
+//! fires no event trigger (EXPLAIN ANALYZE of a CREATE TABLE AS, REINDEX of an invalid index, a superuser's edit of a
+//! catalog) is found by it and by nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tdb_engines::postgres::ErrorClass;
+use tdb_engines::postgres::fingerprint::{self, CatalogState, Difference, Fingerprint};
+use tdb_engines::postgres::journal;
+use tdb_names::WorkspaceId;
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{changes, log_facts};
+use tokio::time::{Instant, sleep};
+
+use crate::control::Control;
+use crate::error::{Result, upstream};
+use crate::lifecycle::place::database_name;
+use crate::schema::builds::{BuildError, Built};
+use crate::schema::versions::{Head, HeadProblem};
+
+/// How long a workspace that is being worked on is waited for, and how often it is looked at.
+const QUIET_TIME_MAX: Duration = Duration::from_secs(5);
+const QUIET_TRIES: u32 = 5;
+/// Workspaces whose last comparison is remembered.
+const COMPARED_MAX: usize = 1024;
+
+/// Whether a replay was seen to give the workspace's schema.
+#[derive(Debug)]
+pub(crate) enum Proof {
+    Equal,
+    /// A skipped change cannot be replayed, so that there is nothing to compare with.
+    Impossible(String),
+    Different(Vec<Difference>),
+    /// The workspace never was quiet.
+    Busy,
+}
+
+/// The catalogs of workspaces when they were last seen to be what so many changes give. Only spares work: a process that
+/// does not remember compares again.
+#[derive(Default)]
+pub(crate) struct Compared(Mutex<HashMap<WorkspaceId, (u32, CatalogState)>>);
+
+impl Compared {
+    fn is_equal(&self, id: WorkspaceId, changes: u32, state: &CatalogState) -> bool {
+        let compared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        compared
+            .get(&id)
+            .is_some_and(|(seen, equal)| *seen == changes && equal == state)
+    }
+
+    fn note(&self, id: WorkspaceId, changes: u32, state: CatalogState) {
+        let mut compared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if compared.len() >= COMPARED_MAX && !compared.contains_key(&id) {
+            let oldest = compared.keys().next().copied();
+            oldest.and_then(|id| compared.remove(&id));
+        }
+        compared.insert(id, (changes, state));
+    }
+}
+
+impl Control {
+    /// All changes, skipped ones too, give the workspace's schema. `built` is a replay of head.
+    pub(crate) async fn prove(&self, row: &WorkspaceRow, head: &Head, built: &Built) -> Result<Proof, HeadProblem> {
+        if head.left_out().next().is_none() {
+            return Ok(self
+                .compare(row, head.length(), &built.fingerprint, QUIET_TRIES)
+                .await?);
+        }
+        self.prove_by_shadow(row, head).await
+    }
+
+    /// The proof for a head that is a version already: nothing is pending, and yet the workspace may have been changed.
+    pub(crate) async fn prove_again(&self, row: &WorkspaceRow) -> Result<Proof, HeadProblem> {
+        let head = self.head(row).await?;
+        if let Some(expected) = self.facts_of_log(row, head.length()).await? {
+            return Ok(self.compare(row, head.length(), &expected, QUIET_TRIES).await?);
+        }
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        self.prove_by_shadow(row, &head).await
+    }
+
+    /// What a workspace has that its changes do not account for, as far as that can be told without a replay; nothing
+    /// while it is being changed.
+    pub(crate) async fn uncaptured(&self, row: &WorkspaceRow) -> Result<Vec<Difference>> {
+        let tx = self.inner.store.jobs().await?;
+        let length = changes::total(&tx, row.id).await?;
+        tx.rollback().await?;
+        let Some(expected) = self.facts_of_log(row, length).await? else {
+            return Ok(Vec::new());
+        };
+        match self.compare(row, length, &expected, 1).await? {
+            Proof::Different(differences) => Ok(differences),
+            Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(Vec::new()),
+        }
+    }
+
+    /// The caller holds the workspace's building lock.
+    async fn prove_by_shadow(&self, row: &WorkspaceRow, head: &Head) -> Result<Proof, HeadProblem> {
+        if let Some(change) = head.left_out().find(|change| change.reason.is_some()) {
+            let reason = format!("change {} was skipped and cannot be replayed", change.id);
+            return Ok(Proof::Impossible(reason));
+        }
+        let all: Vec<u32> = head.all.iter().map(|change| change.id).collect();
+        match self.shadow(row, &row.physical.server, &all).await {
+            Ok(fingerprint) => Ok(self.compare(row, head.length(), &fingerprint, QUIET_TRIES).await?),
+            Err(BuildError::Replay(error)) => Ok(Proof::Impossible(format!(
+                "with the skipped changes it does not replay: {}",
+                error.message
+            ))),
+            Err(BuildError::Other(error)) => Err(error.into()),
+        }
+    }
+
+    /// What a replay of exactly so many changes was seen to give, in the words of the server's present version.
+    async fn facts_of_log(&self, row: &WorkspaceRow, length: u32) -> Result<Option<Fingerprint>> {
+        let pg_major = self.pg_major(&self.server(&row.physical.server).await?).await?;
+        let tx = self.inner.store.jobs().await?;
+        let facts = log_facts::of(&tx, row.id, length, pg_major).await?;
+        tx.rollback().await?;
+        Ok(facts.map(Fingerprint::from_facts))
+    }
+
+    /// Compares at a quiet point: nothing in the journal, and nothing new in the log, before and after the look.
+    async fn compare(&self, row: &WorkspaceRow, length: u32, expected: &Fingerprint, tries: u32) -> Result<Proof> {
+        let begun = Instant::now();
+        for attempt in 0..tries {
+            if attempt > 0 {
+                sleep(QUIET_TIME_MAX.saturating_sub(begun.elapsed()) / (tries - attempt)).await;
+            }
+            match self.compare_once(row, length, expected).await? {
+                Look::Proof(proof) => return Ok(proof),
+                Look::Unquiet => {}
+            }
+        }
+        Ok(Proof::Busy)
+    }
+
+    async fn compare_once(&self, row: &WorkspaceRow, length: u32, expected: &Fingerprint) -> Result<Look> {
+        let server = self.server(&row.physical.server).await?;
+        let database = database_name(&row.physical)?;
+        let owner = &row.physical.roles.owner.name;
+        let failed = |e| upstream(&row.physical.server, e);
+        let before = journal::read(&server, database, owner).await.map_err(failed)?.is_empty();
+        let state = fingerprint::catalog_state(&server, database).await.map_err(failed)?;
+        let equal = self.inner.compared.is_equal(row.id, length, &state);
+        let found = match equal {
+            true => Ok(None),
+            false => fingerprint::take(&server, database, owner)
+                .await
+                .map(Some),
+        };
+        let quiet = before && journal::read(&server, database, owner).await.map_err(failed)?.is_empty();
+        if !quiet {
+            self.drain_row(row).await?;
+        }
+        let tx = self.inner.store.jobs().await?;
+        let same = changes::total(&tx, row.id).await? == length;
+        tx.rollback().await?;
+        if !same {
+            // More has been captured than was replayed: the comparison would be with another head.
+            return Ok(Look::Proof(Proof::Busy));
+        }
+        match found {
+            Ok(None) if quiet => Ok(Look::Proof(Proof::Equal)),
+            Ok(Some(found)) if quiet && found.hash == expected.hash => {
+                self.note_equal(row, length, state, &found).await?;
+                Ok(Look::Proof(Proof::Equal))
+            }
+            Ok(Some(found)) if quiet => Ok(Look::Proof(Proof::Different(expected.diff(&found)))),
+            Ok(_) => Ok(Look::Unquiet),
+            Err(error) if error.class() == ErrorClass::Retry => Ok(Look::Unquiet),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn note_equal(
+        &self,
+        row: &WorkspaceRow,
+        length: u32,
+        state: CatalogState,
+        found: &Fingerprint,
+    ) -> Result<()> {
+        let pg_major = self.pg_major(&self.server(&row.physical.server).await?).await?;
+        let tx = self.inner.store.jobs().await?;
+        log_facts::store(&tx, &row.project, row.id, length, pg_major, &found.facts).await?;
+        tx.commit().await?;
+        self.inner.compared.note(row.id, length, state);
+        Ok(())
+    }
+}
+
+enum Look {
+    Proof(Proof),
+    /// DDL came in between.
+    Unquiet,
+}
