@@ -170,8 +170,8 @@ fn a_later_change_that_needs_it_is_named() {
     }
     let before = instance().diff("chained");
     for (id, later, said) in [
-        // PostgreSQL's own detail.
-        (1, 2, "on table public.u depends on"),
+        // Without the first, the second does not replay.
+        (1, 2, "without it, it fails with relation \"t\" does not exist"),
         // Nothing depends on it for PostgreSQL, but what came later would be lost with it.
         (3, 4, "column public.w.b"),
         (4, 5, "column public.w.b"),

@@ -1,15 +1,17 @@
 //! Workspaces, their schema, their pending changes, and queries in them.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use tdb_client::lists::{Created, Done, Success};
 use tdb_client::queries::{Query, QueryResult};
 use tdb_client::workspaces::{
-    Change, ChangeList, ChangeState, Column, CreateWorkspace, Engine, Part, Revert, Schema, SchemaKind, Table, Tables,
-    Workspace, WorkspaceList, WorkspaceSchema, WorkspaceStatus,
+    Change, ChangeList, ChangeState, Column, CreateWorkspace, Engine, Part, Revert, Schema, SchemaKind, SkipChanges,
+    Table, Tables, Workspace, WorkspaceList, WorkspaceSchema, WorkspaceStatus,
 };
-use tdb_control::{Control, model};
+use tdb_control::{Control, ControlError, model};
 use tdb_names::BlueprintName;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,7 +27,7 @@ pub fn routes() -> OpenApiRouter<Control> {
         .routes(routes!(list_workspaces, create_workspace))
         .routes(routes!(read_workspace, delete_workspace))
         .routes(routes!(read_workspace_schema))
-        .routes(routes!(diff_workspace))
+        .routes(routes!(diff_workspace, skip_changes))
         .routes(routes!(skip_change))
         .routes(routes!(revert_change))
         .routes(routes!(query_workspace))
@@ -140,8 +142,33 @@ async fn skip_change(
 ) -> Answer<Json<Success<Change>>> {
     let blueprint = named(&id)?;
     let number = change_number(&ddl_id)?;
-    let change = control.skip_change(&caller.identity, &blueprint, number).await?;
+    let skipped = control
+        .skip_changes(&caller.identity, &blueprint, &BTreeSet::from([number]))
+        .await?;
+    let change = skipped.into_iter().next();
+    let change = change.ok_or_else(|| ControlError::NotFound {
+        what: "change",
+        name: ddl_id,
+    })?;
     Ok(Json(Success::of(render_change(change))))
+}
+
+/// Skip several changes at once, all or none of them
+#[utoipa::path(delete, path = "/workspaces/{id}/diff", tag = "workspaces", request_body = SkipChanges,
+    params(("id" = String, Path, description = "The workspace's name")),
+    responses((status = 200, description = "The changes as they are now", body = Success<ChangeList>)))]
+async fn skip_changes(
+    State(control): State<Control>,
+    caller: Caller,
+    InPath(id): InPath<String>,
+    Body(request): Body<SkipChanges>,
+) -> Answer<Json<Success<ChangeList>>> {
+    let numbers: BTreeSet<u32> = request.ddl_ids.into_iter().collect();
+    let skipped = control.skip_changes(&caller.identity, &named(&id)?, &numbers).await?;
+    Ok(Json(Success::of(ChangeList::page(
+        skipped.into_iter().map(render_change).collect(),
+        None,
+    ))))
 }
 
 /// Undo a change in the workspace with DDL of its own
@@ -269,6 +296,7 @@ pub fn render_change(change: model::ChangeInfo) -> Change {
         left_out: change.left_out,
         state,
         reason: change.reason,
+        repair: change.repair,
         reverts: change.reverts,
     }
 }

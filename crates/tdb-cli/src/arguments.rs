@@ -195,6 +195,7 @@ mod tests {
             "workspaces create --name myapp --database postgresql",
             "workspaces create --name myapp",
             "workspaces diff-skip myapp 3",
+            "workspaces diff-skip myapp 3 4 7",
             "workspaces query myapp --query select",
             "tenants create --name acme --blueprint myapp --version 3 --isolation 1",
             "tenants delete acme --hard --yes",

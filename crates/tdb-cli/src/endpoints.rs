@@ -156,9 +156,10 @@ impl Call<'_> {
                 return word.to_owned();
             };
             let segment = bound.iter().find(|(bound, _)| *bound == name).map(|(_, value)| *value);
-            let field = || self.body.as_ref()?.get(name)?.as_str();
-            let value = segment.or_else(field).filter(|value| placeholder(value).is_none());
-            value.unwrap_or(stand_in(name)).to_owned()
+            let field = || self.body.as_ref()?.get(name).and_then(argument);
+            let value = segment.map(str::to_owned).or_else(field);
+            let value = value.filter(|value| placeholder(value).is_none());
+            value.unwrap_or_else(|| stand_in(name).to_owned())
         });
         words.collect::<Vec<_>>().join(" ")
     }
@@ -181,6 +182,19 @@ fn bound<'a>(template: &'a str, path: &'a str) -> Option<Vec<(&'a str, &'a str)>
 
 fn placeholder(word: &str) -> Option<&str> {
     word.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// A field of a body as it is typed: the values of a list one after the other.
+fn argument(field: &Value) -> Option<String> {
+    match field {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Array(values) => {
+            let all: Option<Vec<String>> = values.iter().map(argument).collect();
+            all.map(|all| all.join(" "))
+        }
+        Value::Null | Value::Bool(_) | Value::Object(_) => None,
+    }
 }
 
 /// What a reader replaces.
@@ -211,6 +225,10 @@ mod tests {
             (
                 "Skip it with DELETE /workspaces/shop/diff/{ddl_id}.",
                 "Skip it with \"tdb workspaces diff-skip shop NUMBER\".",
+            ),
+            (
+                "DELETE /workspaces/shop/diff {\"ddl_ids\": [3, 4, 7]} leaves them out.",
+                "\"tdb workspaces diff-skip shop 3 4 7\" leaves them out.",
             ),
             (
                 "Use POST /workspaces/shop/extensions {\"name\": \"bloom\"}, where allowed.",

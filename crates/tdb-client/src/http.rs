@@ -26,7 +26,9 @@ use crate::servers::{RegisterServer, Server, ServerList, ServerTest};
 use crate::service::{Health, Service};
 use crate::settings::{ChangeSettings, WorkspaceSettings};
 use crate::tenants::{CreateTenant, DeletedTenant, Tenant, TenantList};
-use crate::workspaces::{Change, ChangeList, CreateWorkspace, Revert, Workspace, WorkspaceList, WorkspaceSchema};
+use crate::workspaces::{
+    Change, ChangeList, CreateWorkspace, Revert, SkipChanges, Workspace, WorkspaceList, WorkspaceSchema,
+};
 
 /// Longer than the API's own deadline, so that its answer comes first.
 const DEADLINE: Duration = Duration::from_secs(150);
@@ -150,6 +152,15 @@ impl Client {
 
     pub fn skip_change(&self, name: &str, ddl_id: u32) -> Result<Change> {
         self.delete(&format!("/workspaces/{}/diff/{ddl_id}", segment(name)))
+    }
+
+    /// All of them or none.
+    pub fn skip_changes(&self, name: &str, ddl_ids: &[u32]) -> Result<ChangeList> {
+        let request = SkipChanges {
+            ddl_ids: ddl_ids.to_vec(),
+        };
+        let body = serde_json::to_string(&request).map_err(|error| self.foreign(0, error.to_string()))?;
+        self.send("DELETE", &format!("/workspaces/{}/diff", segment(name)), Some(body))
     }
 
     pub fn revert_change(&self, name: &str, ddl_id: u32) -> Result<Revert> {

@@ -135,9 +135,20 @@ pub struct Change {
     /// Why it is broken, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What frees the blueprint of its broken changes, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<String>,
     /// The change that this one undoes, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverts: Option<u32>,
+}
+
+/// Changes that no version will hold: all of them, or none where one of them cannot be skipped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SkipChanges {
+    /// At least one.
+    pub ddl_ids: Vec<u32>,
 }
 
 /// A change that was undone in the workspace, and the change that does it. Both are `reverted`, so that no tenant gets

@@ -12,6 +12,7 @@ use tdb_client::workspaces::{
 
 use super::query::render_result;
 use super::{Confirmation, author, message, time_text};
+use crate::endpoints::as_commands;
 use crate::printer::Printer;
 use crate::table::{Table, facts, harmless, indented};
 
@@ -67,13 +68,14 @@ pub enum Command {
         /// The workspace's name
         name: String,
     },
-    /// Skip a change of the diff: no tenant will get it
-    #[command(after_help = "Example:\n  tdb workspaces diff-skip myapp 3")]
+    /// Skip changes of the diff: no tenant will get them
+    #[command(after_help = "Example:\n  tdb workspaces diff-skip myapp 3\n  tdb workspaces diff-skip myapp 3 4 7")]
     DiffSkip {
         /// The workspace's name
         name: String,
-        /// The change's number in the diff
-        number: u32,
+        /// The changes' numbers in the diff; all of them are skipped, or none
+        #[arg(required = true, value_name = "NUMBER")]
+        numbers: Vec<u32>,
     },
     /// Undo a change in the workspace, with DDL that is captured like any other
     #[command(after_help = "Example:\n  tdb workspaces diff-revert myapp 3")]
@@ -173,9 +175,12 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             printer.answer(&client.workspace_schema(&name)?, |answer| render_schema(&answer.schema))
         }
         Command::Diff { name } => diff(&name, client, printer),
-        Command::DiffSkip { name, number } => printer.answer(&client.skip_change(&name, number)?, |change| {
-            format!("change {} is {}", change.ddl_id, change.state)
-        }),
+        Command::DiffSkip { name, numbers } => match numbers.as_slice() {
+            [number] => printer.answer(&client.skip_change(&name, *number)?, render_skipped),
+            numbers => printer.answer(&client.skip_changes(&name, numbers)?, |list| {
+                list.changes.iter().map(render_skipped).collect::<Vec<_>>().join("\n")
+            }),
+        },
         Command::DiffRevert { name, number } => printer.answer(&client.revert_change(&name, number)?, render_revert),
         Command::Extensions {
             name,
@@ -228,17 +233,15 @@ fn create(name: String, database: EngineWord, client: &Client, printer: &Printer
 fn diff(name: &str, client: &Client, printer: &Printer) -> Result<()> {
     let list = client.workspace_diff(name)?;
     printer.answer(&list, render_diff)?;
-    let broken = list
-        .changes
-        .iter()
-        .filter(|change| change.state == ChangeState::Broken)
-        .count();
-    if broken > 0 {
-        printer.note(&format!(
-            "{broken} of them cannot be replayed: skip them with \"tdb workspaces diff-skip {name} NUMBER\"."
-        ));
+    // The same for each that is broken.
+    if let Some(repair) = list.changes.iter().find_map(|change| change.repair.as_deref()) {
+        printer.note(&harmless(&as_commands(repair)));
     }
     Ok(())
+}
+
+fn render_skipped(change: &Change) -> String {
+    format!("change {} is {}", change.ddl_id, change.state)
 }
 
 fn render_list(list: &WorkspaceList) -> String {
@@ -424,6 +427,7 @@ mod tests {
             left_out: vec!["UPDATE t SET id = 1".to_owned()],
             state,
             reason: reason.map(str::to_owned),
+            repair: None,
             reverts: None,
         }
     }

@@ -114,6 +114,8 @@ pub struct ChangeInfo {
     pub state: ChangeState,
     /// Why it is broken.
     pub reason: Option<String>,
+    /// What frees head of it and of what else is broken, where it is.
+    pub repair: Option<String>,
     /// The change that this one undoes.
     pub reverts: Option<u32>,
 }

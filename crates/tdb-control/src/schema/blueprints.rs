@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 
 use tdb_names::{BlueprintName, DatabaseName};
-use tdb_problems::ProblemCode;
-use tdb_store::changes::{self, ChangeRow, ChangeState as Stored, Holder};
+use tdb_store::changes::{self, ChangeRow, ChangeState as Stored};
 use tdb_store::tenants::{DatabaseStatus, TenantStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{tenants, versions, workspaces};
 
 use crate::control::{Control, Limit};
-use crate::error::{ControlError, Result};
+use crate::error::Result;
 use crate::identity::{Identity, KeyScope};
 use crate::model::{Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts};
-use crate::schema::builds::BuildError;
+use crate::schema::failing::repair;
 
 impl Control {
     pub async fn blueprints(&self, identity: &Identity, limit: Limit) -> Result<Vec<Blueprint>> {
@@ -97,78 +96,17 @@ impl Control {
         let found = changes::of_ids(&tx, row.id, &undeployed).await?;
         let versions: HashMap<u32, u32> = changes::first_versions(&tx, row.id).await?.into_iter().collect();
         tx.rollback().await?;
-        Ok(found.into_iter().map(|change| info(change, &versions)).collect())
-    }
-
-    /// Leaves a change out of head for good. 409 naming who holds it, or the later change that needs it.
-    pub async fn skip_change(&self, identity: &Identity, blueprint: &BlueprintName, id: u32) -> Result<ChangeInfo> {
-        identity.require(KeyScope::Write)?;
-        let row = self.ready_workspace(identity, blueprint).await?;
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
-        let tx = self.inner.store.project(identity.project()).await?;
-        let heads = changes::heads(&tx, row.id).await?;
-        let change = heads
+        let broken: Vec<u32> = found
             .iter()
-            .find(|change| change.id == id)
-            .ok_or_else(|| ControlError::not_found("change", id))?;
-        match change.state {
-            Stored::Pending | Stored::Broken => {}
-            Stored::Skipped | Stored::Reverted => {
-                let detail = format!("change {id} is {} already", change.state.as_str());
-                return Err(ControlError::refused(ProblemCode::ChangeNotPending, detail, ""));
-            }
-        }
-        if let Some(holder) = changes::holder(&tx, row.id, id).await? {
-            return Err(held(id, &holder));
-        }
-        tx.rollback().await?;
-        let without = |other: &&changes::HeadRow| other.id != id && other.state == Stored::Pending;
-        let rest: Vec<u32> = heads.iter().filter(without).map(|other| other.id).collect();
-        // A later change may need this one: only a replay knows.
-        if rest.iter().any(|other| *other > id) {
-            self.replays_without(&row, id, &rest).await?;
-        }
-        let tx = self.inner.store.project(identity.project()).await?;
-        workspaces::lock(&tx, row.id).await?;
-        if let Some(holder) = changes::holder(&tx, row.id, id).await? {
-            return Err(held(id, &holder));
-        }
-        changes::set_state(&tx, row.id, id, Stored::Skipped, None).await?;
-        let change = changes::of_ids(&tx, row.id, &[id]).await?.pop();
-        tx.commit().await?;
-        let change = change.ok_or_else(|| ControlError::not_found("change", id))?;
-        Ok(info(change, &HashMap::new()))
+            .filter(|change| change.state == Stored::Broken)
+            .map(|change| change.id)
+            .collect();
+        let shown = found.into_iter().map(|change| ChangeInfo {
+            repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken)),
+            ..info(change, &versions)
+        });
+        Ok(shown.collect())
     }
-
-    /// Whether head without a change replays; 409 naming the later change that needs it.
-    pub(crate) async fn replays_without(&self, row: &WorkspaceRow, id: u32, rest: &[u32]) -> Result<()> {
-        match self.build(row, &row.physical.server, rest).await {
-            Ok(_) => Ok(()),
-            Err(BuildError::Other(error)) => Err(error),
-            Err(BuildError::Replay(error)) => match error.change {
-                Some(needs) if needs > i64::from(id) => {
-                    let detail = format!(
-                        "change {needs} needs change {id}: {} ({})",
-                        error.message, error.sqlstate
-                    );
-                    let hint = "Skip the later change first, or undo both in the workspace.";
-                    Err(ControlError::refused(ProblemCode::ChangeNeeded, detail, hint))
-                }
-                // It fails with or without the change; skipping one after the other has to begin somewhere.
-                _ => Ok(()),
-            },
-        }
-    }
-}
-
-fn held(id: u32, holder: &Holder) -> ControlError {
-    let who = match holder {
-        Holder::Tenant(name) => format!("tenant \"{name}\""),
-        Holder::Deployment(job) => format!("deployment \"{job}\""),
-        Holder::Version(number) => format!("the published version {number}"),
-    };
-    let hint = "Undo it in the workspace with DDL of its own, which is deployed like any other change.";
-    ControlError::refused(ProblemCode::ChangeHeld, format!("change {id} is held by {who}"), hint)
 }
 
 pub(crate) fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {
@@ -188,6 +126,7 @@ pub(crate) fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {
         created_at: row.committed_at,
         left_out: row.left_out,
         reason: row.reason,
+        repair: None,
         reverts: row.reverts,
     }
 }

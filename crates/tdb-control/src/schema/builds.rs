@@ -9,6 +9,7 @@ use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::fingerprint::Fingerprint;
 use tdb_engines::postgres::tenant_side;
 use tdb_names::ServerName;
+use tdb_store::changes::ChangeState;
 use tdb_store::physical::{self, Physical, Place};
 use tdb_store::templates::{self, TemplateRow, TemplateStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
@@ -85,7 +86,8 @@ impl Control {
         let head = match self.head(row).await {
             Ok(head) => head,
             Err(HeadProblem::Other(error)) => return Err(error),
-            // Told to whoever asks for a version.
+            // Reported to the next request for a version; what needs the broken changes is known by then.
+            Err(HeadProblem::Broken { .. }) => return self.break_dependents(row).await,
             Err(_) => return Ok(()),
         };
         if self.version_with(row, &head.hash).await?.is_some() {
@@ -93,11 +95,21 @@ impl Control {
         }
         match self.replayed(row, &row.physical.server, &head.ids).await {
             Ok(_) => Ok(()),
-            Err(error) => match self.replay_problem(row, error).await {
+            Err(error) => match self.replay_problem(row, &head.ids, error).await {
                 HeadProblem::Other(error) => Err(error),
                 _ => Ok(()),
             },
         }
+    }
+
+    /// Marks what cannot be replayed because a broken change is not there. The caller holds the building lock.
+    async fn break_dependents(&self, row: &WorkspaceRow) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let heads = changes::heads(&tx, row.id).await?;
+        tx.rollback().await?;
+        let pending = heads.iter().filter(|change| change.state == ChangeState::Pending);
+        let pending: Vec<u32> = pending.map(|change| change.id).collect();
+        self.mark_failing(row, &pending).await.map(drop)
     }
 
     async fn replayed(

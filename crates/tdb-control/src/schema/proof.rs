@@ -142,16 +142,21 @@ impl Control {
         let database = database_name(&row.physical)?;
         let owner = &row.physical.roles.owner.name;
         let failed = |e| upstream(&row.physical.server, e);
-        let before = journal::read(&server, database, owner).await.map_err(failed)?.is_empty();
+        let before = journal::read(&server, database, owner)
+            .await
+            .map_err(failed)?
+            .is_empty();
         let state = fingerprint::catalog_state(&server, database).await.map_err(failed)?;
         let equal = self.inner.compared.is_equal(row.id, length, &state);
         let found = match equal {
             true => Ok(None),
-            false => fingerprint::take(&server, database, owner)
-                .await
-                .map(Some),
+            false => fingerprint::take(&server, database, owner).await.map(Some),
         };
-        let quiet = before && journal::read(&server, database, owner).await.map_err(failed)?.is_empty();
+        let quiet = before
+            && journal::read(&server, database, owner)
+                .await
+                .map_err(failed)?
+                .is_empty();
         if !quiet {
             self.drain_row(row).await?;
         }

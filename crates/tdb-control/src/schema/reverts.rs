@@ -1,10 +1,11 @@
 //! Reverts: new DDL in the workspace that undoes a change. Its text is generated, proven on a replay that nobody uses, and
 //! only then run in the workspace as the workspace's own role, where it is captured like any other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use tdb_engines::postgres::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
 use tdb_engines::postgres::capture::inverse::{self, Irreversible, State};
+use tdb_engines::postgres::capture::repeat;
 use tdb_engines::postgres::change::Change;
 use tdb_engines::postgres::fingerprint::{self, Fingerprint};
 use tdb_engines::postgres::{EngineError, schema};
@@ -22,6 +23,7 @@ use crate::lifecycle::place::{As, database_name};
 use crate::model::Reverted;
 use crate::schema::blueprints::info;
 use crate::schema::builds::BuildError;
+use crate::schema::failing::Failing;
 
 /// What the session is called on the server.
 const APPLICATION: &str = "tdb-revert";
@@ -97,9 +99,13 @@ impl Control {
             .map_err(|error| cannot_replay(change.id, error))?;
         let now = self.facts_of(build).await?;
         if let Err(error) = self.try_inverse(build, &inverse).await? {
-            let needs = later_change(log, change.id, error.detail.as_deref().unwrap_or(&error.message));
-            return Err(match needs {
-                Some(later) => needed(change.id, later, &error.message, error.detail.as_deref()),
+            let without: Vec<u32> = replayable.iter().copied().filter(|id| *id != change.id).collect();
+            // All of them replay with it: what fails without it needs it.
+            return Err(match self.failing(row, &without).await?.into_iter().next() {
+                Some(later) => {
+                    let reason = format!("without it, it fails with {}", later.reason);
+                    needed(change.id, &Failing { reason, ..later })
+                }
                 None => refused(
                     change.id,
                     &format!("{} ({})", error.message, error.sqlstate),
@@ -108,17 +114,56 @@ impl Control {
             });
         }
         let undone = self.facts_of(build).await?;
-        check(
-            log,
-            change,
-            &Course {
-                before: &before.facts,
-                after: &after.facts,
-                now: &now,
-                undone: &undone,
-            },
-        )?;
-        Ok(inverse)
+        let course = Course {
+            before: &before.facts,
+            after: &after.facts,
+            now: &now,
+            undone: &undone,
+        };
+        match course.check() {
+            Ok(()) => Ok(inverse),
+            Err(Astray::Different(object)) => {
+                let reason = format!("undoing it would leave {object} different from what it was");
+                Err(refused(change.id, &reason, None))
+            }
+            Err(Astray::ChangedLater(object)) => Err(self.changed_later(row, log, change, replayable, &object).await?),
+        }
+    }
+
+    /// Names the first later change that made of `object` something else than `change` left it.
+    async fn changed_later(
+        &self,
+        row: &WorkspaceRow,
+        log: &[ChangeRow],
+        change: &ChangeRow,
+        replayable: &[u32],
+        object: &str,
+    ) -> Result<ControlError> {
+        let touches = |later: &&ChangeRow| {
+            let is_later = later.id > change.id && replayable.contains(&later.id);
+            is_later && later.objects.iter().any(|identity| repeat::concerns(identity, object))
+        };
+        let candidates: Vec<u32> = log.iter().filter(touches).map(|later| later.id).collect();
+        let up_to = |id: u32| -> Vec<u32> { replayable.iter().copied().filter(|other| *other <= id).collect() };
+        let build = self.begin_build(row, &row.physical.server, &up_to(change.id)).await?;
+        let searched = async {
+            let fact = async |id: u32| {
+                let replayed = self.replay(row, &build, &up_to(id)).await;
+                replayed.map_err(|error| cannot_replay(change.id, error))?;
+                Ok::<_, ControlError>(self.facts_of(&build).await?.facts.get(object).cloned())
+            };
+            let left = fact(change.id).await?;
+            for later in candidates {
+                if fact(later.saturating_sub(1)).await? == left && fact(later).await? != left {
+                    let reason = format!("it made or changed {object}");
+                    return Ok(needed(change.id, &Failing { change: later, reason }));
+                }
+            }
+            Ok(refused(change.id, &format!("{object} was changed since"), None))
+        };
+        let named = searched.await;
+        self.remove_template(&build).await?;
+        named
     }
 
     async fn try_inverse(&self, build: &TemplateRow, inverse: &Change) -> Result<std::result::Result<(), ApplyError>> {
@@ -181,7 +226,7 @@ impl Control {
             .filter(|other| *other != id && *other != inverse)
             .collect();
         let without = match rest.iter().any(|other| *other > id) {
-            true => self.replays_without(row, id, &rest).await,
+            true => self.replays_without(row, &[id, inverse], &rest).await,
             false => Ok(()),
         };
         let dispensable = match without {
@@ -235,66 +280,41 @@ struct Course<'a> {
     undone: &'a Fingerprint,
 }
 
-/// Every fact is what the inverse must make of it.
-fn check(log: &[ChangeRow], change: &ChangeRow, course: &Course<'_>) -> Result<()> {
-    let fact = |facts: &BTreeMap<String, String>, object: &str| facts.get(object).cloned();
-    // The order of columns is of many changes; the columns are facts of their own.
-    let done = |object: &str| {
-        let order = object.starts_with("columns of ") && course.before.facts.contains_key(object);
-        !order && fact(&course.before.facts, object) != fact(&course.after.facts, object)
-    };
-    let objects: std::collections::BTreeSet<&String> =
-        course.now.facts.keys().chain(course.undone.facts.keys()).collect();
-    for object in objects {
-        let (now, undone) = (fact(&course.now.facts, object), fact(&course.undone.facts, object));
-        let (was, made) = (fact(&course.before.facts, object), fact(&course.after.facts, object));
-        let order = object.starts_with("columns of ") && course.before.facts.contains_key(object.as_str());
-        if order {
-            continue;
-        }
-        match done(object) {
-            true if now != made => return Err(changed_later(log, change.id, object)),
-            true if undone != was => {
-                let reason = format!("undoing it would leave {object} different from what it was");
-                return Err(refused(change.id, &reason, None));
+/// What an inverse does not make of a fact.
+enum Astray {
+    /// It is not what it was.
+    Different(String),
+    /// A later change made it.
+    ChangedLater(String),
+}
+
+impl Course<'_> {
+    /// Every fact is what the inverse must make of it.
+    fn check(&self) -> Result<(), Astray> {
+        let objects: BTreeSet<&String> = self.now.facts.keys().chain(self.undone.facts.keys()).collect();
+        for object in objects {
+            // The order of columns is of many changes; the columns are facts of their own.
+            if object.starts_with("columns of ") && self.before.facts.contains_key(object) {
+                continue;
             }
-            false if undone != now => return Err(changed_later(log, change.id, object)),
-            true | false => {}
+            let of = |facts: &'_ Fingerprint| facts.facts.get(object).cloned();
+            let (was, made, now, undone) = (of(self.before), of(self.after), of(self.now), of(self.undone));
+            match was != made {
+                true if now != made => return Err(Astray::ChangedLater(object.clone())),
+                true if undone != was => return Err(Astray::Different(object.clone())),
+                false if undone != now => return Err(Astray::ChangedLater(object.clone())),
+                true | false => {}
+            }
         }
-    }
-    Ok(())
-}
-
-fn changed_later(log: &[ChangeRow], id: u32, object: &str) -> ControlError {
-    match later_change(log, id, object) {
-        Some(later) => needed(id, later, &format!("it made or changed {object}"), None),
-        None => refused(id, &format!("{object} was changed since"), None),
+        Ok(())
     }
 }
 
-/// The first later change one of whose objects is spoken of.
-fn later_change(log: &[ChangeRow], id: u32, said: &str) -> Option<u32> {
-    let later = log.iter().filter(|change| change.id > id);
-    let mut live = later.filter(|change| matches!(change.state, ChangeState::Pending | ChangeState::Skipped));
-    live.find(|change| change.objects.iter().any(|object| names(said, object)))
-        .map(|change| change.id)
-}
-
-/// Whether `said` has `object` in it as a whole: not as the begin of a longer name.
-fn names(said: &str, object: &str) -> bool {
-    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-    let mut parts = said.split(object);
-    parts.next();
-    !object.is_empty() && parts.any(ends)
-}
-
-fn needed(id: u32, later: u32, why: &str, detail: Option<&str>) -> ControlError {
-    let detail = detail
-        .map(|detail| format!(" ({})", detail.trim_end()))
-        .unwrap_or_default();
+fn needed(id: u32, later: &Failing) -> ControlError {
+    let (by, reason) = (later.change, &later.reason);
     ControlError::refused(
         ProblemCode::ChangeNeeded,
-        format!("change {later} needs change {id}: {why}{detail}"),
+        format!("change {by} needs change {id}: {reason}"),
         "Revert the later change first.",
     )
 }
@@ -322,18 +342,5 @@ fn cannot_replay(id: u32, error: BuildError) -> ControlError {
             &format!("the changes do not replay: {} ({})", error.message, error.sqlstate),
             error.detail.as_deref(),
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::names;
-
-    #[test]
-    fn an_object_is_named_as_a_whole() {
-        assert!(names("view public.v depends on table public.t", "public.v"));
-        assert!(names("column public.t.c", "public.t"));
-        assert!(!names("view public.view_2 depends", "public.v"));
-        assert!(!names("anything", ""));
     }
 }

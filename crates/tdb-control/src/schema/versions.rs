@@ -2,7 +2,6 @@
 
 use ring::digest::{Context, SHA256};
 use tdb_engines::fault;
-use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::fingerprint::Difference;
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
@@ -17,6 +16,7 @@ use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::model::Version;
 use crate::schema::builds::BuildError;
+use crate::schema::failing::{Failing, not_its_fault, numbered, repair};
 use crate::schema::proof::Proof;
 
 /// Differences named in a refusal.
@@ -34,7 +34,12 @@ enum HeadVersion {
 /// Why head is no version.
 #[derive(Debug)]
 pub(crate) enum HeadProblem {
-    Broken { change: u32, reason: String },
+    /// Changes cannot be replayed; the reason is the first one's.
+    Broken {
+        first: u32,
+        reason: String,
+        all: Vec<u32>,
+    },
     Different(Vec<Difference>),
     Busy,
     Other(ControlError),
@@ -54,14 +59,14 @@ impl From<StoreError> for HeadProblem {
 
 impl HeadProblem {
     pub(crate) fn into_error(self, blueprint: &BlueprintName) -> ControlError {
-        let skip = format!(
-            "Skip the change with DELETE /workspaces/{blueprint}/diff/{{ddl_id}}, or undo it in the workspace."
-        );
         match self {
             HeadProblem::Other(error) => error,
-            HeadProblem::Broken { change, reason } => {
-                let detail = format!("change {change} of \"{blueprint}\" cannot be replayed: {reason}");
-                ControlError::refused(ProblemCode::HeadBroken, detail, &skip)
+            HeadProblem::Broken { first, reason, all } => {
+                let mut detail = format!("change {first} of \"{blueprint}\" cannot be replayed: {reason}");
+                if all.len() > 1 {
+                    detail.push_str(&format!("; {} cannot be replayed", numbered(&all)));
+                }
+                ControlError::refused(ProblemCode::HeadBroken, detail, &repair(blueprint, &all))
             }
             HeadProblem::Different(differences) => {
                 let hint = "Something changed the workspace without being captured; bring it back or repeat it as DDL.";
@@ -137,11 +142,16 @@ impl Head {
             .iter()
             .filter(|c| matches!(c.state, ChangeState::Pending | ChangeState::Broken))
             .collect();
-        if let Some(broken) = head.iter().find(|change| change.state == ChangeState::Broken) {
-            let reason = broken.reason.clone().unwrap_or_default();
+        let broken: Vec<&HeadRow> = head
+            .iter()
+            .filter(|change| change.state == ChangeState::Broken)
+            .copied()
+            .collect();
+        if let Some(first) = broken.first() {
             return Err(HeadProblem::Broken {
-                change: broken.id,
-                reason,
+                first: first.id,
+                reason: first.reason.clone().unwrap_or_default(),
+                all: broken.iter().map(|change| change.id).collect(),
             });
         }
         let content: Vec<(u32, &[u8])> = head
@@ -217,6 +227,7 @@ impl Control {
             HeadVersion::Existing(version) => version,
         };
         match self.prove_again(row).await? {
+            // The changes of a version replayed when it was made: they are not to blame.
             Proof::Different(differences) => Err(HeadProblem::Different(differences)),
             Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(version),
         }
@@ -240,13 +251,13 @@ impl Control {
         }
         let built = match self.build(row, server, &head.ids).await {
             Ok(built) => built,
-            Err(error) => return Err(self.replay_problem(row, error).await),
+            Err(error) => return Err(self.replay_problem(row, &head.ids, error).await),
         };
         let proof = self.prove(row, &head, &built).await?;
         let (verified, reason) = match proof {
             Proof::Equal => (true, None),
             Proof::Impossible(reason) => (false, Some(reason)),
-            Proof::Different(differences) => return Err(HeadProblem::Different(differences)),
+            Proof::Different(differences) => return Err(self.explain(row, &head, differences).await),
             Proof::Busy => return Err(HeadProblem::Busy),
         };
         let version = NewVersion {
@@ -270,6 +281,20 @@ impl Control {
         fault::point("version.recorded");
         self.publish(&built.row).await?;
         Ok(HeadVersion::New(made))
+    }
+
+    /// Names the changes whose replay differs from what they did in the workspace: they are broken from now on.
+    async fn explain(&self, row: &WorkspaceRow, head: &Head, differences: Vec<Difference>) -> HeadProblem {
+        let named = async {
+            let named = self.unrepeatable(row, &head.ids, &differences).await?;
+            self.mark_broken(row, &named).await?;
+            Ok(named)
+        };
+        match named.await {
+            Ok(named) if named.is_empty() => HeadProblem::Different(differences),
+            Ok(named) => broken(named),
+            Err(error) => HeadProblem::Other(error),
+        }
     }
 
     pub(crate) async fn version_with(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
@@ -298,7 +323,7 @@ impl Control {
         } else {
             let built = match self.build(row, server, &version.change_ids).await {
                 Ok(built) => built,
-                Err(error) => return Err(self.replay_problem(row, error).await),
+                Err(error) => return Err(self.replay_problem(row, &version.change_ids, error).await),
             };
             let tx = self.inner.store.jobs().await?;
             templates::begin_publishing(&tx, built.row.id, version.number).await?;
@@ -331,32 +356,35 @@ impl Control {
         Ok(rows.into_iter().find(begun))
     }
 
-    /// A change that does not replay is broken from now on: skipping it frees head.
-    pub(crate) async fn replay_problem(&self, row: &WorkspaceRow, error: BuildError) -> HeadProblem {
+    /// Changes that do not replay are broken from now on, those that need them too: skipping them frees head. `ids` is
+    /// what was replayed; the caller holds the building lock.
+    pub(crate) async fn replay_problem(&self, row: &WorkspaceRow, ids: &[u32], error: BuildError) -> HeadProblem {
         let error = match error {
             BuildError::Other(error) => return HeadProblem::Other(error),
             BuildError::Replay(error) => error,
         };
-        let change = error.change.and_then(|id| u32::try_from(id).ok());
-        let (Some(change), ErrorClass::Failed) = (change, error.class) else {
-            let reason = format!("{} ({})", error.message, error.sqlstate);
-            return HeadProblem::Other(ControlError::Upstream {
-                code: ProblemCode::DatabaseFailed,
-                server: row.physical.server.to_string(),
-                reason,
-            });
-        };
-        let statement = error.statement.as_deref().unwrap_or("a statement of it");
-        let reason = format!("{} ({}) in: {statement}", error.message, error.sqlstate);
-        let marked = async {
-            let tx = self.inner.store.jobs().await?;
-            changes::set_state(&tx, row.id, change, ChangeState::Broken, Some(&reason)).await?;
-            tx.commit().await
-        };
-        if let Err(error) = marked.await {
-            return HeadProblem::Other(error.into());
+        if Failing::of(&error).is_none() {
+            return HeadProblem::Other(not_its_fault(row, &error));
         }
-        HeadProblem::Broken { change, reason }
+        match self.mark_failing(row, ids).await {
+            Ok(failing) => broken(failing),
+            Err(error) => HeadProblem::Other(error),
+        }
+    }
+}
+
+fn broken(failing: Vec<Failing>) -> HeadProblem {
+    let all = failing.iter().map(|failing| failing.change).collect();
+    match failing.into_iter().next() {
+        Some(first) => HeadProblem::Broken {
+            first: first.change,
+            reason: first.reason,
+            all,
+        },
+        None => {
+            let detail = "a replay of the changes failed and then succeeded";
+            HeadProblem::Other(ControlError::refused(ProblemCode::HeadBusy, detail, "Try again."))
+        }
     }
 }
 

@@ -150,6 +150,17 @@ impl World {
             .unwrap()
     }
 
+    pub async fn skip(&self, name: &str, ids: &[u32]) -> Result<Vec<ChangeInfo>, ControlError> {
+        let ids = ids.iter().copied().collect();
+        self.control.skip_changes(&self.identity, &blueprint(name), &ids).await
+    }
+
+    /// The refusal of a deployment to all.
+    pub async fn refused_deployment(&self, name: &str) -> ControlError {
+        let refused = self.control.create_deployment(&self.identity, deploy_all(name)).await;
+        refused.unwrap_err()
+    }
+
     pub async fn begin_deployment(&self, name: &str) -> Deployment {
         self.control
             .create_deployment(&self.identity, deploy_all(name))

@@ -6,6 +6,7 @@ mod attribution;
 mod expected;
 pub mod inverse;
 mod matching;
+pub mod repeat;
 mod roles;
 mod segments;
 mod split;

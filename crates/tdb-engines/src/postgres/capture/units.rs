@@ -40,7 +40,7 @@ impl<'a> Unit<'a> {
 }
 
 /// The names in an identity such as `public."My Table"`, `trg on public.t`, `f(integer)`.
-fn components(identity: &str) -> impl Iterator<Item = String> {
+pub(super) fn components(identity: &str) -> impl Iterator<Item = String> {
     let mut parts = Vec::new();
     let mut part = String::new();
     let mut quoted = false;

@@ -1,0 +1,270 @@
+//! Which changes do not replay: tried in a build that is thrown away, where a change that fails is passed over and the
+//! rest goes on. So a change that others need is known with all of them, and by what they do, not by what they are called.
+
+use std::collections::HashSet;
+
+use tdb_engines::postgres::ErrorClass;
+use tdb_engines::postgres::apply::{ApplyError, NumberedChange};
+use tdb_engines::postgres::capture::repeat::{self, Unrepeatable};
+use tdb_engines::postgres::fingerprint::Difference;
+use tdb_names::BlueprintName;
+use tdb_problems::ProblemCode;
+use tdb_store::changes::{self, ChangeState};
+use tdb_store::workspaces::WorkspaceRow;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result};
+use crate::schema::builds::BuildError;
+use crate::schema::versions::shown;
+
+/// A change that does not replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failing {
+    pub change: u32,
+    pub reason: String,
+}
+
+impl Failing {
+    /// None where it is not a change's own fault: no statement of it failed, or trying again may help.
+    pub(crate) fn of(error: &ApplyError) -> Option<Self> {
+        if error.class != ErrorClass::Failed {
+            return None;
+        }
+        let statement = error.statement.as_deref().unwrap_or("a statement of it");
+        Some(Self {
+            change: u32::try_from(error.change?).ok()?,
+            reason: format!("{} ({}) in: {statement}", error.message, error.sqlstate),
+        })
+    }
+}
+
+impl Control {
+    /// The changes among `ids` that do not replay when those before them that do are there. The caller holds the
+    /// workspace's building lock.
+    pub(crate) async fn failing(&self, row: &WorkspaceRow, ids: &[u32]) -> Result<Vec<Failing>> {
+        let build = self.begin_build(row, &row.physical.server, ids).await?;
+        let tried = async {
+            let (mut left, mut failing) = (ids.to_vec(), Vec::new());
+            loop {
+                let error = match self.replay(row, &build, &left).await {
+                    Ok(_) => return Ok(failing),
+                    Err(BuildError::Other(error)) => return Err(error),
+                    Err(BuildError::Replay(error)) => error,
+                };
+                let Some(found) = Failing::of(&error) else {
+                    return Err(not_its_fault(row, &error));
+                };
+                left.retain(|id| *id != found.change);
+                failing.push(found);
+            }
+        };
+        let failing = tried.await;
+        self.remove_template(&build).await?;
+        failing
+    }
+
+    /// Marks what fails in a replay of `ids` as broken, and gives it. The caller holds the building lock.
+    pub(crate) async fn mark_failing(&self, row: &WorkspaceRow, ids: &[u32]) -> Result<Vec<Failing>> {
+        let mut failing = self.failing(row, ids).await?;
+        failing.extend(self.blamed(row, ids, &failing).await?);
+        failing.sort_by_key(|failing| failing.change);
+        self.mark_broken(row, &failing).await?;
+        Ok(failing)
+    }
+
+    pub(crate) async fn mark_broken(&self, row: &WorkspaceRow, failing: &[Failing]) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        for broken in failing {
+            changes::set_state(&tx, row.id, broken.change, ChangeState::Broken, Some(&broken.reason)).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Changes that gave something else in a replay of `ids` than in the workspace, each with the reason: it may do so by its
+    /// text, and the journal has objects of it that differ now.
+    pub(crate) async fn unrepeatable(
+        &self,
+        row: &WorkspaceRow,
+        ids: &[u32],
+        differences: &[Difference],
+    ) -> Result<Vec<Failing>> {
+        let mut found = Vec::new();
+        let proven = self.in_versions(row).await?;
+        for numbered in self.numbered_changes(row, ids).await? {
+            let Some(why) = suspicion(&numbered, &proven) else {
+                continue;
+            };
+            let objects = numbered.change.objects();
+            let its_own = |difference: &&Difference| match why {
+                Unrepeatable::Value(_) => objects
+                    .iter()
+                    .any(|object| repeat::concerns(object, &difference.object)),
+                // What it does again it does alike: only what the replay did not make at all is its own.
+                Unrepeatable::Data => {
+                    difference.expected.is_none()
+                        && objects
+                            .iter()
+                            .any(|object| repeat::concerns(object, &difference.object))
+                }
+            };
+            let own: Vec<Difference> = differences.iter().filter(its_own).cloned().collect();
+            if !own.is_empty()
+                && let Ok(change) = u32::try_from(numbered.id)
+            {
+                let reason = format!(
+                    "a replay gives something else, because {}: {}",
+                    because(&why),
+                    shown(&own)
+                );
+                found.push(Failing { change, reason });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Earlier changes among `ids` that made, in the workspace alone, what a failing change is about.
+    async fn blamed(&self, row: &WorkspaceRow, ids: &[u32], failing: &[Failing]) -> Result<Vec<Failing>> {
+        let (changes, proven) = (self.numbered_changes(row, ids).await?, self.in_versions(row).await?);
+        let is_failing = |id: i64| failing.iter().any(|failing| i64::from(failing.change) == id);
+        let mut found = Vec::new();
+        for (at, numbered) in changes.iter().enumerate() {
+            let Some(why) = suspicion(numbered, &proven).filter(|_| !is_failing(numbered.id)) else {
+                continue;
+            };
+            let made = numbered.change.objects();
+            let needs_it = |later: &&NumberedChange| {
+                let objects = later.change.objects();
+                is_failing(later.id) && objects.iter().any(|o| made.iter().any(|m| repeat::concerns(m, o)))
+            };
+            let later = changes.iter().skip(at + 1).find(needs_it);
+            if let (Some(later), Ok(change)) = (later, u32::try_from(numbered.id)) {
+                let reason = format!(
+                    "a replay gives something else, because {}: change {} does not find what it made",
+                    because(&why),
+                    later.id
+                );
+                found.push(Failing { change, reason });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn in_versions(&self, row: &WorkspaceRow) -> Result<HashSet<i64>> {
+        let tx = self.inner.store.jobs().await?;
+        let first = changes::first_versions(&tx, row.id).await?;
+        tx.rollback().await?;
+        Ok(first.into_iter().map(|(id, _)| i64::from(id)).collect())
+    }
+
+    /// Whether `rest` replays without `left_out`, as far as it does with it; else 409 naming the changes that need it.
+    /// What fails either way is marked as broken. The caller holds the building lock.
+    pub(crate) async fn replays_without(&self, row: &WorkspaceRow, left_out: &[u32], rest: &[u32]) -> Result<()> {
+        match self.build(row, &row.physical.server, rest).await {
+            Ok(_) => return Ok(()),
+            Err(BuildError::Other(error)) => return Err(error),
+            Err(BuildError::Replay(error)) if Failing::of(&error).is_some() => {}
+            Err(BuildError::Replay(error)) => return Err(not_its_fault(row, &error)),
+        }
+        let without = self.failing(row, rest).await?;
+        let mut all: Vec<u32> = left_out.iter().chain(rest).copied().collect();
+        all.sort_unstable();
+        let with = match left_out.is_empty() {
+            true => without.clone(),
+            false => self.failing(row, &all).await?,
+        };
+        let fails_anyway = |failing: &Failing| with.iter().any(|other| other.change == failing.change);
+        let (broken, needing): (Vec<_>, Vec<_>) = without.into_iter().partition(fails_anyway);
+        match needing.first() {
+            None => self.mark_broken(row, &broken).await,
+            Some(first) => Err(needed(&row.blueprint, left_out, &needing, first)),
+        }
+    }
+}
+
+/// Why a replay of a change may differ; a version's changes were seen to replay when it was made.
+fn suspicion(numbered: &NumberedChange, in_versions: &HashSet<i64>) -> Option<Unrepeatable> {
+    repeat::unrepeatable(&numbered.change).filter(|_| !in_versions.contains(&numbered.id))
+}
+
+/// The server or its state failed a replay.
+pub(crate) fn not_its_fault(row: &WorkspaceRow, error: &ApplyError) -> ControlError {
+    ControlError::Upstream {
+        code: ProblemCode::DatabaseFailed,
+        server: row.physical.server.to_string(),
+        reason: format!("{} ({})", error.message, error.sqlstate),
+    }
+}
+
+fn because(why: &Unrepeatable) -> String {
+    match why {
+        Unrepeatable::Value(value) => format!("{value} in it has another value each time"),
+        Unrepeatable::Data => "what it does depends on data, which a replay does not have".to_owned(),
+    }
+}
+
+fn needed(blueprint: &BlueprintName, left_out: &[u32], needing: &[Failing], first: &Failing) -> ControlError {
+    let needing: Vec<u32> = needing.iter().map(|failing| failing.change).collect();
+    let (verb, it) = (
+        if needing.len() == 1 { "needs" } else { "need" },
+        if left_out.len() == 1 { "it" } else { "them" },
+    );
+    let detail = format!(
+        "{} {verb} {}: without {it}, change {} fails with {}",
+        numbered(&needing),
+        numbered(left_out),
+        first.change,
+        first.reason
+    );
+    let mut together: Vec<u32> = left_out.iter().chain(&needing).copied().collect();
+    together.sort_unstable();
+    let hint = format!("Leave them out together with {}.", skip_request(blueprint, &together));
+    ControlError::refused(ProblemCode::ChangeNeeded, detail, &hint)
+}
+
+/// `change 3`, `changes 3, 4 and 7`.
+pub(crate) fn numbered(ids: &[u32]) -> String {
+    match ids {
+        [] => "no change".to_owned(),
+        [id] => format!("change {id}"),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(u32::to_string).collect();
+            format!("changes {} and {last}", first.join(", "))
+        }
+    }
+}
+
+/// The request that leaves changes out of head.
+pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
+    let numbers: Vec<String> = ids.iter().map(u32::to_string).collect();
+    format!(
+        "DELETE /workspaces/{blueprint}/diff {{\"ddl_ids\": [{}]}}",
+        numbers.join(", ")
+    )
+}
+
+/// What frees head of changes that cannot be replayed.
+pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32]) -> String {
+    let them = if broken.len() == 1 { "it" } else { "they" };
+    format!(
+        "{} leaves out what cannot be replayed. To keep what {them} made, drop it in the workspace, make it again with DDL \
+         that names it, and leave out the change that dropped it too.",
+        skip_request(blueprint, broken)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_named_as_people_count_them() {
+        assert_eq!(numbered(&[3]), "change 3");
+        assert_eq!(numbered(&[3, 4, 7]), "changes 3, 4 and 7");
+        let blueprint = "app".parse().unwrap();
+        assert_eq!(
+            skip_request(&blueprint, &[3, 4]),
+            "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]}"
+        );
+    }
+}

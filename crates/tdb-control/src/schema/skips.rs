@@ -1,0 +1,96 @@
+//! Skips: changes that stay in the workspace and leave head for good.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tdb_names::BlueprintName;
+use tdb_problems::ProblemCode;
+use tdb_store::Tx;
+use tdb_store::changes::{self, ChangeState, HeadRow, Holder};
+use tdb_store::workspaces::{self, WorkspaceRow};
+
+use crate::control::Control;
+use crate::error::{ControlError, Result};
+use crate::identity::{Identity, KeyScope};
+use crate::model::ChangeInfo;
+use crate::schema::blueprints::info;
+
+impl Control {
+    /// Leaves changes out of head, all or none of them. 409 naming who holds one, or the later changes that need one.
+    pub async fn skip_changes(
+        &self,
+        identity: &Identity,
+        blueprint: &BlueprintName,
+        ids: &BTreeSet<u32>,
+    ) -> Result<Vec<ChangeInfo>> {
+        identity.require(KeyScope::Write)?;
+        let row = self.ready_workspace(identity, blueprint).await?;
+        let Some(first) = ids.first() else {
+            let rule = "must name at least one change".to_owned();
+            return Err(ControlError::Invalid { field: "ddl_ids", rule });
+        };
+        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let heads = changes::heads(&tx, row.id).await?;
+        may_be_skipped(&heads, ids)?;
+        held_by_none(&tx, &row, ids).await?;
+        tx.rollback().await?;
+        let pending = |wanted: bool| -> Vec<u32> {
+            let all = heads.iter().filter(|change| change.state == ChangeState::Pending);
+            all.map(|change| change.id)
+                .filter(|id| ids.contains(id) == wanted)
+                .collect()
+        };
+        let rest = pending(false);
+        // A later change may need one of these: only a replay knows.
+        if rest.iter().any(|id| id > first) {
+            self.replays_without(&row, &pending(true), &rest).await?;
+        }
+        let tx = self.inner.store.project(identity.project()).await?;
+        workspaces::lock(&tx, row.id).await?;
+        held_by_none(&tx, &row, ids).await?;
+        let ids: Vec<u32> = ids.iter().copied().collect();
+        for id in &ids {
+            changes::set_state(&tx, row.id, *id, ChangeState::Skipped, None).await?;
+        }
+        let skipped = changes::of_ids(&tx, row.id, &ids).await?;
+        tx.commit().await?;
+        Ok(skipped
+            .into_iter()
+            .map(|change| info(change, &HashMap::new()))
+            .collect())
+    }
+}
+
+fn may_be_skipped(heads: &[HeadRow], ids: &BTreeSet<u32>) -> Result<()> {
+    for id in ids {
+        let change = heads.iter().find(|change| change.id == *id);
+        let change = change.ok_or_else(|| ControlError::not_found("change", id))?;
+        match change.state {
+            ChangeState::Pending | ChangeState::Broken => {}
+            ChangeState::Skipped | ChangeState::Reverted => {
+                let detail = format!("change {id} is {} already", change.state.as_str());
+                return Err(ControlError::refused(ProblemCode::ChangeNotPending, detail, ""));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn held_by_none(tx: &Tx, row: &WorkspaceRow, ids: &BTreeSet<u32>) -> Result<()> {
+    for id in ids {
+        if let Some(holder) = changes::holder(tx, row.id, *id).await? {
+            return Err(held(*id, &holder));
+        }
+    }
+    Ok(())
+}
+
+fn held(id: u32, holder: &Holder) -> ControlError {
+    let who = match holder {
+        Holder::Tenant(name) => format!("tenant \"{name}\""),
+        Holder::Deployment(job) => format!("deployment \"{job}\""),
+        Holder::Version(number) => format!("the published version {number}"),
+    };
+    let hint = "Undo it in the workspace with DDL of its own, which is deployed like any other change.";
+    ControlError::refused(ProblemCode::ChangeHeld, format!("change {id} is held by {who}"), hint)
+}

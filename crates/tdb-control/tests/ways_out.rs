@@ -1,0 +1,206 @@
+//! Ways out of a head that is no version: what is refused says what works, and that works.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
+mod support;
+
+use support::{World, blueprint};
+use tdb_control::model::{ChangeState, DeploymentStatus};
+use tdb_control::{ControlError, Limit};
+
+/// The numbers of the skip that a text recommends.
+fn recommended(text: &str) -> Vec<u32> {
+    let before = "DELETE /workspaces/app/diff {\"ddl_ids\": [";
+    let (_, after) = text.split_once(before).unwrap_or_else(|| panic!("{text}"));
+    let (numbers, _) = after.split_once(']').unwrap_or_else(|| panic!("{text}"));
+    numbers.split(", ").map(|number| number.parse().unwrap()).collect()
+}
+
+async fn states(world: &World) -> Vec<(u32, ChangeState)> {
+    world
+        .diff("app")
+        .await
+        .iter()
+        .map(|change| (change.id, change.state))
+        .collect()
+}
+
+async fn completed(world: &World) {
+    let job = world.deploy("app").await;
+    assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
+    world.no_drift("app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_several_broken_changes_is_skipped_though_a_later_one_needs_another() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    let session = world.session("app_dev").await;
+    session.batch_execute("PREPARE p AS SELECT 1 AS n").await.unwrap();
+    for sql in [
+        "CREATE TABLE one AS EXECUTE p",
+        "CREATE TABLE two AS EXECUTE p",
+        "ALTER TABLE two ADD COLUMN more int",
+        "CREATE TABLE fine (id int)",
+    ] {
+        session.batch_execute(sql).await.unwrap();
+    }
+    assert_eq!(states(&world).await[0], (1, ChangeState::Broken));
+    world.skip("app", &[1]).await.unwrap();
+    let expected = [
+        (2, ChangeState::Broken),
+        (3, ChangeState::Broken),
+        (4, ChangeState::Pending),
+    ];
+    assert_eq!(states(&world).await, expected);
+    let refused = world.refused_deployment("app").await;
+    assert_eq!(refused.code().as_str(), "head_broken");
+    let said = "; changes 2 and 3 cannot be replayed";
+    assert!(refused.to_string().contains(said), "{refused}");
+    assert_eq!(recommended(refused.hint().unwrap()), [2, 3]);
+    let shown = world.diff("app").await;
+    assert_eq!(recommended(shown[0].repair.as_deref().unwrap()), [2, 3]);
+    assert_eq!(shown[2].repair, None);
+    assert_eq!(world.skip("app", &[2, 3]).await.unwrap().len(), 2);
+    world.tenant("acme", "app").await;
+    world.no_drift("app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_skip_names_all_that_need_it_and_skips_none() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    for sql in [
+        "CREATE TABLE base (id int PRIMARY KEY)",
+        "CREATE TABLE apart (id int)",
+        "CREATE TABLE derived (id int REFERENCES base)",
+        "ALTER TABLE derived ADD COLUMN more int",
+    ] {
+        world.ddl("app", sql).await;
+    }
+    let refused = world.skip("app", &[1, 2]).await.unwrap_err();
+    assert_eq!(refused.code().as_str(), "change_needed");
+    assert!(
+        refused
+            .to_string()
+            .starts_with("changes 3 and 4 need changes 1 and 2: without them, change 3 fails with"),
+        "{refused}"
+    );
+    assert_eq!(world.diff("app").await.len(), 4);
+    let all = recommended(refused.hint().unwrap());
+    assert_eq!(all, [1, 2, 3, 4]);
+    assert!(matches!(
+        world.skip("app", &[1, 9]).await,
+        Err(ControlError::NotFound { .. })
+    ));
+    assert!(matches!(
+        world.skip("app", &[]).await,
+        Err(ControlError::Invalid { .. })
+    ));
+    assert_eq!(world.diff("app").await.len(), 4);
+    world.skip("app", &all).await.unwrap();
+    assert_eq!(states(&world).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_replay_differs_is_named_with_the_reason_and_can_be_replaced() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE kept (id int)").await;
+    world.tenant("acme", "app").await;
+    let random = "DO $$ BEGIN EXECUTE 'CREATE TABLE r_' || (random() * 1e15)::bigint || ' (id int)'; END $$";
+    world.ddl("app", random).await;
+    let refused = world.refused_deployment("app").await;
+    assert_eq!(refused.code().as_str(), "head_broken", "{refused}");
+    let said = refused.to_string();
+    assert!(said.contains("change 2 ") && said.contains("random()"), "{said}");
+    assert_eq!(recommended(refused.hint().unwrap()), [2]);
+    // What the hint says: drop what it made, make it again by its name, and skip both.
+    let session = world.session("app_dev").await;
+    let sql = "SELECT relname FROM pg_class WHERE relname ~ '^r_[0-9]+$'";
+    let made: String = session.query_one(sql, &[]).await.unwrap().get(0);
+    session.batch_execute(&format!("DROP TABLE {made}")).await.unwrap();
+    session.batch_execute("CREATE TABLE r_1 (id int)").await.unwrap();
+    let refused = world.refused_deployment("app").await;
+    world
+        .skip("app", &[2, 3])
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {refused}"));
+    completed(&world).await;
+    let tenant = world.session("app__acme").await;
+    tenant.batch_execute("SELECT FROM r_1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_depends_on_a_change_whose_replay_differs_is_not_blamed_alone() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world
+        .ddl("app", "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)")
+        .await;
+    let by_data = "DO $$ DECLARE k record; BEGIN FOR k IN SELECT id FROM kept LOOP
+                     EXECUTE format('CREATE TABLE part_%s (id int)', k.id); END LOOP; END $$";
+    world.ddl("app", by_data).await;
+    world.ddl("app", "ALTER TABLE part_2 ADD COLUMN more int").await;
+    let refused = world.refused_deployment("app").await;
+    assert_eq!(recommended(refused.hint().unwrap()), [2, 3], "{refused}");
+    assert!(refused.to_string().contains("depends on data"), "{refused}");
+    world.skip("app", &[2, 3]).await.unwrap();
+    world.tenant("acme", "app").await;
+    let versions = world
+        .control
+        .versions(&world.identity, &blueprint("app"), Limit::DEFAULT)
+        .await;
+    assert_eq!(versions.unwrap()[0].change_ids, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_are_computed_at_once_are_named() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world
+        .ddl(
+            "app",
+            "ALTER TABLE t ADD COLUMN at timestamptz DEFAULT 'now'::timestamptz",
+        )
+        .await;
+    let refused = world.refused_deployment("app").await;
+    assert!(
+        refused.to_string().contains("change 2 ") && refused.to_string().contains("'now'"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_names_the_change_that_needs_it_whatever_others_are_called() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    for sql in [
+        "CREATE SCHEMA app_public",
+        "CREATE TABLE base (id int PRIMARY KEY)",
+        // In PostgreSQL's detail its name is the end of another one.
+        "CREATE TABLE orders (id int)",
+        "CREATE TABLE app_public.orders (id int REFERENCES base)",
+    ] {
+        world.ddl("app", sql).await;
+    }
+    let refused = world
+        .control
+        .revert_change(&world.identity, &blueprint("app"), 2)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code().as_str(), "change_needed", "{refused}");
+    assert!(
+        refused.to_string().starts_with("change 4 needs change 2: "),
+        "{refused}"
+    );
+    for id in [4, 2] {
+        world
+            .control
+            .revert_change(&world.identity, &blueprint("app"), id)
+            .await
+            .unwrap();
+    }
+    let session = world.session("app_dev").await;
+    session.batch_execute("SELECT FROM orders").await.unwrap();
+}

@@ -1,0 +1,235 @@
+//! Changes that need not do the same again: what they call, or what they read, may give another result at a replay. Only a
+//! suspicion comes from here; whoever compares a replay with the workspace knows whether it is one.
+
+use pg_query::NodeEnum;
+use serde_json::Value;
+
+use super::split::{strings, walk};
+use super::units::components;
+use crate::postgres::change::Change;
+
+/// Why a replay of a change may differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unrepeatable {
+    /// What it calls or contains has another value each time; how it is written in the text.
+    Value(String),
+    /// It decides by itself what it does, from data that a replay does not have.
+    Data,
+}
+
+/// Functions and words whose value is another one each time, or in each session.
+const VALUES: [&str; 30] = [
+    "clock_timestamp",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "gen_random_bytes",
+    "gen_random_uuid",
+    "inet_client_addr",
+    "inet_client_port",
+    "inet_server_addr",
+    "inet_server_port",
+    "localtime",
+    "localtimestamp",
+    "nextval",
+    "now",
+    "pg_backend_pid",
+    "pg_current_wal_lsn",
+    "pg_current_xact_id",
+    "pg_postmaster_start_time",
+    "random",
+    "random_normal",
+    "statement_timestamp",
+    "timeofday",
+    "transaction_timestamp",
+    "txid_current",
+    "uuid_generate_v1",
+    "uuid_generate_v1mc",
+    "uuid_generate_v4",
+    "uuidv4",
+    "uuidv7",
+    "version",
+];
+/// Constants of times that PostgreSQL replaces when it reads them.
+const TIMES: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+
+/// The first reason among a change's statements; none where a replay does the same.
+pub fn unrepeatable(change: &Change) -> Option<Unrepeatable> {
+    change
+        .statements
+        .iter()
+        .find_map(|statement| of_text(&statement.sql.to_string()))
+}
+
+/// Whether an identity of the journal is a whole part of what a fact is about: `public.t` of `column public.t.a`, and not
+/// `public.orders` of `view app_public.orders`.
+pub fn concerns(identity: &str, fact: &str) -> bool {
+    let part: Vec<String> = components(identity).collect();
+    let whole: Vec<String> = components(fact).collect();
+    !part.is_empty() && whole.windows(part.len()).any(|window| window == part.as_slice())
+}
+
+fn of_text(text: &str) -> Option<Unrepeatable> {
+    let parsed = pg_query::parse(text, 0).ok()?;
+    let nodes = parsed.protobuf.stmts.into_iter().filter_map(|raw| raw.stmt?.node);
+    nodes.into_iter().find_map(|node| of_node(&node))
+}
+
+fn of_node(node: &NodeEnum) -> Option<Unrepeatable> {
+    let tree = serde_json::to_value(node).ok()?;
+    match node {
+        NodeEnum::DoStmt(_) => {
+            let named = strings(&tree).iter().find_map(|body| value_in_body(body));
+            Some(named.map_or(Unrepeatable::Data, Unrepeatable::Value))
+        }
+        NodeEnum::CallStmt(_) => Some(value_in(&tree).map_or(Unrepeatable::Data, Unrepeatable::Value)),
+        NodeEnum::SelectStmt(stmt) if stmt.into_clause.is_none() => {
+            Some(value_in(&tree).map_or(Unrepeatable::Data, Unrepeatable::Value))
+        }
+        _ => time_in(&tree)
+            .or_else(|| bound_in(&tree).and_then(value_in))
+            .map(Unrepeatable::Value),
+    }
+}
+
+/// In a body whose language we do not parse: a word that is one of ours.
+fn value_in_body(body: &str) -> Option<String> {
+    let scanned = pg_query::scan(body).ok()?;
+    let words = scanned.tokens.iter().filter_map(|token| {
+        let (from, to) = (usize::try_from(token.start).ok()?, usize::try_from(token.end).ok()?);
+        body.get(from..to)
+    });
+    let found = words
+        .map(str::to_lowercase)
+        .find(|word| VALUES.contains(&word.as_str()));
+    found.map(|word| written(&word))
+}
+
+fn value_in(tree: &Value) -> Option<String> {
+    let mut found = None;
+    walk(tree, &mut |key, value| {
+        let name = match key {
+            "FuncCall" => value.get("funcname").map(strings).and_then(|mut names| names.pop()),
+            // CURRENT_DATE and its like; the parser numbers them.
+            "SqlvalueFunction" | "SQLValueFunction" => Some("current_timestamp".to_owned()),
+            _ => None,
+        };
+        if let Some(name) = name.filter(|name| VALUES.contains(&name.as_str())) {
+            found.get_or_insert_with(|| written(&name));
+        }
+    });
+    found
+}
+
+fn time_in(tree: &Value) -> Option<String> {
+    let mut found = None;
+    walk(tree, &mut |key, value| {
+        let cast = (key == "TypeCast").then(|| value.get("arg").map(strings).unwrap_or_default());
+        let time = cast
+            .into_iter()
+            .flatten()
+            .find(|text| TIMES.contains(&text.trim().to_lowercase().as_str()));
+        if let Some(time) = time {
+            found.get_or_insert_with(|| format!("'{time}'"));
+        }
+    });
+    found
+}
+
+/// The bounds of a partition, which are computed when it is made.
+fn bound_in(tree: &Value) -> Option<&Value> {
+    match tree {
+        Value::Object(fields) => fields.iter().find_map(|(key, value)| match key.as_str() {
+            "partbound" | "bound" if !value.is_null() => Some(value),
+            _ => bound_in(value),
+        }),
+        Value::Array(values) => values.iter().find_map(bound_in),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+fn written(name: &str) -> String {
+    match name.starts_with("current_") || name.starts_with("local") {
+        true => name.to_uppercase(),
+        false => format!("{name}()"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::change::{Mode, Sql, Statement};
+
+    fn suspected(sql: &str) -> Option<Unrepeatable> {
+        let statement = Statement {
+            sql: Sql::text(sql),
+            tags: Vec::new(),
+            objects: Vec::new(),
+            search_path: String::new(),
+            settings: Default::default(),
+            mode: Mode::Transactional,
+        };
+        unrepeatable(&Change {
+            statements: vec![statement],
+            ..Change::default()
+        })
+    }
+
+    #[test]
+    fn what_may_give_something_else_is_named() {
+        let value = |text: &str| Some(Unrepeatable::Value(text.to_owned()));
+        for (sql, expected) in [
+            (
+                "DO $$ BEGIN EXECUTE 'CREATE TABLE t_' || (random() * 9)::int || ' ()'; END $$",
+                value("random()"),
+            ),
+            (
+                "DO $$ BEGIN EXECUTE format('CREATE TABLE p_%s ()', Current_Date); END $$",
+                value("CURRENT_DATE"),
+            ),
+            (
+                "DO $$ DECLARE r record; BEGIN FOR r IN SELECT 1 LOOP NULL; END LOOP; END $$",
+                Some(Unrepeatable::Data),
+            ),
+            ("SELECT make_tables()", Some(Unrepeatable::Data)),
+            ("SELECT make_table(now())", value("now()")),
+            ("CALL make_tables()", Some(Unrepeatable::Data)),
+            (
+                "ALTER TABLE t ADD COLUMN at timestamptz DEFAULT 'now'::timestamptz",
+                value("'now'"),
+            ),
+            (
+                "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (now()) TO ('2030-01-01')",
+                value("now()"),
+            ),
+            (
+                "ALTER TABLE p ATTACH PARTITION q FOR VALUES IN (random())",
+                value("random()"),
+            ),
+            // Kept as an expression, computed later.
+            (
+                "CREATE TABLE t (at timestamptz DEFAULT now(), id uuid DEFAULT gen_random_uuid())",
+                None,
+            ),
+            ("ALTER TABLE t ADD CHECK (at < now())", None),
+            (
+                "CREATE FUNCTION f() RETURNS float LANGUAGE sql AS 'SELECT random()'",
+                None,
+            ),
+            ("CREATE TABLE t (word text DEFAULT 'now')", None),
+        ] {
+            assert_eq!(suspected(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_compared_whole() {
+        assert!(concerns("public.t", "column public.t.a"));
+        assert!(concerns("public.f(integer)", "function public.f(integer)"));
+        assert!(concerns("g on public.t", "trigger g on public.t"));
+        assert!(concerns(r#"public."My t""#, r#"table public."My t""#));
+        assert!(!concerns("public.orders", "view app_public.orders"));
+        assert!(!concerns("public.v", "view public.view_2"));
+        assert!(!concerns("", "table public.t"));
+    }
+}
