@@ -51,14 +51,20 @@ mod tests {
     #[test]
     fn the_list_is_what_the_source_has() {
         let mut found = BTreeSet::new();
-        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        assert_eq!(found, POINTS.iter().map(|point| (*point).to_owned()).collect());
+    }
+
+    fn collect(directory: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_file() && !path.ends_with("points.rs") {
+            if path.is_dir() {
+                collect(&path, found);
+            } else if !path.ends_with("points.rs") {
                 let text = fs::read_to_string(path).unwrap();
                 let calls = text.split(CALL).skip(1);
                 found.extend(calls.filter_map(|call| Some(call.split('"').nth(1)?.to_owned())));
             }
         }
-        assert_eq!(found, POINTS.iter().map(|point| (*point).to_owned()).collect());
     }
 }
