@@ -204,6 +204,7 @@ async fn the_data_planes_password_opens_functions_and_no_table() {
     let functions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let expected = [
         "acknowledge",
+        "creation_attempts",
         "credential_by_user",
         "events_after",
         "key_by_prefix",
