@@ -56,8 +56,20 @@ test-containers: ## Do what docker-compose.yml says in bare Debian roots, withou
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings
 	@scripts/bootstrap dev
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: audit
+audit: ## Check licences, sources, bans and known vulnerabilities of the dependencies (needs cargo-deny)
+	@cargo deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
+	cargo deny check bans licenses sources
+	@scripts/advisories
+
+.PHONY: fuzz
+fuzz: ## Fuzz one target for a minute, or as long as TIME says (ARGS=flow; needs cargo-fuzz and a nightly compiler)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	cargo +nightly fuzz run $(if $(filter splitter,$(ARGS)),--features splitter) $(or $(ARGS),flow) -- -max_total_time=$(or $(TIME),60)
 
 .PHONY: bench
 bench: ## Measure against PgBouncer and HAProxy, which it installs with their services disabled (ARGS="relay" …)
