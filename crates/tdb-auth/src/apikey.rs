@@ -24,6 +24,7 @@ pub struct ApiKey(SecretString);
 pub struct ApiKeyHash([u8; 32]);
 
 impl ApiKey {
+    /// Draws a new key from the system's random source.
     pub fn generate() -> Result<Self, NoRandom> {
         Ok(Self(
             format!("{MARK}{}", URL_SAFE_NO_PAD.encode(unguessable::<32>()?)).into(),
@@ -40,11 +41,13 @@ impl ApiKey {
         valid.then(|| Self(text.to_owned().into()))
     }
 
+    /// The part of the key by which its row is found; it is no secret.
     pub fn prefix(&self) -> &str {
         // Both constructors give ASCII of a fixed length.
         self.0.expose_secret().get(..API_KEY_PREFIX_LEN).unwrap_or_default()
     }
 
+    /// SHA-256 of the whole key: what is stored.
     pub fn hash(&self) -> ApiKeyHash {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, self.0.expose_secret().as_bytes()).as_ref());
@@ -58,6 +61,7 @@ impl ApiKey {
 }
 
 impl ApiKeyHash {
+    /// The 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -19,6 +19,7 @@ use crate::random::unguessable;
 pub const ITERATIONS_PASSWORD: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 /// 256 random bits cannot be guessed however cheap a guess is; one iteration takes PBKDF2 off every dial.
 pub const ITERATIONS_RANDOM_SECRET: NonZeroU32 = NonZeroU32::MIN;
+/// Bytes of salt in a verifier, as in PostgreSQL.
 pub const SALT_LEN: usize = 16;
 const KEY_LEN: usize = 32;
 const MECHANISM: &str = "SCRAM-SHA-256";
@@ -32,6 +33,7 @@ pub struct ScramVerifier {
     server_key: [u8; KEY_LEN],
 }
 
+/// The text is no SCRAM-SHA-256 verifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a SCRAM-SHA-256 verifier")]
 pub struct VerifierError;
@@ -77,10 +79,12 @@ impl ScramVerifier {
         }
     }
 
+    /// Rounds of PBKDF2 that the client has to do.
     pub fn iterations(&self) -> NonZeroU32 {
         self.iterations
     }
 
+    /// What the client mixes into the password.
     pub fn salt(&self) -> &[u8] {
         &self.salt
     }

@@ -23,14 +23,18 @@ pub struct MasterKey {
     mock_secret: [u8; KEY_LEN],
 }
 
+/// The text is no master key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the master key must be 32 bytes in base64, such as `openssl rand -base64 32` prints")]
 pub struct MasterKeyError;
 
+/// Why a secret cannot be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SealError {
+    /// The sealed bytes are not of this key and context.
     #[error("the sealed secret does not open with this master key")]
     DoesNotOpen,
+    /// No nonce can be drawn.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
 }

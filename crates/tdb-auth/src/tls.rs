@@ -17,6 +17,7 @@ use thiserror::Error as ThisError;
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 
+/// No trusted root certificates can be read; says why.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 #[error("no certificate authority to trust: {0}")]
 pub struct RootsError(String);
@@ -53,6 +54,7 @@ impl Roots {
 }
 
 impl ClientTls {
+    /// Configurations that trust `roots`.
     pub fn new(roots: &Roots) -> Result<Self, RootsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = |check: Check| -> Result<Arc<ClientConfig>, RootsError> {

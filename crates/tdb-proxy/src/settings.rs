@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+/// The limits and deadlines of the data plane.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
     /// Most connections at a time, those that have not logged in yet included.
@@ -17,6 +18,7 @@ pub struct ProxySettings {
     pub upstream_connect_timeout: Duration,
     /// How long known routes serve while the metadata store cannot be asked.
     pub stale_routes_max: Duration,
+    /// Whether clients may, must or cannot use TLS.
     pub tls_mode: ClientTlsMode,
 }
 
@@ -25,6 +27,7 @@ pub struct ProxySettings {
 pub enum ClientTlsMode {
     /// SSLRequest is answered `N`.
     Disable,
+    /// Clients choose.
     Prefer,
     /// A startup packet in clear is refused.
     Require,
@@ -33,8 +36,11 @@ pub enum ClientTlsMode {
 /// How to stop: `drain` lets running transactions finish for `drain_timeout`, `now` ends everything at once.
 #[derive(Clone, Debug)]
 pub struct Stop {
+    /// No new clients; sessions end when their transactions do.
     pub drain: CancellationToken,
+    /// All sessions end at once.
     pub now: CancellationToken,
+    /// How long transactions may go on after `drain`.
     pub drain_timeout: Duration,
 }
 

@@ -17,14 +17,19 @@ use crate::stream::Stream;
 /// The protocol name of a client that starts TLS without SSLRequest (PostgreSQL manual, "SSL Session Encryption").
 const ALPN: &[u8] = b"postgresql";
 
+/// Why a certificate cannot be used.
 #[derive(Debug, Error)]
 pub enum ServerTlsError {
+    /// The certificate cannot be read; says why.
     #[error("the certificate is not PEM: {0}")]
     Certificate(String),
+    /// The file has no certificate.
     #[error("the PEM text holds no certificate")]
     NoCertificate,
+    /// The private key cannot be read; says why.
     #[error("the private key is not PEM: {0}")]
     Key(String),
+    /// The key does not belong to the certificate.
     #[error("the certificate and the private key do not fit: {0}")]
     Mismatch(#[source] rustls::Error),
 }

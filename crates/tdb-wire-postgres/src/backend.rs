@@ -2,32 +2,56 @@
 
 use crate::startup::Unsupported;
 
+/// A step of the authentication, or its end.
 pub const AUTHENTICATION: u8 = b'R';
+/// Process id and cancel secret.
 pub const BACKEND_KEY_DATA: u8 = b'K';
+/// The end of a reply, with the status of the transaction.
 pub const READY_FOR_QUERY: u8 = b'Z';
+/// ErrorResponse.
 pub const ERROR: u8 = b'E';
+/// NoticeResponse; may come at any time.
 pub const NOTICE: u8 = b'N';
+/// NotificationResponse (LISTEN); may come at any time.
 pub const NOTIFICATION: u8 = b'A';
+/// The value of a setting; may come at any time.
 pub const PARAMETER_STATUS: u8 = b'S';
+/// ParseComplete.
 pub const PARSE_COMPLETE: u8 = b'1';
+/// BindComplete.
 pub const BIND_COMPLETE: u8 = b'2';
+/// CloseComplete.
 pub const CLOSE_COMPLETE: u8 = b'3';
+/// The parameters of a prepared statement.
 pub const PARAMETER_DESCRIPTION: u8 = b't';
+/// The columns of the rows that follow.
 pub const ROW_DESCRIPTION: u8 = b'T';
+/// There will be no rows.
 pub const NO_DATA: u8 = b'n';
+/// One row.
 pub const DATA_ROW: u8 = b'D';
+/// The end of a statement, with its command tag.
 pub const COMMAND_COMPLETE: u8 = b'C';
+/// In place of CommandComplete where there was no statement.
 pub const EMPTY_QUERY: u8 = b'I';
+/// Execute reached its limit of rows.
 pub const PORTAL_SUSPENDED: u8 = b's';
+/// The result of a FunctionCall.
 pub const FUNCTION_CALL_RESPONSE: u8 = b'V';
+/// The server waits for the client's data.
 pub const COPY_IN_RESPONSE: u8 = b'G';
+/// The server's data follow.
 pub const COPY_OUT_RESPONSE: u8 = b'H';
+/// Data in both directions (replication).
 pub const COPY_BOTH_RESPONSE: u8 = b'W';
+/// A piece of copied data.
 pub const COPY_DATA: u8 = b'd';
+/// The end of copied data.
 pub const COPY_DONE: u8 = b'c';
 
 /// Bytes that answer SSLRequest and GSSENCRequest.
 pub const ENCRYPTION_ACCEPTED: u8 = b'S';
+/// As above: the connection stays as it is.
 pub const ENCRYPTION_REFUSED: u8 = b'N';
 
 /// Appends one frame whose body `write` appends.
@@ -43,6 +67,7 @@ pub(crate) fn frame(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)
     }
 }
 
+/// AuthenticationOk.
 pub fn authentication_ok(out: &mut Vec<u8>) {
     frame(out, AUTHENTICATION, |out| out.extend_from_slice(&0i32.to_be_bytes()));
 }
@@ -59,6 +84,7 @@ pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     });
 }
 
+/// AuthenticationSASLContinue with the server's first message.
 pub fn authentication_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
     frame(out, AUTHENTICATION, |out| {
         out.extend_from_slice(&11i32.to_be_bytes());
@@ -66,6 +92,7 @@ pub fn authentication_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
     });
 }
 
+/// AuthenticationSASLFinal with the server's last message.
 pub fn authentication_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
     frame(out, AUTHENTICATION, |out| {
         out.extend_from_slice(&12i32.to_be_bytes());
@@ -73,6 +100,7 @@ pub fn authentication_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
     });
 }
 
+/// BackendKeyData; `secret` has 4 bytes in protocol 3.0.
 pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     frame(out, BACKEND_KEY_DATA, |out| {
         out.extend_from_slice(&pid.to_be_bytes());

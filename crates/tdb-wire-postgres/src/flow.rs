@@ -29,7 +29,9 @@ pub struct RequestId(u64);
 /// Of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transaction {
+    /// No transaction is open.
     Idle,
+    /// In a transaction.
     Open,
     /// Only ROLLBACK, or ROLLBACK TO, is accepted.
     Failed,
@@ -38,13 +40,16 @@ pub enum Transaction {
 /// Data that is being copied outside of queries' rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
+    /// Nothing is copied.
     No,
     /// The client sends data. So many of its Syncs are ignored, if the copy does not fail first.
     In {
+        /// Syncs ignored so far.
         ignored: u32,
     },
     /// The client has sent all data; the server has not said yet whether it took it.
     Ending {
+        /// Syncs ignored.
         ignored: u32,
     },
     /// The server sends data.
@@ -180,6 +185,11 @@ impl Flow {
         self.replies.trust == Trust::Certain
     }
 
+    /// The server has said something that no request explains.
+    pub fn is_lost(&self) -> bool {
+        self.replies.trust == Trust::Lost
+    }
+
     /// So many replies are owed that the client must wait.
     pub fn is_full(&self) -> bool {
         self.replies.owed.len() >= OWED_MAX
@@ -195,10 +205,12 @@ impl Flow {
         self.server.is_at_boundary()
     }
 
+    /// The status of the last ReadyForQuery that has passed.
     pub fn transaction(&self) -> Transaction {
         self.replies.transaction
     }
 
+    /// What is being copied for the first request that is owed a reply.
     pub fn copy(&self) -> Copy {
         self.replies.copy
     }

@@ -8,9 +8,11 @@ pub const FRAME_LEN_MAX: u32 = 0x3fff_ffff;
 /// Tag and length.
 pub const HEADER_LEN: usize = 5;
 
+/// A length that no message can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a message with the invalid length {len}")]
 pub struct FrameError {
+    /// The length field, which counts itself.
     pub len: i32,
 }
 
@@ -21,6 +23,7 @@ pub const READ_LEN_MAX: u32 = 1024;
 /// A frame whose header is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// What kind of message it is.
     pub tag: u8,
     /// Length of the body, without the length field.
     pub body_len: u32,
@@ -41,6 +44,7 @@ pub struct Reader {
 pub enum Piece<'b> {
     /// Frames and parts of frames that are passed over, contiguous.
     Span(&'b [u8]),
+    /// One frame that `read` picked.
     Frame(Frame<'b>),
     /// Nothing is left; what came of a frame that is read may be held back.
     Spent,
@@ -49,6 +53,7 @@ pub enum Piece<'b> {
 /// A frame that is read: its header and the first [`READ_LEN_MAX`] bytes of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'b> {
+    /// Header and what is read of the body.
     pub bytes: &'b [u8],
     /// Bytes of the body that follow, as the beginning of the next span.
     pub rest: u32,
@@ -142,6 +147,7 @@ impl Reader {
 }
 
 impl Frame<'_> {
+    /// What kind of message it is.
     pub fn tag(&self) -> u8 {
         self.bytes.first().copied().unwrap_or(0)
     }

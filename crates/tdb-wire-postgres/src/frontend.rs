@@ -1,17 +1,30 @@
 //! Messages a client sends after its login.
 
+/// A text of statements.
 pub const QUERY: u8 = b'Q';
+/// Prepares a statement.
 pub const PARSE: u8 = b'P';
+/// Opens a portal of a prepared statement.
 pub const BIND: u8 = b'B';
+/// Asks for the columns of a statement or portal.
 pub const DESCRIBE: u8 = b'D';
+/// Runs a portal.
 pub const EXECUTE: u8 = b'E';
+/// Closes a statement or portal.
 pub const CLOSE: u8 = b'C';
+/// Ends a sequence of messages and its implicit transaction.
 pub const SYNC: u8 = b'S';
+/// Calls a function by its oid.
 pub const FUNCTION_CALL: u8 = b'F';
+/// A piece of copied data.
 pub const COPY_DATA: u8 = b'd';
+/// The end of copied data.
 pub const COPY_DONE: u8 = b'c';
+/// The client cannot go on copying.
 pub const COPY_FAIL: u8 = b'f';
+/// Asks for the replies that the server holds back.
 pub const FLUSH: u8 = b'H';
+/// The end of the session.
 pub const TERMINATE: u8 = b'X';
 
 /// The messages that the server answers, and the end of copied data, whose place among them matters. Flush and CopyData
@@ -39,6 +52,7 @@ pub enum Request {
 }
 
 impl Request {
+    /// The request of this tag, none for other messages.
     pub fn of(tag: u8) -> Option<Self> {
         match tag {
             QUERY => Some(Request::Query),

@@ -17,14 +17,19 @@ const MESSAGE_LEN_MAX: u32 = 64 * 1024;
 /// Most messages of a login; PostgreSQL sends about twenty.
 const MESSAGES_MAX: u32 = 1000;
 
+/// Why a login cannot go on.
 #[derive(Debug, Error)]
 pub enum LoginError {
+    /// The server asks for another method than SCRAM-SHA-256.
     #[error("the server asked for the authentication method {0}, which is not supported")]
     Method(i32),
+    /// The server offers SASL mechanisms, SCRAM-SHA-256 not among them.
     #[error("the server does not offer SCRAM-SHA-256")]
     NoScram,
+    /// The server does not know the secret, or breaks the exchange.
     #[error("the server's part of SCRAM is wrong")]
     Scram(#[source] std::io::Error),
+    /// A message that does not belong here.
     #[error("the server broke the protocol: {0}")]
     Protocol(&'static str),
 }
@@ -40,7 +45,9 @@ pub struct Login {
 /// Pid and cancel secret of a server session (BackendKeyData).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
+    /// The server process.
     pub pid: i32,
+    /// What a cancel request has to show.
     pub secret: i32,
 }
 
@@ -49,6 +56,7 @@ pub struct Key {
 pub enum Step {
     /// Send these bytes, then read on.
     Send(Vec<u8>),
+    /// Read on.
     Read,
     /// ParameterStatus or NoticeResponse: for whoever uses the session.
     Greeting,
@@ -82,12 +90,14 @@ pub fn startup_message<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>)
     Ok(out.to_vec())
 }
 
+/// SSLRequest.
 pub fn ssl_request() -> Vec<u8> {
     let mut out = BytesMut::new();
     frontend::ssl_request(&mut out);
     out.to_vec()
 }
 
+/// CancelRequest of protocol 3.0.
 pub fn cancel_request(pid: i32, secret: i32) -> Vec<u8> {
     let mut out = BytesMut::new();
     frontend::cancel_request(pid, secret, &mut out);
@@ -95,6 +105,7 @@ pub fn cancel_request(pid: i32, secret: i32) -> Vec<u8> {
 }
 
 impl Login {
+    /// The startup message has been sent; `secret` is the role's password.
     pub fn new(secret: SecretString) -> Self {
         Self {
             exchange: Exchange {

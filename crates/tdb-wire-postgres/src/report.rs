@@ -17,24 +17,30 @@ pub enum SqlState {
     InvalidAuthorization,
     /// Unknown user or wrong password: the same.
     InvalidPassword,
+    /// No such database, or an invalid name.
     UnknownDatabase,
     /// The credential does not cover the database.
     NotAllowed,
+    /// A limit on clients is reached.
     TooManyConnections,
     /// The control plane cannot be asked.
     CannotConnectNow,
+    /// The session is ended from outside.
     AdminShutdown,
     /// A message longer than the protocol allows.
     ProgramLimitExceeded,
+    /// A fault of the proxy.
     InternalError,
     /// The journal's marker (private): never reaches a client.
     Journaled,
     /// Notices.
     Warning,
+    /// Of notices.
     Success,
 }
 
 impl SqlState {
+    /// The five characters.
     pub fn code(self) -> &'static str {
         match self {
             SqlState::ProtocolViolation => "08P01",
@@ -56,24 +62,34 @@ impl SqlState {
     }
 }
 
+/// How serious a report is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
+    /// The session ends.
     Fatal,
+    /// Something was not done as asked.
     Warning,
+    /// For information.
     Notice,
 }
 
 /// An error or notice of ours, in PostgreSQL's style.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// How serious it is.
     pub severity: Severity,
+    /// Its SQLSTATE.
     pub state: SqlState,
+    /// One line, lower case, without a full stop.
     pub message: String,
+    /// A sentence with numbers or names.
     pub detail: Option<String>,
+    /// A sentence that says what to do.
     pub hint: Option<String>,
 }
 
 impl Report {
+    /// An error that ends the session.
     pub fn fatal(state: SqlState, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Fatal,
@@ -84,6 +100,7 @@ impl Report {
         }
     }
 
+    /// A notice; the session goes on.
     pub fn notice(message: impl Into<String>) -> Self {
         let (severity, state) = (Severity::Notice, SqlState::Success);
         Self {
@@ -95,6 +112,7 @@ impl Report {
         }
     }
 
+    /// A warning; the session goes on.
     pub fn warning(message: impl Into<String>) -> Self {
         let (severity, state) = (Severity::Warning, SqlState::Warning);
         Self {
@@ -106,11 +124,13 @@ impl Report {
         }
     }
 
+    /// The same report with a hint.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
+    /// The same report with a detail.
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
@@ -144,9 +164,13 @@ impl Report {
 /// What we read of a server's error or notice. Missing fields are empty: a hostile server may leave any out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
+    /// SQLSTATE.
     pub code: String,
+    /// The primary message.
     pub message: String,
+    /// The secondary message, if there is one.
     pub detail: Option<String>,
+    /// What the server suggests, if anything.
     pub hint: Option<String>,
 }
 

@@ -7,27 +7,37 @@ use base64::engine::general_purpose::STANDARD;
 use tdb_auth::{NoRandom, ScramVerifier, unguessable};
 use thiserror::Error;
 
+/// The mechanism without channel binding.
 pub const SCRAM: &str = "SCRAM-SHA-256";
+/// The mechanism that binds to the TLS connection.
 pub const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 const NONCE_LEN: usize = 18;
 
 /// What the connection can bind to: the hash of our TLS certificate, where there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
+    /// No TLS, or no certificate to bind to.
     None,
+    /// `tls-server-end-point` (RFC 5929): the hash of the server's certificate.
     ServerEndPoint(Vec<u8>),
 }
 
+/// Why an exchange ends before the password is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ScramError {
+    /// A message that RFC 5802 does not allow.
     #[error("malformed SCRAM message: {0}")]
     Malformed(&'static str),
+    /// A mechanism that was not offered.
     #[error("the client asked for an authentication mechanism that was not offered")]
     Mechanism,
+    /// The client was not shown that PLUS is offered.
     #[error("SCRAM channel binding negotiation error")]
     Downgrade,
+    /// The client is bound to another TLS connection.
     #[error("SCRAM channel binding check failed")]
     Binding,
+    /// No nonce can be drawn.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
 }
@@ -42,10 +52,12 @@ pub struct AwaitProof {
     channel: String,
 }
 
+/// What the client's proof shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The proof is right; the server's final message.
     Genuine(Vec<u8>),
+    /// It does not know the password.
     WrongPassword,
 }
 

@@ -16,22 +16,32 @@ pub const MINOR_NEWEST: u16 = 2;
 /// Protocol 3.2: 4 to 256 bytes.
 const CANCEL_SECRET_LEN_MAX: usize = 256;
 
+/// The first message of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opening {
+    /// SSLRequest.
     Tls,
+    /// GSSENCRequest.
     Gss,
+    /// CancelRequest.
     Cancel(CancelRequest),
+    /// The startup packet of a session.
     Startup(Startup),
 }
 
+/// Which session's statement to cancel.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CancelRequest {
+    /// The process id that the session was shown.
     pub pid: i32,
+    /// The secret that the session was shown.
     pub secret: Vec<u8>,
 }
 
+/// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Startup {
+    /// The user who logs in; never empty.
     pub user: String,
     /// The database asked for; PostgreSQL's rule: the user's name where it is absent.
     pub database: String,
@@ -46,19 +56,31 @@ pub struct Startup {
 /// A newer minor version than ours, or protocol options we do not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
+    /// Names of protocol options (`_pq_.…`).
     pub options: Vec<String>,
 }
 
+/// Why a first message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OpeningError {
+    /// Too short, too long, or not what the message needs.
     #[error("invalid length of startup packet")]
     Length,
+    /// A major version other than 3.
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR_NEWEST}")]
-    Version { major: u16, minor: u16 },
+    Version {
+        /// Major number asked for.
+        major: u16,
+        /// Minor number asked for.
+        minor: u16,
+    },
+    /// Names and values are not laid out as they must be.
     #[error("invalid startup packet layout: {0}")]
     Layout(&'static str),
+    /// A parameter is given twice; its name.
     #[error("startup parameter \"{0}\" is given twice")]
     Twice(String),
+    /// No user is given.
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
 }

@@ -139,6 +139,11 @@ impl<'a> Relay<'a> {
         self.flow.is_server_at_boundary() && self.down.is_empty() && !self.is_draining()
     }
 
+    /// What the server said did not fit what the client had asked.
+    pub fn is_lost(&self) -> bool {
+        self.flow.is_lost()
+    }
+
     fn is_idle(&self) -> bool {
         self.flow.is_idle() && self.down.is_empty() && self.up.is_empty() && !self.is_draining()
     }

@@ -318,6 +318,9 @@ async fn take_leave(plane: &Plane, session: Session<'_>, end: End) {
     // Before the server connection closes: its pid may be another session's next.
     drop(key);
     let refused = log_end(end);
+    if relay.is_lost() {
+        tracing::warn!("the server's replies did not fit the client's requests");
+    }
     let mut last_words = Vec::new();
     if let Some(refused) = refused.filter(|_| relay.may_speak()) {
         refused.report().write(&mut last_words);
