@@ -32,7 +32,7 @@ const PEER: &str = "bench_peer";
 
 /// Deployments over a fleet.
 #[derive(Args, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     #[arg(long, default_value_t = 10)]
     rounds: u32,
     #[arg(long, default_value_t = 200)]
@@ -61,7 +61,7 @@ struct Fleet {
     parallel: usize,
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let fleet = Fleet::make(options)?;
     let mut rounds = Vec::new();
     for number in 0..options.rounds {

@@ -25,7 +25,7 @@ const READY_TIME_MAX: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A running `tenantsdb dev`.
-pub struct Instance {
+pub(crate) struct Instance {
     // Before the directory: fields end in this order.
     program: Program,
     pub api: Client,
@@ -35,7 +35,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let dir = TempDir::with_prefix("tdb-bench-")?;
         // PostgreSQL runs as another user when we are root.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
@@ -68,12 +68,12 @@ impl Instance {
         })
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.program.pid()
     }
 
     /// A workspace whose schema is `ddl`.
-    pub fn blueprint(&self, name: &str, ddl: &str) -> Result<()> {
+    pub(crate) fn blueprint(&self, name: &str, ddl: &str) -> Result<()> {
         let request = CreateWorkspace {
             name: name.to_owned(),
             database: "PostgreSQL".to_owned(),
@@ -83,7 +83,7 @@ impl Instance {
     }
 
     /// Runs DDL in a workspace.
-    pub fn change(&self, workspace: &str, ddl: &str) -> Result<()> {
+    pub(crate) fn change(&self, workspace: &str, ddl: &str) -> Result<()> {
         let query = Query { query: ddl.to_owned() };
         self.api
             .workspace_query(workspace, &query)
@@ -92,7 +92,7 @@ impl Instance {
     }
 
     /// Asks for a tenant and waits until it is ready.
-    pub fn tenant(&self, name: &str, blueprint: &str) -> Result<Tenant> {
+    pub(crate) fn tenant(&self, name: &str, blueprint: &str) -> Result<Tenant> {
         let database = CreateTenantDatabase {
             blueprint: blueprint.to_owned(),
             isolation_level: None,
@@ -114,7 +114,7 @@ impl Instance {
     }
 
     /// A tenant's database as its own credential reaches it, through the proxy.
-    pub fn tenant_endpoint(&self, tenant: &Tenant) -> Result<Endpoint> {
+    pub(crate) fn tenant_endpoint(&self, tenant: &Tenant) -> Result<Endpoint> {
         let database = tenant.databases.first().context("the tenant has no database")?;
         let (user, password) = login(&database.connection.connection_string)?;
         Ok(Endpoint {
@@ -127,7 +127,7 @@ impl Instance {
     }
 
     /// A database of the private PostgreSQL, past the proxy, as its administrator.
-    pub fn server_endpoint(&self, database: &str) -> Result<Endpoint> {
+    pub(crate) fn server_endpoint(&self, database: &str) -> Result<Endpoint> {
         let (user, password) = login(&self.server_url)?;
         let (_, address) = self.server_url.split_once('@').context("server_url has no address")?;
         let address = address.split(['/', '?']).next().unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::spike::Variant;
 
 /// A path that pgbench may take to the server; without a process where it takes none.
 #[derive(Debug)]
-pub struct Path {
+pub(crate) struct Path {
     pub name: String,
     pub endpoint: Endpoint,
     pub pid: Option<u32>,
@@ -23,7 +23,7 @@ pub struct Path {
 }
 
 impl Path {
-    pub fn direct(upstream: &Endpoint) -> Self {
+    pub(crate) fn direct(upstream: &Endpoint) -> Self {
         Self {
             name: "direct".to_owned(),
             endpoint: upstream.clone(),
@@ -33,7 +33,7 @@ impl Path {
     }
 
     /// A proxy that somebody else runs.
-    pub fn running(name: &str, endpoint: Endpoint, pid: u32) -> Self {
+    pub(crate) fn running(name: &str, endpoint: Endpoint, pid: u32) -> Self {
         Self {
             name: name.to_owned(),
             endpoint,
@@ -42,7 +42,7 @@ impl Path {
         }
     }
 
-    pub fn pgbouncer(upstream: &Endpoint) -> Result<Self> {
+    pub(crate) fn pgbouncer(upstream: &Endpoint) -> Result<Self> {
         let dir = TempDir::with_prefix("tdb-bench-")?;
         let listen = free_address()?;
         let (config, users) = (dir.path().join("pgbouncer.ini"), dir.path().join("users.txt"));
@@ -70,7 +70,7 @@ impl Path {
         Self::start("pgbouncer", upstream, listen, command, dir)
     }
 
-    pub fn haproxy(upstream: &Endpoint) -> Result<Self> {
+    pub(crate) fn haproxy(upstream: &Endpoint) -> Result<Self> {
         let dir = TempDir::with_prefix("tdb-bench-")?;
         let listen = free_address()?;
         let config = dir.path().join("haproxy.cfg");
@@ -89,7 +89,7 @@ impl Path {
     }
 
     /// This very program as a relay.
-    pub fn spike(upstream: &Endpoint, variant: Variant, event_interval: u32) -> Result<Self> {
+    pub(crate) fn spike(upstream: &Endpoint, variant: Variant, event_interval: u32) -> Result<Self> {
         let listen = free_address()?;
         let mut command = tied(env::current_exe().context("find this program")?);
         command

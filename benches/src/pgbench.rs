@@ -13,7 +13,7 @@ use tdb_testkit::BinDir;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub(crate) enum Mode {
     Simple,
     Extended,
     Prepared,
@@ -21,7 +21,7 @@ pub enum Mode {
 
 /// Where pgbench dials and as whom.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     pub host: String,
     pub port: u16,
     pub user: String,
@@ -31,7 +31,7 @@ pub struct Endpoint {
 
 /// What happened between the first and the last report.
 #[derive(Clone, Copy, Debug)]
-pub struct Window<T> {
+pub(crate) struct Window<T> {
     pub queries: f64,
     pub elapsed: Duration,
     pub first: T,
@@ -39,7 +39,7 @@ pub struct Window<T> {
 }
 
 impl Mode {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Simple => "simple",
             Self::Extended => "extended",
@@ -50,12 +50,12 @@ impl Mode {
 
 impl Endpoint {
     /// A PostgreSQL client program with this endpoint in its environment; without TLS, as every path is measured.
-    pub fn command(&self, program: &str) -> Result<Command> {
+    pub(crate) fn command(&self, program: &str) -> Result<Command> {
         Ok(self.command_of(BinDir::find()?.program(program)))
     }
 
     /// Any program, with this endpoint in its environment.
-    pub fn command_of(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command_of(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
             .env("PGHOST", &self.host)
@@ -69,7 +69,7 @@ impl Endpoint {
     }
 
     /// The database's name on its server, which need not be the logical one.
-    pub fn current_database(&self) -> Result<String> {
+    pub(crate) fn current_database(&self) -> Result<String> {
         let output = self
             .command("psql")?
             .args(["-XAtc", "SELECT current_database()"])
@@ -84,7 +84,7 @@ impl Endpoint {
 }
 
 /// Makes pgbench's tables through `endpoint`.
-pub fn initialize(endpoint: &Endpoint, scale: u32) -> Result<()> {
+pub(crate) fn initialize(endpoint: &Endpoint, scale: u32) -> Result<()> {
     let output = endpoint
         .command("pgbench")?
         .args(["-i", "-q", "-s", &scale.to_string()])
@@ -99,7 +99,7 @@ pub fn initialize(endpoint: &Endpoint, scale: u32) -> Result<()> {
 }
 
 /// Select-only pgbench until each client has made `each` transactions; gives how many that were.
-pub fn select_count(endpoint: &Endpoint, mode: Mode, clients: u32, each: u32) -> Result<f64> {
+pub(crate) fn select_count(endpoint: &Endpoint, mode: Mode, clients: u32, each: u32) -> Result<f64> {
     let output = select_only_command(endpoint, mode, clients)?
         .args(["-t", &each.to_string()])
         .output()
@@ -113,7 +113,7 @@ pub fn select_count(endpoint: &Endpoint, mode: Mode, clients: u32, each: u32) ->
 }
 
 /// Select-only pgbench for `seconds` after one second of warm-up. `sample` is called at both ends of the window.
-pub fn select_only<T>(
+pub(crate) fn select_only<T>(
     endpoint: &Endpoint,
     mode: Mode,
     clients: u32,

@@ -18,21 +18,21 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// A child that is stopped when the value goes.
 #[derive(Debug)]
-pub struct Program {
+pub(crate) struct Program {
     name: &'static str,
     child: Child,
 }
 
 /// CPU time of a process, all threads, since it started.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CpuTime {
+pub(crate) struct CpuTime {
     pub total: Duration,
     user_ticks: u64,
     kernel_ticks: u64,
 }
 
 impl Program {
-    pub fn spawn(name: &'static str, command: &mut Command) -> Result<Self> {
+    pub(crate) fn spawn(name: &'static str, command: &mut Command) -> Result<Self> {
         let child = command
             .stdin(Stdio::null())
             .spawn()
@@ -40,12 +40,12 @@ impl Program {
         Ok(Self { name, child })
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits until the program accepts connections at `address`.
-    pub fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
+    pub(crate) fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
         while Instant::now() < deadline {
             if TcpStream::connect(address).is_ok() {
@@ -57,7 +57,7 @@ impl Program {
         bail!("{} does not listen on {address}", self.name)
     }
 
-    pub fn still_running(&mut self) -> Result<()> {
+    pub(crate) fn still_running(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             Some(status) => bail!("{} ended: {status}", self.name),
             None => Ok(()),
@@ -85,7 +85,7 @@ impl Drop for Program {
 impl CpuTime {
     /// The run time of every thread in nanoseconds from `schedstat`; user and kernel time, which Linux counts in
     /// ticks, only give the share.
-    pub fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let mut total = Duration::ZERO;
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("look at process {pid}"))?;
         for task in tasks {
@@ -108,7 +108,7 @@ impl CpuTime {
         })
     }
 
-    pub fn since(self, earlier: Self) -> Self {
+    pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             total: self.total.saturating_sub(earlier.total),
             user_ticks: self.user_ticks.saturating_sub(earlier.user_ticks),
@@ -117,7 +117,7 @@ impl CpuTime {
     }
 
     /// The kernel's part, 0 to 1.
-    pub fn kernel_share(self) -> f64 {
+    pub(crate) fn kernel_share(self) -> f64 {
         let all = self.user_ticks + self.kernel_ticks;
         if all == 0 {
             return 0.0;
@@ -128,14 +128,14 @@ impl CpuTime {
 
 /// A command that the kernel ends when this program ends, killed ones included. `setpriv` becomes the program itself,
 /// so the process id is the program's.
-pub fn tied(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn tied(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(program);
     command
 }
 
 /// Runs `command` as the user `postgres` when we are root: PgBouncer refuses to run as root.
-pub fn unprivileged(command: &mut Command, readable: &[&Path]) -> Result<()> {
+pub(crate) fn unprivileged(command: &mut Command, readable: &[&Path]) -> Result<()> {
     if !Uid::effective().is_root() {
         return Ok(());
     }

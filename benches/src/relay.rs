@@ -23,7 +23,7 @@ const BASELINE: &str = "pgbouncer";
 
 /// Select-only pgbench through each path, in paired rounds.
 #[derive(Args, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     #[arg(long, default_value_t = 10)]
     rounds: u32,
     /// Seconds measured in each cell of a round, after one of warm-up.
@@ -62,7 +62,7 @@ struct Cost {
     kernel_share: f64,
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let (_upstream, paths) = start(options)?;
     let mut cells = Vec::new();
     for round in 0..options.rounds {

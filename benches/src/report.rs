@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// `benches/results` of the source tree.
-pub fn results_dir() -> PathBuf {
+pub(crate) fn results_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
 }
 
 /// Writes `DIR/NAME.csv`: the machine as comments, the column names, the rows.
-pub fn write_csv(dir: &Path, name: &str, columns: &str, rows: impl Iterator<Item = String>) -> Result<()> {
+pub(crate) fn write_csv(dir: &Path, name: &str, columns: &str, rows: impl Iterator<Item = String>) -> Result<()> {
     let mut text = format!("# {}\n{columns}\n", machine());
     for row in rows {
         text.push_str(&row);
@@ -30,7 +30,7 @@ pub fn write_csv(dir: &Path, name: &str, columns: &str, rows: impl Iterator<Item
 }
 
 /// When and where: time, processor, cores, kernel, revision of the source.
-pub fn machine() -> String {
+pub(crate) fn machine() -> String {
     let time = OffsetDateTime::now_utc();
     let time = time
         .replace_nanosecond(0)
@@ -60,18 +60,18 @@ pub fn machine() -> String {
 
 /// A table of Markdown that also reads well on a terminal.
 #[derive(Debug)]
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub fn new(columns: &[&str]) -> Self {
+    pub(crate) fn new(columns: &[&str]) -> Self {
         Self {
             rows: vec![columns.iter().map(|&column| column.to_owned()).collect()],
         }
     }
 
-    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 }

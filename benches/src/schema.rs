@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// DDL of `tables` tables, `item_1` to `item_N`; each but the first refers to the one before.
-pub fn ddl(tables: u32) -> String {
+pub(crate) fn ddl(tables: u32) -> String {
     let mut text = String::new();
     for table in 1..=tables {
         let reference = match table {

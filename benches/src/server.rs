@@ -12,25 +12,25 @@ use crate::pgbench::Endpoint;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// One session that stays open, driven from blocking code.
-pub struct Session {
+pub(crate) struct Session {
     client: Client,
     runtime: Runtime,
 }
 
 impl Session {
-    pub fn open(endpoint: &Endpoint) -> Result<Self> {
+    pub(crate) fn open(endpoint: &Endpoint) -> Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let client = runtime.block_on(connect(endpoint))?;
         Ok(Self { client, runtime })
     }
 
-    pub fn run(&self, sql: &str) -> Result<()> {
+    pub(crate) fn run(&self, sql: &str) -> Result<()> {
         self.wait(self.client.batch_execute(sql))
             .with_context(|| sql.to_owned())
     }
 
     /// The first column of each row.
-    pub fn column(&self, sql: &str) -> Result<Vec<String>> {
+    pub(crate) fn column(&self, sql: &str) -> Result<Vec<String>> {
         let rows = self.wait(self.client.query(sql, &[])).with_context(|| sql.to_owned())?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
@@ -41,7 +41,7 @@ impl Session {
 }
 
 /// Must be called on a runtime; the session ends with the client.
-pub async fn connect(endpoint: &Endpoint) -> Result<Client> {
+pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Client> {
     let mut config = Config::new();
     config
         .host(&endpoint.host)

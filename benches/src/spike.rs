@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// tokio's default.
-pub const EVENT_INTERVAL: u32 = 61;
+pub(crate) const EVENT_INTERVAL: u32 = 61;
 const SCRATCH_LEN: usize = 64 * 1024;
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
 
 /// How a session waits and copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Variant {
+pub(crate) enum Variant {
     /// One task, `poll_read` into the worker's buffer, written at once.
     Shared,
     /// As `shared`, on a `LocalSet`, which is what tasks that are not `Send` need.
@@ -37,7 +37,7 @@ pub enum Variant {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     pub listen: SocketAddr,
     pub upstream: SocketAddr,
     pub variant: Variant,
@@ -46,7 +46,7 @@ pub struct Relay {
 }
 
 impl Variant {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Shared => "shared",
             Self::Local => "local",
@@ -56,7 +56,7 @@ impl Variant {
         }
     }
 
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::value_variants()
             .iter()
             .copied()
@@ -66,7 +66,7 @@ impl Variant {
 
 impl Relay {
     /// Serves until the process is killed.
-    pub fn run(self) -> io::Result<()> {
+    pub(crate) fn run(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .event_interval(self.event_interval)

@@ -5,7 +5,7 @@ const SEED: u64 = 0x5DEE_CE66_D1CE_4E5B;
 
 /// A ratio over paired rounds: its median and the 95 % bootstrap interval of that median.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ratio {
+pub(crate) struct Ratio {
     pub median: f64,
     pub low: f64,
     pub high: f64,
@@ -13,7 +13,7 @@ pub struct Ratio {
 
 impl Ratio {
     /// `None` without rounds. The resampling is seeded: the same rounds give the same interval.
-    pub fn of_pairs(numerators: &[f64], denominators: &[f64]) -> Option<Self> {
+    pub(crate) fn of_pairs(numerators: &[f64], denominators: &[f64]) -> Option<Self> {
         let ratios: Vec<f64> = numerators.iter().zip(denominators).map(|(n, d)| n / d).collect();
         let center = median(&ratios)?;
         let mut state = SEED;
@@ -34,7 +34,7 @@ impl Ratio {
 }
 
 /// `None` for no values.
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -29,17 +29,17 @@ const NAMED: [&str; 9] = [
 
 /// Calls made while `work` ran, the sum under the name `all`.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(pub Vec<(String, u64)>);
+pub(crate) struct Counts(pub Vec<(String, u64)>);
 
 impl Counts {
-    pub fn all(&self) -> Option<u64> {
+    pub(crate) fn all(&self) -> Option<u64> {
         self.0.iter().find(|(name, _)| name == "all").map(|(_, count)| *count)
     }
 }
 
 /// A running counter of one process.
 #[derive(Debug)]
-pub struct Counter {
+pub(crate) struct Counter {
     child: Child,
     output: tempfile::NamedTempFile,
     tool: Tool,
@@ -52,7 +52,7 @@ enum Tool {
 }
 
 impl Counter {
-    pub fn attach(pid: u32) -> Result<Self> {
+    pub(crate) fn attach(pid: u32) -> Result<Self> {
         let output = tempfile::NamedTempFile::new()?;
         let tool = if perf_counts() { Tool::Perf } else { Tool::Strace };
         let mut command = match tool {
@@ -69,7 +69,7 @@ impl Counter {
         Ok(Self { child, output, tool })
     }
 
-    pub fn finish(mut self) -> Result<Counts> {
+    pub(crate) fn finish(mut self) -> Result<Counts> {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             kill(Pid::from_raw(pid), Signal::SIGINT)?;
         }

@@ -17,7 +17,7 @@ const BLUEPRINT: &str = "bench";
 /// Tenant creation over the API, from the request to a tenant that is ready, beside a clone of the same template: one at
 /// a time with spares in stock, and many in a row, past the stock.
 #[derive(Args, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     #[arg(long, default_value_t = 20)]
     rounds: u32,
     #[arg(long, default_value_t = 20)]
@@ -50,7 +50,7 @@ struct Bench<'a> {
     made: u32,
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let instance = Instance::start()?;
     instance.blueprint(BLUEPRINT, &schema::ddl(options.tables))?;
     // The first one makes the version and its template; a schema has one first tenant and many others.

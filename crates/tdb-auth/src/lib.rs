@@ -1,6 +1,6 @@
 //! Secrets: random names and passwords, SCRAM verifiers, API keys, sealing. Pure: no I/O, no async.
 //! No secret is in `Debug` or in an error.
-#![warn(missing_docs)]
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod apikey;
 mod password_hash;

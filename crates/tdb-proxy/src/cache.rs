@@ -22,7 +22,7 @@ const UNKNOWN_AGE_MAX: Duration = Duration::from_millis(100);
 /// A fill that an invalidation overtook is asked again, so often at most.
 const FILL_TRIES: usize = 5;
 
-pub struct Cache<K: Eq + Hash, V> {
+pub(crate) struct Cache<K: Eq + Hash, V> {
     entries: RefCell<LruCache<K, Rc<V>>>,
     /// When each of them was asked for.
     unknown: RefCell<LruCache<K, Instant>>,
@@ -49,7 +49,7 @@ const fn bound(entries: usize) -> NonZeroUsize {
 
 impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     /// Nothing is trusted before [`Self::feed_restored`].
-    pub fn new(stale_max: Duration) -> Self {
+    pub(crate) fn new(stale_max: Duration) -> Self {
         Self {
             entries: RefCell::new(LruCache::new(ENTRIES_MAX)),
             unknown: RefCell::new(LruCache::new(UNKNOWN_MAX)),
@@ -60,18 +60,18 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     }
 
     /// Invalidations arrive again. Some may have been missed, so everything that was cached before is dropped.
-    pub fn feed_restored(&self) {
+    pub(crate) fn feed_restored(&self) {
         self.forget(|_| true);
         self.feed_lost_since.set(None);
     }
 
     /// Invalidations do not arrive any more.
-    pub fn feed_lost(&self) {
+    pub(crate) fn feed_lost(&self) {
         self.feed_lost_since
             .set(self.feed_lost_since.get().or_else(|| Some(Instant::now())));
     }
 
-    pub fn forget(&self, forgotten: impl Fn(&K) -> bool) {
+    pub(crate) fn forget(&self, forgotten: impl Fn(&K) -> bool) {
         remove(&mut self.entries.borrow_mut(), &forgotten);
         remove(&mut self.unknown.borrow_mut(), &forgotten);
         let flights = self.flights.borrow();
@@ -80,12 +80,12 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     }
 
     /// Whether the value of `key` is cached and `test` holds for it.
-    pub fn holds(&self, key: &K, test: impl Fn(&V) -> bool) -> bool {
+    pub(crate) fn holds(&self, key: &K, test: impl Fn(&V) -> bool) -> bool {
         self.entries.borrow().peek(key).is_some_and(|value| test(value))
     }
 
     /// The value of `key`, from the cache or from `ask`.
-    pub async fn resolve<F>(&self, key: &K, ask: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
+    pub(crate) async fn resolve<F>(&self, key: &K, ask: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
     where
         F: Future<Output = Result<Option<V>, Unavailable>>,
     {

@@ -21,7 +21,7 @@ const ACKNOWLEDGE_TIME_MAX: Duration = Duration::from_secs(5);
 const UNACKNOWLEDGED_MAX: usize = 1024;
 
 /// Runs until it is aborted.
-pub async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
+pub(crate) async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
     let (done, pending) = mpsc::channel(UNACKNOWLEDGED_MAX);
     tokio::task::spawn_local(acknowledge(plane.clone(), source.clone(), pending));
     loop {

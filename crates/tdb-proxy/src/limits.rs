@@ -22,7 +22,7 @@ const FAILURES_TRACKED_MAX: NonZeroUsize = match NonZeroUsize::new(50_000) {
     None => NonZeroUsize::MIN,
 };
 
-pub struct Limits {
+pub(crate) struct Limits {
     clients_max: u32,
     clients: Cell<u32>,
     failures: RefCell<LruCache<(String, IpAddr), Failures>>,
@@ -39,20 +39,20 @@ const REFUSED_MAX: u32 = 64;
 const USER_LEN_MAX: usize = 63;
 
 /// One of the connections that may exist at a time.
-pub struct ClientSlot<'a> {
+pub(crate) struct ClientSlot<'a> {
     limits: &'a Limits,
     admission: Admission,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     Welcome,
     /// Past the limit: may cancel a query, and is told the limit when it wants a session.
     Full,
 }
 
 impl Limits {
-    pub fn new(settings: &ProxySettings) -> Self {
+    pub(crate) fn new(settings: &ProxySettings) -> Self {
         Self {
             clients_max: settings.clients_max.get(),
             clients: Cell::new(0),
@@ -61,7 +61,7 @@ impl Limits {
     }
 
     /// None where even those that are told the limit are too many.
-    pub fn admit(&self) -> Option<ClientSlot<'_>> {
+    pub(crate) fn admit(&self) -> Option<ClientSlot<'_>> {
         let clients = self.clients.get();
         let admission = if clients < self.clients_max {
             Admission::Welcome
@@ -75,13 +75,13 @@ impl Limits {
         })
     }
 
-    pub fn clients_max(&self) -> u32 {
+    pub(crate) fn clients_max(&self) -> u32 {
         self.clients_max
     }
 
     /// Notes a failed login and says how long to wait before answering it. A right password never waits, so nobody can
     /// lock a user out. The same for users that do not exist.
-    pub fn login_failed(&self, user: &str, address: IpAddr) -> Duration {
+    pub(crate) fn login_failed(&self, user: &str, address: IpAddr) -> Duration {
         let mut failures = self.failures.borrow_mut();
         let now = Instant::now();
         let of_key = failures.get_or_insert_mut(failure_key(user, address), || Failures { count: 0, last: now });
@@ -96,7 +96,7 @@ impl Limits {
         }
     }
 
-    pub fn login_succeeded(&self, user: &str, address: IpAddr) {
+    pub(crate) fn login_succeeded(&self, user: &str, address: IpAddr) {
         self.failures.borrow_mut().pop(&failure_key(user, address));
     }
 }
@@ -106,7 +106,7 @@ fn failure_key(user: &str, address: IpAddr) -> (String, IpAddr) {
 }
 
 impl ClientSlot<'_> {
-    pub fn admission(&self) -> Admission {
+    pub(crate) fn admission(&self) -> Admission {
         self.admission
     }
 }

@@ -23,7 +23,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// What sessions that are ended at once get to say so.
 const FAREWELL_TIME_MAX: Duration = Duration::from_millis(1500);
 
-pub async fn serve(plane: Rc<Plane>, listener: TcpListener, stop: Stop) {
+pub(crate) async fn serve(plane: Rc<Plane>, listener: TcpListener, stop: Stop) {
     loop {
         tokio::select! {
             biased;

@@ -3,7 +3,7 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 #[derive(Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Connections, before and after login.
     pub clients: IntGauge,
     pub sessions: IntGauge,
@@ -18,7 +18,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
             let counter = IntCounter::new(format!("tenantsdb_proxy_{name}"), help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -48,11 +48,11 @@ impl Metrics {
         })
     }
 
-    pub fn login(&self, outcome: &'static str) {
+    pub(crate) fn login(&self, outcome: &'static str) {
         self.logins.with_label_values(&[outcome]).inc();
     }
 
-    pub fn refusal(&self, sqlstate: &'static str) {
+    pub(crate) fn refusal(&self, sqlstate: &'static str) {
         self.refusals.with_label_values(&[sqlstate]).inc();
     }
 }

@@ -1,12 +1,12 @@
 //! PostgreSQL sessions, in the order of a connection's life: startup, authenticate, dial, relay.
 
 mod authenticate;
-pub mod cancel;
+pub(crate) mod cancel;
 mod capture;
 mod data_tap;
 mod dial;
 mod refuse;
 mod relay;
 mod render;
-pub mod session;
+pub(crate) mod session;
 mod startup;

@@ -15,14 +15,14 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(5);
 
 type RouteKey = (ProjectId, DatabaseName, Rights);
 
-pub struct Routes {
+pub(crate) struct Routes {
     source: Arc<dyn RouteSource>,
     credentials: Cache<UserName, Credential>,
     routes: Cache<RouteKey, Route>,
 }
 
 impl Routes {
-    pub fn new(source: Arc<dyn RouteSource>, stale_max: Duration) -> Self {
+    pub(crate) fn new(source: Arc<dyn RouteSource>, stale_max: Duration) -> Self {
         Self {
             source,
             credentials: Cache::new(stale_max),
@@ -30,13 +30,13 @@ impl Routes {
         }
     }
 
-    pub async fn credential(&self, user: &UserName) -> Result<Option<Rc<Credential>>, Unavailable> {
+    pub(crate) async fn credential(&self, user: &UserName) -> Result<Option<Rc<Credential>>, Unavailable> {
         self.credentials
             .resolve(user, || in_time(self.source.credential(user)))
             .await
     }
 
-    pub async fn route(
+    pub(crate) async fn route(
         &self,
         project: &ProjectId,
         database: &DatabaseName,
@@ -49,24 +49,24 @@ impl Routes {
     }
 
     /// Whether nothing has said since that this credential is another or gone.
-    pub fn holds(&self, user: &UserName, credential: &Credential) -> bool {
+    pub(crate) fn holds(&self, user: &UserName, credential: &Credential) -> bool {
         self.credentials.holds(user, |known| {
             known.id == credential.id && known.verifier == credential.verifier
         })
     }
 
-    pub fn feed_restored(&self) {
+    pub(crate) fn feed_restored(&self) {
         self.credentials.feed_restored();
         self.routes.feed_restored();
     }
 
-    pub fn feed_lost(&self) {
+    pub(crate) fn feed_lost(&self) {
         self.credentials.feed_lost();
         self.routes.feed_lost();
     }
 
     /// Forgets what `change` is about.
-    pub fn apply(&self, change: &Change) {
+    pub(crate) fn apply(&self, change: &Change) {
         match change {
             Change::Workspace { project, blueprint, .. } | Change::WorkspaceClosed { project, blueprint, .. } => {
                 let workspace = DatabaseName::Workspace(blueprint.clone());

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 /// Why a session has to end, and what its client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
+pub(crate) enum EndReason {
     /// The database is suspended, deleted or moved.
     DatabaseClosed,
     CredentialRevoked,
@@ -24,7 +24,7 @@ pub enum EndReason {
 }
 
 #[derive(Default)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     live: RefCell<HashMap<u64, Rc<Live>>>,
     per_database: RefCell<HashMap<RouteKind, u32>>,
     next: Cell<u64>,
@@ -34,7 +34,7 @@ pub struct Sessions {
 }
 
 /// One session as others see it.
-pub struct Live {
+pub(crate) struct Live {
     pub id: u64,
     kind: RouteKind,
     credential: CredentialId,
@@ -43,14 +43,14 @@ pub struct Live {
 }
 
 /// Removes the session when it is dropped.
-pub struct Registered<'a> {
+pub(crate) struct Registered<'a> {
     sessions: &'a Sessions,
     pub live: Rc<Live>,
 }
 
 impl Sessions {
     /// None where the database has `clients_max` clients already.
-    pub fn register(
+    pub(crate) fn register(
         &self,
         kind: RouteKind,
         credential: CredentialId,
@@ -75,13 +75,13 @@ impl Sessions {
     }
 
     /// Tells all sessions to end, those too that are still logging in; gives the ids of those that are not.
-    pub fn end_all(&self, reason: EndReason) -> Vec<u64> {
+    pub(crate) fn end_all(&self, reason: EndReason) -> Vec<u64> {
         self.closing.set(Some(reason));
         self.end(reason, |_, _| true)
     }
 
     /// Tells all sessions that `concerned` picks to end; gives their ids.
-    pub fn end(&self, reason: EndReason, concerned: impl Fn(RouteKind, CredentialId) -> bool) -> Vec<u64> {
+    pub(crate) fn end(&self, reason: EndReason, concerned: impl Fn(RouteKind, CredentialId) -> bool) -> Vec<u64> {
         let live = self.live.borrow();
         let told = live
             .values()
@@ -94,7 +94,7 @@ impl Sessions {
     }
 
     /// Waits until all of `ids` have ended. Cancel safe.
-    pub async fn ended(&self, ids: &[u64]) {
+    pub(crate) async fn ended(&self, ids: &[u64]) {
         loop {
             let notified = self.ended.notified();
             if !ids.iter().any(|id| self.live.borrow().contains_key(id)) {
@@ -107,7 +107,7 @@ impl Sessions {
 
 impl Live {
     /// Tells this session to end.
-    pub fn tell(&self, reason: EndReason) {
+    pub(crate) fn tell(&self, reason: EndReason) {
         // What ends at once is not given more time by a later reason.
         if self.end.get() != Some(EndReason::Now) {
             self.end.set(Some(reason));
@@ -119,7 +119,7 @@ impl Live {
 
     /// Whether this session was told to end. Whoever tells it, or tells it again with less patience, wakes the polled
     /// task.
-    pub fn poll_end(&self, cx: &Context<'_>) -> Option<EndReason> {
+    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Option<EndReason> {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());

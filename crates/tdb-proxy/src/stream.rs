@@ -12,7 +12,7 @@ use tokio_rustls::{client, server};
 /// Most that a client may still send to us after our last words.
 const LINGER_LEN_MAX: usize = 64 * 1024;
 
-pub enum Stream {
+pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// A client's TLS; boxed, because most sessions have none.
@@ -22,7 +22,7 @@ pub enum Stream {
 
 impl Stream {
     /// Reads what is there into `buffer`; 0 at the end of the stream. Cancel safe.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
@@ -33,7 +33,7 @@ impl Stream {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -43,7 +43,7 @@ impl Stream {
     }
 
     /// Pushes out what TLS has buffered; nothing to do on plain sockets.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
             Stream::TlsFromClient(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
@@ -52,7 +52,7 @@ impl Stream {
     }
 
     /// Says that no more bytes will come from us.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -62,7 +62,7 @@ impl Stream {
     }
 
     /// Not cancel safe: a dropped read may have taken bytes.
-    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.read_exact(buffer).await.map(drop),
             Stream::Unix(stream) => stream.read_exact(buffer).await.map(drop),
@@ -72,7 +72,7 @@ impl Stream {
     }
 
     /// Writes and flushes. Not cancel safe.
-    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.write_all(bytes).await,
             Stream::Unix(stream) => stream.write_all(bytes).await,
@@ -89,14 +89,14 @@ impl Stream {
 
     /// Writes the last words, says that no more will come, and lingers: a socket that is closed while something is unread
     /// resets the connection, and the words are lost on their way. The caller sets the deadline.
-    pub async fn say_last(&mut self, words: &[u8]) -> io::Result<()> {
+    pub(crate) async fn say_last(&mut self, words: &[u8]) -> io::Result<()> {
         self.write_all(words).await?;
         self.shutdown().await?;
         self.linger().await
     }
 
     /// Waits for the client's end, throwing away what it still says. The caller sets the deadline.
-    pub async fn linger(&mut self) -> io::Result<()> {
+    pub(crate) async fn linger(&mut self) -> io::Result<()> {
         let mut unread = [0; 1024];
         let mut left = LINGER_LEN_MAX;
         loop {
@@ -108,11 +108,11 @@ impl Stream {
         }
     }
 
-    pub async fn shutdown(&mut self) -> io::Result<()> {
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_shutdown(cx)).await
     }
 
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => false,
             Stream::TlsFromClient(_) | Stream::TlsToServer(_) => true,

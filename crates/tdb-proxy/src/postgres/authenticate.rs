@@ -27,14 +27,14 @@ const RESOLVE_TRIES: usize = 5;
 const PASSWORD_MESSAGE: u8 = b'p';
 
 /// A credential whose password was proven. Only [`authenticate`] makes one.
-pub struct Identity {
+pub(crate) struct Identity {
     user: UserName,
     pub credential: Rc<Credential>,
     _proven: (),
 }
 
 /// Asks for the password and checks it. Writes up to AuthenticationSASLFinal, not AuthenticationOk. Not cancel safe.
-pub async fn authenticate(
+pub(crate) async fn authenticate(
     plane: &Plane,
     stream: &mut Stream,
     startup: &Startup,
@@ -75,7 +75,7 @@ pub async fn authenticate(
 /// Finds the database the client asked for. When it returns, neither the credential nor the route has been taken back
 /// meanwhile: a client may take its time between its messages, and its session is not registered yet, so nobody could
 /// tell it to end.
-pub async fn resolve(
+pub(crate) async fn resolve(
     plane: &Plane,
     mut identity: Identity,
     startup: &Startup,

@@ -23,7 +23,7 @@ const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-pub struct CancelKeys {
+pub(crate) struct CancelKeys {
     /// By the pid shown; pids of different servers may be equal.
     targets: RefCell<HashMap<i32, Vec<Target>>>,
 }
@@ -35,14 +35,20 @@ struct Target {
 }
 
 /// Forgets the key when it is dropped.
-pub struct CancelKey<'a> {
+pub(crate) struct CancelKey<'a> {
     keys: &'a CancelKeys,
     pid: i32,
     secret: Vec<u8>,
 }
 
 impl CancelKeys {
-    pub fn insert(&self, pid: i32, secret: Vec<u8>, server: Arc<ServerEndpoint>, server_key: i32) -> CancelKey<'_> {
+    pub(crate) fn insert(
+        &self,
+        pid: i32,
+        secret: Vec<u8>,
+        server: Arc<ServerEndpoint>,
+        server_key: i32,
+    ) -> CancelKey<'_> {
         let target = Target {
             secret: secret.clone(),
             server,
@@ -79,7 +85,7 @@ impl Drop for CancelKey<'_> {
 }
 
 /// Forwards a cancel request, then closes the client's connection: as in PostgreSQL, it is never told the outcome.
-pub async fn cancel(plane: &Plane, mut client: Stream, request: CancelRequest) {
+pub(crate) async fn cancel(plane: &Plane, mut client: Stream, request: CancelRequest) {
     if let Some((server, key)) = plane.cancel_keys.find(&request) {
         match timeout(CANCEL_TIME_MAX, forward(plane, &server, request.pid, key)).await {
             Ok(Ok(())) => plane.metrics.cancels.inc(),

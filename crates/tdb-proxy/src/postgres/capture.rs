@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 
 /// Past it the reply goes out with a notice; the journal keeps the change.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(250);
-pub struct Capture {
+pub(crate) struct Capture {
     sink: Arc<dyn ChangeSink>,
     workspace: WorkspaceId,
     metrics: Metrics,
@@ -55,7 +55,7 @@ struct Drain {
 }
 
 impl Capture {
-    pub fn new(sink: Arc<dyn ChangeSink>, workspace: WorkspaceId, server_pid: i32, metrics: Metrics) -> Self {
+    pub(crate) fn new(sink: Arc<dyn ChangeSink>, workspace: WorkspaceId, server_pid: i32, metrics: Metrics) -> Self {
         Self {
             sink,
             workspace,
@@ -70,7 +70,7 @@ impl Capture {
     }
 
     /// What of the client's bytes goes on: up to Terminate, if there is one.
-    pub fn take_requests<'b>(&mut self, flow: &mut Flow, bytes: &'b [u8]) -> Result<&'b [u8], FrameError> {
+    pub(crate) fn take_requests<'b>(&mut self, flow: &mut Flow, bytes: &'b [u8]) -> Result<&'b [u8], FrameError> {
         let mut rest = bytes;
         loop {
             match flow.from_client(&mut rest, DataTap::reads)?.0 {
@@ -85,12 +85,12 @@ impl Capture {
         Ok(bytes.split_at(bytes.len() - rest.len()).0)
     }
 
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
 
     /// Appends to `out` what may go to the client. Only while not draining.
-    pub fn pass(&mut self, flow: &mut Flow, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+    pub(crate) fn pass(&mut self, flow: &mut Flow, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let read = |tag| matches!(tag, NOTICE | COMMAND_COMPLETE | COPY_IN_RESPONSE);
         while !self.is_draining() {
             match flow.from_server(&mut bytes, read)?.0 {
@@ -108,7 +108,7 @@ impl Capture {
     }
 
     /// Ready when the drain is over; `out` then has notices, the ReadyForQuery and what followed it.
-    pub fn poll_drained(
+    pub(crate) fn poll_drained(
         &mut self,
         cx: &mut Context<'_>,
         flow: &mut Flow,

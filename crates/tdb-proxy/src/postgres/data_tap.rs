@@ -11,7 +11,7 @@ const STATEMENTS_MAX: usize = 20;
 const TEXT_LEN_MAX: usize = 200;
 
 #[derive(Debug)]
-pub struct DataTap {
+pub(crate) struct DataTap {
     server_pid: i32,
     /// Texts sent since the last ReadyForQuery, and the last of them: with more than one on the way, tags cannot be told
     /// to texts.
@@ -28,7 +28,7 @@ pub struct DataTap {
 }
 
 impl DataTap {
-    pub fn new(server_pid: i32) -> Self {
+    pub(crate) fn new(server_pid: i32) -> Self {
         Self {
             server_pid,
             asked: 0,
@@ -43,11 +43,11 @@ impl DataTap {
     }
 
     /// Messages of the client that [`Self::saw_request`] wants to see.
-    pub fn reads(tag: u8) -> bool {
+    pub(crate) fn reads(tag: u8) -> bool {
         tag == QUERY || tag == PARSE
     }
 
-    pub fn saw_request(&mut self, frame: &Frame<'_>) {
+    pub(crate) fn saw_request(&mut self, frame: &Frame<'_>) {
         if !Self::reads(frame.tag()) {
             return;
         }
@@ -59,17 +59,17 @@ impl DataTap {
         self.text = excerpt(strings.next().unwrap_or_default());
     }
 
-    pub fn saw_copy_in(&mut self) {
+    pub(crate) fn saw_copy_in(&mut self) {
         self.copies_in = true;
     }
 
     /// The journal has the text of this message.
-    pub fn saw_journal_marker(&mut self) {
+    pub(crate) fn saw_journal_marker(&mut self) {
         self.journaled = true;
     }
 
     /// The body of a CommandComplete.
-    pub fn saw_tag(&mut self, body: &[u8]) {
+    pub(crate) fn saw_tag(&mut self, body: &[u8]) {
         let tag = String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(body));
         let changes_data = match tag.split(' ').next() {
             Some("INSERT" | "UPDATE" | "DELETE" | "MERGE") => true,
@@ -82,7 +82,7 @@ impl DataTap {
     }
 
     /// At a ReadyForQuery: what the transaction that has just been committed left out.
-    pub fn saw_ready(&mut self, committed: bool, idle: bool) -> Option<DataStatements> {
+    pub(crate) fn saw_ready(&mut self, committed: bool, idle: bool) -> Option<DataStatements> {
         let of_message = std::mem::take(&mut self.tags);
         if !self.journaled && !of_message.is_empty() && (self.in_transaction || !idle) {
             if self.asked == 1 && !self.text.is_empty() {

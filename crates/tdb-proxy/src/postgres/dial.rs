@@ -22,7 +22,7 @@ use crate::stream::Stream;
 const KEEPALIVE_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A server session, logged in and ready.
-pub struct Dialled {
+pub(crate) struct Dialled {
     pub stream: Stream,
     pub key: Key,
     /// ParameterStatus and notices, as frames for the client.
@@ -32,7 +32,7 @@ pub struct Dialled {
 }
 
 #[derive(Debug, Error)]
-pub enum DialError {
+pub(crate) enum DialError {
     #[error("cannot reach the database server")]
     Unreachable(#[source] io::Error),
     #[error("the database server does not offer TLS")]
@@ -49,7 +49,11 @@ pub enum DialError {
 }
 
 /// Connects and logs in with the client's own startup parameters. The caller sets the deadline. Not cancel safe.
-pub async fn dial(tls: &ClientTls, route: &Rc<Route>, parameters: &[(String, String)]) -> Result<Dialled, DialError> {
+pub(crate) async fn dial(
+    tls: &ClientTls,
+    route: &Rc<Route>,
+    parameters: &[(String, String)],
+) -> Result<Dialled, DialError> {
     let mut stream = connect(tls, &route.server).await?;
     let own = [
         ("user", route.role.as_str()),
@@ -62,7 +66,7 @@ pub async fn dial(tls: &ClientTls, route: &Rc<Route>, parameters: &[(String, Str
 }
 
 /// A connection to the server with the TLS its mode asks for; cancel requests use the same.
-pub async fn connect(tls: &ClientTls, server: &ServerEndpoint) -> Result<Stream, DialError> {
+pub(crate) async fn connect(tls: &ClientTls, server: &ServerEndpoint) -> Result<Stream, DialError> {
     if server.host.starts_with('/') {
         let path = format!("{}/.s.PGSQL.{}", server.host, server.port);
         return UnixStream::connect(path)

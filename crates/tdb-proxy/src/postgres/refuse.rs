@@ -13,7 +13,7 @@ use crate::stream::Stream;
 const SAY_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Why a connection ends before it is relayed.
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The stream to send it on; none where the client is gone, or where the caller still has it.
     stream: Option<Stream>,
     reason: Reason,
@@ -28,7 +28,7 @@ enum Reason {
 
 impl Refusal {
     /// The server's own error, a whole frame; `code` for log and metrics.
-    pub fn server(frame: Vec<u8>, code: String) -> Self {
+    pub(crate) fn server(frame: Vec<u8>, code: String) -> Self {
         Self {
             stream: None,
             reason: Reason::Server(frame, code),
@@ -36,20 +36,20 @@ impl Refusal {
     }
 
     /// The client cannot be told.
-    pub fn silent(what: &'static str, error: io::Error) -> Self {
+    pub(crate) fn silent(what: &'static str, error: io::Error) -> Self {
         Self {
             stream: None,
             reason: Reason::Silent(what, error),
         }
     }
 
-    pub fn on(mut self, stream: Stream) -> Self {
+    pub(crate) fn on(mut self, stream: Stream) -> Self {
         self.stream.get_or_insert(stream);
         self
     }
 
     /// Tells the client and closes.
-    pub async fn say(self, plane: &Plane) {
+    pub(crate) async fn say(self, plane: &Plane) {
         let mut out = Vec::new();
         match self.reason {
             Reason::Silent(what, error) => return tracing::info!(%error, "{what}"),

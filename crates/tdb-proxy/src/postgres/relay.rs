@@ -25,7 +25,7 @@ const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
 /// A remainder buffer that grew past this is given back when it is empty.
 const KEEP_CAPACITY_MAX: usize = 8 * 1024;
 
-pub struct Relay<'a> {
+pub(crate) struct Relay<'a> {
     pub client: Stream,
     pub server: Stream,
     up: Pipe,
@@ -39,7 +39,7 @@ pub struct Relay<'a> {
 
 /// How a session ended.
 #[derive(Debug, Error)]
-pub enum End {
+pub(crate) enum End {
     /// The server closed after everything it sent was passed on: Terminate, a FATAL error, or its own end.
     #[error("the server closed the session")]
     Server,
@@ -87,7 +87,7 @@ enum Stage {
 
 impl<'a> Relay<'a> {
     /// `counters` count the bytes from and to clients.
-    pub fn new(
+    pub(crate) fn new(
         client: Stream,
         server: Stream,
         capture: Option<Capture>,
@@ -110,7 +110,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Relays until the session ends. Not cancel safe: a dropped relay has lost bytes, so both sockets must be closed.
-    pub async fn run(&mut self) -> End {
+    pub(crate) async fn run(&mut self) -> End {
         let mut patience: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|cx| {
             let told = self.live.poll_end(cx);
@@ -135,12 +135,12 @@ impl<'a> Relay<'a> {
     }
 
     /// A message of ours may follow what the client has got.
-    pub fn may_speak(&self) -> bool {
+    pub(crate) fn may_speak(&self) -> bool {
         self.flow.is_server_at_boundary() && self.down.is_empty() && !self.is_draining()
     }
 
     /// What the server said did not fit what the client had asked.
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.flow.is_lost()
     }
 

@@ -13,7 +13,7 @@ use crate::sessions::EndReason;
 
 /// Why the proxy refuses or ends a session.
 #[derive(Debug)]
-pub enum Refused {
+pub(crate) enum Refused {
     Opening(OpeningError),
     TooManyOpenings,
     TlsRequired,
@@ -58,7 +58,7 @@ pub enum Refused {
 
 /// A message that is no SASL response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaslFault {
+pub(crate) enum SaslFault {
     Length(FrameError),
     Tag(u8),
     TooLong,
@@ -66,7 +66,7 @@ pub enum SaslFault {
 }
 
 impl Refused {
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         let report = Report::fatal(self.sqlstate(), self.message());
         let report = match self.detail() {
             Some(detail) => report.with_detail(detail),
@@ -78,7 +78,7 @@ impl Refused {
         }
     }
 
-    pub fn sqlstate(&self) -> SqlState {
+    pub(crate) fn sqlstate(&self) -> SqlState {
         match self {
             Refused::Opening(OpeningError::Version { .. }) | Refused::Replication => SqlState::FeatureNotSupported,
             Refused::Opening(OpeningError::Length | OpeningError::Layout(_) | OpeningError::Twice(_))

@@ -47,7 +47,7 @@ struct Session<'p> {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr, admission: Admission) {
+pub(crate) async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr, admission: Admission) {
     let deadline = Instant::now() + plane.settings.login_timeout;
     match timeout_at(deadline, startup::listen(plane, stream)).await {
         Err(_) => {

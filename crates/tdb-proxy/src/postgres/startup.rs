@@ -18,7 +18,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// SSLRequest, GSSENCRequest, and what is then meant.
 const OPENINGS_MAX: usize = 4;
 
-pub enum Hello {
+pub(crate) enum Hello {
     Startup(Stream, Startup),
     Cancel(Stream, CancelRequest),
     /// Went away without a word: health checks of load balancers do.
@@ -26,7 +26,7 @@ pub enum Hello {
 }
 
 /// Reads until the client has said what it wants. The caller sets the deadline. Not cancel safe.
-pub async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Refusal> {
+pub(crate) async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Refusal> {
     let mut first = [0];
     let mut stream = match stream.peek(&mut first).await {
         Ok(0) | Err(_) => return Ok(Hello::Gone),

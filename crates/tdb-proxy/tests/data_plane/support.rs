@@ -23,20 +23,20 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub const PASSWORD: &str = "a password";
-pub const TENANT: &str = "app__acme";
-pub const TENANT_USER: &str = "acme_user";
-pub const WORKSPACE: &str = "app_dev";
-pub const WORKSPACE_USER: &str = "dev_user";
+pub(crate) const PASSWORD: &str = "a password";
+pub(crate) const TENANT: &str = "app__acme";
+pub(crate) const TENANT_USER: &str = "acme_user";
+pub(crate) const WORKSPACE: &str = "app_dev";
+pub(crate) const WORKSPACE_USER: &str = "dev_user";
 /// Of the whole project.
-pub const PROJECT_USER: &str = "project_user";
+pub(crate) const PROJECT_USER: &str = "project_user";
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 const TENANT_DATABASE: DatabaseId = DatabaseId::from_uuid(Uuid::from_u128(1));
 const WORKSPACE_ID: WorkspaceId = WorkspaceId::from_uuid(Uuid::from_u128(2));
 
-pub struct Lab {
+pub(crate) struct Lab {
     pub proxy: Proxy,
     pub directory: Arc<Directory>,
     pub journal: Arc<Journal>,
@@ -44,14 +44,14 @@ pub struct Lab {
 }
 
 /// A running data plane; stopped at once when it is dropped.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub address: SocketAddr,
     pub stop: Stop,
     pub registry: Registry,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-pub struct Options {
+pub(crate) struct Options {
     pub settings: ProxySettings,
     pub tls: Option<ServerTls>,
     pub server_tls: TlsMode,
@@ -75,11 +75,11 @@ impl Default for Options {
 }
 
 impl Lab {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Options::default()).await
     }
 
-    pub async fn start_with(options: Options) -> Self {
+    pub(crate) async fn start_with(options: Options) -> Self {
         let cluster = Cluster::start_with(ClusterOptions {
             settings: options.cluster_settings.clone(),
             ..ClusterOptions::default()
@@ -108,7 +108,7 @@ impl Lab {
         }
     }
 
-    pub fn config(&self, user: &str, database: &str) -> Config {
+    pub(crate) fn config(&self, user: &str, database: &str) -> Config {
         let mut config = Config::new();
         config.host("127.0.0.1").port(self.proxy.address.port());
         config
@@ -119,35 +119,35 @@ impl Lab {
         config
     }
 
-    pub async fn connect(&self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+    pub(crate) async fn connect(&self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
         open(&self.config(user, database)).await
     }
 
-    pub async fn tenant(&self) -> Client {
+    pub(crate) async fn tenant(&self) -> Client {
         self.connect(TENANT_USER, TENANT).await.unwrap()
     }
 
     /// As the superuser, past the proxy, in the tenant's database.
-    pub async fn past_the_proxy(&self) -> Client {
+    pub(crate) async fn past_the_proxy(&self) -> Client {
         self.cluster.connect("dr_acme").await.unwrap()
     }
 }
 
-pub async fn open(config: &Config) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn open(config: &Config) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
 /// SQLSTATE and message of an error that the server or the proxy said.
-pub fn said(error: &tokio_postgres::Error) -> (String, String) {
+pub(crate) fn said(error: &tokio_postgres::Error) -> (String, String) {
     let said = error
         .as_db_error()
         .unwrap_or_else(|| panic!("nobody said anything: {error:?}"));
     (said.code().code().to_owned(), said.message().to_owned())
 }
 
-pub async fn refusal(config: &Config) -> (String, String) {
+pub(crate) async fn refusal(config: &Config) -> (String, String) {
     said(&open(config).await.expect_err("a refusal"))
 }
 
@@ -182,7 +182,7 @@ impl Proxy {
         }
     }
 
-    pub async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         let thread = self.thread.take().unwrap();
         tokio::task::spawn_blocking(|| thread.join())
             .await
@@ -192,7 +192,7 @@ impl Proxy {
     }
 
     /// The value of a metric, all its labels added up.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families
             .iter()
@@ -215,7 +215,7 @@ impl Drop for Proxy {
 }
 
 /// Who is who and what is where; a test changes it and says so in the feed.
-pub struct Directory {
+pub(crate) struct Directory {
     known: Mutex<Known>,
     acknowledged: watch::Sender<i64>,
     epoch: AtomicU32,
@@ -274,28 +274,28 @@ impl Directory {
         }
     }
 
-    pub fn set_route(&self, database: &str, change: impl FnOnce(&mut Route)) {
+    pub(crate) fn set_route(&self, database: &str, change: impl FnOnce(&mut Route)) {
         change(self.known.lock().unwrap().routes.get_mut(database).unwrap());
     }
 
-    pub fn add_route(&self, database: &str, like: &str) {
+    pub(crate) fn add_route(&self, database: &str, like: &str) {
         let mut known = self.known.lock().unwrap();
         let route = known.routes.get(like).unwrap().clone();
         known.routes.insert(database.to_owned(), route);
     }
 
-    pub fn remove_credential(&self, user: &str) {
+    pub(crate) fn remove_credential(&self, user: &str) {
         self.known.lock().unwrap().credentials.remove(user);
     }
 
     /// Nothing can be asked any more, and the feed ends.
-    pub fn go_away(&self) {
+    pub(crate) fn go_away(&self) {
         let mut known = self.known.lock().unwrap();
         known.away = true;
         known.feed = None;
     }
 
-    pub async fn tell_tenant_closed(&self) -> i64 {
+    pub(crate) async fn tell_tenant_closed(&self) -> i64 {
         self.tell(|epoch| Change::DatabaseClosed {
             epoch,
             project: project(),
@@ -305,7 +305,7 @@ impl Directory {
         .await
     }
 
-    pub async fn tell_revoked(&self, user: &str, id: u128) -> i64 {
+    pub(crate) async fn tell_revoked(&self, user: &str, id: u128) -> i64 {
         self.tell(|epoch| Change::CredentialRevoked {
             epoch,
             user: user.parse().unwrap(),
@@ -327,7 +327,7 @@ impl Directory {
         epoch
     }
 
-    pub async fn acknowledged(&self, epoch: i64) {
+    pub(crate) async fn acknowledged(&self, epoch: i64) {
         let mut acknowledged = self.acknowledged.subscribe();
         let waited = tokio::time::timeout(PATIENCE, acknowledged.wait_for(|known| *known >= epoch)).await;
         waited.expect("an acknowledgement").unwrap();
@@ -371,19 +371,19 @@ impl RouteSource for Directory {
 
 /// What the proxy said about workspace sessions. A drain says its number, so that its place among replies shows.
 #[derive(Default)]
-pub struct Journal {
+pub(crate) struct Journal {
     pub started: Mutex<Vec<SessionStart>>,
     drains: AtomicU32,
     hang: std::sync::atomic::AtomicBool,
 }
 
 impl Journal {
-    pub fn drains(&self) -> u32 {
+    pub(crate) fn drains(&self) -> u32 {
         self.drains.load(Ordering::SeqCst)
     }
 
     /// Drains do not end any more.
-    pub fn hang(&self) {
+    pub(crate) fn hang(&self) {
         self.hang.store(true, Ordering::SeqCst);
     }
 }
@@ -408,16 +408,16 @@ impl ChangeSink for Journal {
     }
 }
 
-pub fn at_most(clients: u32) -> ClientLimit {
+pub(crate) fn at_most(clients: u32) -> ClientLimit {
     ClientLimit::At(NonZeroU32::new(clients).unwrap())
 }
 
-pub fn certificate() -> ServerTls {
+pub(crate) fn certificate() -> ServerTls {
     let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     ServerTls::from_pem(own.cert.pem().as_bytes(), own.signing_key.serialize_pem().as_bytes()).unwrap()
 }
 
-pub fn with_tls(mode: ClientTlsMode) -> Options {
+pub(crate) fn with_tls(mode: ClientTlsMode) -> Options {
     let settings = ProxySettings {
         tls_mode: mode,
         ..ProxySettings::default()

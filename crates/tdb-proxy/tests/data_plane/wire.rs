@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use crate::support::{Lab, PASSWORD, PATIENCE};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     pub tag: u8,
     pub body: Vec<u8>,
 }
 
 impl Frame {
     /// `C` is the SQLSTATE of a report, `M` its message.
-    pub fn field(&self, kind: u8) -> Option<String> {
+    pub(crate) fn field(&self, kind: u8) -> Option<String> {
         let found = self
             .body
             .split(|byte| *byte == 0)
@@ -28,14 +28,14 @@ impl Frame {
     }
 }
 
-pub struct Wire {
+pub(crate) struct Wire {
     pub stream: TcpStream,
     pub pid: i32,
     pub secret: Vec<u8>,
 }
 
 impl Wire {
-    pub async fn dial(lab: &Lab) -> Self {
+    pub(crate) async fn dial(lab: &Lab) -> Self {
         let stream = TcpStream::connect(lab.proxy.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
@@ -45,7 +45,7 @@ impl Wire {
         }
     }
 
-    pub async fn login(lab: &Lab, user: &str, database: &str) -> Result<Self, Frame> {
+    pub(crate) async fn login(lab: &Lab, user: &str, database: &str) -> Result<Self, Frame> {
         let mut wire = Self::dial(lab).await;
         wire.send_raw(&startup(3 << 16, &["user", user, "database", database]))
             .await;
@@ -55,7 +55,7 @@ impl Wire {
     }
 
     /// SCRAM after a startup packet, up to AuthenticationOk.
-    pub async fn authenticate(&mut self, password: &str) -> Result<(), Frame> {
+    pub(crate) async fn authenticate(&mut self, password: &str) -> Result<(), Frame> {
         self.reply().await?;
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         let first = scram.message().to_vec();
@@ -72,7 +72,7 @@ impl Wire {
         Ok(())
     }
 
-    pub async fn until_ready(&mut self) -> Result<Vec<Frame>, Frame> {
+    pub(crate) async fn until_ready(&mut self) -> Result<Vec<Frame>, Frame> {
         let mut frames = Vec::new();
         loop {
             let frame = self.reply().await?;
@@ -89,7 +89,7 @@ impl Wire {
     }
 
     /// Sends a simple query; gives all that comes up to ReadyForQuery.
-    pub async fn query(&mut self, sql: &str) -> Vec<Frame> {
+    pub(crate) async fn query(&mut self, sql: &str) -> Vec<Frame> {
         self.send(|out| frontend::query(sql, out).unwrap()).await;
         let mut frames = Vec::new();
         loop {
@@ -100,13 +100,13 @@ impl Wire {
         }
     }
 
-    pub async fn send(&mut self, write: impl FnOnce(&mut BytesMut)) {
+    pub(crate) async fn send(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let mut out = BytesMut::new();
         write(&mut out);
         self.send_raw(&out).await;
     }
 
-    pub async fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
         timeout(PATIENCE, self.stream.write_all(bytes)).await.unwrap().unwrap();
     }
 
@@ -116,12 +116,12 @@ impl Wire {
     }
 
     /// The next frame, none at the end of the connection.
-    pub async fn read(&mut self) -> Option<Frame> {
+    pub(crate) async fn read(&mut self) -> Option<Frame> {
         self.read_within(PATIENCE).await.expect("something in time")
     }
 
     /// As [`Self::read`]; an error where nothing comes.
-    pub async fn read_within(&mut self, limit: Duration) -> Result<Option<Frame>, tokio::time::error::Elapsed> {
+    pub(crate) async fn read_within(&mut self, limit: Duration) -> Result<Option<Frame>, tokio::time::error::Elapsed> {
         let mut header = [0; 5];
         if timeout(limit, self.stream.read_exact(&mut header)).await?.is_err() {
             return Ok(None);
@@ -134,7 +134,7 @@ impl Wire {
     }
 }
 
-pub fn startup(version: u32, texts: &[&str]) -> Vec<u8> {
+pub(crate) fn startup(version: u32, texts: &[&str]) -> Vec<u8> {
     let mut body = version.to_be_bytes().to_vec();
     for text in texts {
         body.extend(text.bytes());
@@ -144,7 +144,7 @@ pub fn startup(version: u32, texts: &[&str]) -> Vec<u8> {
     [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat()
 }
 
-pub fn cancel_request(pid: i32, secret: &[u8]) -> Vec<u8> {
+pub(crate) fn cancel_request(pid: i32, secret: &[u8]) -> Vec<u8> {
     let len = u32::try_from(12 + secret.len()).unwrap();
     [
         &len.to_be_bytes()[..],
