@@ -51,9 +51,8 @@ impl Instance {
     async fn differences(&self, store: &Session, server: &Session) -> Option<String> {
         let unsettled = column(
             store,
-            "SELECT format('%s %s %s', physical_database, status, step) FROM control_plane.tenant_databases
-             WHERE status NOT IN ('ready', 'suspended', 'deleted')
-             UNION ALL SELECT format('%s %s %s', physical_database, status, step) FROM control_plane.workspaces WHERE status <> 'ready'
+            "SELECT format('%s__%s %s %s', blueprint, tenant, status, step) FROM control_plane.tenant_databases WHERE status <> 'ready'
+             UNION ALL SELECT format('%s_dev %s %s', blueprint, status, step) FROM control_plane.workspaces WHERE status <> 'ready'
              UNION ALL SELECT format('tenant %s %s', name, status) FROM control_plane.tenants
              WHERE status NOT IN ('ready', 'suspended', 'deleted')
              UNION ALL SELECT format('%s %s %s', deployment_id, tenant, status) FROM control_plane.deployment_targets
@@ -65,9 +64,7 @@ impl Instance {
         }
         let known = column(
             store,
-            "SELECT physical_database FROM control_plane.workspaces WHERE physical_database IS NOT NULL
-             UNION SELECT physical_database FROM control_plane.tenant_databases WHERE physical_database IS NOT NULL
-             UNION SELECT physical_database FROM control_plane.templates WHERE physical_database IS NOT NULL",
+            "SELECT name FROM control_plane.physical_databases WHERE name IS NOT NULL",
         )
         .await;
         let store_database: String = store
@@ -112,7 +109,8 @@ impl Instance {
 
     async fn one_tenant_is_whole(&self, blueprint: &str, tenant: &str) {
         let store = self.store().await;
-        let sql = "SELECT t.physical_database::text, v.change_ids::text FROM control_plane.tenant_databases t
+        let sql = "SELECT p.name, v.change_ids::text FROM control_plane.tenant_databases t
+                   JOIN control_plane.physical_databases p ON p.tenant_database_id = t.id
                    JOIN control_plane.workspaces w USING (blueprint)
                    JOIN control_plane.versions v ON v.workspace_id = w.id AND v.number = t.version
                    WHERE t.tenant = $1 AND t.blueprint = $2";
@@ -149,7 +147,8 @@ impl Instance {
                 .count();
             assert_eq!(times, 1, "{text}is {times} times in the change log");
         }
-        let sql = "SELECT physical_database::text FROM control_plane.workspaces WHERE blueprint = $1";
+        let sql = "SELECT p.name FROM control_plane.workspaces w JOIN control_plane.physical_databases p ON p.workspace_id = w.id
+                   WHERE w.blueprint = $1";
         let physical: String = store.query_one(sql, &[&blueprint]).await.expect("the workspace").get(0);
         let direct = self.server(&physical).await;
         let direct = &direct;

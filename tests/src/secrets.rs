@@ -15,19 +15,17 @@ impl Instance {
         let key = MasterKey::parse(&text.into()).expect("a master key");
         let store = self.store().await;
         let mut secrets = BTreeMap::new();
-        for table in ["workspaces", "tenant_databases", "templates"] {
-            for role in ["owner", "deployer", "readonly"] {
-                let sql = format!(
-                    "SELECT {role}_role, {role}_secret, physical_database FROM control_plane.{table}
-                     WHERE {role}_role IS NOT NULL AND physical_database IS NOT NULL"
-                );
-                for row in store.query(&sql, &[]).await.expect("roles of the store") {
-                    let (name, sealed, database): (String, Vec<u8>, String) = (row.get(0), row.get(1), row.get(2));
-                    let secret = key
-                        .open(&format!("role:{name}"), &sealed)
-                        .expect("a secret sealed with this key");
-                    secrets.insert(name, (database, secret.expose_secret().to_owned()));
-                }
+        for role in ["owner", "deployer", "readonly"] {
+            let sql = format!(
+                "SELECT g.{role}_role, g.{role}_secret, p.name FROM control_plane.postgres_databases g
+                   JOIN control_plane.physical_databases p USING (id) WHERE p.name IS NOT NULL"
+            );
+            for row in store.query(&sql, &[]).await.expect("roles of the store") {
+                let (name, sealed, database): (String, Vec<u8>, String) = (row.get(0), row.get(1), row.get(2));
+                let secret = key
+                    .open(&format!("role:{name}"), &sealed)
+                    .expect("a secret sealed with this key");
+                secrets.insert(name, (database, secret.expose_secret().to_owned()));
             }
         }
         secrets

@@ -118,8 +118,7 @@ async fn everything_is_in_a_real_postgresql(instance: &Instance, store: &Session
         assert_eq!(seen.get::<_, String>(0), database);
         physical.insert(database);
     }
-    let sql = "SELECT physical_database::text FROM control_plane.workspaces
-               UNION ALL SELECT physical_database::text FROM control_plane.tenant_databases";
+    let sql = "SELECT name FROM control_plane.physical_databases WHERE template_id IS NULL";
     let stored: BTreeSet<String> = store
         .query(sql, &[])
         .await

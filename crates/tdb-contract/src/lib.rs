@@ -6,7 +6,7 @@ mod route;
 mod sink;
 
 pub use change::{Change, ChangeFeed, Epoch};
-pub use route::{ClientLimit, Credential, Rights, Route, RouteKind, RouteState, Scope};
+pub use route::{ClientLimit, Credential, Login, Place, PostgresPlace, Rights, Route, RouteKind, RouteState, Scope};
 pub use sink::{ChangeSink, DataStatements, Drained, SessionStart};
 
 use async_trait::async_trait;

@@ -10,15 +10,21 @@ use tdb_names::{
     BlueprintName, CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TenantName, WorkspaceId,
 };
 
-/// A user name's verifier and what it opens.
+/// What a user name's password is checked against, and what it opens.
 #[derive(Clone, Debug)]
 pub struct Credential {
     pub id: CredentialId,
     pub project: ProjectId,
-    pub verifier: ScramVerifier,
+    pub login: Login,
     pub scope: Scope,
     pub rights: Rights,
     pub expires_at: Option<SystemTime>,
+}
+
+/// What a password is checked against, by authentication mechanism.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    pub scram_sha_256: ScramVerifier,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,18 +55,29 @@ pub enum Rights {
     ReadOnly,
 }
 
-/// Where a database is and how to log in there.
+/// What a database name resolves to.
 #[derive(Clone, Debug)]
 pub struct Route {
-    pub server: Arc<ServerEndpoint>,
-    /// The database's name on its server; need not be the logical one.
-    pub physical_database: String,
-    /// The role the session runs as: the database's owner, or its read-only role.
-    pub role: String,
-    pub secret: SecretString,
+    pub place: Place,
     pub kind: RouteKind,
     pub state: RouteState,
     pub clients_max: ClientLimit,
+}
+
+/// Where a database is and how to log in there, by engine.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Postgres(PostgresPlace),
+}
+
+#[derive(Clone, Debug)]
+pub struct PostgresPlace {
+    pub server: Arc<ServerEndpoint>,
+    /// The database's name on its server; need not be the logical one.
+    pub database: String,
+    /// The role the session runs as: the database's owner, or its read-only role.
+    pub role: String,
+    pub secret: SecretString,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

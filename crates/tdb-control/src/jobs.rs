@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use tdb_store::physical::Place;
+use tdb_store::physical::Holder;
 use tdb_store::templates::TemplateRow;
 use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{deployments, events, templates, tenants, workspaces};
@@ -152,7 +152,7 @@ impl Control {
 
     async fn go_on_with_template(&self, row: &TemplateRow) {
         if let Err(error) = self.finish_template(row.id).await {
-            self.record_failure(Place::Templates, row.id, row.progress.attempts, &error)
+            self.record_failure(Holder::Template, row.id, row.progress.attempts, &error)
                 .await;
         }
     }

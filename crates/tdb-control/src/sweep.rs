@@ -47,9 +47,9 @@ impl Control {
                 tracing::warn!(server = %name, id = %row.id, status = %row.status.as_str(), "a template's database is not there; it is forgotten");
             }
         }
-        let known = physical::known(&tx, name).await?;
+        let recorded = physical::recorded(&tx, name).await?;
         tx.commit().await?;
-        for orphan in found.iter().filter(|found| !known.has(found.id, found.oid)) {
+        for orphan in found.iter().filter(|found| !recorded.has(found.id, found.oid)) {
             tracing::warn!(server = %name, database = %orphan.name, "a database that belongs to nothing is dropped");
             let dropped = databases::drop(&server, &orphan.name).await;
             dropped.map_err(|e| upstream(name, e))?;

@@ -7,6 +7,7 @@ mod support;
 use support::{World, blueprint, eventually, request, tenant};
 use tdb_control::model::{Deletion, TenantStatus};
 use tdb_control::{ControlSettings, Limit};
+use tdb_store::physical::Step;
 use tdb_store::templates::{self, TemplateRow, TemplateStatus};
 use tdb_store::workspaces::{self, WorkspaceStatus};
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,7 @@ async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
     world.ddl("app", "CREATE TABLE t (id int)").await;
     world.tenant("first", "app").await;
     let oids = async || -> Vec<i64> {
-        let spare = |row: &TemplateRow| row.status == TemplateStatus::Spare && row.progress.step == "adopted";
+        let spare = |row: &TemplateRow| row.status == TemplateStatus::Spare && row.progress.step == Step::Adopted;
         templates(&world)
             .await
             .iter()
@@ -129,8 +130,16 @@ async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
     const KEPT: &str = "CREATE TABLE past AS SELECT * FROM control_plane.templates
-                         WHERE status = 'spare' ORDER BY created_at LIMIT 1";
-    const BROUGHT_BACK: &str = "INSERT INTO control_plane.templates SELECT * FROM past";
+                          WHERE status = 'spare' ORDER BY created_at LIMIT 1;
+                        CREATE TABLE past_place AS SELECT * FROM control_plane.physical_databases
+                          WHERE template_id = (SELECT id FROM past);
+                        CREATE TABLE past_roles AS SELECT * FROM control_plane.postgres_databases
+                          WHERE id = (SELECT id FROM past_place)";
+    // The tenant that it became is not in a store of the past.
+    const BROUGHT_BACK: &str = "DELETE FROM control_plane.tenant_databases WHERE tenant = 'second';
+                                INSERT INTO control_plane.templates SELECT * FROM past;
+                                INSERT INTO control_plane.physical_databases SELECT * FROM past_place;
+                                INSERT INTO control_plane.postgres_databases SELECT * FROM past_roles";
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (name text)").await;
@@ -139,7 +148,7 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
         eventually("there is a stock", async || {
             let all = templates(&world).await;
             let spares = all.iter().filter(|row| row.status == TemplateStatus::Spare);
-            (spares.filter(|row| row.progress.step == "adopted").count() == 4).then_some(())
+            (spares.filter(|row| row.progress.step == Step::Adopted).count() == 4).then_some(())
         })
         .await;
     };

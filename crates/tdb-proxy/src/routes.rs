@@ -51,7 +51,7 @@ impl Routes {
     /// Whether nothing has said since that this credential is another or gone.
     pub(crate) fn holds(&self, user: &UserName, credential: &Credential) -> bool {
         self.credentials.holds(user, |known| {
-            known.id == credential.id && known.verifier == credential.verifier
+            known.id == credential.id && known.login == credential.login
         })
     }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tdb_contract::{
-    ChangeFeed, ClientLimit, Credential, Epoch, Rights, Route, RouteKind, RouteSource, RouteState, Unavailable,
+    ChangeFeed, ClientLimit, Credential, Epoch, Login, Place, PostgresPlace, Rights, Route, RouteKind, RouteSource,
+    RouteState, Unavailable,
 };
-use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, UserName, WorkspaceId};
+use tdb_names::{CredentialId, DatabaseId, DatabaseName, Engine, ProjectId, UserName, WorkspaceId};
 use tokio::runtime::Handle;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -106,7 +107,7 @@ impl RouteSource for Directory {
                 DatabaseName::Workspace(_) => None,
                 DatabaseName::Tenant { tenant, .. } => Some(tenant.as_str()),
             };
-            let sql = "SELECT id, server, host, port, tls, physical_database, role, secret, status, tenant_status, clients_max
+            let sql = "SELECT id, engine, server, host, port, tls, physical_database, role, secret, status, tenant_status, clients_max
                        FROM route($1, $2, $3, $4)";
             let blueprint = database.blueprint().as_str();
             let word = credentials::rights_word(rights);
@@ -156,7 +157,9 @@ fn credential(row: &Row) -> Result<Credential> {
     Ok(Credential {
         id: CredentialId::from_uuid(column(row, "id")?),
         project: parsed(row, "project_id")?,
-        verifier: parsed(row, "verifier")?,
+        login: Login {
+            scram_sha_256: parsed(row, "verifier")?,
+        },
         scope: credentials::scope(row)?,
         rights: credentials::rights(row)?,
         expires_at: column::<Option<SystemTime>>(row, "expires_at")?,
@@ -165,18 +168,15 @@ fn credential(row: &Row) -> Result<Credential> {
 
 fn route(store: &Store, row: &Row, database: &DatabaseName) -> Result<Route> {
     let id: Uuid = column(row, "id")?;
-    let role: String = column(row, "role")?;
-    let secret = store.open_role(&role, column(row, "secret")?)?;
-    let physical: Option<String> = column(row, "physical_database")?;
-    let state = match &physical {
+    let name: Option<String> = column(row, "physical_database")?;
+    let state = match &name {
         Some(_) => state(column(row, "tenant_status")?, column(row, "status")?),
         None => RouteState::NotReady,
     };
     Ok(Route {
-        server: Arc::new(servers::endpoint(row, "server")?),
-        physical_database: physical.unwrap_or_default(),
-        role,
-        secret,
+        place: match parsed(row, "engine")? {
+            Engine::PostgreSql => Place::Postgres(postgres_place(store, row, name.unwrap_or_default())?),
+        },
         kind: match database {
             DatabaseName::Workspace(_) => RouteKind::Workspace(WorkspaceId::from_uuid(id)),
             DatabaseName::Tenant { .. } => RouteKind::Tenant(DatabaseId::from_uuid(id)),
@@ -186,13 +186,23 @@ fn route(store: &Store, row: &Row, database: &DatabaseName) -> Result<Route> {
     })
 }
 
+fn postgres_place(store: &Store, row: &Row, database: String) -> Result<PostgresPlace> {
+    let role: String = column(row, "role")?;
+    Ok(PostgresPlace {
+        server: Arc::new(servers::endpoint(row, "server")?),
+        database,
+        secret: store.open_role(&role, column(row, "secret")?)?,
+        role,
+    })
+}
+
 /// What its owner wants comes first; a database at work in a deployment serves its clients meanwhile.
 fn state(tenant: Option<&str>, database: &str) -> RouteState {
     match (tenant, database) {
         (Some("suspended"), _) => RouteState::Suspended,
         (Some("deleted"), _) => RouteState::Deleted,
         (Some("deleting"), _) => RouteState::NotReady,
-        (_, "ready" | "migrating") => RouteState::Active,
+        (_, "ready") => RouteState::Active,
         _ => RouteState::NotReady,
     }
 }

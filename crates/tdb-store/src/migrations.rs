@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         number: 1,
         name: "initial",
@@ -53,6 +53,11 @@ const MIGRATIONS: [Migration; 8] = [
         number: 8,
         name: "log_facts",
         sql: include_str!("../migrations/0008_log_facts.sql"),
+    },
+    Migration {
+        number: 9,
+        name: "engines",
+        sql: include_str!("../migrations/0009_engines.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

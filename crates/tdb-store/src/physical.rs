@@ -1,14 +1,15 @@
-//! What workspaces, builds, templates and tenant databases have in common: a database on a server and its three roles,
-//! made and unmade in steps that can be done again.
+//! Tables `physical_databases` and `postgres_databases`: what workspaces, builds, templates and tenant databases (their
+//! holders) have in common. A database on a server and its three roles, created and removed in steps that can be repeated.
 
 use std::collections::HashSet;
 
-use tdb_names::ServerName;
+use tdb_names::{ProjectId, ServerName};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::row::{column, parsed};
+use crate::row::{column, parsed, words};
 use crate::tx::Tx;
 
 /// A login role of one database and its sealed secret (context `role:<name>`).
@@ -28,31 +29,47 @@ pub struct RoleSecrets {
 /// Where a database is. The name is what it has now or is about to have; the oid is what it is found by.
 #[derive(Clone, Debug)]
 pub struct Physical {
+    /// In its name while it is being created.
+    pub id: Uuid,
     pub server: ServerName,
     pub database: Option<String>,
     pub oid: Option<u32>,
     pub roles: RoleSecrets,
 }
 
+words! {
+    /// The last step of a creation or deletion that is done.
+    Step {
+        Intent = "intent",
+        Cloned = "cloned",
+        Adopted = "adopted",
+        Replayed = "replayed",
+        Published = "published",
+        Retired = "retired",
+        Ready = "ready",
+        Deleting = "deleting",
+    }
+}
+
 /// How far a creation or deletion has come, and what stopped it last.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    pub step: String,
+    pub step: Step,
     pub attempts: u32,
     pub last_error: Option<String>,
 }
 
-/// The columns of [`Physical`], for INSERT and SELECT lists.
-pub(crate) const COLUMNS: &str = "server, physical_database, database_oid, owner_role, owner_secret, deployer_role, \
-                                  deployer_secret, readonly_role, readonly_secret";
+/// The columns of [`Physical`] in a query that has the tables of [`join`].
+pub(crate) const COLUMNS: &str = "p.id AS physical_id, p.server, p.name AS physical_database, g.oid AS database_oid, \
+                                  g.owner_role, g.owner_secret, g.deployer_role, g.deployer_secret, g.readonly_role, \
+                                  g.readonly_secret";
 
-/// The same, each with `qualifier` before it.
-pub(crate) fn columns_of(qualifier: &str) -> String {
-    let qualified: Vec<String> = COLUMNS
-        .split(',')
-        .map(|name| format!("{qualifier}{}", name.trim()))
-        .collect();
-    qualified.join(", ")
+/// The database that serves each row of `holders`, a table or its alias.
+pub(crate) fn join(holder: Holder, holders: &str) -> String {
+    let column = holder.column();
+    format!(
+        "JOIN physical_databases p ON p.{column} = {holders}.id AND p.part = 'serving' JOIN postgres_databases g ON g.id = p.id"
+    )
 }
 
 impl Physical {
@@ -64,6 +81,7 @@ impl Physical {
             })
         };
         Ok(Self {
+            id: column(row, "physical_id")?,
             server: parsed(row, "server")?,
             database: column(row, "physical_database")?,
             oid: column::<Option<i64>>(row, "database_oid")?
@@ -82,120 +100,164 @@ impl Physical {
 impl Progress {
     pub(crate) fn from_row(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
-            step: column(row, "step")?,
+            step: parsed(row, "step")?,
             attempts: crate::row::count(row, "attempts")?,
             last_error: column(row, "last_error")?,
         })
     }
 }
 
-/// Which table a database's row is in.
+/// Whose a database is, by the table of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
-    Workspaces,
-    Templates,
-    TenantDatabases,
+pub enum Holder {
+    Workspace,
+    Template,
+    TenantDatabase,
 }
 
-impl Place {
+impl Holder {
     fn table(self) -> &'static str {
         match self {
-            Place::Workspaces => "workspaces",
-            Place::Templates => "templates",
-            Place::TenantDatabases => "tenant_databases",
+            Holder::Workspace => "workspaces",
+            Holder::Template => "templates",
+            Holder::TenantDatabase => "tenant_databases",
+        }
+    }
+
+    fn column(self) -> &'static str {
+        match self {
+            Holder::Workspace => "workspace_id",
+            Holder::Template => "template_id",
+            Holder::TenantDatabase => "tenant_database_id",
         }
     }
 }
 
-/// The step that is done.
-pub async fn record_step(tx: &Tx, place: Place, id: Uuid, step: &str) -> Result<(), StoreError> {
+/// The database that serves a holder whose row was just inserted.
+pub(crate) async fn insert(
+    tx: &Tx,
+    project: &ProjectId,
+    holder: Holder,
+    holder_id: Uuid,
+    physical: &Physical,
+) -> Result<(), StoreError> {
     let sql = format!(
-        "UPDATE {} SET step = $2, last_error = NULL WHERE id = $1",
-        place.table()
+        "WITH place AS (INSERT INTO physical_databases (id, project_id, {}, part, server, name)
+                        VALUES ($1, $2, $3, 'serving', $4, $5))
+         INSERT INTO postgres_databases (id, project_id, oid, owner_role, owner_secret, deployer_role, deployer_secret,
+                                         readonly_role, readonly_secret)
+         VALUES ($1, $2, $6, $7, $8, $9, $10, $11, $12)",
+        holder.column()
     );
-    tx.execute(&sql, &[&id, &step]).await?;
+    let roles = &physical.roles;
+    let parameters: [&(dyn ToSql + Sync); 12] = [
+        &physical.id,
+        &project.as_str(),
+        &holder_id,
+        &physical.server.as_str(),
+        &physical.database,
+        &physical.oid.map(i64::from),
+        &roles.owner.name,
+        &roles.owner.sealed,
+        &roles.deployer.name,
+        &roles.deployer.sealed,
+        &roles.readonly.name,
+        &roles.readonly.sealed,
+    ];
+    tx.execute(&sql, &parameters).await?;
     Ok(())
 }
 
-/// The database's name and oid, with the step that made them so.
+/// Gives the template's database to the tenant database, in place of the one that this was about to get.
+pub(crate) async fn give_to_tenant(tx: &Tx, template: Uuid, database: Uuid, name: &str) -> Result<(), StoreError> {
+    let own = "DELETE FROM physical_databases WHERE tenant_database_id = $1";
+    tx.execute(own, &[&database]).await?;
+    let sql =
+        "UPDATE physical_databases SET template_id = NULL, tenant_database_id = $2, name = $3 WHERE template_id = $1";
+    tx.execute(sql, &[&template, &database, &name]).await?;
+    Ok(())
+}
+
+/// The database's name and oid, with the holder's step that made them so.
 pub async fn record_database(
     tx: &Tx,
-    place: Place,
-    id: Uuid,
-    step: &str,
+    holder: Holder,
+    holder_id: Uuid,
+    step: Step,
     database: &str,
     oid: u32,
 ) -> Result<(), StoreError> {
     let sql = format!(
-        "UPDATE {} SET step = $2, physical_database = $3, database_oid = $4, last_error = NULL WHERE id = $1",
-        place.table()
+        "WITH step AS (UPDATE {} SET step = $2, last_error = NULL WHERE id = $1),
+              place AS (UPDATE physical_databases SET name = $3 WHERE {} = $1 AND part = 'serving' RETURNING id)
+         UPDATE postgres_databases g SET oid = $4 FROM place WHERE g.id = place.id",
+        holder.table(),
+        holder.column()
     );
-    tx.execute(&sql, &[&id, &step, &database, &i64::from(oid)]).await?;
+    tx.execute(&sql, &[&holder_id, &step.as_str(), &database, &i64::from(oid)])
+        .await?;
     Ok(())
 }
 
 /// The name a database has or is going to have.
-pub async fn recorded_name(tx: &Tx, place: Place, id: Uuid) -> Result<Option<String>, StoreError> {
-    let sql = format!("SELECT physical_database FROM {} WHERE id = $1", place.table());
-    let row = tx.query_opt(&sql, &[&id]).await?;
-    Ok(row.map(|row| column(&row, "physical_database")).transpose()?.flatten())
+pub async fn recorded_name(tx: &Tx, id: Uuid) -> Result<Option<String>, StoreError> {
+    let row = tx
+        .query_opt("SELECT name FROM physical_databases WHERE id = $1", &[&id])
+        .await?;
+    Ok(row.map(|row| column(&row, "name")).transpose()?.flatten())
 }
 
-pub async fn record_name(tx: &Tx, place: Place, id: Uuid, name: &str) -> Result<(), StoreError> {
-    let sql = format!("UPDATE {} SET physical_database = $2 WHERE id = $1", place.table());
-    tx.execute(&sql, &[&id, &name]).await?;
+pub async fn record_name(tx: &Tx, id: Uuid, name: &str) -> Result<(), StoreError> {
+    tx.execute("UPDATE physical_databases SET name = $2 WHERE id = $1", &[&id, &name])
+        .await?;
     Ok(())
 }
 
 /// A step failed; the row is left alone for `pause`.
 pub async fn record_failure(
     tx: &Tx,
-    place: Place,
+    holder: Holder,
     id: Uuid,
     error: &str,
     pause: std::time::Duration,
 ) -> Result<(), StoreError> {
     let sql = format!(
         "UPDATE {} SET attempts = attempts + 1, last_error = $2, not_before = now() + $3 * interval '1 second' WHERE id = $1",
-        place.table()
+        holder.table()
     );
     tx.execute(&sql, &[&id, &error, &pause.as_secs_f64()]).await?;
     Ok(())
 }
 
-/// What the rows of this installation know of databases on a server.
+/// The databases of this installation's rows on a server.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct Recorded {
     ids: HashSet<Uuid>,
     oids: HashSet<i64>,
 }
 
-impl Known {
-    /// A database being made is known by the id in its name; one that was a spare has its tenant's row by its oid only.
+impl Recorded {
+    /// By the id in the name of one that is being created, or by its oid.
     pub fn has(&self, id: Uuid, oid: u32) -> bool {
         self.ids.contains(&id) || self.oids.contains(&i64::from(oid))
     }
 }
 
-/// What is not among them and carries the installation's prefix is nobody's.
-pub async fn known(tx: &Tx, server: &ServerName) -> Result<Known, StoreError> {
-    let sql = "SELECT id, database_oid FROM (SELECT id, server, database_oid FROM workspaces
-                 UNION ALL SELECT id, server, database_oid FROM templates
-                 UNION ALL SELECT id, server, database_oid FROM tenant_databases) AS known WHERE server = $1";
-    let mut known = Known::default();
+/// A database that is not among them and carries the installation's prefix has no row.
+pub async fn recorded(tx: &Tx, server: &ServerName) -> Result<Recorded, StoreError> {
+    let sql =
+        "SELECT p.id, g.oid FROM physical_databases p JOIN postgres_databases g ON g.id = p.id WHERE p.server = $1";
+    let mut recorded = Recorded::default();
     for row in tx.query(sql, &[&server.as_str()]).await? {
-        known.ids.insert(column(&row, "id")?);
-        known.oids.extend(column::<Option<i64>>(&row, "database_oid")?);
+        recorded.ids.insert(column(&row, "id")?);
+        recorded.oids.extend(column::<Option<i64>>(&row, "oid")?);
     }
-    Ok(known)
+    Ok(recorded)
 }
 
-/// Whether a row of another database already claims this name on the server.
+/// Whether another database's row claims this name on the server.
 pub async fn name_is_claimed(tx: &Tx, server: &ServerName, name: &str, except: Uuid) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM (SELECT id, server, physical_database FROM workspaces
-                 UNION ALL SELECT id, server, physical_database FROM templates
-                 UNION ALL SELECT id, server, physical_database FROM tenant_databases) AS known
-               WHERE server = $1 AND physical_database = $2 AND id <> $3 LIMIT 1";
+    let sql = "SELECT 1 FROM physical_databases WHERE server = $1 AND name = $2 AND id <> $3";
     Ok(tx.query_opt(sql, &[&server.as_str(), &name, &except]).await?.is_some())
 }
 
@@ -207,8 +269,8 @@ pub struct Used {
 }
 
 pub async fn used_on(tx: &Tx, server: &ServerName) -> Result<Used, StoreError> {
-    let sql = "SELECT (SELECT count(*) FROM workspaces WHERE server = $1) AS workspaces,
-                      (SELECT count(*) FROM tenant_databases WHERE server = $1) AS tenant_databases";
+    let sql = "SELECT count(workspace_id) AS workspaces, count(tenant_database_id) AS tenant_databases
+                 FROM physical_databases WHERE server = $1";
     let row = tx.query_one(sql, &[&server.as_str()]).await?;
     Ok(Used {
         workspaces: crate::row::total(&row, "workspaces")?,

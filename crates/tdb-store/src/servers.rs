@@ -130,15 +130,14 @@ pub async fn by_name(tx: &Tx, name: &ServerName) -> Result<Option<ServerRow>> {
     row.as_ref().map(ServerRow::from_row).transpose()
 }
 
-/// The active server with the fewest workspaces and tenant databases (builds, templates and spares follow those); for a blueprint that exists, of its workspace's major version, so that
-/// fingerprints can be compared.
+/// The active server with the fewest workspaces and tenant databases (builds, templates and spares follow those); for a
+/// blueprint that exists, of its workspace's major version, so that fingerprints can be compared.
 pub async fn emptiest(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<ServerName>> {
     let sql = "SELECT s.name FROM servers s
                WHERE s.status = 'active' AND NOT EXISTS (
-                   SELECT FROM workspaces w JOIN servers o ON o.name = w.server
+                   SELECT FROM workspaces w JOIN physical_databases p ON p.workspace_id = w.id JOIN servers o ON o.name = p.server
                    WHERE w.project_id = $1 AND w.blueprint = $2 AND o.version / 10000 <> s.version / 10000)
-               ORDER BY (SELECT count(*) FROM workspaces w WHERE w.server = s.name)
-                      + (SELECT count(*) FROM tenant_databases d WHERE d.server = s.name), s.name LIMIT 1";
+               ORDER BY (SELECT count(*) FROM physical_databases p WHERE p.server = s.name AND p.template_id IS NULL), s.name LIMIT 1";
     let row = tx.query_opt(sql, &[&project.as_str(), &blueprint.as_str()]).await?;
     row.as_ref().map(|row| parsed(row, "name")).transpose()
 }

@@ -103,10 +103,10 @@ pub async fn claim(tx: &Tx, id: DatabaseId, lease: Duration) -> Result<Option<Cl
     let sql = format!(
         "UPDATE tenant_databases d SET tenant_ddl = NULL, tenant_ddl_attempts = tenant_ddl_attempts + 1,
                                        tenant_ddl_not_before = now() + $2 * interval '1 second'
-           FROM workspaces w
-          WHERE d.id = $1 AND w.id = d.workspace_id AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL} AND d.tenant_ddl_not_before <= now()
+           FROM workspaces w, physical_databases p, postgres_databases g
+          WHERE d.id = $1 AND w.id = d.workspace_id AND p.tenant_database_id = d.id AND p.part = 'serving' AND g.id = p.id AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL} AND d.tenant_ddl_not_before <= now()
       RETURNING {TENANT_DDL} AS wanted, d.tenant_ddl_attempts, {}",
-        physical::columns_of("d.")
+        physical::COLUMNS
     );
     let row = tx.query_opt(&sql, &[&id.as_uuid(), &lease.as_secs_f64()]).await?;
     row.map(|row| {

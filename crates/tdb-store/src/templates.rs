@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::physical::{self, Physical, Progress};
+use crate::physical::{self, Holder, Physical, Progress};
 use crate::row::{column, count, number, numbers, parsed, words};
 use crate::tx::Tx;
 
@@ -56,16 +56,22 @@ impl TemplateRow {
     }
 }
 
-/// Each with `qualifier` before it.
-fn columns(qualifier: &str) -> String {
-    let own = "id, project_id, workspace_id, version, status, change_ids, step, attempts, last_error";
-    let own: Vec<String> = own.split(", ").map(|name| format!("{qualifier}{name}")).collect();
-    format!("{}, {}", own.join(", "), physical::columns_of(qualifier))
+fn columns() -> String {
+    format!(
+        "t.id, t.project_id, t.workspace_id, t.version, t.status, t.change_ids, t.step, t.attempts, t.last_error, {}",
+        physical::COLUMNS
+    )
 }
 
 fn select(rest: &str) -> String {
-    format!("SELECT {} FROM templates {rest}", columns(""))
+    let join = physical::join(Holder::Template, "t");
+    format!("SELECT {} FROM templates t {join} {rest}", columns())
 }
+
+/// Of a template `t` at the place `p`: a newer one of its workspace is published on its server.
+const IS_OLD: &str = "EXISTS (SELECT FROM templates n JOIN physical_databases q ON q.template_id = n.id
+                               WHERE n.workspace_id = t.workspace_id AND q.server = p.server AND n.status = 'published'
+                                 AND n.version > t.version)";
 
 /// The intent of a build, or of a spare of a version.
 pub async fn insert(
@@ -76,39 +82,17 @@ pub async fn insert(
     physical: &Physical,
     spare_of: Option<u32>,
 ) -> Result<(), StoreError> {
-    let sql = format!(
-        "INSERT INTO templates (id, project_id, workspace_id, status, version, step, {})
-         VALUES ($1, $2, $3, $4, $5, 'intent', $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-        physical::COLUMNS
-    );
+    let sql = "INSERT INTO templates (id, project_id, workspace_id, status, version, step) VALUES ($1, $2, $3, $4, $5, 'intent')";
     let status = spare_of.map_or(TemplateStatus::Building, |_| TemplateStatus::Spare);
     let version = spare_of.map(number).transpose()?;
-    let roles = &physical.roles;
-    tx.execute(
-        &sql,
-        &[
-            &id,
-            &project.as_str(),
-            &workspace.as_uuid(),
-            &status.as_str(),
-            &version,
-            &physical.server.as_str(),
-            &physical.database,
-            &physical.oid.map(i64::from),
-            &roles.owner.name,
-            &roles.owner.sealed,
-            &roles.deployer.name,
-            &roles.deployer.sealed,
-            &roles.readonly.name,
-            &roles.readonly.sealed,
-        ],
-    )
-    .await?;
-    Ok(())
+    let parameters: [&(dyn ToSql + Sync); 5] =
+        [&id, &project.as_str(), &workspace.as_uuid(), &status.as_str(), &version];
+    tx.execute(sql, &parameters).await?;
+    physical::insert(tx, project, Holder::Template, id, physical).await
 }
 
 pub async fn by_id(tx: &Tx, id: Uuid) -> Result<Option<TemplateRow>, StoreError> {
-    let row = tx.query_opt(&select("WHERE id = $1"), &[&id]).await?;
+    let row = tx.query_opt(&select("WHERE t.id = $1"), &[&id]).await?;
     row.as_ref().map(TemplateRow::from_row).transpose()
 }
 
@@ -119,7 +103,7 @@ pub async fn published(
     server: &ServerName,
     version: u32,
 ) -> Result<Option<TemplateRow>, StoreError> {
-    let rest = "WHERE workspace_id = $1 AND server = $2 AND version = $3 AND status = 'published' LIMIT 1";
+    let rest = "WHERE t.workspace_id = $1 AND p.server = $2 AND t.version = $3 AND t.status = 'published' LIMIT 1";
     let row = tx
         .query_opt(
             &select(rest),
@@ -132,7 +116,7 @@ pub async fn published(
 pub async fn of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<TemplateRow>, StoreError> {
     let rows = tx
         .query(
-            &select("WHERE workspace_id = $1 ORDER BY created_at"),
+            &select("WHERE t.workspace_id = $1 ORDER BY t.created_at"),
             &[&workspace.as_uuid()],
         )
         .await?;
@@ -141,8 +125,8 @@ pub async fn of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<Templat
 
 /// Builds, templates and spares that are not as they are to be: to be finished or dropped.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<TemplateRow>, StoreError> {
-    let rest = "WHERE status <> 'published' AND NOT (status IN ('building', 'spare') AND step = 'adopted') AND not_before <= now()
-                ORDER BY created_at LIMIT 100";
+    let rest = "WHERE t.status <> 'published' AND NOT (t.status IN ('building', 'spare') AND t.step = 'adopted')
+                  AND t.not_before <= now() ORDER BY t.created_at LIMIT 100";
     let rows = tx.query(&select(rest), &[]).await?;
     rows.iter().map(TemplateRow::from_row).collect()
 }
@@ -174,27 +158,28 @@ pub async fn set_published(tx: &Tx, id: Uuid, grace: Duration) -> Result<bool, S
 /// Published templates that are neither the newest of their workspace and server nor in use become `dropping`; so do
 /// spares of such versions.
 pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
-    let spares = "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now()
-                   WHERE t.status = 'spare' AND t.step = 'adopted'
-                     AND EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
-                                    AND n.status = 'published' AND n.version > t.version)";
-    tx.execute(spares, &[]).await?;
-    let sql = "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now()
-                WHERE t.status = 'published' AND t.not_before <= now()
-                  AND EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
-                                 AND n.status = 'published' AND n.version > t.version)
-                  AND NOT EXISTS (SELECT FROM tenant_databases d WHERE d.template_id = t.id AND d.status = 'provisioning')
-                  AND NOT EXISTS (SELECT FROM deployments p WHERE p.workspace_id = t.workspace_id AND p.version = t.version
-                                     AND p.status = 'running')";
-    tx.execute(sql, &[]).await
+    let spares = format!(
+        "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now() FROM physical_databases p
+          WHERE p.template_id = t.id AND t.status = 'spare' AND t.step = 'adopted' AND {IS_OLD}"
+    );
+    tx.execute(&spares, &[]).await?;
+    let sql = format!(
+        "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now() FROM physical_databases p
+          WHERE p.template_id = t.id AND t.status = 'published' AND t.not_before <= now() AND {IS_OLD}
+            AND NOT EXISTS (SELECT FROM tenant_databases d WHERE d.template_id = t.id AND d.status = 'provisioning')
+            AND NOT EXISTS (SELECT FROM deployments e WHERE e.workspace_id = t.workspace_id AND e.version = t.version
+                               AND e.status = 'running')"
+    );
+    tx.execute(&sql, &[]).await
 }
 
 /// Everything of a server that nobody uses any longer is to be dropped; gives what is left to drop.
 pub async fn retire_of_server(tx: &Tx, server: &ServerName) -> Result<Vec<(Uuid, WorkspaceId)>, StoreError> {
-    let sql = "UPDATE templates SET status = 'dropping', step = 'retired', not_before = now()
-                WHERE server = $1 AND status <> 'dropping'";
+    let sql =
+        "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now() FROM physical_databases p
+                WHERE p.template_id = t.id AND p.server = $1 AND t.status <> 'dropping'";
     tx.execute(sql, &[&server.as_str()]).await?;
-    let left = "SELECT id, workspace_id FROM templates WHERE server = $1";
+    let left = "SELECT t.id, t.workspace_id FROM templates t JOIN physical_databases p ON p.template_id = t.id WHERE p.server = $1";
     let rows = tx.query(left, &[&server.as_str()]).await?;
     let ids = |row: &Row| Ok((column(row, "id")?, WorkspaceId::from_uuid(column(row, "workspace_id")?)));
     rows.iter().map(ids).collect()
@@ -204,7 +189,7 @@ pub async fn retire_of_server(tx: &Tx, server: &ServerName) -> Result<Vec<(Uuid,
 pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreError> {
     let sql =
         "UPDATE templates SET status = 'dropping', not_before = now() WHERE id = $1 AND status = $2 AND step = $3";
-    let parameters: [&(dyn ToSql + Sync); 3] = [&seen.id, &seen.status.as_str(), &seen.progress.step];
+    let parameters: [&(dyn ToSql + Sync); 3] = [&seen.id, &seen.status.as_str(), &seen.progress.step.as_str()];
     Ok(tx.execute(sql, &parameters).await? == 1)
 }
 
@@ -213,32 +198,37 @@ pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreEr
 pub async fn short_of_spares(tx: &Tx, stock: u32, lately: Duration) -> Result<Vec<(TemplateRow, u32)>, StoreError> {
     let sql = format!(
         "SELECT * FROM (
-             SELECT {}, $1 - (SELECT count(*) FROM templates s WHERE s.workspace_id = t.workspace_id AND s.server = t.server
-                                 AND s.status = 'spare' AND s.version = t.version) AS missing
-               FROM templates t JOIN workspaces w ON w.id = t.workspace_id AND w.status = 'ready'
-                    JOIN servers v ON v.name = t.server AND v.status = 'active'
-              WHERE t.status = 'published'
-                AND NOT EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
-                                   AND n.status = 'published' AND n.version > t.version)
-                AND EXISTS (SELECT FROM tenant_databases d WHERE d.workspace_id = t.workspace_id AND d.server = t.server
-                               AND d.created_at > now() - $2 * interval '1 second')) AS known
+             SELECT {}, $1 - (SELECT count(*) FROM templates s JOIN physical_databases q ON q.template_id = s.id
+                               WHERE s.workspace_id = t.workspace_id AND q.server = p.server AND s.status = 'spare'
+                                 AND s.version = t.version) AS missing
+               FROM templates t {} JOIN workspaces w ON w.id = t.workspace_id AND w.status = 'ready'
+                    JOIN servers v ON v.name = p.server AND v.status = 'active'
+              WHERE t.status = 'published' AND NOT {IS_OLD}
+                AND EXISTS (SELECT FROM tenant_databases d JOIN physical_databases q ON q.tenant_database_id = d.id
+                             WHERE d.workspace_id = t.workspace_id AND q.server = p.server
+                               AND d.created_at > now() - $2 * interval '1 second')) AS short
          WHERE missing > 0",
-        columns("t.")
+        columns(),
+        physical::join(Holder::Template, "t")
     );
     let rows = tx.query(&sql, &[&i64::from(stock), &lately.as_secs_f64()]).await?;
     let row = |row: &Row| Ok((TemplateRow::from_row(row)?, crate::row::total(row, "missing")?));
     rows.iter().map(row).collect()
 }
 
-/// A spare for a tenant: it is nobody's template any more, and its row is gone.
-pub async fn take_spare(
+/// A spare for a tenant, locked: [`crate::tenants::take_over`] gives it away, or the caller deletes its row.
+pub async fn lock_spare(
     tx: &Tx,
     workspace: WorkspaceId,
     server: &ServerName,
     version: u32,
 ) -> Result<Option<TemplateRow>, StoreError> {
-    let sql = format!("DELETE FROM templates WHERE id = ({SPARE}) RETURNING {}", columns(""));
-    one_spare(tx, &sql, workspace, server, version).await
+    let rest =
+        "WHERE t.workspace_id = $1 AND p.server = $2 AND t.version = $3 AND t.status = 'spare' AND t.step = 'adopted'
+                ORDER BY t.created_at LIMIT 1 FOR UPDATE OF t SKIP LOCKED";
+    let parameters: [&(dyn ToSql + Sync); 3] = [&workspace.as_uuid(), &server.as_str(), &number(version)?];
+    let row = tx.query_opt(&select(rest), &parameters).await?;
+    row.as_ref().map(TemplateRow::from_row).transpose()
 }
 
 /// A spare for the next build.
@@ -248,31 +238,21 @@ pub async fn build_from_spare(
     server: &ServerName,
     version: u32,
 ) -> Result<Option<TemplateRow>, StoreError> {
-    let sql = format!(
-        "UPDATE templates SET status = 'building', version = NULL WHERE id = ({SPARE}) RETURNING {}",
-        columns("")
-    );
-    one_spare(tx, &sql, workspace, server, version).await
-}
-
-const SPARE: &str = "SELECT id FROM templates WHERE workspace_id = $1 AND server = $2 AND version = $3 AND status = 'spare' AND step = 'adopted'
-                      ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED";
-
-async fn one_spare(
-    tx: &Tx,
-    sql: &str,
-    workspace: WorkspaceId,
-    server: &ServerName,
-    version: u32,
-) -> Result<Option<TemplateRow>, StoreError> {
-    let parameters: [&(dyn ToSql + Sync); 3] = [&workspace.as_uuid(), &server.as_str(), &number(version)?];
-    let row = tx.query_opt(sql, &parameters).await?;
-    row.as_ref().map(TemplateRow::from_row).transpose()
+    let Some(spare) = lock_spare(tx, workspace, server, version).await? else {
+        return Ok(None);
+    };
+    let sql = "UPDATE templates SET status = 'building', version = NULL WHERE id = $1";
+    tx.execute(sql, &[&spare.id]).await?;
+    Ok(Some(TemplateRow {
+        status: TemplateStatus::Building,
+        version: None,
+        ..spare
+    }))
 }
 
 /// All whose database was recorded as made and is not being dropped.
 pub async fn made_on(tx: &Tx, server: &ServerName) -> Result<Vec<TemplateRow>, StoreError> {
-    let rest = "WHERE server = $1 AND database_oid IS NOT NULL AND status <> 'dropping'";
+    let rest = "WHERE p.server = $1 AND g.oid IS NOT NULL AND t.status <> 'dropping'";
     let rows = tx.query(&select(rest), &[&server.as_str()]).await?;
     rows.iter().map(TemplateRow::from_row).collect()
 }
@@ -280,7 +260,7 @@ pub async fn made_on(tx: &Tx, server: &ServerName) -> Result<Vec<TemplateRow>, S
 /// Removes the row of a database that is gone, unless somebody moved it on or took it since `seen` was read.
 pub async fn forget(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreError> {
     let sql = "DELETE FROM templates WHERE id = $1 AND status = $2 AND step = $3";
-    let parameters: [&(dyn ToSql + Sync); 3] = [&seen.id, &seen.status.as_str(), &seen.progress.step];
+    let parameters: [&(dyn ToSql + Sync); 3] = [&seen.id, &seen.status.as_str(), &seen.progress.step.as_str()];
     Ok(tx.execute(sql, &parameters).await? == 1)
 }
 

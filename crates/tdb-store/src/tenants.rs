@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::physical::{self, Physical, Progress};
+use crate::physical::{self, Holder, Physical, Progress};
 use crate::row::{column, count, number, parsed, words};
 use crate::tx::Tx;
 
@@ -166,8 +166,9 @@ fn select_databases(rest: &str) -> String {
         "SELECT d.id, d.project_id, d.tenant, d.blueprint, d.workspace_id, d.status, d.version, d.wanted_version, d.template_id,
                 d.step, d.attempts, d.last_error, d.created_at, t.status AS tenant_status, {},
                 EXISTS (SELECT FROM deployment_targets g WHERE g.database_id = d.id AND g.status = 'running') AS migrating
-           FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant {rest}",
-        physical::columns_of("d.")
+           FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant {} {rest}",
+        physical::COLUMNS,
+        physical::join(Holder::TenantDatabase, "d")
     )
 }
 
@@ -185,37 +186,25 @@ async fn databases(tx: &Tx, rest: &str, parameters: &[&(dyn ToSql + Sync)]) -> R
 
 /// A database's intent. False where the tenant has one of this blueprint.
 pub async fn insert_database(tx: &Tx, database: &NewDatabase<'_>) -> Result<bool, StoreError> {
-    let sql = format!(
-        "INSERT INTO tenant_databases (id, project_id, tenant, blueprint, workspace_id, wanted_version, status, step, {})
-         VALUES ($1, $2, $3, $4, $5, $6, 'provisioning', 'intent', $7, $8, $9, $10, $11, $12, $13, $14, $15)
-         ON CONFLICT (project_id, tenant, blueprint) DO NOTHING",
-        physical::COLUMNS
-    );
-    let (physical, roles) = (database.physical, &database.physical.roles);
+    let sql =
+        "INSERT INTO tenant_databases (id, project_id, tenant, blueprint, workspace_id, wanted_version, status, step)
+               VALUES ($1, $2, $3, $4, $5, $6, 'provisioning', 'intent')
+               ON CONFLICT (project_id, tenant, blueprint) DO NOTHING";
     let wanted = database.wanted_version.map(number).transpose()?;
-    let made = tx
-        .execute(
-            &sql,
-            &[
-                &database.id.as_uuid(),
-                &database.project.as_str(),
-                &database.tenant.as_str(),
-                &database.blueprint.as_str(),
-                &database.workspace.as_uuid(),
-                &wanted,
-                &physical.server.as_str(),
-                &physical.database,
-                &physical.oid.map(i64::from),
-                &roles.owner.name,
-                &roles.owner.sealed,
-                &roles.deployer.name,
-                &roles.deployer.sealed,
-                &roles.readonly.name,
-                &roles.readonly.sealed,
-            ],
-        )
-        .await?;
-    Ok(made == 1)
+    let parameters: [&(dyn ToSql + Sync); 6] = [
+        &database.id.as_uuid(),
+        &database.project.as_str(),
+        &database.tenant.as_str(),
+        &database.blueprint.as_str(),
+        &database.workspace.as_uuid(),
+        &wanted,
+    ];
+    if tx.execute(sql, &parameters).await? == 0 {
+        return Ok(false);
+    }
+    let id = database.id.as_uuid();
+    physical::insert(tx, database.project, Holder::TenantDatabase, id, database.physical).await?;
+    Ok(true)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -267,25 +256,16 @@ pub async fn choose_template(tx: &Tx, id: DatabaseId, template: Uuid, version: u
     Ok(tx.execute(sql, &[&id.as_uuid(), &template, &number(version)?]).await? == 1)
 }
 
-/// Gives a database that is being made a spare's place and roles, and the name it is going to have.
-pub async fn take_over(tx: &Tx, id: DatabaseId, spare: &Physical, name: &str) -> Result<(), StoreError> {
-    let sql = "UPDATE tenant_databases
-                  SET step = 'adopted', physical_database = $2, database_oid = $3, owner_role = $4, owner_secret = $5,
-                      deployer_role = $6, deployer_secret = $7, readonly_role = $8, readonly_secret = $9
-                WHERE id = $1";
-    let roles = &spare.roles;
-    let parameters: [&(dyn ToSql + Sync); 9] = [
-        &id.as_uuid(),
-        &name,
-        &spare.oid.map(i64::from),
-        &roles.owner.name,
-        &roles.owner.sealed,
-        &roles.deployer.name,
-        &roles.deployer.sealed,
-        &roles.readonly.name,
-        &roles.readonly.sealed,
-    ];
-    tx.execute(sql, &parameters).await?;
+/// Gives a spare to a tenant database that is being created, under the name it is going to have. The spare's row is left
+/// without a database and goes.
+pub async fn take_over(tx: &Tx, id: DatabaseId, spare: Uuid, name: &str) -> Result<(), StoreError> {
+    physical::give_to_tenant(tx, spare, id.as_uuid(), name).await?;
+    crate::templates::delete(tx, spare).await?;
+    tx.execute(
+        "UPDATE tenant_databases SET step = 'adopted' WHERE id = $1",
+        &[&id.as_uuid()],
+    )
+    .await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use crate::error::StoreError;
-use crate::physical::{self, Physical, Progress};
+use crate::physical::{self, Holder, Physical, Progress, Step};
 use crate::row::{column, parsed, words};
 use crate::tx::Tx;
 
@@ -41,8 +41,10 @@ impl WorkspaceRow {
 
 fn select(rest: &str) -> String {
     format!(
-        "SELECT id, project_id, blueprint, status, step, attempts, last_error, created_at, {} FROM workspaces {rest}",
-        physical::COLUMNS
+        "SELECT w.id, w.project_id, w.blueprint, w.status, w.step, w.attempts, w.last_error, w.created_at, {}
+           FROM workspaces w {} {rest}",
+        physical::COLUMNS,
+        physical::join(Holder::Workspace, "w")
     )
 }
 
@@ -63,39 +65,23 @@ pub async fn insert(
     blueprint: &BlueprintName,
     physical: &Physical,
 ) -> Result<bool, StoreError> {
-    let sql = format!(
-        "INSERT INTO workspaces (id, project_id, blueprint, status, step, {})
-         VALUES ($1, $2, $3, 'provisioning', 'intent', $4, $5, $6, $7, $8, $9, $10, $11, $12)
-         ON CONFLICT (project_id, blueprint) DO NOTHING",
-        physical::COLUMNS
-    );
-    let roles = &physical.roles;
-    let made = tx
-        .execute(
-            &sql,
-            &[
-                &id.as_uuid(),
-                &project.as_str(),
-                &blueprint.as_str(),
-                &physical.server.as_str(),
-                &physical.database,
-                &physical.oid.map(i64::from),
-                &roles.owner.name,
-                &roles.owner.sealed,
-                &roles.deployer.name,
-                &roles.deployer.sealed,
-                &roles.readonly.name,
-                &roles.readonly.sealed,
-            ],
-        )
+    let sql =
+        "INSERT INTO workspaces (id, project_id, blueprint, status, step) VALUES ($1, $2, $3, 'provisioning', 'intent')
+               ON CONFLICT (project_id, blueprint) DO NOTHING";
+    let inserted = tx
+        .execute(sql, &[&id.as_uuid(), &project.as_str(), &blueprint.as_str()])
         .await?;
-    Ok(made == 1)
+    if inserted == 0 {
+        return Ok(false);
+    }
+    physical::insert(tx, project, Holder::Workspace, id.as_uuid(), physical).await?;
+    Ok(true)
 }
 
 pub async fn by_name(tx: &Tx, project: &ProjectId, name: &BlueprintName) -> Result<Option<WorkspaceRow>, StoreError> {
     one(
         tx,
-        "WHERE project_id = $1 AND blueprint = $2",
+        "WHERE w.project_id = $1 AND w.blueprint = $2",
         &[&project.as_str(), &name.as_str()],
     )
     .await
@@ -107,28 +93,28 @@ pub async fn by_name_held(
     project: &ProjectId,
     name: &BlueprintName,
 ) -> Result<Option<WorkspaceRow>, StoreError> {
-    let rest = "WHERE project_id = $1 AND blueprint = $2 FOR KEY SHARE";
+    let rest = "WHERE w.project_id = $1 AND w.blueprint = $2 FOR KEY SHARE OF w";
     one(tx, rest, &[&project.as_str(), &name.as_str()]).await
 }
 
 pub async fn by_id(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
-    one(tx, "WHERE id = $1", &[&id.as_uuid()]).await
+    one(tx, "WHERE w.id = $1", &[&id.as_uuid()]).await
 }
 
 /// The row, locked to the end of the transaction: one drainer at a time, and no deletion meanwhile. Rows that refer to it
 /// may be added.
 pub async fn lock(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
-    one(tx, "WHERE id = $1 FOR NO KEY UPDATE", &[&id.as_uuid()]).await
+    one(tx, "WHERE w.id = $1 FOR NO KEY UPDATE OF w", &[&id.as_uuid()]).await
 }
 
 /// As [`lock`], and nobody adds a row that refers to it.
 pub async fn lock_for_deletion(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
-    one(tx, "WHERE id = $1 FOR UPDATE", &[&id.as_uuid()]).await
+    one(tx, "WHERE w.id = $1 FOR UPDATE OF w", &[&id.as_uuid()]).await
 }
 
 /// By name, at most `limit`.
 pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<WorkspaceRow>, StoreError> {
-    let rest = "WHERE project_id = $1 ORDER BY blueprint LIMIT $2";
+    let rest = "WHERE w.project_id = $1 ORDER BY w.blueprint LIMIT $2";
     let rows = tx.query(&select(rest), &[&project.as_str(), &limit]).await?;
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
@@ -139,24 +125,30 @@ pub async fn change_status(
     id: WorkspaceId,
     from: &[WorkspaceStatus],
     to: WorkspaceStatus,
-    step: &str,
+    step: Step,
 ) -> Result<bool, StoreError> {
     let from: Vec<&str> = from.iter().map(|status| status.as_str()).collect();
     let sql = "UPDATE workspaces SET status = $3, step = $4, attempts = 0, last_error = NULL, not_before = now()
                WHERE id = $1 AND status = ANY ($2)";
-    Ok(tx.execute(sql, &[&id.as_uuid(), &from, &to.as_str(), &step]).await? == 1)
+    Ok(tx
+        .execute(sql, &[&id.as_uuid(), &from, &to.as_str(), &step.as_str()])
+        .await?
+        == 1)
 }
 
 /// Creations and deletions that nobody finished.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
-    let rest = "WHERE status <> 'ready' AND not_before <= now() ORDER BY created_at LIMIT 100";
+    let rest = "WHERE w.status <> 'ready' AND w.not_before <= now() ORDER BY w.created_at LIMIT 100";
     let rows = tx.query(&select(rest), &[]).await?;
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
 
 pub async fn ready(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
     let rows = tx
-        .query(&select("WHERE status = 'ready' ORDER BY created_at LIMIT 10000"), &[])
+        .query(
+            &select("WHERE w.status = 'ready' ORDER BY w.created_at LIMIT 10000"),
+            &[],
+        )
         .await?;
     rows.iter().map(WorkspaceRow::from_row).collect()
 }

@@ -9,10 +9,12 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use support::World;
 use tdb_auth::ApiKey;
-use tdb_contract::{Change, ChangeFeed, Epoch, Rights, RouteKind, RouteSource, RouteState, Scope};
+use tdb_contract::{
+    Change, ChangeFeed, Epoch, Place, PostgresPlace, Rights, Route, RouteKind, RouteSource, RouteState, Scope,
+};
 use tdb_names::{BlueprintName, DatabaseName, ProjectId, TenantName, UserName, WorkspaceId};
 use tdb_store::events::{self, Acknowledged};
-use tdb_store::physical::{self, Place};
+use tdb_store::physical::{self, Holder, Step};
 use tdb_store::projects::ProjectDeletion;
 use tdb_store::tenants::TenantStatus;
 use tdb_store::workspaces::WorkspaceStatus;
@@ -66,6 +68,11 @@ async fn fleet(world: &World) -> Fleet {
     }
 }
 
+fn place(route: &Route) -> &PostgresPlace {
+    let Place::Postgres(place) = &route.place;
+    place
+}
+
 #[tokio::test]
 async fn a_route_follows_what_the_tenant_and_the_database_are() {
     let world = World::start().await;
@@ -81,7 +88,7 @@ async fn a_route_follows_what_the_tenant_and_the_database_are() {
     assert_eq!(route(Rights::ReadWrite).await.unwrap().state, RouteState::NotReady);
     for attempts in 1..=tenants::ATTEMPTS_SHOWN_AS_ERROR {
         let tx = world.store.jobs().await.unwrap();
-        physical::record_failure(&tx, Place::TenantDatabases, id.as_uuid(), "no space", Duration::ZERO)
+        physical::record_failure(&tx, Holder::TenantDatabase, id.as_uuid(), "no space", Duration::ZERO)
             .await
             .unwrap();
         tx.commit().await.unwrap();
@@ -105,11 +112,11 @@ async fn a_route_follows_what_the_tenant_and_the_database_are() {
         route(Rights::ReadOnly).await.unwrap(),
     );
     assert_eq!(
-        (rw.state, rw.kind, rw.server.name.as_str()),
+        (rw.state, rw.kind, place(&rw).server.name.as_str()),
         (RouteState::Active, RouteKind::Tenant(id), "main")
     );
-    assert_eq!(rw.secret.expose_secret(), "upstream");
-    assert_eq!((rw.role.len(), ro.role.ends_with("_ro")), (15, true));
+    assert_eq!(place(&rw).secret.expose_secret(), "upstream");
+    assert_eq!((place(&rw).role.len(), place(&ro).role.ends_with("_ro")), (15, true));
     let steps = [
         (TenantStatus::Ready, TenantStatus::Suspended, RouteState::Suspended),
         (TenantStatus::Suspended, TenantStatus::Deleted, RouteState::Deleted),
@@ -167,7 +174,7 @@ async fn a_workspaces_route_is_its_own() {
         workspace,
         &[WorkspaceStatus::Provisioning],
         WorkspaceStatus::Ready,
-        "ready",
+        Step::Ready,
     )
     .await;
     assert!(moved.unwrap());
@@ -231,9 +238,12 @@ async fn credentials_are_made_rotated_expired_and_revoked() {
     assert!(credentials::revoke(&tx, &project, made[1].id).await.unwrap());
     assert!(!credentials::revoke(&tx, &project, made[1].id).await.unwrap());
     tx.commit().await.unwrap();
-    let before = found.verifier.to_string();
+    let before = found.login.scram_sha_256.to_string();
     assert!(find(&made[1].user).await.is_none() && find(&made[2].user).await.is_none());
-    assert_ne!(find(&made[0].user).await.unwrap().verifier.to_string(), before);
+    assert_ne!(
+        find(&made[0].user).await.unwrap().login.scram_sha_256.to_string(),
+        before
+    );
 }
 
 #[tokio::test]

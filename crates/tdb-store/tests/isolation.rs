@@ -10,7 +10,7 @@ use support::World;
 use tdb_auth::ApiKey;
 use tdb_contract::{Rights, Scope};
 use tdb_names::{ProjectId, WorkspaceId};
-use tdb_store::{Store, StoreError, api_keys, credentials, events, projects, servers};
+use tdb_store::{Store, StoreError, api_keys, credentials, events, projects, servers, templates};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// Has rows in every table that has a project column; the test fails where one was forgotten.
@@ -25,14 +25,11 @@ async fn fill(world: &World, project: &ProjectId) -> WorkspaceId {
     credentials::create(&tx, project, &Scope::Tenant(tenant), Rights::ReadWrite, None)
         .await
         .unwrap();
-    tx.commit().await.unwrap();
     let physical = world.physical(&format!("template_{workspace}"));
-    let roles = [
-        &physical.roles.owner,
-        &physical.roles.deployer,
-        &physical.roles.readonly,
-    ]
-    .map(|role| role.name.clone());
+    templates::insert(&tx, uuid::Uuid::new_v4(), project, workspace, &physical, None)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
     let sql = format!(
         "INSERT INTO control_plane.workspace_sessions (workspace_id, project_id, server, server_pid, credential_id, client_address)
            VALUES ('{workspace}', '{project}', 'main', 1, gen_random_uuid(), '::1');
@@ -42,17 +39,13 @@ async fn fill(world: &World, project: &ProjectId) -> WorkspaceId {
            VALUES ('{workspace}', '{project}', 1, '{{1}}', '', 'me', 1, true);
          INSERT INTO control_plane.version_facts VALUES ('{workspace}', '{project}', 1, 15, 'hash', '{{}}');
          INSERT INTO control_plane.log_facts VALUES ('{workspace}', '{project}', 1, 15, '{{}}');
-         INSERT INTO control_plane.templates (id, workspace_id, project_id, server, status, owner_role, owner_secret, deployer_role,
-             deployer_secret, readonly_role, readonly_secret)
-           VALUES (gen_random_uuid(), '{workspace}', '{project}', 'main', 'building', '{}', '', '{}', '', '{}', '');
          INSERT INTO control_plane.deployments (id, project_id, workspace_id, blueprint, version, status, author)
            VALUES ('dep_' || substr('{project}', 5), '{project}', '{workspace}', 'app', 1, 'running', 'me');
          INSERT INTO control_plane.idempotency_keys (project_id, key, request, attempt, lease_until)
            VALUES ('{project}', 'k', sha256('k'), gen_random_uuid(), now());
          INSERT INTO control_plane.deployment_targets (deployment_id, project_id, workspace_id, database_id, tenant, server, status,
              from_version, to_version)
-           VALUES ('dep_' || substr('{project}', 5), '{project}', '{workspace}', '{database}', 'acme', 'main', 'pending', 1, 1);",
-        roles[0], roles[1], roles[2]
+           VALUES ('dep_' || substr('{project}', 5), '{project}', '{workspace}', '{database}', 'acme', 'main', 'pending', 1, 1);"
     );
     world.superuser().await.batch_execute(&sql).await.unwrap();
     workspace

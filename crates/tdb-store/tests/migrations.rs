@@ -173,3 +173,64 @@ async fn tls_is_tried_and_demanded_as_sslmode_says() {
     // The cluster has no certificate.
     assert!(status(&of("require"), &tls()).await.is_err());
 }
+
+/// The migration that gave databases tables of their own keeps what workspaces, templates and tenants had.
+#[tokio::test]
+async fn databases_of_an_older_store_keep_their_place() {
+    let cluster = cluster().await;
+    let client = cluster.connect("postgres").await.unwrap();
+    client.batch_execute("CREATE DATABASE older").await.unwrap();
+    let client = cluster.connect("older").await.unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let run = async |number: u32| {
+        let mut files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+        let prefix = format!("{number:04}_");
+        let file = files.find(|file| file.file_name().unwrap().to_str().unwrap().starts_with(&prefix));
+        let sql = std::fs::read_to_string(file.unwrap()).unwrap();
+        client.batch_execute(&sql).await.unwrap();
+    };
+    client
+        .batch_execute("CREATE SCHEMA control_plane; SET search_path = control_plane")
+        .await
+        .unwrap();
+    for number in 1..=8 {
+        run(number).await;
+    }
+    let place = |name: &str| format!("'main', '{name}', 7, '{name}', 'o', '{name}_dep', 'd', '{name}_ro', 'r'");
+    const COLUMNS: &str = "server, physical_database, database_oid, owner_role, owner_secret, deployer_role, deployer_secret, \
+                           readonly_role, readonly_secret";
+    let rows = format!(
+        "INSERT INTO projects VALUES ('prj_aaaaaaaaaa', gen_random_uuid(), 'p');
+         INSERT INTO servers (name, host, port, tls, admin_user, admin_secret) VALUES ('main', 'h', 1, 'disable', 'a', 's');
+         INSERT INTO workspaces (id, project_id, blueprint, status, {COLUMNS})
+             VALUES ('00000000-0000-0000-0000-000000000001', 'prj_aaaaaaaaaa', 'app', 'ready', {});
+         INSERT INTO templates (id, workspace_id, project_id, status, step, {COLUMNS})
+             VALUES ('00000000-0000-0000-0000-000000000002', '00000000-0000-0000-0000-000000000001', 'prj_aaaaaaaaaa',
+                     'published', 'published', {});
+         INSERT INTO tenants (project_id, name, status, environment) VALUES ('prj_aaaaaaaaaa', 'acme', 'ready', 'production');
+         INSERT INTO tenant_databases (id, project_id, tenant, blueprint, workspace_id, status, {COLUMNS})
+             VALUES ('00000000-0000-0000-0000-000000000003', 'prj_aaaaaaaaaa', 'acme', 'app',
+                     '00000000-0000-0000-0000-000000000001', 'ready', {})",
+        place("w"),
+        place("t"),
+        place("d")
+    );
+    client.batch_execute(&rows).await.unwrap();
+    run(9).await;
+    let sql = "SELECT concat_ws(' ', right(coalesce(p.workspace_id, p.template_id, p.tenant_database_id)::text, 1), p.part, p.server,
+                                p.name, g.oid, g.owner_role, g.deployer_role, convert_from(g.readonly_secret, 'UTF8'))
+                 FROM physical_databases p JOIN postgres_databases g USING (id) ORDER BY 1";
+    let kept: Vec<String> = client
+        .query(sql, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let expected = [
+        "1 serving main w 7 w w_dep r",
+        "2 serving main t 7 t t_dep r",
+        "3 serving main d 7 d d_dep r",
+    ];
+    assert_eq!(kept, expected);
+}

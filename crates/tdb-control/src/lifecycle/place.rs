@@ -8,7 +8,7 @@ use tdb_engines::postgres::{EngineError, Login, Server, databases};
 use tdb_names::{DatabaseName, PHYSICAL_NAME_LEN_MAX, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::Tx;
-use tdb_store::physical::{self, Physical, Place, RoleSecret};
+use tdb_store::physical::{self, Holder, Physical, RoleSecret};
 use uuid::Uuid;
 
 use crate::control::Control;
@@ -48,6 +48,7 @@ impl Control {
             Ok(RoleSecret { name, sealed })
         };
         Ok(Physical {
+            id: Uuid::new_v4(),
             server,
             database: None,
             oid: None,
@@ -93,7 +94,7 @@ impl Control {
     /// What the database is called on its server at this moment: by its oid, which a rename leaves alone, or by the name
     /// under which it is being made. An oid under any other name is somebody else's: a store restored from a backup may
     /// know a spare that has become a tenant since.
-    pub(crate) async fn present_name(&self, server: &Server, physical: &Physical, id: Uuid) -> Result<Option<String>> {
+    pub(crate) async fn present_name(&self, server: &Server, physical: &Physical) -> Result<Option<String>> {
         let failed = |e| upstream(&server.endpoint().name, e);
         let installation = self.inner.store.installation();
         if let Some(oid) = physical.oid
@@ -105,16 +106,16 @@ impl Control {
             }
             return Err(someone_elses(&server.endpoint().name, physical, oid, &name));
         }
-        let making = databases::construction_name(installation, id);
+        let making = databases::construction_name(installation, physical.id);
         let found = databases::find(server, &making).await.map_err(failed)?;
         Ok(found.map(|_| making))
     }
 
     /// Removes a database and its roles, however far they had been made.
-    pub(crate) async fn unmake(&self, physical: &Physical, id: Uuid) -> Result<()> {
+    pub(crate) async fn unmake(&self, physical: &Physical) -> Result<()> {
         let server = self.server(&physical.server).await?;
         let failed = |e| upstream(&physical.server, e);
-        if let Some(name) = self.present_name(&server, physical, id).await? {
+        if let Some(name) = self.present_name(&server, physical).await? {
             databases::drop(&server, &name).await.map_err(failed)?;
         }
         tdb_engines::postgres::roles::drop(&server, &role_names(physical))
@@ -123,12 +124,12 @@ impl Control {
     }
 
     /// Records why a step failed and when to try again.
-    pub(crate) async fn record_failure(&self, place: Place, id: Uuid, attempts: u32, error: &ControlError) {
-        tracing::warn!(?place, %id, attempts, error = %error.explained(), "a step failed; it is tried again");
+    pub(crate) async fn record_failure(&self, holder: Holder, id: Uuid, attempts: u32, error: &ControlError) {
+        tracing::warn!(?holder, %id, attempts, error = %error.explained(), "a step failed; it is tried again");
         let pause = pause_after(attempts);
         let record = async {
             let tx = self.inner.store.jobs().await?;
-            physical::record_failure(&tx, place, id, &error.explained(), pause).await?;
+            physical::record_failure(&tx, holder, id, &error.explained(), pause).await?;
             tx.commit().await
         };
         if let Err(error) = record.await {

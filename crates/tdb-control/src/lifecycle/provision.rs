@@ -7,13 +7,14 @@ use tdb_engines::postgres::Server;
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_names::{BlueprintName, DatabaseId, DatabaseName, ProjectId, ServerName};
 use tdb_problems::ProblemCode;
-use tdb_store::physical::Place;
+use tdb_store::physical::Holder;
 use tdb_store::settings::{self, NewTenants};
 use tdb_store::templates::TemplateRow;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
 use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{Tx, events, templates, tenants, versions, workspaces};
+use uuid::Uuid;
 
 use tokio::time::timeout;
 
@@ -31,6 +32,8 @@ const CHOICES_MAX: u32 = 5;
 
 /// A database that its roles own already: what it is called, and what it is going to be called.
 struct Made {
+    /// Of its row in `physical_databases`.
+    id: Uuid,
     present: String,
     wanted: String,
 }
@@ -55,17 +58,19 @@ async fn claim_spare(
     server: &Server,
     info: ServerInfo<'_>,
 ) -> Result<Option<Made>> {
-    while let Some(spare) = templates::take_spare(tx, row.workspace, info.name, version).await? {
+    while let Some(spare) = templates::lock_spare(tx, row.workspace, info.name, version).await? {
         let present = database_name(&spare.physical)?.to_owned();
         let found = databases::find(server, &present).await;
         let found = found.map_err(|e| upstream(info.name, e))?;
         if found.map(|found| found.oid) != spare.physical.oid {
             tracing::warn!(server = %info.name, database = %present, "a spare is no longer there; it is forgotten");
+            templates::delete(tx, spare.id).await?;
             continue;
         }
-        let wanted = choose_name(tx, &info, &logical_name(row), row.id.as_uuid()).await?;
-        tenants::take_over(tx, row.id, &spare.physical, &wanted).await?;
-        return Ok(Some(Made { present, wanted }));
+        let wanted = choose_name(tx, &info, &logical_name(row), spare.physical.id).await?;
+        tenants::take_over(tx, row.id, spare.id, &wanted).await?;
+        let id = spare.physical.id;
+        return Ok(Some(Made { id, present, wanted }));
     }
     Ok(None)
 }
@@ -109,7 +114,7 @@ impl Control {
             DatabaseStatus::Deleting => self.remove_database(&database).await,
         };
         if let Err(error) = &done {
-            self.record_failure(Place::TenantDatabases, id.as_uuid(), database.progress.attempts, error)
+            self.record_failure(Holder::TenantDatabase, id.as_uuid(), database.progress.attempts, error)
                 .await;
         }
         done
@@ -117,7 +122,6 @@ impl Control {
 
     async fn build_database(&self, row: &TenantDatabaseRow) -> Result<()> {
         let server = self.server(&row.physical.server).await?;
-        let id = row.id.as_uuid();
         let made = match self.adopt_begun(&server, row).await? {
             Some(made) => made,
             None => match self.choose_template(&server, row).await? {
@@ -127,8 +131,7 @@ impl Control {
         };
         self.guard_before_use(row, &made.present).await?;
         fault::point("tenant.create.adopted");
-        self.rename(&server, &made.present, &made.wanted, Place::TenantDatabases, id)
-            .await?;
+        self.rename(&server, &made.present, &made.wanted, made.id).await?;
         fault::point("tenant.create.renamed");
         let tx = self.inner.store.jobs().await?;
         tenants::set_ready(&tx, row.id).await?;
@@ -143,7 +146,7 @@ impl Control {
         let Some(wanted) = &row.physical.database else {
             return Ok(None);
         };
-        let Some(present) = self.present_name(server, &row.physical, row.id.as_uuid()).await? else {
+        let Some(present) = self.present_name(server, &row.physical).await? else {
             return Ok(None);
         };
         let failed = |e| upstream(&row.physical.server, e);
@@ -152,14 +155,15 @@ impl Control {
         databases::open(server, &present, &names).await.map_err(failed)?;
         databases::adopt(server, &present, &names.owner).await.map_err(failed)?;
         let wanted = wanted.clone();
-        Ok(Some(Made { present, wanted }))
+        let id = row.physical.id;
+        Ok(Some(Made { id, present, wanted }))
     }
 
     /// Roles beside the clone, and the record beside the adoption: neither waits for the other.
     async fn clone_for_tenant(&self, server: &Server, row: &TenantDatabaseRow, template: &TemplateRow) -> Result<Made> {
-        let (id, failed) = (row.id.as_uuid(), |e| upstream(&row.physical.server, e));
+        let failed = |e| upstream(&row.physical.server, e);
         let _turn = self.creation_turn(&row.physical.server).await?;
-        let making = databases::construction_name(self.inner.store.installation(), id);
+        let making = databases::construction_name(self.inner.store.installation(), row.physical.id);
         let origin = Origin::Template(database_name(&template.physical)?);
         let (roles, oid) = tokio::join!(
             self.make_roles(server, &row.physical),
@@ -175,14 +179,15 @@ impl Control {
             databases::adopt(server, &making, &names.owner).await
         };
         let (recorded, adopted) = tokio::join!(
-            self.record_clone(Place::TenantDatabases, &row.physical, id, &logical, oid),
+            self.record_clone(Holder::TenantDatabase, row.id.as_uuid(), &row.physical, &logical, oid),
             inside
         );
         let wanted = recorded?;
         fault::point("tenant.create.recorded");
         adopted.map_err(failed)?;
         let present = making;
-        Ok(Made { present, wanted })
+        let id = row.physical.id;
+        Ok(Made { id, present, wanted })
     }
 
     /// The template of the version that was asked for, of head, or of the last deployed version; held against being
@@ -342,7 +347,7 @@ impl Control {
     }
 
     async fn remove_database(&self, row: &TenantDatabaseRow) -> Result<()> {
-        self.unmake(&row.physical, row.id.as_uuid()).await?;
+        self.unmake(&row.physical).await?;
         fault::point("tenant.delete.dropped");
         let tx = self.inner.store.jobs().await?;
         tenants::delete_database(&tx, row.id).await?;

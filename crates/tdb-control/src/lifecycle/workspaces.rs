@@ -9,7 +9,7 @@ use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::{fingerprint, journal, schema};
 use tdb_names::{BlueprintName, DatabaseName, UserName, WorkspaceId};
 use tdb_problems::ProblemCode;
-use tdb_store::physical::{Physical, Place};
+use tdb_store::physical::{Holder, Physical, Step};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
 use tdb_store::{changes, credentials, events, physical, templates, tenants, versions, workspaces};
 use uuid::Uuid;
@@ -130,7 +130,7 @@ impl Control {
             return Err(ControlError::refused(ProblemCode::WorkspaceHasTenants, detail, hint));
         }
         let from = [Stored::Ready, Stored::Provisioning];
-        workspaces::change_status(&tx, row.id, &from, Stored::Deleting, "deleting").await?;
+        workspaces::change_status(&tx, row.id, &from, Stored::Deleting, Step::Deleting).await?;
         credentials::revoke_of_workspace(&tx, identity.project(), blueprint).await?;
         events::workspace_closed(&tx, identity.project(), blueprint, row.id).await?;
         tx.commit().await?;
@@ -156,7 +156,7 @@ impl Control {
             Stored::Deleting => self.remove_workspace(&row).await,
         };
         if let Err(error) = &done {
-            self.record_failure(Place::Workspaces, id.as_uuid(), row.progress.attempts, error)
+            self.record_failure(Holder::Workspace, id.as_uuid(), row.progress.attempts, error)
                 .await;
         }
         done
@@ -164,10 +164,10 @@ impl Control {
 
     async fn build_workspace(&self, row: &WorkspaceRow) -> Result<()> {
         let server = self.server(&row.physical.server).await?;
-        let (id, failed) = (row.id.as_uuid(), |e| upstream(&row.physical.server, e));
+        let (id, failed) = (row.physical.id, |e| upstream(&row.physical.server, e));
         self.make_roles(&server, &row.physical).await.map_err(failed)?;
         fault::point("workspace.create.roles");
-        let present = match self.present_name(&server, &row.physical, id).await? {
+        let present = match self.present_name(&server, &row.physical).await? {
             Some(name) if row.physical.oid.is_some() => name,
             _ => self.clone_workspace(row).await?,
         };
@@ -181,12 +181,11 @@ impl Control {
             .await
             .map_err(failed)?;
         fault::point("workspace.create.journaled");
-        let final_name = self.final_name(Place::Workspaces, id).await?;
-        self.rename(&server, &present, &final_name, Place::Workspaces, id)
-            .await?;
+        let final_name = self.final_name(id).await?;
+        self.rename(&server, &present, &final_name, id).await?;
         fault::point("workspace.create.renamed");
         // The empty schema as it is on this server, for drift; the session it leaves behind serves the first drain.
-        let final_name = self.final_name(Place::Workspaces, id).await?;
+        let final_name = self.final_name(id).await?;
         let empty = fingerprint::take(&server, &final_name, &names.owner)
             .await
             .map_err(failed)?;
@@ -206,7 +205,7 @@ impl Control {
             facts: empty.facts,
         };
         versions::store_facts(&tx, &row.project, row.id, first.number, pg_major, &facts).await?;
-        workspaces::change_status(&tx, row.id, &[Stored::Provisioning], Stored::Ready, "ready").await?;
+        workspaces::change_status(&tx, row.id, &[Stored::Provisioning], Stored::Ready, Step::Ready).await?;
         events::workspace_changed(&tx, &row.project, &row.blueprint).await?;
         tx.commit().await?;
         Ok(())
@@ -215,20 +214,19 @@ impl Control {
     /// Gives the name under which it is being made.
     async fn clone_workspace(&self, row: &WorkspaceRow) -> Result<String> {
         let server = self.server(&row.physical.server).await?;
-        let id = row.id.as_uuid();
-        let making = databases::construction_name(self.inner.store.installation(), id);
+        let making = databases::construction_name(self.inner.store.installation(), row.physical.id);
         let cloned = databases::clone(&server, &making, Origin::Base).await;
         let oid = cloned.map_err(|e| upstream(&row.physical.server, e))?;
         fault::point("workspace.create.cloned");
         let logical = DatabaseName::Workspace(row.blueprint.clone());
-        self.record_clone(Place::Workspaces, &row.physical, id, &logical, oid)
+        self.record_clone(Holder::Workspace, row.id.as_uuid(), &row.physical, &logical, oid)
             .await?;
         fault::point("workspace.create.recorded");
         Ok(making)
     }
 
     async fn remove_workspace(&self, row: &WorkspaceRow) -> Result<()> {
-        self.unmake(&row.physical, row.id.as_uuid()).await?;
+        self.unmake(&row.physical).await?;
         fault::point("workspace.delete.dropped");
         // Whoever makes a build or a spare of it is done; nobody begins another for a workspace that is being deleted.
         let _alone = self.inner.building.lock(row.id.as_uuid()).await;
@@ -248,9 +246,9 @@ impl Control {
     /// Records a clone's oid and the name it is going to have.
     pub(crate) async fn record_clone(
         &self,
-        place: Place,
+        holder: Holder,
+        holder_id: Uuid,
         physical: &Physical,
-        id: Uuid,
         logical: &DatabaseName,
         oid: u32,
     ) -> Result<String> {
@@ -260,16 +258,16 @@ impl Control {
             name: &physical.server,
             opaque_names,
         };
-        let name = choose_name(&tx, &server, logical, id).await?;
-        physical::record_database(&tx, place, id, "cloned", &name, oid).await?;
+        let name = choose_name(&tx, &server, logical, physical.id).await?;
+        physical::record_database(&tx, holder, holder_id, Step::Cloned, &name, oid).await?;
         tx.commit().await?;
         Ok(name)
     }
 
     /// The name that was recorded with the clone.
-    pub(crate) async fn final_name(&self, place: Place, id: Uuid) -> Result<String> {
+    pub(crate) async fn final_name(&self, id: Uuid) -> Result<String> {
         let tx = self.inner.store.jobs().await?;
-        let name = physical::recorded_name(&tx, place, id).await?;
+        let name = physical::recorded_name(&tx, id).await?;
         tx.rollback().await?;
         name.ok_or_else(|| ControlError::internal("the clone's name was not recorded"))
     }
@@ -280,14 +278,13 @@ impl Control {
         server: &tdb_engines::postgres::Server,
         from: &str,
         to: &str,
-        place: Place,
         id: Uuid,
     ) -> Result<()> {
         match databases::rename(server, from, to).await {
             Err(error) if error.sqlstate().as_str() == "42P04" => {
                 let to = unique_name(to)?;
                 let tx = self.inner.store.jobs().await?;
-                physical::record_name(&tx, place, id, &to).await?;
+                physical::record_name(&tx, id, &to).await?;
                 tx.commit().await?;
                 databases::rename(server, from, &to)
                     .await
@@ -306,7 +303,7 @@ impl Control {
         if !dropping {
             return Ok(());
         }
-        self.unmake(&row.physical, row.id).await?;
+        self.unmake(&row.physical).await?;
         let tx = self.inner.store.jobs().await?;
         templates::delete(&tx, row.id).await?;
         tx.commit().await?;

@@ -10,7 +10,7 @@ use tdb_engines::postgres::fingerprint::Fingerprint;
 use tdb_engines::postgres::tenant_side;
 use tdb_names::ServerName;
 use tdb_store::changes::ChangeState;
-use tdb_store::physical::{self, Physical, Place};
+use tdb_store::physical::{self, Holder, Physical, Step};
 use tdb_store::templates::{self, TemplateRow, TemplateStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{StoreError, changes, versions, workspaces};
@@ -153,7 +153,7 @@ impl Control {
             .into_iter()
             .filter(|b| b.status == TemplateStatus::Building && b.physical.server == *server)
         {
-            let fits = build.progress.step == "adopted" && ids.starts_with(&build.change_ids);
+            let fits = build.progress.step == Step::Adopted && ids.starts_with(&build.change_ids);
             if fits && found.is_none() {
                 found = Some(build);
             } else {
@@ -199,7 +199,7 @@ impl Control {
         let server = &physical.server;
         let admin = self.server(server).await?;
         let failed = |e| upstream(server, e);
-        let name = databases::construction_name(self.inner.store.installation(), id);
+        let name = databases::construction_name(self.inner.store.installation(), physical.id);
         let from = origin.map_or(Ok(Origin::Base), |(template, _)| {
             database_name(&template.physical).map(Origin::Template)
         })?;
@@ -218,7 +218,7 @@ impl Control {
             .map_err(failed)?;
         fault::point("clone.adopted");
         let tx = self.inner.store.jobs().await?;
-        physical::record_database(&tx, Place::Templates, id, "adopted", &name, oid).await?;
+        physical::record_database(&tx, Holder::Template, id, Step::Adopted, &name, oid).await?;
         templates::record_changes(&tx, id, origin.map_or(&[], |(_, held)| held)).await?;
         let made = templates::by_id(&tx, id).await?;
         tx.commit().await?;
@@ -322,7 +322,7 @@ impl Control {
             TemplateStatus::Dropping => self.remove_template(&row).await,
             // One that is adopted serves the next version, or the next tenant; one that never got so far is begun anew by
             // whoever needs it.
-            TemplateStatus::Building | TemplateStatus::Spare if row.progress.step == "adopted" => Ok(()),
+            TemplateStatus::Building | TemplateStatus::Spare if row.progress.step == Step::Adopted => Ok(()),
             TemplateStatus::Building | TemplateStatus::Spare => self.remove_template(&row).await,
         }
     }

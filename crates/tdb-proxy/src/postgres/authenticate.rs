@@ -50,7 +50,9 @@ pub(crate) async fn authenticate(
     let known = known.filter(|(_, known)| known.expires_at.is_none_or(|expiry| expiry > SystemTime::now()));
     // The mock costs the same whether it is used or not.
     let mock = ScramVerifier::mock(&startup.user, &plane.mock_secret);
-    let verifier = known.as_ref().map_or(mock, |(_, known)| known.verifier.clone());
+    let verifier = known
+        .as_ref()
+        .map_or(mock, |(_, known)| known.login.scram_sha_256.clone());
     let outcome = exchange(plane, stream, verifier).await?;
     match (outcome, known) {
         (Outcome::Genuine(last), Some((user, credential))) => {
@@ -87,7 +89,7 @@ pub(crate) async fn resolve(
             return Ok((identity, route));
         }
         let now = plane.routes.credential(&identity.user).await.map_err(unavailable)?;
-        let same = |now: &Rc<Credential>| now.id == proven.id && now.verifier == proven.verifier;
+        let same = |now: &Rc<Credential>| now.id == proven.id && now.login == proven.login;
         match now.filter(same) {
             Some(credential) => identity.credential = credential,
             None => return Err(wrong_password(startup)),

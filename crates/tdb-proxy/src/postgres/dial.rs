@@ -2,12 +2,11 @@
 //! [`Login`].
 
 use std::io;
-use std::rc::Rc;
 
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tdb_auth::ClientTls;
-use tdb_contract::Route;
+use tdb_contract::PostgresPlace;
 use tdb_names::{ServerEndpoint, TlsMode};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::frame::HEADER_LEN;
@@ -51,18 +50,15 @@ pub(crate) enum DialError {
 /// Connects and logs in with the client's own startup parameters. The caller sets the deadline. Not cancel safe.
 pub(crate) async fn dial(
     tls: &ClientTls,
-    route: &Rc<Route>,
+    place: &PostgresPlace,
     parameters: &[(String, String)],
 ) -> Result<Dialled, DialError> {
-    let mut stream = connect(tls, &route.server).await?;
-    let own = [
-        ("user", route.role.as_str()),
-        ("database", route.physical_database.as_str()),
-    ];
+    let mut stream = connect(tls, &place.server).await?;
+    let own = [("user", place.role.as_str()), ("database", place.database.as_str())];
     let theirs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let startup = login::startup_message(own.into_iter().chain(theirs))?;
     stream.write_all(&startup).await.map_err(DialError::Unreachable)?;
-    log_in(stream, Login::new(route.secret.clone())).await
+    log_in(stream, Login::new(place.secret.clone())).await
 }
 
 /// A connection to the server with the TLS its mode asks for; cancel requests use the same.

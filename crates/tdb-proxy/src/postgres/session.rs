@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tdb_auth::{NoRandom, unguessable};
-use tdb_contract::{ClientLimit, Route, RouteKind, SessionStart};
+use tdb_contract::{ClientLimit, Place, PostgresPlace, Route, RouteKind, SessionStart};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::startup::Startup;
 use tokio::net::TcpStream;
@@ -168,7 +168,7 @@ async fn open<'p>(
     announce(plane, startup, identity, route, address, dialled.key.pid).await;
     plane.metrics.login("ok");
     tracing::Span::current().record("id", registered.live.id);
-    tracing::info!(server = %route.server.name, pid = dialled.key.pid, "session begins");
+    tracing::info!(server = %place(route).server.name, pid = dialled.key.pid, "session begins");
     Ok((registered, dialled))
 }
 
@@ -187,12 +187,12 @@ async fn dial_server(
     tokio::select! {
         biased;
         reason = told => Err(Refused::Ended(reason).into()),
-        dialled = timeout(plane.settings.upstream_connect_timeout, dial::dial(&plane.upstream_tls, route, &parameters)) => {
+        dialled = timeout(plane.settings.upstream_connect_timeout, dial::dial(&plane.upstream_tls, place(route), &parameters)) => {
             match dialled {
                 Ok(Ok(dialled)) => Ok(dialled),
                 Ok(Err(error)) => Err(dial_refusal(route, error)),
                 Err(_) => {
-                    tracing::warn!(server = %route.server.name, "the database server does not answer in time");
+                    tracing::warn!(server = %place(route).server.name, "the database server does not answer in time");
                     Err(Refused::ServerSilent.into())
                 }
             }
@@ -200,13 +200,19 @@ async fn dial_server(
     }
 }
 
+/// The listener of PostgreSQL's protocol serves no other engine's routes.
+fn place(route: &Route) -> &PostgresPlace {
+    let Place::Postgres(place) = &route.place;
+    place
+}
+
 /// The server's own words reach the client, unless they are about our credential, which is no fault of the client's.
 fn dial_refusal(route: &Route, error: DialError) -> Refusal {
-    let server = &route.server.name;
+    let server = &place(route).server.name;
     match error {
         DialError::Refused { parsed, frame } => match parsed.code.as_str() {
             "28P01" | "28000" => {
-                tracing::error!(%server, role = route.role, sqlstate = parsed.code, "secret_out_of_step: the database server refuses the proxy's credential");
+                tracing::error!(%server, role = place(route).role, sqlstate = parsed.code, "secret_out_of_step: the database server refuses the proxy's credential");
                 Refused::ServerLogin.into()
             }
             _ => Refusal::server(frame, parsed.code),
@@ -229,7 +235,7 @@ async fn announce(plane: &Plane, startup: &Startup, identity: &Identity, route: 
     let application_name = startup.parameters.iter().find(|(name, _)| name == "application_name");
     let start = SessionStart {
         workspace,
-        server: route.server.name.clone(),
+        server: place(route).server.name.clone(),
         server_pid: pid,
         credential: identity.credential.id,
         client: address,
@@ -263,7 +269,7 @@ async fn greet<'p>(
     out.extend_from_slice(&dialled.ready);
     let key = plane
         .cancel_keys
-        .insert(dialled.key.pid, secret, route.server.clone(), dialled.key.secret);
+        .insert(dialled.key.pid, secret, place(route).server.clone(), dialled.key.secret);
     match timeout(FAREWELL_TIME_MAX, stream.write_all(&out)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => {

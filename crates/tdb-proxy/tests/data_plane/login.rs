@@ -158,13 +158,8 @@ async fn a_login_the_server_refuses_is_never_the_clients_wrong_password() {
         .await
         .unwrap();
     assert_eq!(refusal(&lab.config(TENANT_USER, TENANT)).await.0, "08006");
-    lab.directory.set_route(WORKSPACE, |route| {
-        let gone = tdb_testkit::free_port().unwrap();
-        route.server = std::sync::Arc::new(tdb_names::ServerEndpoint {
-            port: gone,
-            ..(*route.server).clone()
-        });
-    });
+    let gone = tdb_testkit::free_port().unwrap();
+    lab.directory.set_server(WORKSPACE, |server| server.port = gone);
     assert_eq!(refusal(&lab.config(WORKSPACE_USER, WORKSPACE)).await.0, "08006");
 }
 

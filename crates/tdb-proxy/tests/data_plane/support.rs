@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use prometheus::Registry;
 use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, Roots, ScramVerifier};
 use tdb_contract::{
-    Change, ChangeFeed, ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Rights, Route, RouteKind,
-    RouteSource, RouteState, Scope, SessionStart, Unavailable,
+    Change, ChangeFeed, ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Login, Place,
+    PostgresPlace, Rights, Route, RouteKind, RouteSource, RouteState, Scope, SessionStart, Unavailable,
 };
 use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId};
 use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
@@ -238,10 +238,12 @@ impl Directory {
             tls,
         });
         let route = |role: &str, kind| Route {
-            server: server.clone(),
-            physical_database: format!("d{role}"),
-            role: role.to_owned(),
-            secret: secret_of(role).into(),
+            place: Place::Postgres(PostgresPlace {
+                server: server.clone(),
+                database: format!("d{role}"),
+                role: role.to_owned(),
+                secret: secret_of(role).into(),
+            }),
             kind,
             state: RouteState::Active,
             clients_max: ClientLimit::Unlimited,
@@ -276,6 +278,16 @@ impl Directory {
 
     pub(crate) fn set_route(&self, database: &str, change: impl FnOnce(&mut Route)) {
         change(self.known.lock().unwrap().routes.get_mut(database).unwrap());
+    }
+
+    /// The database's server, otherwise than it is.
+    pub(crate) fn set_server(&self, database: &str, change: impl FnOnce(&mut ServerEndpoint)) {
+        self.set_route(database, |route| {
+            let Place::Postgres(place) = &mut route.place;
+            let mut server = (*place.server).clone();
+            change(&mut server);
+            place.server = Arc::new(server);
+        });
     }
 
     pub(crate) fn add_route(&self, database: &str, like: &str) {
@@ -437,7 +449,9 @@ fn credential(id: u128, scope: Scope) -> Credential {
     Credential {
         id: CredentialId::from_uuid(Uuid::from_u128(id)),
         project: project(),
-        verifier: verifier(PASSWORD),
+        login: Login {
+            scram_sha_256: verifier(PASSWORD),
+        },
         scope,
         rights: Rights::ReadWrite,
         expires_at: None,

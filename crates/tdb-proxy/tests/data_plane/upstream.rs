@@ -1,10 +1,8 @@
 //! How the proxy reaches a database server: encrypted, with or without a look at who answers, and by a socket.
 
-use std::sync::Arc;
-
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tdb_auth::Roots;
-use tdb_names::{ServerEndpoint, TlsMode};
+use tdb_names::TlsMode;
 use tokio_postgres::NoTls;
 
 use crate::support::{Lab, Options, TENANT, TENANT_USER, refusal};
@@ -74,12 +72,8 @@ async fn a_certificate_for_another_name_or_of_nobody_is_refused_by_the_modes_tha
         encrypted(TlsMode::Require, &["127.0.0.1"]).await,
     );
     assert!(is_encrypted(&stranger).await);
-    trusting.directory.set_route(TENANT, |route| {
-        route.server = Arc::new(ServerEndpoint {
-            port: stranger.cluster.port(),
-            ..ServerEndpoint::clone(&route.server)
-        });
-    });
+    let port = stranger.cluster.port();
+    trusting.directory.set_server(TENANT, |server| server.port = port);
     assert_eq!(refusal(&trusting.config(TENANT_USER, TENANT)).await.0, "08006");
 }
 
@@ -104,12 +98,7 @@ async fn large_answers_and_cancels_pass_through_encryption() {
 async fn a_server_on_the_same_machine_may_be_reached_by_its_socket() {
     let lab = Lab::start().await;
     let host = lab.cluster.socket_dir().to_str().unwrap().to_owned();
-    lab.directory.set_route(TENANT, |route| {
-        route.server = Arc::new(ServerEndpoint {
-            host,
-            ..ServerEndpoint::clone(&route.server)
-        });
-    });
+    lab.directory.set_server(TENANT, |server| server.host = host);
     let client = lab.tenant().await;
     let row = client
         .query_one("SELECT inet_client_addr() IS NULL", &[])

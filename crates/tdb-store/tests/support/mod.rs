@@ -182,6 +182,7 @@ impl World {
             RoleSecret { name, sealed }
         };
         Physical {
+            id: Uuid::new_v4(),
             server: "main".parse().unwrap(),
             database: Some(name.to_owned()),
             oid: Some(4_000_000_000),
