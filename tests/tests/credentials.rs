@@ -152,6 +152,13 @@ async fn a_credential_of_the_project_opens_tenants_that_come_later_and_read_only
             psql(&reader, attempt).fails_saying("ERROR");
         }
     }
+    let writer = instance().api().post("/apikeys", json!({"name": "writer"})).ok();
+    let writer = instance().api().with_key(writer["api_key"].as_str());
+    let refused = writer.post("/credentials", json!({"project": true})).problem(403);
+    assert_eq!(
+        refused["code"], "forbidden",
+        "the project's credential is an administrator's"
+    );
     let made = instance()
         .tdb(&["credentials", "create", "--project", "--read-only"])
         .ok();

@@ -90,7 +90,7 @@ problems! {
     DatabaseUnreachable = "database_unreachable", 502, "The database server cannot be reached";
     DatabaseFailed = "database_failed", 502, "The database server refused an operation";
     Unavailable = "control_plane_unavailable", 503, "The metadata store cannot be reached";
-    StoreBusy = "store_busy", 503, "All connections to the metadata store are in use";
+    StoreBusy = "store_busy", 503, "The metadata store has no free capacity";
     ServerBusy = "server_busy", 503, "The database server has no free capacity";
     LoginsBusy = "logins_busy", 503, "Too many logins at the same time";
     TimedOut = "timed_out", 504, "The request took too long";

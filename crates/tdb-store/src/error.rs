@@ -10,7 +10,7 @@ pub enum StoreError {
     /// The store did not answer: nothing is known about what was asked last.
     #[error("the metadata store is unavailable: {reason}")]
     Unavailable { reason: String },
-    /// All connections are in use, and none was returned in time.
+    /// No connection became free in time, or the server is out of connections, disk or memory.
     #[error("the metadata store is busy: {reason}")]
     Busy { reason: String },
     /// The store was reached and did not answer in time: nothing is known about what was asked last.

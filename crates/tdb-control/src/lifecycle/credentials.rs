@@ -31,7 +31,11 @@ impl Control {
     }
 
     pub async fn create_credential(&self, identity: &Identity, request: CredentialRequest) -> Result<NewCredential> {
-        identity.require(KeyScope::Write)?;
+        // The project's credentials are an administrator's, as their rotation is.
+        identity.require(match request.scope {
+            CredentialScope::Project => KeyScope::Admin,
+            CredentialScope::Workspace(_) | CredentialScope::Tenant(_) => KeyScope::Write,
+        })?;
         let project = identity.project();
         let receipt = identity.receipt::<Receipt>()?;
         let CredentialRequest {
