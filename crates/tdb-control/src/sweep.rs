@@ -1,6 +1,6 @@
 //! What nobody needs any more: databases that no row knows, rows whose database is gone, rows whose time is over.
 
-use tdb_engines::postgres::databases;
+use tdb_engines::postgres::{databases, roles};
 use tdb_names::ServerName;
 use tdb_store::{deployments, events, idempotency, physical, servers, sessions, templates};
 
@@ -53,6 +53,9 @@ impl Control {
             tracing::warn!(server = %name, database = %orphan.name, "a database that belongs to nothing is dropped");
             let dropped = databases::drop(&server, &orphan.name).await;
             dropped.map_err(|e| upstream(name, e))?;
+        }
+        for role in roles::drop_disabled(&server).await.map_err(|e| upstream(name, e))? {
+            tracing::info!(server = %name, role, "a disabled role is dropped");
         }
         Ok(())
     }

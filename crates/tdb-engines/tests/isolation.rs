@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use support::{Database, World, numbered};
 use tdb_engines::postgres::databases;
 use tdb_engines::postgres::query::{self, Limits};
+use tdb_engines::postgres::roles;
 use tdb_engines::postgres::tenant_side::{self, TenantDdl};
 
 async fn all_databases(world: &World) -> Vec<String> {
@@ -250,4 +251,82 @@ async fn closing_and_dropping_work_whatever_state_a_database_is_in() {
             .unwrap();
     }
     assert_eq!(databases::find(&world.server, &making).await.unwrap(), None);
+}
+
+/// Everything by which one tenant can make another's role hard to drop.
+fn entangle(role: &str) -> String {
+    format!(
+        "CREATE TABLE theirs (id int); ALTER TABLE theirs ENABLE ROW LEVEL SECURITY; INSERT INTO theirs VALUES (1);
+         CREATE SCHEMA shared; CREATE FUNCTION shared.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         GRANT ALL ON theirs TO {role}; GRANT SELECT (id) ON theirs TO {role}; GRANT USAGE ON SCHEMA shared TO {role};
+         GRANT EXECUTE ON FUNCTION shared.f() TO {role}; CREATE POLICY only_them ON theirs TO {role};
+         CREATE POLICY us_too ON theirs TO CURRENT_USER, {role};
+         ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role}"
+    )
+}
+
+/// The deeds of the control plane must not take longer than this for want of another tenant's COMMIT.
+const NO_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+
+#[tokio::test]
+async fn neither_deletion_nor_publication_waits_for_what_another_tenant_granted() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let build = world.tenant("app_v2", "app_v1").await;
+    let globex = world.tenant("app__globex", "app_v1").await;
+    let session = world.session(&globex).await;
+    session.batch_execute(&entangle(&acme.roles.owner)).await.unwrap();
+    let hanging = world.session(&globex).await;
+    let grants = format!(
+        "BEGIN; CREATE TABLE pending (); GRANT SELECT ON pending TO {}, {}, {}",
+        acme.roles.readonly, build.roles.owner, build.roles.deployer
+    );
+    hanging.batch_execute(&grants).await.unwrap();
+
+    let server = &world.server;
+    let delete = async {
+        databases::drop(server, &acme.name).await.unwrap();
+        roles::drop(server, &acme.roles).await.unwrap();
+        roles::drop(server, &acme.roles).await.unwrap();
+    };
+    tokio::time::timeout(NO_WAIT, delete).await.expect("the deletion waits");
+    let publish = async {
+        for _ in 0..2 {
+            databases::publish_template(server, &build.name, Some(&build.roles))
+                .await
+                .unwrap();
+        }
+    };
+    tokio::time::timeout(NO_WAIT, publish)
+        .await
+        .expect("the publication waits");
+    world.tenant("app__new", &build.name).await;
+
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    let left = "SELECT rolname::text, rolcanlogin OR rolpassword IS NOT NULL FROM pg_authid WHERE starts_with(rolname::text, $1)";
+    for (roles, prefix) in [
+        (&acme.roles, "r_"),
+        (&acme.roles, "tdb_gone_r_"),
+        (&build.roles, "tdb_gone_r_"),
+    ] {
+        for name in [&roles.owner, &roles.deployer, &roles.readonly] {
+            let name = name.replacen("r_", prefix, 1);
+            let rows = admin.query(left, &[&name]).await.unwrap();
+            let usable = rows.iter().any(|row| row.get::<_, bool>(1));
+            assert!(!usable && (prefix != "r_" || rows.is_empty()), "{name}: {rows:?}");
+        }
+    }
+    // The open transaction holds some back; with its end the sweep drops all.
+    assert!(
+        !roles::drop_disabled(server)
+            .await
+            .unwrap()
+            .contains(&format!("tdb_gone_{}", build.roles.owner))
+    );
+    hanging.batch_execute("COMMIT").await.unwrap();
+    roles::drop_disabled(server).await.unwrap();
+    assert!(admin.query(left, &[&"tdb_gone_"]).await.unwrap().is_empty());
+    let kept = session.query_one("SELECT count(*) FROM theirs", &[]).await.unwrap();
+    assert_eq!(kept.get::<_, i64>(0), 1, "the other tenant's own things stay");
 }

@@ -10,6 +10,8 @@ use crate::postgres::server::{MIGRATORS_ROLE, Server};
 
 /// Characters of base32 in a role's name: 65 bits, unique over every server.
 const NAME_LEN: usize = 13;
+/// How long dropping a role may wait for a transaction that grants to it.
+const LOCK_TIME_MAX_MS: u32 = 100;
 
 /// Names of a database's roles. Opaque: every session of a server can read them in `pg_roles`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -95,13 +97,63 @@ pub async fn create(server: &Server, names: &RoleNames, secrets: &RoleSecrets) -
 }
 
 /// Removes the roles, those that are there. Their databases must be gone; what a published build left them is taken
-/// away before ([`crate::postgres::databases::publish_template`]).
+/// away before ([`crate::postgres::databases::publish_template`]). Never waits for another tenant: any session may grant
+/// to any role name, which makes DROP ROLE fail (2BP01) or, in an open transaction, wait. Such roles are disabled and
+/// renamed, and [`drop_disabled`] removes them later.
 pub async fn drop(server: &Server, names: &RoleNames) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
     let [owner, deployer, readonly] = names.all().map(quote);
-    session
-        .run(&format!("DROP ROLE IF EXISTS {readonly}, {deployer}, {owner}"))
-        .await?;
+    // One message is one transaction: the timeout ends with it.
+    let dropped = session
+        .run(&format!(
+            "SET LOCAL lock_timeout = {LOCK_TIME_MAX_MS}; DROP ROLE IF EXISTS {readonly}, {deployer}, {owner}"
+        ))
+        .await;
+    match dropped {
+        Err(EngineError::Sql { sqlstate, message, .. }) => {
+            tracing::info!(role = %names.owner, %sqlstate, message, "roles cannot be dropped now; they are disabled");
+            session.run(&disable(names)).await?;
+        }
+        other => other?,
+    }
     server.keep_maintenance(session);
     Ok(())
+}
+
+fn disable(names: &RoleNames) -> String {
+    let list = names.all().map(literal).join(", ");
+    include_str!("../../sql/postgres/disable_roles.sql").replace(":names", &list)
+}
+
+/// Drops the roles that [`drop`] had to leave, after taking back what other databases gave them. What cannot be done now
+/// (an open transaction, a database that takes no connections) is left for the next call. Gives the roles that are gone.
+pub async fn drop_disabled(server: &Server) -> Result<Vec<String>, EngineError> {
+    let session = server.maintenance().await?;
+    let rows = session
+        .rows(include_str!("../../sql/postgres/disabled_roles.sql"), &[])
+        .await?;
+    let mut dropped = Vec::new();
+    for row in rows {
+        let (role, databases): (String, Vec<String>) = (row.try_get(0)?, row.try_get(1)?);
+        let name = quote(&role);
+        // They own nothing, so that this only revokes, and takes them out of policies and default privileges.
+        let revoke = format!("SET LOCAL lock_timeout = '1s'; DROP OWNED BY {name}");
+        for database in databases {
+            if let Err(error) = revoke_in(server, &database, &revoke).await {
+                tracing::info!(role, database, %error, "what a disabled role was granted is revoked later");
+            }
+        }
+        let drop = format!("{revoke}; DROP ROLE IF EXISTS {name}");
+        match session.run(&drop).await {
+            Ok(()) => dropped.push(role),
+            Err(error @ EngineError::Sql { .. }) => tracing::info!(role, %error, "a disabled role is dropped later"),
+            Err(error) => return Err(error),
+        }
+    }
+    server.keep_maintenance(session);
+    Ok(dropped)
+}
+
+async fn revoke_in(server: &Server, database: &str, sql: &str) -> Result<(), EngineError> {
+    server.dedicated(database).await?.run(sql).await
 }
