@@ -10,6 +10,7 @@ pub(crate) mod plan;
 pub(crate) mod proof;
 pub(crate) mod reverts;
 pub(crate) mod rollout;
+pub(crate) mod session_settings;
 pub(crate) mod skips;
 pub(crate) mod versions;
 pub(crate) mod watches;

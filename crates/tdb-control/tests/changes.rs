@@ -306,3 +306,52 @@ async fn a_tenant_may_ask_for_any_version_there_is() {
     assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
     world.no_drift("app").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sessions_begin_with_is_part_of_the_schema() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE SCHEMA app; CREATE TABLE app.t (id int)").await;
+    world.tenant("early", "app").await;
+    let setting = "ALTER ROLE CURRENT_USER SET search_path = app, public";
+    world.ddl("app", setting).await;
+    // Beyond what a tenant may set, and so no change.
+    world
+        .ddl("app", "ALTER ROLE CURRENT_USER SET temp_tablespaces = ''")
+        .await;
+    let name = blueprint("app");
+    let query = "ALTER DATABASE app_dev SET statement_timeout = '7s'";
+    world
+        .control
+        .workspace_query(&world.identity, &name, query)
+        .await
+        .unwrap();
+    let diff = world.diff("app").await;
+    let shown: Vec<&str> = diff.iter().map(|change| change.statements[0].as_str()).collect();
+    let expected = [
+        "ALTER ROLE CURRENT_USER SET \"search_path\" TO 'app', 'public'",
+        "ALTER ROLE CURRENT_USER SET \"statement_timeout\" TO '7s'",
+    ];
+    assert_eq!(shown, expected);
+    assert!(diff[1].author.starts_with("key:"), "{diff:#?}");
+    // By deployment, by a clone of the template, and by a spare.
+    assert_eq!(world.deploy("app").await.summary.status, DeploymentStatus::Completed);
+    world.tenant("late", "app").await;
+    world.no_drift("app").await;
+    for database in ["app__early", "app__late"] {
+        let admin = world.cluster.connect(database).await.unwrap();
+        let sql = "SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+                    WHERE d.datname = current_database()
+                      AND setconfig @> '{\"search_path=app, public\",statement_timeout=7s}'";
+        let roles: i64 = admin.query_one(sql, &[]).await.unwrap().get(0);
+        assert_eq!(roles, 2, "the owner's and the read-only role of {database}");
+    }
+    world
+        .ddl("app", "ALTER ROLE CURRENT_USER RESET statement_timeout")
+        .await;
+    let job = world.deploy("app").await;
+    assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
+    world.no_drift("app").await;
+    let report = world.control.drift(&world.identity, None).await.unwrap();
+    assert!(report.workspaces.is_empty(), "{report:#?}");
+}

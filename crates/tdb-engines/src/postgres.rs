@@ -20,6 +20,7 @@ pub mod roles;
 pub mod schema;
 mod server;
 mod session;
+pub mod session_settings;
 pub mod tenant_side;
 
 pub use error::{EngineError, ErrorClass, SqlState};

@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         number: 1,
         name: "initial",
@@ -58,6 +58,11 @@ const MIGRATIONS: [Migration; 9] = [
         number: 9,
         name: "engines",
         sql: include_str!("../migrations/0009_engines.sql"),
+    },
+    Migration {
+        number: 10,
+        name: "session_settings",
+        sql: include_str!("../migrations/0010_session_settings.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

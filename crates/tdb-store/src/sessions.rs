@@ -29,6 +29,20 @@ pub struct SessionRow {
     pub application_name: String,
 }
 
+/// When the newest recorded session of a server process began: the process may have ended since.
+pub async fn newest_start(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    server_pid: i32,
+) -> Result<Option<OffsetDateTime>, StoreError> {
+    let sql = "SELECT backend_start FROM workspace_sessions WHERE workspace_id = $1 AND server_pid = $2 ORDER BY id DESC LIMIT 1";
+    let row = tx.query_opt(sql, &[&workspace.as_uuid(), &server_pid]).await?;
+    match row {
+        Some(row) => crate::row::column(&row, "backend_start"),
+        None => Ok(None),
+    }
+}
+
 /// Records a session; a pid that the server used before gets its newest holder.
 pub async fn insert(tx: &Tx, session: &SessionRow) -> Result<(), StoreError> {
     let sql = "INSERT INTO workspace_sessions (workspace_id, project_id, server, server_pid, backend_start, credential_id, key_id,

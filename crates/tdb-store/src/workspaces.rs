@@ -1,6 +1,8 @@
 //! Table `workspaces`: one row per workspace incarnation. Its blueprint has no row of its own: it is the workspace seen
 //! from the tenants' side.
 
+use std::collections::BTreeMap;
+
 use tdb_names::{BlueprintName, ProjectId, WorkspaceId};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -157,5 +159,23 @@ pub async fn ready(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
 pub async fn delete(tx: &Tx, id: WorkspaceId) -> Result<(), StoreError> {
     tx.execute("DELETE FROM workspaces WHERE id = $1", &[&id.as_uuid()])
         .await?;
+    Ok(())
+}
+
+/// What sessions of the owner began with when that was last captured.
+pub async fn session_settings(tx: &Tx, id: WorkspaceId) -> Result<BTreeMap<String, String>, StoreError> {
+    let sql = "SELECT session_settings FROM workspaces WHERE id = $1";
+    let row = tx.query_one(sql, &[&id.as_uuid()]).await?;
+    serde_json::from_value(column(&row, "session_settings")?).map_err(|_| StoreError::corrupt("session_settings"))
+}
+
+pub async fn set_session_settings(
+    tx: &Tx,
+    id: WorkspaceId,
+    settings: &BTreeMap<String, String>,
+) -> Result<(), StoreError> {
+    let json = serde_json::to_value(settings).map_err(|_| StoreError::corrupt("session_settings"))?;
+    let sql = "UPDATE workspaces SET session_settings = $2 WHERE id = $1";
+    tx.execute(sql, &[&id.as_uuid(), &json]).await?;
     Ok(())
 }

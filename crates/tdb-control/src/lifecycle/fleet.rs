@@ -4,6 +4,7 @@ use futures_util::StreamExt;
 use tdb_engines::postgres::extensions;
 use tdb_engines::postgres::fingerprint::{self, Difference as Found, Fingerprint};
 use tdb_engines::postgres::query::{self, Limits, Query};
+use tdb_engines::postgres::session_settings;
 use tdb_names::{BlueprintName, TenantName};
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
@@ -35,12 +36,16 @@ impl Control {
         let login = self.login(&row.physical, role_of(identity), APPLICATION).await?;
         let failed = |error| query_failed(&row.physical.server, error);
         let query = Query::open(&login, Limits::default()).await.map_err(failed)?;
-        if let Err(error) = self.record_own_session(identity, &row, query.server_pid()).await {
+        let server_pid = query.server_pid();
+        if let Err(error) = self.record_own_session(identity, &row, server_pid).await {
             tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
         }
-        let result = query.run(sql).await;
+        let database = database_name(&row.physical)?;
+        let logical = format!("{blueprint}_dev");
+        let meant = session_settings::for_role(sql, &[database, &logical]);
+        let result = query.run(meant.as_deref().unwrap_or(sql)).await;
         // Before the answer, success or not: an error may have come after a COMMIT.
-        self.drain_if_possible(&row).await;
+        self.drain_after(&row, Some(server_pid)).await;
         result
             .map(shown)
             .map_err(|error| advised_on_extensions(failed(error), sql, blueprint))

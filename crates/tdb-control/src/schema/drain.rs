@@ -120,8 +120,17 @@ impl Control {
 
     /// For readers that show what there is when the server is down.
     pub(crate) async fn drain_if_possible(&self, row: &WorkspaceRow) {
+        self.drain_after(row, None).await;
+    }
+
+    /// The same after work of a session: what it set for sessions is its.
+    pub(crate) async fn drain_after(&self, row: &WorkspaceRow, server_pid: Option<i32>) {
+        let session = server_pid.map(|server_pid| DataStatements {
+            server_pid,
+            statements: Vec::new(),
+        });
         if row.status == WorkspaceStatus::Ready
-            && let Err(error) = self.drain_row(row).await
+            && let Err(error) = self.drain_workspace(row.id, session).await
         {
             tracing::warn!(workspace = %row.id, error = %error.explained(), "the journal could not be drained");
         }
@@ -141,7 +150,10 @@ impl Control {
         let failed = |e| upstream(&row.physical.server, e);
         let owner = &row.physical.roles.owner.name;
         let journaled = journal::read(&server, database, owner).await.map_err(failed)?;
-        if journaled.is_empty() {
+        let set = self
+            .newly_set(&tx, &row, data.as_ref().map(|data| data.server_pid))
+            .await?;
+        if journaled.is_empty() && set.is_nothing() {
             tx.rollback().await?;
             return Ok(Drained::default());
         }
@@ -150,8 +162,12 @@ impl Control {
         if let Some(data) = data {
             leave_out(&mut captured, data);
         }
-        let incoming: Vec<NewChange> = captured.iter().map(new_change).collect::<Result<_>>()?;
+        let mut incoming: Vec<NewChange> = captured.iter().map(new_change).collect::<Result<_>>()?;
+        let mut said: Vec<String> = captured.iter().flat_map(warnings).collect();
+        incoming.extend(set.changes);
+        said.extend(set.warnings);
         let numbers = changes::append(&tx, &row.project, row.id, &incoming).await?;
+        workspaces::set_session_settings(&tx, id, &set.settings).await?;
         tx.commit().await?;
         self.inner.changed.note(id);
         fault::point("drain.logged");
@@ -160,7 +176,7 @@ impl Control {
         fault::point("drain.confirmed");
         Ok(Drained {
             changes: u32::try_from(numbers.len()).unwrap_or(u32::MAX),
-            warnings: captured.iter().flat_map(warnings).collect(),
+            warnings: said,
         })
     }
 }

@@ -146,7 +146,9 @@ impl Control {
             .await
             .map_err(failed)?
             .is_empty();
-        let state = fingerprint::catalog_state(&server, database).await.map_err(failed)?;
+        let state = fingerprint::catalog_state(&server, database, owner)
+            .await
+            .map_err(failed)?;
         let equal = self.inner.compared.is_equal(row.id, length, &state);
         let found = match equal {
             true => Ok(None),
@@ -173,7 +175,13 @@ impl Control {
                 self.note_equal(row, length, state, &found).await?;
                 Ok(Look::Proof(Proof::Equal))
             }
-            Ok(Some(found)) if quiet => Ok(Look::Proof(Proof::Different(expected.diff(&found)))),
+            Ok(Some(found)) if quiet => {
+                // A setting has no row in the journal: a drain knows whether it is new.
+                match self.drain_row(row).await?.changes {
+                    0 => Ok(Look::Proof(Proof::Different(expected.diff(&found)))),
+                    _ => Ok(Look::Proof(Proof::Busy)),
+                }
+            }
             Ok(_) => Ok(Look::Unquiet),
             Err(error) if error.class() == ErrorClass::Retry => Ok(Look::Unquiet),
             Err(error) => Err(failed(error)),

@@ -1,4 +1,4 @@
--- Differs once a catalog row of a user's object was added, changed or removed: the numbers of transactions only grow.
+-- Differs once a catalog row of a user's object, or a setting of the owner role $1, was added, changed or removed: the numbers of transactions only grow.
 SELECT concat_ws(' ',
   (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_class WHERE oid >= 16384),
   (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_attribute WHERE attrelid >= 16384),
@@ -11,4 +11,6 @@ SELECT concat_ws(' ',
   (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_trigger),
   (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_rewrite WHERE oid >= 16384),
   (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_policy),
-  (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_sequence))
+  (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_sequence),
+  (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_db_role_setting
+    WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = $1)))

@@ -229,3 +229,7 @@ SELECT 'default privileges of ' || o.name || coalesce(' in schema ' || n.name, '
                    ORDER BY g.name || '=' || e.privilege_type || CASE WHEN e.is_grantable THEN '*' ELSE '' END)
                    FROM aclexplode(defaclacl) e JOIN role_name g ON g.oid = e.grantee), 'none')
   FROM pg_default_acl d JOIN role_name o ON o.oid = defaclrole LEFT JOIN ns n ON n.oid = defaclnamespace
+UNION ALL
+SELECT 'setting ' || setting.name, setting.value FROM (
+:session_settings
+) setting WHERE carried

@@ -145,6 +145,9 @@ pub async fn bring_up(
             Ok(step::Kind::Extension(extension)) => {
                 crate::postgres::extensions::replay(plan, &login.database, numbered, &extension).await
             }
+            Ok(step::Kind::Setting { name, value }) => {
+                crate::postgres::session_settings::replay(plan, &login.database, numbered, name, value).await
+            }
             Err(error) => Err(error),
         };
         step.map_err(|error| error.at(Some(numbered.id), done))?;

@@ -365,6 +365,15 @@ fn left_out(kind: Kind) -> Option<LeftOutKind> {
     }
 }
 
+/// A statement's text from its tree.
+pub(crate) fn written(node: pg_query::NodeEnum) -> Result<String, String> {
+    let stmt = pg_query::protobuf::Node { node: Some(node) };
+    split::deparse(pg_query::protobuf::RawStmt {
+        stmt: Some(Box::new(stmt)),
+        ..Default::default()
+    })
+}
+
 /// The first reason is the one that is told.
 fn break_with(change: &mut Change, reason: String) {
     change.broken.get_or_insert(reason);

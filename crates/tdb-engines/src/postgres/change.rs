@@ -55,6 +55,11 @@ pub enum Mode {
         schema: String,
         version: String,
     },
+    /// A setting that sessions begin with, taken back where there is no value; the administrator's.
+    Setting {
+        name: String,
+        value: Option<String>,
+    },
 }
 
 /// Text with the owner's name left open.

@@ -138,16 +138,25 @@ async fn admit(server: &Server, name: &str, grants: &str) -> Result<(), EngineEr
     Ok(())
 }
 
-/// Hands everything that the template role owns in `name` to `owner`; gives back when the administrator's session has
+/// Hands everything that the template role owns in `name` to `owner`, and gives its roles the settings that its schema
+/// carries; gives back when the administrator's session has
 /// left the database. Again: nothing is left to do.
 pub async fn adopt(server: &Server, name: &str, owner: &str) -> Result<(), EngineError> {
-    hand_over(server, name, TEMPLATE_ROLE, owner).await
+    hand_over(
+        server,
+        name,
+        TEMPLATE_ROLE,
+        owner,
+        crate::postgres::session_settings::APPLY,
+    )
+    .await
 }
 
-async fn hand_over(server: &Server, name: &str, from: &str, to: &str) -> Result<(), EngineError> {
+/// `then` is constant SQL of the same transaction.
+async fn hand_over(server: &Server, name: &str, from: &str, to: &str, then: &str) -> Result<(), EngineError> {
     let inside = server.dedicated(name).await?;
     let sql = format!(
-        "BEGIN;\nSET LOCAL search_path = '';\n{}\nSELECT pg_temp.adopt({}, {});\nCOMMIT",
+        "BEGIN;\nSET LOCAL search_path = '';\n{}\nSELECT pg_temp.adopt({}, {});\n{then}\nCOMMIT",
         include_str!("../../sql/postgres/adopt.sql"),
         literal(from),
         literal(to)
@@ -190,7 +199,7 @@ pub async fn publish_template(server: &Server, name: &str, build: Option<&RoleNa
         if (found.open || !found.template) && role_exists(&session, &roles.owner).await? {
             shut_out(&session, name, roles).await?;
             crate::fault::point("template.publish.shut_out");
-            hand_over(server, name, &roles.owner, TEMPLATE_ROLE).await?;
+            hand_over(server, name, &roles.owner, TEMPLATE_ROLE, "").await?;
         }
         crate::fault::point("template.publish.adopted");
     }

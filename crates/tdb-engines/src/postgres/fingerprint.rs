@@ -44,10 +44,10 @@ pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Finger
 pub struct CatalogState(String);
 
 /// The state of `database` now.
-pub async fn catalog_state(server: &Server, database: &str) -> Result<CatalogState, EngineError> {
+pub async fn catalog_state(server: &Server, database: &str, owner: &str) -> Result<CatalogState, EngineError> {
     let session = server.session(database).await?;
     let row = session
-        .row(include_str!("../../sql/postgres/catalog_state.sql"), &[])
+        .row(include_str!("../../sql/postgres/catalog_state.sql"), &[&owner])
         .await?;
     server.keep(database, session);
     let row = row.ok_or_else(|| EngineError::Unexpected("no state of the catalogs".to_owned()))?;
@@ -63,9 +63,11 @@ pub(crate) async fn take_in(inside: &Session, owner: &str) -> Result<Fingerprint
              SET default_transaction_read_only = on; SET jit = off",
         )
         .await?;
-    let rows = inside
-        .rows(include_str!("../../sql/postgres/fingerprint.sql"), &[&owner])
-        .await?;
+    let sql = include_str!("../../sql/postgres/fingerprint.sql").replace(
+        ":session_settings",
+        include_str!("../../sql/postgres/session_settings.sql"),
+    );
+    let rows = inside.rows(&sql, &[&owner]).await?;
     let mut facts = BTreeMap::new();
     for row in rows {
         let (object, fact): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);

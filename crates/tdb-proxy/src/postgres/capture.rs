@@ -23,6 +23,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_millis(250);
 pub(crate) struct Capture {
     sink: Arc<dyn ChangeSink>,
     workspace: WorkspaceId,
+    server_pid: i32,
     metrics: Metrics,
     /// Bytes of the journal's marker still to come, which go nowhere: the marker of a statement that a function ran has
     /// that statement's whole text at its end.
@@ -59,6 +60,7 @@ impl Capture {
         Self {
             sink,
             workspace,
+            server_pid,
             metrics,
             swallow: 0,
             journaled: Journaled::No,
@@ -174,11 +176,21 @@ impl Capture {
                 self.journaled = Journaled::Yes;
             }
         }
+        // What sessions begin with has no row in the journal; the drain looks at the catalog.
+        if body.starts_with(b"ALTER ROLE") || body.starts_with(b"ALTER DATABASE") {
+            self.journaled = Journaled::Yes;
+        }
     }
 
     fn begin_drain(&mut self, ready_frame: Vec<u8>, data: Option<DataStatements>) {
         self.metrics.drains.inc();
         let (sink, workspace) = (self.sink.clone(), self.workspace);
+        let data = data.or_else(|| {
+            Some(DataStatements {
+                server_pid: self.server_pid,
+                statements: Vec::new(),
+            })
+        });
         let outcome = Box::pin(async move {
             match timeout(DRAIN_TIME_MAX, sink.drain(workspace, data)).await {
                 Ok(Ok(drained)) => Some(drained),
@@ -211,7 +223,10 @@ mod tests {
             Ok(())
         }
         async fn drain(&self, _: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable> {
-            let said = data.map_or_else(|| "W".to_owned(), |data| data.statements.join("; "));
+            let said = match data {
+                Some(data) if !data.statements.is_empty() => data.statements.join("; "),
+                _ => "W".to_owned(),
+            };
             Ok(Drained {
                 changes: 1,
                 warnings: vec![said],

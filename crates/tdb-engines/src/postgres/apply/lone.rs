@@ -41,8 +41,10 @@ pub(super) async fn run(
         Mode::DetachPartition { table, partition } => {
             detach(session, plan, statement, (table, partition), mark).await?
         }
-        // An extension never gets here: it is the administrator's.
-        Mode::Alone | Mode::Transactional | Mode::Extension { .. } => execute(session, plan, statement).await?,
+        // What is the administrator's never gets here.
+        Mode::Alone | Mode::Transactional | Mode::Extension { .. } | Mode::Setting { .. } => {
+            execute(session, plan, statement).await?
+        }
     }
     crate::fault::point("apply.lone.ran");
     write_done(session, numbered).await?;

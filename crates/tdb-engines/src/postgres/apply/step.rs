@@ -18,6 +18,11 @@ pub(super) enum Kind<'a> {
     Lone(&'a Statement),
     /// By the administrator.
     Extension(Extension),
+    /// By the administrator.
+    Setting {
+        name: &'a str,
+        value: Option<&'a str>,
+    },
 }
 
 /// How a change must run; an error where it cannot.
@@ -40,6 +45,10 @@ pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
                 schema: schema.clone(),
                 version: version.clone(),
             }),
+            Mode::Setting { name, value } => Kind::Setting {
+                name,
+                value: value.as_deref(),
+            },
             Mode::Transactional
             | Mode::CreateIndex { .. }
             | Mode::DropIndex { .. }

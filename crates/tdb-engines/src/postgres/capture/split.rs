@@ -356,7 +356,7 @@ pub(super) fn last_component(identity: &str) -> String {
     super::units::unquoted(identity.get(start..).unwrap_or(identity))
 }
 
-fn deparse(raw: RawStmt) -> Result<String, String> {
+pub(super) fn deparse(raw: RawStmt) -> Result<String, String> {
     let tree = pg_query::protobuf::ParseResult {
         stmts: vec![raw],
         ..Default::default()

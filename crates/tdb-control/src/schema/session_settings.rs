@@ -1,0 +1,122 @@
+//! Settings that sessions of a workspace begin with (`ALTER ROLE CURRENT_USER SET`), as changes. No event trigger fires for
+//! them: each drain compares the catalog with what was captured last, under the workspace's lock.
+
+use std::collections::BTreeMap;
+
+use tdb_engines::postgres::session_settings::{self, SessionSetting};
+use tdb_store::changes::{ChangeState, NewChange};
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{Tx, changes, sessions, workspaces};
+use time::OffsetDateTime;
+
+use crate::control::Control;
+use crate::error::{ControlError, Result, upstream};
+use crate::lifecycle::place::database_name;
+
+/// What was set since the last drain.
+pub(crate) struct NewlySet {
+    pub changes: Vec<NewChange>,
+    /// About what is set and no part of a schema.
+    pub warnings: Vec<String>,
+    /// All that is set now.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl NewlySet {
+    pub fn is_nothing(&self) -> bool {
+        self.changes.is_empty() && self.warnings.is_empty()
+    }
+}
+
+impl Control {
+    /// The caller holds the workspace's row and stores `settings` with the changes. `server_pid`: the session that is likely
+    /// to have set it.
+    pub(crate) async fn newly_set(&self, tx: &Tx, row: &WorkspaceRow, server_pid: Option<i32>) -> Result<NewlySet> {
+        let server = self.server(&row.physical.server).await?;
+        let (database, owner) = (database_name(&row.physical)?, &row.physical.roles.owner.name);
+        let failed = |e| upstream(&row.physical.server, e);
+        let now = session_settings::read(&server, database, owner).await.map_err(failed)?;
+        let before = workspaces::session_settings(tx, row.id).await?;
+        let settings: BTreeMap<String, String> = now
+            .iter()
+            .map(|(name, set)| (name.clone(), set.value.clone()))
+            .collect();
+        let mut newly = NewlySet {
+            changes: Vec::new(),
+            warnings: Vec::new(),
+            settings,
+        };
+        if newly.settings == before {
+            return Ok(newly);
+        }
+        let started = match server_pid {
+            Some(pid) => sessions::newest_start(tx, row.id, pid).await?.map(|start| (pid, start)),
+            None => None,
+        };
+        let session = started.unwrap_or((0, OffsetDateTime::UNIX_EPOCH));
+        let length = i64::from(changes::total(tx, row.id).await?);
+        for (name, value) in differing(&before, &now, &mut newly.warnings) {
+            let change = session_settings::change(name, value);
+            // No transaction of the journal: its number is one that no transaction has.
+            let xid = -(length + i64::try_from(newly.changes.len()).map_err(ControlError::internal)? + 1);
+            newly.changes.push(NewChange {
+                xid,
+                statements: change.texts(),
+                tags: change.tags(),
+                objects: change.objects(),
+                left_out: Vec::new(),
+                body: serde_json::to_value(&change).map_err(ControlError::internal)?,
+                checksum: change.checksum().as_bytes().to_vec(),
+                state: ChangeState::Pending,
+                reason: None,
+                pid: session.0,
+                backend_start: session.1,
+                role: owner.clone(),
+                committed_at: OffsetDateTime::now_utc(),
+            });
+        }
+        Ok(newly)
+    }
+}
+
+/// What has another value than before, or none any more. What a schema does not carry is a warning once, when it is set.
+fn differing<'a>(
+    before: &'a BTreeMap<String, String>,
+    now: &'a BTreeMap<String, SessionSetting>,
+    warnings: &mut Vec<String>,
+) -> Vec<(&'a str, Option<&'a str>)> {
+    let mut differing = Vec::new();
+    for (name, set) in now.iter().filter(|(name, set)| before.get(*name) != Some(&set.value)) {
+        match set.carried {
+            true => differing.push((name.as_str(), Some(set.value.as_str()))),
+            false => warnings.push(format!(
+                "the setting \"{name}\" is not part of the schema: tenants do not get it"
+            )),
+        }
+    }
+    let gone = before.keys().filter(|name| !now.contains_key(*name));
+    differing.extend(gone.map(|name| (name.as_str(), None)));
+    differing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_values_and_gone_ones_differ_and_what_is_not_carried_is_said() {
+        let set = |value: &str, carried| SessionSetting {
+            value: value.to_owned(),
+            carried,
+        };
+        let before = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("same".to_owned(), "x".to_owned())]);
+        let now = BTreeMap::from([
+            ("b".to_owned(), set("2", true)),
+            ("role".to_owned(), set("r", false)),
+            ("same".to_owned(), set("x", true)),
+        ]);
+        let mut warnings = Vec::new();
+        assert_eq!(differing(&before, &now, &mut warnings), [("b", Some("2")), ("a", None)]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+}

@@ -1,0 +1,232 @@
+//! Settings that sessions begin with (`ALTER ROLE … SET`), as part of a schema. No event trigger fires for them: in a
+//! workspace they are read from the catalog and compared with what the change log knows; at replay the administrator
+//! records them in `tdb.setting`, in one transaction with the change's row, and sets them for the roles of the database.
+//! They are set for these roles and not for the database, so that sessions of deployers and of the administrator, which
+//! must not depend on a user's choice, never have them.
+
+use std::collections::BTreeMap;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AlterRoleSetStmt, RoleSpec, RoleSpecType};
+
+use crate::postgres::apply::{BringUp, NumberedChange, StepError};
+use crate::postgres::capture::written;
+use crate::postgres::change::{Change, Mode, Sql, Statement};
+use crate::postgres::error::EngineError;
+use crate::postgres::ident::{literal, quote};
+use crate::postgres::server::Server;
+
+/// Gives the roles of the database at hand what its `tdb.setting` says. Again: nothing changes.
+pub(crate) const APPLY: &str = include_str!("../../sql/postgres/session_settings_apply.sql");
+
+/// What was set for sessions of a role in its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSetting {
+    pub value: String,
+    /// Whether it is part of a schema; others are the workspace's own affair.
+    pub carried: bool,
+}
+
+/// By name, of a workspace's owner role.
+pub async fn read(
+    server: &Server,
+    database: &str,
+    owner: &str,
+) -> Result<BTreeMap<String, SessionSetting>, EngineError> {
+    let session = server.session(database).await?;
+    let rows = session
+        .rows(include_str!("../../sql/postgres/session_settings.sql"), &[&owner])
+        .await?;
+    server.keep(database, session);
+    let one = |row: &tokio_postgres::Row| {
+        let (name, value, carried) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok((name, SessionSetting { value, carried }))
+    };
+    rows.iter().map(one).collect()
+}
+
+/// The change that sets a setting for sessions, or takes it back (`None`).
+pub fn change(name: &str, value: Option<&str>) -> Change {
+    let (role, setting) = ("ALTER ROLE CURRENT_USER", quote(name));
+    let sql = match value {
+        Some(value) => format!("{role} SET {setting} TO {}", clause(name, value)),
+        None => format!("{role} RESET {setting}"),
+    };
+    Change {
+        statements: vec![Statement {
+            sql: Sql::text(sql),
+            tags: vec!["ALTER ROLE".to_owned()],
+            objects: vec![format!("setting {name}")],
+            search_path: "pg_catalog".to_owned(),
+            settings: BTreeMap::new(),
+            mode: Mode::Setting {
+                name: name.to_owned(),
+                value: value.map(str::to_owned),
+            },
+        }],
+        ..Change::default()
+    }
+}
+
+/// `ALTER DATABASE … SET` of the database `names` as what it means here: the same for the role that runs it. PostgreSQL
+/// leaves the former to the database's owner, which is the administrator. None: another statement, or not alone.
+pub fn for_role(sql: &str, names: &[&str]) -> Option<String> {
+    let parsed = pg_query::parse(sql, 0).ok()?;
+    let [raw] = <[_; 1]>::try_from(parsed.protobuf.stmts).ok()?;
+    let NodeEnum::AlterDatabaseSetStmt(stmt) = raw.stmt?.node? else {
+        return None;
+    };
+    if !names.contains(&stmt.dbname.as_str()) {
+        return None;
+    }
+    let role = RoleSpec {
+        roletype: RoleSpecType::RolespecCurrentUser.into(),
+        ..RoleSpec::default()
+    };
+    written(NodeEnum::AlterRoleSetStmt(AlterRoleSetStmt {
+        role: Some(role),
+        database: String::new(),
+        setstmt: stmt.setstmt,
+    }))
+    .ok()
+}
+
+/// The replay: the setting, its record and the change's row, in one transaction of the administrator.
+pub(crate) async fn replay(
+    plan: &BringUp<'_>,
+    database: &str,
+    numbered: &NumberedChange,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), StepError> {
+    let session = plan.administrator.dedicated(database).await?;
+    let (lock, time) = (plan.limits.lock_timeout, plan.limits.statement_timeout);
+    let begin = format!(
+        "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
+        lock.as_millis(),
+        time.as_millis()
+    );
+    session.run(&begin).await?;
+    let record = format!("set {name}");
+    match value {
+        Some(value) => {
+            let sql =
+                "INSERT INTO tdb.setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2";
+            session.execute(sql, &[&record, &clause(name, value)]).await?;
+        }
+        None => {
+            let sql = "DELETE FROM tdb.setting WHERE name = $1";
+            session.execute(sql, &[&record]).await?;
+        }
+    }
+    let text = numbered.change.texts().join("; ");
+    session.run(APPLY).await.map_err(StepError::while_running(text))?;
+    let checksum = numbered.change.checksum();
+    session
+        .execute(
+            "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES ($1, $2, 'done')",
+            &[&numbered.id, &checksum.as_bytes().as_slice()],
+        )
+        .await?;
+    Ok(session.run("COMMIT").await?)
+}
+
+/// What stands after TO: lists of names are as many literals, everything else is one.
+fn clause(name: &str, value: &str) -> String {
+    if name != "search_path" {
+        return plain(value);
+    }
+    let names: Vec<String> = names(value).iter().map(|name| plain(name)).collect();
+    match names.is_empty() {
+        true => "''".to_owned(),
+        false => names.join(", "),
+    }
+}
+
+/// As people write it, where that cannot mean anything else.
+fn plain(text: &str) -> String {
+    match text.contains('\\') {
+        true => literal(text),
+        false => literal(text).trim_start_matches('E').to_owned(),
+    }
+}
+
+/// The names of a list as PostgreSQL keeps it: separated by commas, quoted where they need it.
+fn names(list: &str) -> Vec<String> {
+    let (mut names, mut name) = (Vec::new(), String::new());
+    let (mut quoted, mut any) = (false, false);
+    let mut characters = list.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => name.extend(characters.next()),
+            '"' => (quoted, any) = (!quoted, true),
+            ',' if !quoted => {
+                names.push(std::mem::take(&mut name));
+                any = true;
+            }
+            blank if !quoted && blank.is_whitespace() => {}
+            other => {
+                name.push(other);
+                any = true;
+            }
+        }
+    }
+    if any {
+        names.push(name);
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_as_many_literals_and_anything_else_is_one() {
+        for (name, value, written) in [
+            (
+                "search_path",
+                r#"app, "$user", "My, ""own""", public"#,
+                r#"'app', '$user', 'My, "own"', 'public'"#,
+            ),
+            ("search_path", r#""""#, "''"),
+            ("search_path", "", "''"),
+            ("search_path", "a,b", "'a', 'b'"),
+            ("DateStyle", "ISO, DMY", "'ISO, DMY'"),
+            ("app.note", r"it's a \ and more", r"E'it''s a \\ and more'"),
+        ] {
+            assert_eq!(clause(name, value), written, "{name} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_setting_of_the_database_is_one_of_the_role() {
+        let names = ["app_dev", "t_abc"];
+        let table = [
+            (
+                "ALTER DATABASE app_dev SET search_path = app, public",
+                Some("ALTER ROLE CURRENT_USER SET search_path TO app, public"),
+            ),
+            (
+                "alter database \"t_abc\" reset all;",
+                Some("ALTER ROLE CURRENT_USER RESET ALL"),
+            ),
+            ("ALTER DATABASE other SET search_path = app", None),
+            ("ALTER DATABASE app_dev RENAME TO x", None),
+            ("ALTER DATABASE app_dev SET jit = off; DROP TABLE t", None),
+            ("SELECT 1", None),
+        ];
+        for (sql, expected) in table {
+            assert_eq!(for_role(sql, &names).as_deref(), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_change_shows_what_it_sets() {
+        assert_eq!(
+            change("jit", Some("off")).texts(),
+            [r#"ALTER ROLE CURRENT_USER SET "jit" TO 'off'"#]
+        );
+        assert_eq!(change("jit", None).texts(), [r#"ALTER ROLE CURRENT_USER RESET "jit""#]);
+    }
+}
