@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use tdb_wire_postgres::flow::Flow;
-use tdb_wire_postgres::frame::{FrameError, Piece};
+use tdb_wire_postgres::frame::FrameError;
 use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 
@@ -269,12 +269,16 @@ impl<'a> Relay<'a> {
 /// What of the client's bytes goes on: up to Terminate, if there is one.
 fn take_requests<'b>(flow: &mut Flow, bytes: &'b [u8]) -> Result<&'b [u8], FrameError> {
     let mut rest = bytes;
-    while flow.from_client(&mut rest, |_| false)?.0 != Piece::Spent && !flow.is_terminated() {}
+    while !rest.is_empty() && !flow.is_terminated() {
+        flow.from_client(&mut rest, |_| false)?;
+    }
     Ok(bytes.split_at(bytes.len() - rest.len()).0)
 }
 
 fn take_replies(flow: &mut Flow, mut bytes: &[u8]) -> Result<(), FrameError> {
-    while flow.from_server(&mut bytes, |_| false)?.0 != Piece::Spent {}
+    while !bytes.is_empty() {
+        flow.from_server(&mut bytes, |_| false)?;
+    }
     Ok(())
 }
 
