@@ -380,6 +380,61 @@ async fn the_same_pipeline_in_the_extended_protocol_is_told_apart_too() {
     instance().prove(&workspace);
 }
 
+/// As Prisma, sqlx, diesel, golang-migrate and `psql -c` send them.
+#[test]
+fn a_migration_file_sent_as_one_message_replays() {
+    let workspace = instance().workspace("files");
+    for file in [
+        "CREATE TABLE s (x int); CREATE TABLE t (id int)",
+        "BEGIN; ALTER TABLE s ALTER x SET DEFAULT 1; COMMIT; ALTER TABLE s DROP COLUMN x;",
+        "alter table t add a int; do $$begin alter table t add b int; end$$;",
+        "do $$begin create type mood as enum ('a'); exception when duplicate_object then null; end$$;
+         do $$begin create type mood as enum ('a'); exception when duplicate_object then null; end$$;
+         do $$begin create type tone as enum ('a'); exception when duplicate_object then null; end$$",
+        "-- up\nBEGIN;\nALTER TABLE t ADD c int;\nUPDATE t SET c = 1;\nALTER TABLE t ALTER c SET NOT NULL;\nCOMMIT;\n-- end",
+    ] {
+        run_one(&workspace, file);
+    }
+    let changes = instance().diff("files");
+    assert_eq!(changes.len(), 6, "{changes:#?}");
+    instance().prove(&workspace);
+}
+
+/// `psql -c` sends one message.
+fn run_one(workspace: &Workspace, text: &str) {
+    let mut command = clean(pg_program("psql"));
+    command.args(["-v", "ON_ERROR_STOP=1", "-d", &workspace.url, "-c", text]);
+    run(command, "").ok();
+}
+
+#[tokio::test]
+async fn what_no_change_can_hold_is_said_at_once() {
+    let workspace = instance().workspace("notices");
+    let session = workspace.connect().await;
+    session
+        .batch_execute("CREATE TABLE t (a int); CREATE INDEX i ON t (a); CREATE TEMP TABLE mine (a int)")
+        .await
+        .unwrap();
+    for (sql, said) in [
+        (
+            "DO $$ BEGIN CREATE TABLE a (); COMMIT; CREATE TABLE b (); END $$",
+            "a DO or CALL that commits",
+        ),
+        ("CREATE TABLE c (LIKE mine)", "temporary table \"mine\""),
+        ("CREATE TABLE d AS SELECT a FROM mine", "temporary table \"mine\""),
+        ("CLUSTER t USING i", "ALTER TABLE ... CLUSTER ON"),
+    ] {
+        let before = session.notices().len();
+        session.batch_execute(sql).await.unwrap();
+        let notices = session.notices();
+        let told = notices
+            .iter()
+            .skip(before)
+            .any(|notice| notice.message().contains(said));
+        assert!(told, "{sql}: {notices:?}");
+    }
+}
+
 #[test]
 fn data_between_two_of_ddl_is_left_out_said_and_shown() {
     let workspace = instance().workspace("data");

@@ -6,7 +6,7 @@ mod support;
 use support::{Database, World, numbered};
 use tdb_engines::postgres::capture::CapturedChange;
 use tdb_engines::postgres::change::LeftOutKind;
-use tdb_engines::postgres::journal;
+use tdb_engines::postgres::{databases, journal};
 
 async fn texts(world: &World, workspace: &Database) -> Vec<String> {
     let changes = world.drain(workspace).await;
@@ -348,10 +348,6 @@ async fn what_cannot_be_replayed_is_broken_with_its_reason() {
             "is not part of a schema",
         ),
         (
-            format!("CREATE SCHEMA AUTHORIZATION {}", own.owner),
-            "the schema would be named after a role",
-        ),
-        (
             "DO $$ BEGIN CREATE TABLE c1 (); COMMIT; CREATE TABLE c2 (); END $$".to_owned(),
             "a DO or CALL that commits",
         ),
@@ -417,6 +413,66 @@ async fn what_cannot_be_replayed_is_broken_with_its_reason() {
     let stored = serde_json::to_value(change).unwrap();
     let again: tdb_engines::postgres::change::Change = serde_json::from_value(stored).unwrap();
     assert_eq!((again.checksum(), &again), (change.checksum(), change));
+}
+
+#[tokio::test]
+async fn a_schema_that_is_called_as_its_owner_is_so_everywhere() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    world.base_template("app_v1").await;
+    let build = world.tenant("app_build", "app_v1").await;
+    let session = world.session(&workspace).await;
+    let owner = &workspace.roles.owner;
+    for sql in [
+        "CREATE SCHEMA AUTHORIZATION CURRENT_USER".to_owned(),
+        "CREATE TABLE t (a int); CREATE INDEX ON t (a)".to_owned(),
+        format!("CREATE VIEW v AS SELECT a FROM {owner}.t; COMMENT ON SCHEMA \"{owner}\" IS 'own'"),
+        format!("SET search_path = {owner}; CREATE TABLE u (LIKE t); RESET search_path"),
+        "CREATE INDEX CONCURRENTLY i ON u (a)".to_owned(),
+        format!("DROP INDEX CONCURRENTLY {owner}.i"),
+        format!("GRANT USAGE ON SCHEMA {owner} TO PUBLIC; GRANT ALL ON SCHEMA tdb TO PUBLIC"),
+    ] {
+        session
+            .batch_execute(&sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+    let changes = world.drain(&workspace).await;
+    world.bring_up(&build, &numbered(&changes)).await.unwrap();
+    let expected = world.fingerprint(&workspace).await;
+    assert_eq!(expected.diff(&world.fingerprint(&build).await), vec![]);
+
+    databases::publish_template(&world.server, &build.name, Some(&build.roles))
+        .await
+        .unwrap();
+    let tenant = world.tenant("app__acme", &build.name).await;
+    assert_eq!(expected.diff(&world.fingerprint(&tenant).await), vec![]);
+    let session = world.session(&tenant).await;
+    session
+        .batch_execute("INSERT INTO t VALUES (1); SELECT v.a FROM v, u")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn privileges_on_the_journals_schema_are_no_change() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let session = world.session(&workspace).await;
+    session.batch_execute("CREATE SCHEMA s").await.unwrap();
+    world.drain(&workspace).await;
+    for nothing in [
+        "GRANT ALL ON SCHEMA tdb TO PUBLIC",
+        "GRANT USAGE ON SCHEMA \"tdb\" TO PUBLIC; REVOKE ALL ON SCHEMA tdb FROM PUBLIC",
+    ] {
+        session.batch_execute(nothing).await.unwrap();
+        assert_eq!(texts(&world, &workspace).await, Vec::<String>::new(), "{nothing}");
+    }
+    session
+        .batch_execute("GRANT USAGE ON SCHEMA s, tdb TO PUBLIC; GRANT USAGE ON SCHEMA tdb TO PUBLIC")
+        .await
+        .unwrap();
+    assert_eq!(texts(&world, &workspace).await, ["GRANT usage ON SCHEMA s TO public"]);
 }
 
 #[tokio::test]

@@ -22,6 +22,10 @@ BEGIN
     END;
   END LOOP;
   EXECUTE format('REASSIGN OWNED BY %I TO %I', from_role, to_role);
+  -- What CREATE SCHEMA AUTHORIZATION CURRENT_USER made; "$user" in a search_path finds it.
+  IF EXISTS (SELECT FROM pg_namespace WHERE nspname = from_role) THEN
+    EXECUTE format('ALTER SCHEMA %I RENAME TO %I', from_role, to_role);
+  END IF;
   -- What is left are default privileges, if any; without them this would only cost its 10 ms.
   IF EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = from_role)
                AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())) THEN

@@ -214,19 +214,22 @@ fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &
         return;
     };
     match render(split, row, text, owner) {
-        Ok((sql, mode)) => change.statements.push(statement(sql, mode, units, row)),
+        Ok((sql, mode)) => change.statements.push(statement(sql, mode, units, row, owner)),
         Err(reason) => {
             let sql = Sql::text(split.text);
-            change.statements.push(statement(sql, Mode::Transactional, units, row));
+            change
+                .statements
+                .push(statement(sql, Mode::Transactional, units, row, owner));
             break_with(change, reason);
         }
     }
 }
 
-/// A statement that sets a sequence back leaves a row itself.
+/// A statement that sets a sequence back leaves a row itself, and so does a GRANT that grants nothing.
 fn leaves_out(split: &Split<'_>, units: &[Unit<'_>]) -> bool {
     let by_function = |unit: &Unit<'_>| matches!(unit.row.caller, Caller::Function(_));
-    split.kind == Kind::Data && split.expected.is_some() && !units.iter().any(by_function)
+    split.kind == Kind::Journal
+        || split.kind == Kind::Data && split.expected.is_some() && !units.iter().any(by_function)
 }
 
 /// Of an extension: its own row. An update script that it ran leaves rows too, of what it altered and dropped.
@@ -238,12 +241,12 @@ fn own<'a, 'b>(units: &'b [Unit<'a>]) -> &'b [Unit<'a>] {
     }
 }
 
-fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>], row: &Unit<'_>) -> Statement {
+fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>], row: &Unit<'_>, owner: &str) -> Statement {
     Statement {
         sql,
         tags: units.iter().map(|unit| unit.row.tag.clone()).collect(),
         objects: units.iter().flat_map(Unit::identities).map(str::to_owned).collect(),
-        search_path: row.row.search_path.clone(),
+        search_path: roles::symbolic_path(&row.row.search_path, owner),
         settings: row.row.settings.clone(),
         mode,
     }
@@ -273,19 +276,22 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
             let index = unit
                 .identities()
                 .next()
-                .ok_or("the index is not named in the journal")?
-                .to_owned();
+                .ok_or("the index is not named in the journal")?;
+            let index = roles::symbolic_identity(index, owner);
             let sql = match split.with_index_name(unit.row)? {
-                Some(named) => Sql::text(named),
+                Some(named) => rewritten(&named, owner)?,
                 None => roles::symbolic(split, text, owner)?,
             };
             Ok((sql, Mode::CreateIndex { index }))
         }
         Kind::DropIndexConcurrently => {
-            let indexes = unit.identities().map(str::to_owned).collect();
+            let indexes = unit
+                .identities()
+                .map(|index| roles::symbolic_identity(index, owner))
+                .collect();
             let sql = match split.if_exists()? {
-                Some(sql) => Sql::text(sql),
-                None => Sql::text(split.text),
+                Some(sql) => rewritten(&sql, owner)?,
+                None => roles::symbolic(split, text, owner)?,
             };
             Ok((sql, Mode::DropIndex { indexes }))
         }
@@ -294,15 +300,15 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
             let table = unit
                 .identities()
                 .next()
-                .ok_or("the table is not named in the journal")?
-                .to_owned();
+                .ok_or("the table is not named in the journal")?;
+            let table = roles::symbolic_identity(table, owner);
             let (sql, partition) = split.detach()?;
-            Ok((Sql::text(sql), Mode::DetachPartition { table, partition }))
+            Ok((rewritten(&sql, owner)?, Mode::DetachPartition { table, partition }))
         }
         Kind::Ddl | Kind::Carrier => {
             temporary::refuse(split, unit.row)?;
-            let sql = match split.if_exists()? {
-                Some(sql) => Sql::text(sql),
+            let sql = match split.if_exists()?.or(split.without_journal()?) {
+                Some(sql) => rewritten(&sql, owner)?,
                 None => roles::symbolic(split, text, owner)?,
             };
             Ok((sql, Mode::Transactional))
@@ -310,8 +316,17 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
         Kind::Data => Err("a data statement changed the schema through a function".to_owned()),
         Kind::Prepared => Err("it runs a prepared statement whose text is not known".to_owned()),
         Kind::Control(_) => Err("the end of a transaction changed the schema through a function".to_owned()),
-        Kind::NotSchema | Kind::Silent => Err("its effect on the schema is not in its text".to_owned()),
+        Kind::Journal | Kind::NotSchema | Kind::Silent => Err("its effect on the schema is not in its text".to_owned()),
     }
+}
+
+/// A statement that was written anew from its tree.
+fn rewritten(text: &str, owner: &str) -> Result<Sql, String> {
+    let statements = split::split(text)?;
+    let [statement] = statements.as_slice() else {
+        return Err("it cannot be written anew".to_owned());
+    };
+    roles::symbolic(statement, text, owner)
 }
 
 /// An extension that the administrator made: at replay it is the administrator again.
@@ -360,6 +375,7 @@ fn left_out(kind: Kind) -> Option<LeftOutKind> {
         | Kind::DropIndexConcurrently
         | Kind::DetachConcurrently
         | Kind::Prepared
+        | Kind::Journal
         | Kind::Control(_)
         | Kind::Silent => None,
     }

@@ -68,10 +68,14 @@ pub(crate) async fn take_in(inside: &Session, owner: &str) -> Result<Fingerprint
         include_str!("../../sql/postgres/session_settings.sql"),
     );
     let rows = inside.rows(&sql, &[&owner]).await?;
+    // A schema may be called as its owner is.
+    let in_own_schema = format!("{owner}.");
     let mut facts = BTreeMap::new();
     for row in rows {
         let (object, fact): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-        if let Some(twice) = facts.insert(object, fact.unwrap_or_default()) {
+        let object = object.replace(owner, "OWNER");
+        let fact = fact.unwrap_or_default().replace(&in_own_schema, "OWNER.");
+        if let Some(twice) = facts.insert(object, fact) {
             return Err(EngineError::Unexpected(format!(
                 "two facts of one name, one is \"{twice}\""
             )));

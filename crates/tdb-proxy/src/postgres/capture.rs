@@ -20,6 +20,10 @@ use crate::metrics::Metrics;
 
 /// Past it the reply goes out with a notice; the journal keeps the change.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(250);
+/// CLUSTER fires no event trigger.
+const CLUSTER_WARNING: &str =
+    "not captured: CLUSTER may have marked an index; ALTER TABLE ... CLUSTER ON marks it for tenants too";
+
 pub(crate) struct Capture {
     sink: Arc<dyn ChangeSink>,
     workspace: WorkspaceId,
@@ -146,6 +150,9 @@ impl Capture {
                 return;
             }
             COMMAND_COMPLETE => {
+                if frame.body().starts_with(b"CLUSTER\0") {
+                    Report::warning(CLUSTER_WARNING).write(out);
+                }
                 self.data.saw_tag(frame.body());
                 self.saw_tag(frame.body());
             }
@@ -294,6 +301,15 @@ mod tests {
         for cut in (0..stream.len()).step_by(7).chain([stream.len()]) {
             assert_eq!(relayed(&stream, cut).await, (expected.clone(), 2), "cut at {cut}");
         }
+    }
+
+    #[tokio::test]
+    async fn cluster_is_said_not_to_be_captured() {
+        let done = frame(b'C', b"CLUSTER\0");
+        let mut expected = Vec::new();
+        Report::warning(CLUSTER_WARNING).write(&mut expected);
+        expected.extend_from_slice(&done);
+        assert_eq!(relayed(&done, 0).await, (expected, 0));
     }
 
     #[tokio::test]

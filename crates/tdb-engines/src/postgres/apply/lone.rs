@@ -36,10 +36,13 @@ pub(super) async fn run(
     let mark = write_started(session, numbered).await?;
     crate::fault::point("apply.lone.started");
     match &statement.mode {
-        Mode::CreateIndex { index } => create_index(session, plan, statement, index, mark).await?,
-        Mode::DropIndex { indexes } => drop_index(session, plan, statement, indexes, mark).await?,
+        Mode::CreateIndex { index } => create_index(session, plan, statement, &here(plan, index), mark).await?,
+        Mode::DropIndex { indexes } => {
+            let indexes: Vec<String> = indexes.iter().map(|index| here(plan, index)).collect();
+            drop_index(session, plan, statement, &indexes, mark).await?;
+        }
         Mode::DetachPartition { table, partition } => {
-            detach(session, plan, statement, (table, partition), mark).await?
+            detach(session, plan, statement, (&here(plan, table), partition), mark).await?;
         }
         // What is the administrator's never gets here.
         Mode::Alone | Mode::Transactional | Mode::Extension { .. } | Mode::Setting { .. } => {
@@ -49,6 +52,14 @@ pub(super) async fn run(
     crate::fault::point("apply.lone.ran");
     write_done(session, numbered).await?;
     Ok(())
+}
+
+/// An identity in the schema that is called as the owner.
+fn here(plan: &BringUp<'_>, identity: &str) -> String {
+    match identity.strip_prefix("\"$user\".") {
+        Some(name) => format!("{}.{name}", quote(plan.owner)),
+        None => identity.to_owned(),
+    }
 }
 
 async fn create_index(

@@ -321,7 +321,7 @@ impl<'a> Call<'a> {
     fn likelihood(self, split: &Split<'_>) -> Option<Likelihood> {
         let is_block = split.tree.get("DoStmt").is_some();
         match (self, split.kind) {
-            (_, Kind::Control(_) | Kind::Silent | Kind::NotSchema) => None,
+            (_, Kind::Control(_) | Kind::Silent | Kind::Journal | Kind::NotSchema) => None,
             (Self::Unknown, Kind::Carrier) => (is_block || !split.functions.is_empty()).then_some(Likelihood::Certain),
             (Self::Unknown, Kind::Data | Kind::Prepared) => Some(Likelihood::Certain),
             (Self::Unknown, _) => None,

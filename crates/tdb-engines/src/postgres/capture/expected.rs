@@ -36,6 +36,7 @@ pub(super) enum Certainty {
 pub(super) fn expected(node: &NodeEnum, kind: Kind, tree: &Value) -> Option<Expected> {
     let leaves = match kind {
         Kind::Ddl
+        | Kind::Journal
         | Kind::CreateIndexConcurrently
         | Kind::DropIndexConcurrently
         | Kind::DetachConcurrently

@@ -1,5 +1,6 @@
 //! Roles in DDL: the workspace's own owner becomes the symbolic one, PUBLIC and CURRENT_USER stay, any other role is no
-//! part of a schema.
+//! part of a schema. The owner's name is also that of the schema that CREATE SCHEMA AUTHORIZATION makes for it, so that
+//! it is replaced wherever it is an identifier.
 
 use std::ops::Range;
 
@@ -18,20 +19,14 @@ pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<
     let mut refused = None;
     walk(&split.tree, &mut |_, value| match role(value) {
         Some(Role::Owner(at)) => owners.push(at),
-        Some(Role::Named(name, at)) if name == owner => owners.push(at),
-        Some(Role::Named(name, _)) => {
+        Some(Role::Named(name)) if name != owner => {
             refused.get_or_insert_with(|| format!("role \"{name}\" is not part of a schema"));
         }
-        None => {}
+        Some(Role::Named(_)) | None => {}
     });
     if let Some(reason) = refused {
         return Err(reason);
     }
-    if !owners.is_empty() && named_after_role(&split.tree) {
-        return Err("the schema would be named after a role".to_owned());
-    }
-    owners.sort_unstable();
-    owners.dedup();
     let ranges: Option<Vec<Range<usize>>> = owners
         .into_iter()
         .map(|at| {
@@ -40,14 +35,17 @@ pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<
             Some(from..from + word)
         })
         .collect();
-    let ranges = ranges.ok_or("a role's position does not fit the text")?;
+    let mut ranges = ranges.ok_or("a role's position does not fit the text")?;
+    ranges.extend(identifiers(split.text, owner)?);
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup();
     Ok(Sql::with_owner_at(split.text, &ranges))
 }
 
 enum Role {
     /// SESSION_USER: at replay that would be the deployer.
     Owner(usize),
-    Named(String, usize),
+    Named(String),
 }
 
 fn role(value: &Value) -> Option<Role> {
@@ -55,7 +53,7 @@ fn role(value: &Value) -> Option<Role> {
     let at = usize::try_from(value.get("location")?.as_i64()?).ok()?;
     let kind = RoleSpecType::try_from(i32::try_from(kind).ok()?).ok()?;
     match kind {
-        RoleSpecType::RolespecCstring => Some(Role::Named(value.get("rolename")?.as_str()?.to_owned(), at)),
+        RoleSpecType::RolespecCstring => Some(Role::Named(value.get("rolename")?.as_str()?.to_owned())),
         RoleSpecType::RolespecSessionUser => Some(Role::Owner(at)),
         RoleSpecType::RolespecPublic
         | RoleSpecType::RolespecCurrentUser
@@ -64,14 +62,44 @@ fn role(value: &Value) -> Option<Role> {
     }
 }
 
-/// `CREATE SCHEMA AUTHORIZATION someone` takes the role's name for the schema.
-fn named_after_role(tree: &Value) -> bool {
-    let schema = tree.get("CreateSchemaStmt");
-    schema
-        .and_then(|schema| schema.get("schemaname"))
-        .and_then(Value::as_str)
-        == Some("")
+/// Where the text has `name` as an identifier.
+fn identifiers(text: &str, name: &str) -> Result<Vec<Range<usize>>, String> {
+    if !text.contains(name) {
+        return Ok(Vec::new());
+    }
+    let scanned = pg_query::scan(text).map_err(|error| error.to_string())?;
+    let quoted = format!("\"{name}\"");
+    let range = |token: &pg_query::protobuf::ScanToken| {
+        let range = usize::try_from(token.start).ok()?..usize::try_from(token.end).ok()?;
+        let found = text.get(range.clone())?;
+        (found == name || found == quoted).then_some(range)
+    };
+    Ok(scanned.tokens.iter().filter_map(range).collect())
 }
+
+/// A search_path in which the owner's schema is found on every database.
+pub(super) fn symbolic_path(path: &str, owner: &str) -> String {
+    if !path.contains(owner) {
+        return path.to_owned();
+    }
+    let quoted = format!("\"{owner}\"");
+    let part = |part: &str| match part.trim() {
+        found if found == owner || found == quoted => USER.to_owned(),
+        other => other.to_owned(),
+    };
+    path.split(',').map(part).collect::<Vec<_>>().join(", ")
+}
+
+/// The identity of an object in the owner's schema, for every database.
+pub(super) fn symbolic_identity(identity: &str, owner: &str) -> String {
+    match identity.strip_prefix(owner).filter(|rest| rest.starts_with('.')) {
+        Some(rest) => format!("{USER}{rest}"),
+        None => identity.to_owned(),
+    }
+}
+
+/// How a search_path names the schema that is called as the current role.
+const USER: &str = "\"$user\"";
 
 /// Length of the identifier or keyword at the begin of `text`.
 fn word_len(text: &str) -> usize {

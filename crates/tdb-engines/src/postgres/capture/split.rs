@@ -1,7 +1,7 @@
 //! A message taken apart into statements, each classified by its parse tree.
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AlterTableType, ObjectType, RawStmt, Token, TransactionStmtKind};
+use pg_query::protobuf::{AlterTableType, GrantTargetType, ObjectType, RawStmt, Token, TransactionStmtKind};
 use serde_json::Value;
 
 use super::expected::{Expected, expected};
@@ -39,6 +39,8 @@ pub(super) enum Kind {
     /// EXECUTE, FETCH, EXPLAIN: what they run is elsewhere.
     Prepared,
     Control(Control),
+    /// Privileges on the journal's schema: granted by those who have none to grant.
+    Journal,
     /// Roles, databases, tablespaces, the server's settings.
     NotSchema,
     /// SET, SHOW, LISTEN, VACUUM…: of no consequence.
@@ -130,6 +132,7 @@ fn kind(node: &NodeEnum) -> Kind {
         NodeEnum::CommentStmt(stmt) if outside(stmt.objtype()) => Kind::NotSchema,
         NodeEnum::SecLabelStmt(stmt) if outside(stmt.objtype()) => Kind::NotSchema,
         NodeEnum::GrantStmt(stmt) if outside(stmt.objtype()) => Kind::NotSchema,
+        NodeEnum::GrantStmt(stmt) if names_schemas(stmt) && stmt.objects.iter().all(is_journal) => Kind::Journal,
         NodeEnum::AlterOwnerStmt(stmt) if outside(stmt.object_type()) => Kind::NotSchema,
         NodeEnum::RenameStmt(stmt) if outside(stmt.rename_type()) => Kind::NotSchema,
         NodeEnum::VariableSetStmt(_)
@@ -206,6 +209,14 @@ fn restarts_only(stmt: &pg_query::protobuf::AlterTableStmt) -> bool {
         _ => false,
     };
     !stmt.cmds.is_empty() && stmt.cmds.iter().all(restarts)
+}
+
+fn names_schemas(stmt: &pg_query::protobuf::GrantStmt) -> bool {
+    stmt.targtype() == GrantTargetType::AclTargetAllInSchema || stmt.objtype() == ObjectType::ObjectSchema
+}
+
+fn is_journal(object: &pg_query::protobuf::Node) -> bool {
+    matches!(&object.node, Some(NodeEnum::String(name)) if name.sval == "tdb")
 }
 
 /// What is not inside a database.
@@ -331,6 +342,18 @@ impl Split<'_> {
         }
         let name = name.ok_or("the partition is not named in its text")?;
         Ok((deparse(raw)?, name))
+    }
+
+    /// GRANT and REVOKE on several schemas without the journal's, which no other database has in this form.
+    pub fn without_journal(&self) -> Result<Option<String>, String> {
+        let mut raw = self.raw.clone();
+        match raw.stmt.as_mut().and_then(|stmt| stmt.node.as_mut()) {
+            Some(NodeEnum::GrantStmt(stmt)) if names_schemas(stmt) && stmt.objects.iter().any(is_journal) => {
+                stmt.objects.retain(|object| !is_journal(object));
+                deparse(raw).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// DROP INDEX with IF EXISTS: what a failed CREATE INDEX CONCURRENTLY left is nowhere else.
