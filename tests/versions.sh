@@ -27,12 +27,12 @@ install() { # major: gives its bin directory
 }
 
 # pg_dump refuses a newer server, and the packages have none of their own.
-without_dump="--skip dumps_and_restores_by_the_owner_show_nothing_of_ours"
+without_dump="--skip dumps_and_restores_by_the_owner"
 summary=
 for major in ${*:-13 14 15 16 17 18}; do
     case $major in
     13 | 14) tests="-p tdb-store"; bin=$(install "$major") ;;
-    *) tests="-p tdb-tests -p tdb-engines --test story --test versions --test deployments --test lifecycle --test isolation --test journal --test path --test deploy --test fingerprint"; bin=$(install "$major") ;;
+    *) tests="-p tdb-tests -p tdb-engines --test story --test versions --test deployments --test lifecycle --test isolation --test roles --test journal --test path --test deploy --test fingerprint"; bin=$(install "$major") ;;
     esac
     version=$("$bin/postgres" --version)
     echo "== $version: cargo test $tests"

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tdb_tests::{Instance, Session, Wire, connect, psql, sqlstate, url_with};
+use tdb_tests::{Instance, Session, Tenant, Wire, Workspace, connect, psql, sqlstate, url_with};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -77,8 +77,8 @@ async fn no_role_of_a_database_has_rights_over_the_server() {
         let (member, group): (String, String) = (row.get(0), row.get(1));
         let fine = match member.rsplit_once('_') {
             Some((base, "dep")) => group == base || group == "tdb_migrators",
-            Some((_, "ro")) => group == "pg_read_all_data",
-            _ => false,
+            Some((_, "ro")) => group == "tdb_readers",
+            _ => group == "tdb_writers",
         };
         assert!(fine, "{member} is a member of {group}");
     }
@@ -101,9 +101,9 @@ CREATE TABLE loot (place text, session text, effective text);
 CREATE FUNCTION attack(place text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE was text := current_user; try text;
 BEGIN
-    INSERT INTO public.loot VALUES (attack.place, session_user, current_user);
+    BEGIN INSERT INTO public.loot VALUES (attack.place, session_user, current_user); EXCEPTION WHEN OTHERS THEN NULL; END;
     FOREACH try IN ARRAY ARRAY['RESET ROLE', 'SET ROLE NONE', 'SET ROLE postgres', 'RESET SESSION AUTHORIZATION',
-        'SET SESSION AUTHORIZATION postgres', 'SET ROLE tdb_template'] LOOP
+        'SET SESSION AUTHORIZATION postgres', 'SET ROLE tdb_template', 'SET TRANSACTION READ WRITE'] LOOP
         BEGIN
             EXECUTE try;
             INSERT INTO public.loot VALUES (attack.place, session_user, current_user);
@@ -164,6 +164,7 @@ async fn planted_code_finds_no_session_that_reaches_further() {
             .post("/workspaces/planted/queries", json!({"query": sql}))
             .ok();
     }
+    read_what_was_planted(&workspace, &tenant).await;
     assert_eq!(instance().api().get("/drift?blueprint=planted").status, 200);
 
     unchanged(&before, &rights(&server).await);
@@ -188,6 +189,43 @@ async fn planted_code_finds_no_session_that_reaches_further() {
             "the attack never ran in {place}: {places}"
         );
     }
+}
+
+/// The same as the roles that only read: of credentials, and of an API key.
+async fn read_what_was_planted(workspace: &Workspace, tenant: &Tenant) {
+    let api = instance().api();
+    for (scope, database) in [
+        (
+            json!({"workspace": workspace.name, "rights": "ro"}),
+            format!("{}_dev", workspace.name),
+        ),
+        (
+            json!({"tenant_id": tenant.name, "rights": "ro"}),
+            format!("{}__{}", workspace.name, tenant.name),
+        ),
+    ] {
+        let made = api.post("/credentials", scope).ok();
+        let url = url_with(made["connection_string"].as_str().unwrap(), None, None, Some(&database));
+        let session = connect(&url).await.unwrap();
+        for sql in [
+            "SELECT * FROM planted_view",
+            "BEGIN READ WRITE; SELECT attack('reader'); COMMIT",
+        ] {
+            session.batch_execute(sql).await.unwrap();
+        }
+    }
+    let made = api.post("/apikeys", json!({"name": "reads", "scopes": ["read"]})).ok();
+    let reader = api.with_key(made["api_key"].as_str().or(made["key"].as_str()));
+    let sql = "SELECT attack('key') FROM planted_view";
+    let body = json!({"all_tenants": true, "blueprint": workspace.name, "query": sql});
+    let answer = reader.post("/admin/query", body).ok();
+    assert!(answer["results"][0]["error"].is_null(), "{answer:#}");
+    reader
+        .post(
+            &format!("/workspaces/{}/queries", workspace.name),
+            json!({"query": sql}),
+        )
+        .ok();
 }
 
 /// Attributes, memberships and grants of every role, as text.
@@ -374,41 +412,148 @@ fn an_unknown_user_is_shown_the_same_salt_every_time() {
     assert_eq!(known[0].len(), unknown[0].len(), "length of the salt");
 }
 
+/// What a role of one database tries at another's, at the server and at what is ours.
+fn beyond_the_edge(other_database: &str, other_role: &str) -> Vec<String> {
+    let database = format!("\"{other_database}\"");
+    let mut attempts: Vec<String> = [
+        "SET ROLE tdb_template",
+        "SET SESSION AUTHORIZATION postgres",
+        "CREATE DATABASE mine",
+        "CREATE ROLE mine",
+        "ALTER SYSTEM SET work_mem = '1GB'",
+        "SELECT pg_read_file('PG_VERSION')",
+        "SELECT pg_ls_dir('.')",
+        "COPY t FROM PROGRAM 'id'",
+        "COPY t TO '/tmp/tdb-written'",
+        "CREATE EXTENSION dblink",
+        "LOAD '/tmp/x.so'",
+        "INSERT INTO tdb.deployed_change DEFAULT VALUES",
+        "DELETE FROM tdb.deployed_change",
+        "DELETE FROM tdb.ddl_event",
+        "UPDATE tdb.setting SET value = 'allow'",
+        "SELECT rolpassword FROM pg_authid",
+        "SELECT * FROM pg_user_mapping",
+        "SELECT * FROM pg_statistic",
+        "SELECT * FROM pg_largeobject",
+        "SELECT * FROM pg_subscription",
+        "SELECT pg_create_logical_replication_slot('x', 'pgoutput')",
+        "CREATE SUBSCRIPTION s CONNECTION 'host=localhost' PUBLICATION p",
+        "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION tdb.capture()",
+        "ALTER ROLE CURRENT_USER SUPERUSER",
+        "ALTER ROLE CURRENT_USER BYPASSRLS",
+        "ALTER ROLE CURRENT_USER SET session_replication_role = 'replica'",
+        "GRANT pg_read_all_data TO CURRENT_USER",
+        "GRANT tdb_migrators TO CURRENT_USER WITH ADMIN OPTION",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    attempts.extend([
+        format!("SET ROLE {other_role}"),
+        format!("SET ROLE {other_role}_dep"),
+        format!("SET ROLE {other_role}_ro"),
+        format!("ALTER ROLE {other_role} PASSWORD 'x'"),
+        format!("ALTER ROLE {other_role} SET search_path = x"),
+        format!("GRANT {other_role} TO CURRENT_USER"),
+        format!("GRANT CONNECT ON DATABASE {database} TO CURRENT_USER"),
+        format!("DROP DATABASE {database}"),
+        format!("ALTER DATABASE {database} RENAME TO mine"),
+        format!("ALTER DATABASE {database} SET search_path = x"),
+        format!("COMMENT ON DATABASE {database} IS 'x'"),
+    ]);
+    attempts
+}
+
+/// Where `tdb` has not that table the name is not found; what only reads is refused for that first; the deployer's
+/// statements run outside of a transaction block too.
+const REFUSALS: [&str; 9] = [
+    "42501", "2BP01", "55006", "25001", "25006", "42P01", "42883", "58P01", "42601",
+];
+
+/// Only the deployer may be the writer of `tdb.deployed_change`.
+const OF_THE_DEPLOYER: &str = "SET ROLE tdb_migrators";
+
 #[tokio::test]
-async fn what_a_role_may_do_inside_its_database_stops_at_its_edge() {
-    let (_, tenants) = instance().simple("edges", &["e-one", "e-two"]);
-    let session = tenants[0].connect().await;
+async fn what_each_of_the_five_roles_may_do_stops_at_its_databases_edge() {
+    let instance = Instance::start();
+    let (workspace, tenants) = instance.simple("edges", &["e-one", "e-two"]);
     let other = tenants[1].connect().await;
-    let database: String = other
-        .query_one("SELECT current_database()::text", &[])
-        .await
-        .unwrap()
-        .get(0);
-    let role: String = other.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
-    for attempt in [
-        format!("SET ROLE {role}"),
-        format!("SET ROLE {role}_dep"),
-        "SET ROLE tdb_migrators".to_owned(),
-        "SET ROLE tdb_template".to_owned(),
-        "SET SESSION AUTHORIZATION postgres".to_owned(),
-        format!("GRANT CONNECT ON DATABASE \"{database}\" TO CURRENT_USER"),
-        format!("DROP DATABASE \"{database}\""),
-        format!("ALTER DATABASE \"{database}\" RENAME TO mine"),
-        "CREATE DATABASE mine".to_owned(),
-        "CREATE ROLE mine".to_owned(),
-        "ALTER SYSTEM SET work_mem = '1GB'".to_owned(),
-        "SELECT pg_read_file('PG_VERSION')".to_owned(),
-        "COPY t FROM PROGRAM 'id'".to_owned(),
-        "CREATE EXTENSION dblink".to_owned(),
-        "INSERT INTO tdb.deployed_change DEFAULT VALUES".to_owned(),
-        "DELETE FROM tdb.deployed_change".to_owned(),
-        "SELECT rolpassword FROM pg_authid".to_owned(),
-    ] {
-        let refused = session.batch_execute(&attempt).await.expect_err(&attempt);
-        assert!(
-            ["42501", "2BP01", "55006", "25001"].contains(&sqlstate(&refused).as_str()),
-            "{attempt}: {refused:?}"
-        );
+    let sql = "SELECT current_database()::text, current_user::text";
+    let row = other.query_one(sql, &[]).await.unwrap();
+    let attempts = beyond_the_edge(row.get(0), row.get(1));
+    let own = tenants[0].connect().await;
+    let row = own.query_one(sql, &[]).await.unwrap();
+    let (database, role): (String, String) = (row.get(0), row.get(1));
+    let made = instance
+        .api()
+        .post("/credentials", json!({"tenant_id": "e-one", "rights": "ro"}))
+        .ok();
+    let reader = url_with(
+        made["connection_string"].as_str().unwrap(),
+        None,
+        None,
+        Some("edges__e-one"),
+    );
+    let deployer = format!("{role}_dep");
+    let secret = instance.role_secrets().await[&deployer].1.clone();
+    let sessions = [
+        ("read-write", own),
+        ("read-only", connect(&reader).await.unwrap()),
+        (
+            "deployer",
+            connect(&url_with(
+                &instance.server_url(&database),
+                Some(&deployer),
+                Some(&secret),
+                None,
+            ))
+            .await
+            .unwrap(),
+        ),
+        ("workspace", workspace.connect().await),
+    ];
+    for (kind, session) in &sessions {
+        if *kind == "read-only" {
+            session
+                .batch_execute("SET default_transaction_read_only = off")
+                .await
+                .unwrap();
+        }
+        let refused = session.batch_execute(OF_THE_DEPLOYER).await.is_err();
+        assert_eq!(refused, *kind != "deployer", "{kind}");
+        session.batch_execute("RESET ROLE").await.unwrap();
+        for attempt in &attempts {
+            let Err(refused) = session.batch_execute(attempt).await else {
+                panic!("{kind}: {attempt} succeeded");
+            };
+            assert!(
+                REFUSALS.contains(&sqlstate(&refused).as_str()),
+                "{kind}: {attempt}: {refused:?}"
+            );
+        }
+    }
+    let made = instance
+        .api()
+        .post("/apikeys", json!({"name": "reads", "scopes": ["read"]}))
+        .ok();
+    let reader = instance
+        .api()
+        .with_key(made["api_key"].as_str().or(made["key"].as_str()));
+    for (kind, api) in [("read-only key", reader), ("key", instance.api())] {
+        for attempt in attempts.iter().map(String::as_str).chain([OF_THE_DEPLOYER]) {
+            let body = json!({"tenant_id": "e-one", "blueprint": "edges", "query": attempt});
+            let answer = api.post("/admin/query", body).ok();
+            let code = answer["results"][0]["error"]["sqlstate"].clone();
+            assert!(
+                code.as_str().is_some_and(|code| REFUSALS.contains(&code)),
+                "{kind}: {attempt}: {answer:#}"
+            );
+            let refused = api.post("/workspaces/edges/queries", json!({"query": attempt}));
+            assert!(
+                refused.status >= 400,
+                "{kind} in the workspace: {attempt}: {refused:#?}"
+            );
+        }
     }
     other.batch_execute("SELECT 1").await.unwrap();
+    connect(&tenants[0].url).await.unwrap();
 }

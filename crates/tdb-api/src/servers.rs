@@ -78,7 +78,7 @@ async fn delete_server(
     control.remove_server(&caller.identity, &name).await?;
     Ok(Json(Success::of(Done {
         message: format!(
-            "server \"{name}\" is no longer used; its database \"tdb_base\" and the roles \"tdb_template\" and \"tdb_migrators\" stay there"
+            "server \"{name}\" is no longer used; its database \"tdb_base\" and the roles \"tdb_template\", \"tdb_migrators\", \"tdb_readers\" and \"tdb_writers\" stay there"
         ),
     })))
 }

@@ -67,6 +67,17 @@ impl ScramVerifier {
         }
     }
 
+    /// Whether this is a verifier of `password` with so many iterations. One with another number is none: whoever wrote it
+    /// may have chosen a number that takes hours.
+    pub fn is_of(&self, password: &SecretString, iterations: NonZeroU32) -> bool {
+        if self.iterations != iterations {
+            return false;
+        }
+        let expected = Self::derive_with_salt(password, iterations, self.salt.clone());
+        equal_in_constant_time(&expected.stored_key, &self.stored_key)
+            && equal_in_constant_time(&expected.server_key, &self.server_key)
+    }
+
     /// The verifier shown to a user that does not exist: the same salt for the same name each time, as PostgreSQL
     /// does, and keys that no password gives. `secret` is the installation's.
     pub fn mock(user: &str, secret: &[u8]) -> Self {

@@ -49,7 +49,8 @@ pub struct TenantDatabase {
     pub server: String,
     pub status: DatabaseStatus,
     pub connection: TenantConnection,
-    /// Why the last step of its making or deletion failed.
+    /// Why the last step of its making or deletion failed, or which of its roles a client changed; that is gone when the
+    /// role is set again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }

@@ -1,11 +1,12 @@
-//! What the proxy says about workspace sessions: who is speaking, and "drain the journal now".
+//! What the proxy tells the control plane: who is speaking in a workspace, "drain the journal now", and that a server
+//! refused a login of ours.
 
 use std::net::IpAddr;
 
 use async_trait::async_trait;
 use tdb_names::{CredentialId, ServerName, WorkspaceId};
 
-use crate::Unavailable;
+use crate::{RouteKind, Unavailable};
 
 /// Takes captured changes out of a workspace's journal into the change log. Callable from any runtime.
 #[async_trait]
@@ -16,6 +17,17 @@ pub trait ChangeSink: Send + Sync + 'static {
     /// Copies everything visible in the workspace's journal into the change log; `data` is noted with the change that it
     /// was in one transaction with. Not cancel-sensitive: a caller that stops waiting loses the answer, not the work.
     async fn drain(&self, workspace: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable>;
+
+    /// A server refused the login of a database's role: a client may have changed the role, which is then set again.
+    async fn login_refused(&self, database: RouteKind) -> Result<Repair, Unavailable>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// The role is as it was set: try again.
+    Done,
+    /// It was as it was set, or cannot be set again now.
+    NotNeeded,
 }
 
 #[derive(Clone, Debug)]

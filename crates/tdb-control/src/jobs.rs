@@ -95,6 +95,8 @@ impl Control {
         loop {
             self.limited("settings of tenants", SWEEP_TIME_MAX, self.guard_tenants(None))
                 .await;
+            self.limited("readers of databases", SWEEP_TIME_MAX, self.admit_readers(None))
+                .await;
             sleep(SETTINGS_EVERY).await;
         }
     }

@@ -2,7 +2,7 @@
 
 use tdb_engines::postgres::{databases, roles};
 use tdb_names::ServerName;
-use tdb_store::{deployments, events, idempotency, physical, servers, sessions, templates};
+use tdb_store::{database_roles, deployments, events, idempotency, physical, servers, sessions, templates};
 
 use crate::control::Control;
 use crate::error::{Result, upstream};
@@ -19,6 +19,7 @@ impl Control {
         idempotency::forget_old(&tx).await?;
         deployments::complete(&tx).await?;
         templates::retire_old(&tx).await?;
+        database_roles::forget_gone(&tx).await?;
         let all = servers::list(&tx, i64::MAX).await?;
         tx.commit().await?;
         self.catch_up().await?;
@@ -57,6 +58,6 @@ impl Control {
         for role in roles::drop_disabled(&server).await.map_err(|e| upstream(name, e))? {
             tracing::info!(server = %name, role, "a disabled role is dropped");
         }
-        Ok(())
+        self.repair_roles_on(name).await
     }
 }

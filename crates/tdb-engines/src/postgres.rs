@@ -16,6 +16,8 @@ mod ident;
 pub mod journal;
 mod login;
 pub mod query;
+pub mod readers;
+pub mod role_states;
 pub mod roles;
 pub mod schema;
 mod server;

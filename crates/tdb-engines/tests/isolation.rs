@@ -134,6 +134,7 @@ async fn code_planted_in_a_schema_gains_no_right_in_replay_deployment_or_query()
         .await
         .unwrap();
     world.bring_up(&acme, rest).await.unwrap();
+    world.admit_readers(&acme).await;
     for login in [world.owner(&acme), world.readonly(&acme), world.owner(&workspace)] {
         let sql = "BEGIN; SELECT * FROM v; COMMIT; RESET ROLE; SELECT norm('x')";
         query::run(&login, sql, &Limits::default()).await.unwrap();

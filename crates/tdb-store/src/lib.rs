@@ -18,6 +18,7 @@ mod url;
 pub mod api_keys;
 pub mod changes;
 pub mod credentials;
+pub mod database_roles;
 pub mod deployments;
 pub mod events;
 pub mod idempotency;

@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 11] = [
     Migration {
         number: 1,
         name: "initial",
@@ -63,6 +63,11 @@ const MIGRATIONS: [Migration; 10] = [
         number: 10,
         name: "session_settings",
         sql: include_str!("../migrations/0010_session_settings.sql"),
+    },
+    Migration {
+        number: 11,
+        name: "roles",
+        sql: include_str!("../migrations/0011_roles.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");

@@ -156,11 +156,12 @@ pub async fn set_published(tx: &Tx, id: Uuid, grace: Duration) -> Result<bool, S
 }
 
 /// Published templates that are neither the newest of their workspace and server nor in use become `dropping`; so do
-/// spares of such versions.
+/// spares of such versions, and those whose roles an older program made.
 pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
     let spares = format!(
         "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now() FROM physical_databases p
-          WHERE p.template_id = t.id AND t.status = 'spare' AND t.step = 'adopted' AND {IS_OLD}"
+          WHERE p.template_id = t.id AND t.status = 'spare' AND t.step = 'adopted'
+            AND ({IS_OLD} OR EXISTS (SELECT FROM database_roles r WHERE r.database_id = t.id AND r.readers = 'old'))"
     );
     tx.execute(&spares, &[]).await?;
     let sql = format!(
@@ -225,6 +226,7 @@ pub async fn lock_spare(
 ) -> Result<Option<TemplateRow>, StoreError> {
     let rest =
         "WHERE t.workspace_id = $1 AND p.server = $2 AND t.version = $3 AND t.status = 'spare' AND t.step = 'adopted'
+                  AND NOT EXISTS (SELECT FROM database_roles r WHERE r.database_id = t.id AND r.readers = 'old')
                 ORDER BY t.created_at LIMIT 1 FOR UPDATE OF t SKIP LOCKED";
     let parameters: [&(dyn ToSql + Sync); 3] = [&workspace.as_uuid(), &server.as_str(), &number(version)?];
     let row = tx.query_opt(&select(rest), &parameters).await?;

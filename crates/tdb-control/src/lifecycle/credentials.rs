@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use tdb_contract::Scope;
+use tdb_contract::{Rights, Scope};
 use tdb_names::{BlueprintName, CredentialId, DatabaseName, ProjectId, UserName};
 use tdb_store::credentials::{CredentialRow, NewCredential as Made};
 use tdb_store::{Tx, credentials, tenants, workspaces};
@@ -81,6 +81,13 @@ impl Control {
             }
         };
         tx.commit().await?;
+        if rights == Rights::ReadOnly {
+            let project = project.clone();
+            self.run_for(made.row.id.as_uuid(), move |control| async move {
+                control.admit_readers(Some(&project)).await
+            })
+            .await?;
+        }
         // A proxy may have cached that the user is unknown.
         self.wait_for_proxies().await?;
         let connections = databases

@@ -1,14 +1,18 @@
 //! Looking at many tenants at once: queries, each in its tenant's own role, and drift.
 
 use futures_util::StreamExt;
+use tdb_contract::Repair;
+use tdb_engines::postgres::EngineError;
 use tdb_engines::postgres::extensions;
 use tdb_engines::postgres::fingerprint::{self, Difference as Found, Fingerprint};
-use tdb_engines::postgres::query::{self, Limits, Query};
+use tdb_engines::postgres::query::{self, Access, Limits, Query};
 use tdb_engines::postgres::session_settings;
 use tdb_names::{BlueprintName, TenantName};
+use tdb_store::physical::Physical;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{deployments, tenants, versions, workspaces};
+use uuid::Uuid;
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, query_failed, upstream};
@@ -33,9 +37,9 @@ impl Control {
     ) -> Result<QueryResult> {
         identity.require(KeyScope::Read)?;
         let row = self.ready_workspace(identity, blueprint).await?;
-        let login = self.login(&row.physical, role_of(identity), APPLICATION).await?;
         let failed = |error| query_failed(&row.physical.server, error);
-        let query = Query::open(&login, Limits::default()).await.map_err(failed)?;
+        let access = access_of(identity);
+        let query = self.open_query(row.id.as_uuid(), &row.physical, access).await?;
         let server_pid = query.server_pid();
         if let Err(error) = self.record_own_session(identity, &row, server_pid).await {
             tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
@@ -43,7 +47,7 @@ impl Control {
         let database = database_name(&row.physical)?;
         let logical = format!("{blueprint}_dev");
         let meant = session_settings::for_role(sql, &[database, &logical]);
-        let result = query.run(meant.as_deref().unwrap_or(sql)).await;
+        let result = query.run(meant.as_deref().unwrap_or(sql), access).await;
         // Before the answer, success or not: an error may have come after a COMMIT.
         self.drain_after(&row, Some(server_pid)).await;
         result
@@ -73,15 +77,15 @@ impl Control {
                     .collect()
             }
         };
-        let (role, sql) = (role_of(identity), query.sql.as_str());
+        let (access, sql) = (access_of(identity), query.sql.as_str());
         let width = self.inner.settings.deployments_per_server.get();
         let results = futures_util::stream::iter(chosen)
-            .map(|row| self.query_one(row, role, sql))
+            .map(|row| self.query_one(row, access, sql))
             .buffered(width);
         Ok(results.collect().await)
     }
 
-    async fn query_one(&self, row: FleetRow, role: As, sql: &str) -> TenantQueryResult {
+    async fn query_one(&self, row: FleetRow, access: Access, sql: &str) -> TenantQueryResult {
         let tenant = row.database.tenant.clone();
         let failure = |sqlstate: &str, message: String| {
             Err(SqlFailure {
@@ -94,15 +98,34 @@ impl Control {
             let outcome = failure("57P03", format!("tenant \"{tenant}\" is not available"));
             return TenantQueryResult { tenant, outcome };
         }
-        let physical = &row.database.physical;
-        let outcome = match self.login(physical, role, APPLICATION).await {
-            Err(error) => failure("08006", error.to_string()),
-            Ok(login) => match query::run(&login, sql, &Limits::default()).await {
+        let (id, physical) = (row.database.id.as_uuid(), &row.database.physical);
+        let outcome = match self.open_query(id, physical, access).await {
+            Err(error) => failure(error.sqlstate().unwrap_or("08006"), error.to_string()),
+            Ok(query) => match query.run(sql, access).await {
                 Ok(result) => Ok(shown(result)),
                 Err(error) => failure(error.sqlstate().as_str(), error.to_string()),
             },
         };
         TenantQueryResult { tenant, outcome }
+    }
+
+    /// Logs in as the role that may do what the query may. A role that a client changed is set again first.
+    async fn open_query(&self, id: Uuid, physical: &Physical, access: Access) -> Result<Query> {
+        let role = match access {
+            Access::ReadWrite => As::Owner,
+            Access::ReadOnly => {
+                self.admit_reader_of(id).await?;
+                As::ReadOnly
+            }
+        };
+        let login = self.login(physical, role, APPLICATION).await?;
+        let opened = match Query::open(&login, Limits::default()).await {
+            Err(EngineError::Sql { .. }) if self.repair_roles_of(id).await? == Repair::Done => {
+                Query::open(&login, Limits::default()).await
+            }
+            other => other,
+        };
+        opened.map_err(|error| query_failed(&physical.server, error))
     }
 
     /// Live schemas against their versions', object by object; of one blueprint, or of all.
@@ -200,10 +223,12 @@ impl Control {
     }
 }
 
-fn role_of(identity: &Identity) -> As {
-    match identity.may(KeyScope::Write) {
-        true => As::Owner,
-        false => As::ReadOnly,
+/// Keys that may only read run one statement that reads.
+fn access_of(identity: &Identity) -> Access {
+    if identity.may(KeyScope::Write) {
+        Access::ReadWrite
+    } else {
+        Access::ReadOnly
     }
 }
 

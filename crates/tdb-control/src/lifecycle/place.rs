@@ -60,15 +60,19 @@ impl Control {
         })
     }
 
+    pub(crate) fn role_secrets(&self, physical: &Physical) -> Result<RoleSecrets, tdb_store::StoreError> {
+        let open = |role: &RoleSecret| self.inner.store.open_role(&role.name, &role.sealed);
+        Ok(RoleSecrets {
+            owner: open(&physical.roles.owner)?,
+            deployer: open(&physical.roles.deployer)?,
+            readonly: open(&physical.roles.readonly)?,
+        })
+    }
+
     /// Makes the roles of a database, or gives them their rights and secrets again.
     pub(crate) async fn make_roles(&self, server: &Server, physical: &Physical) -> Result<(), EngineError> {
-        let open = |role: &RoleSecret| self.inner.store.open_role(&role.name, &role.sealed);
         let sealed = |e: tdb_store::StoreError| EngineError::Unexpected(e.to_string());
-        let secrets = RoleSecrets {
-            owner: open(&physical.roles.owner).map_err(sealed)?,
-            deployer: open(&physical.roles.deployer).map_err(sealed)?,
-            readonly: open(&physical.roles.readonly).map_err(sealed)?,
-        };
+        let secrets = self.role_secrets(physical).map_err(sealed)?;
         tdb_engines::postgres::roles::create(server, &role_names(physical), &secrets).await
     }
 

@@ -130,6 +130,7 @@ impl Control {
             },
         };
         self.guard_before_use(row, &made.present).await?;
+        self.admit_before_use(row.id, &made.present).await?;
         fault::point("tenant.create.adopted");
         self.rename(&server, &made.present, &made.wanted, made.id).await?;
         fault::point("tenant.create.renamed");

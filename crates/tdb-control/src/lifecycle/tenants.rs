@@ -12,7 +12,7 @@ use tdb_names::{DatabaseId, DatabaseName, ProjectId, TenantName, UserName};
 use tdb_problems::ProblemCode;
 use tdb_store::tenants::{DatabaseStatus as Stored, FleetRow, NewDatabase, TenantRow, TenantStatus as StoredTenant};
 use tdb_store::workspaces::WorkspaceStatus;
-use tdb_store::{Tx, credentials, deployments, events, tenants, versions, workspaces};
+use tdb_store::{Tx, credentials, database_roles, deployments, events, tenants, versions, workspaces};
 use uuid::Uuid;
 
 use crate::control::{Control, Limit};
@@ -321,6 +321,7 @@ impl Control {
             let opened = databases::reopen(&server, name).await;
             opened.map_err(|e| upstream(&row.database.physical.server, e))?;
             self.guard_before_use(&row.database, name).await?;
+            self.admit_before_use(row.database.id, name).await?;
         }
         self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
             .await?;
@@ -390,6 +391,7 @@ impl Control {
             fleet.entry(row.database.tenant.clone()).or_default().push(row);
         }
         let nobody = crate::lifecycle::credentials::project_user(tx, project).await?;
+        let faults = database_roles::faults(tx, project).await?;
         let described = rows.into_iter().map(|row| {
             let databases = fleet.remove(&row.name).unwrap_or_default();
             Tenant {
@@ -398,7 +400,14 @@ impl Control {
                 created_at: row.created_at,
                 databases: databases
                     .iter()
-                    .map(|d| self.describe_database(d, users.get(&row.name).unwrap_or(&nobody)))
+                    .map(|d| {
+                        let described = self.describe_database(d, users.get(&row.name).unwrap_or(&nobody));
+                        let fault = faults.get(&d.database.id.as_uuid()).cloned();
+                        TenantDatabase {
+                            last_error: described.last_error.or(fault),
+                            ..described
+                        }
+                    })
                     .collect(),
                 name: row.name,
             }

@@ -11,7 +11,7 @@ use tdb_names::{BlueprintName, DatabaseName, UserName, WorkspaceId};
 use tdb_problems::ProblemCode;
 use tdb_store::physical::{Holder, Physical, Step};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
-use tdb_store::{changes, credentials, events, physical, templates, tenants, versions, workspaces};
+use tdb_store::{changes, credentials, database_roles, events, physical, templates, tenants, versions, workspaces};
 use uuid::Uuid;
 
 use crate::control::{Control, Limit};
@@ -337,6 +337,9 @@ impl Control {
         let undeployed = changes::undeployed(&tx, row.id).await?;
         let newest = versions::list(&tx, row.id, 1).await?;
         let user = self.shown_user(&tx, &row.project, &row.blueprint).await?;
+        let fault = database_roles::faults(&tx, &row.project)
+            .await?
+            .remove(&row.id.as_uuid());
         tx.rollback().await?;
         let database = DatabaseName::Workspace(row.blueprint.clone());
         Ok(Workspace {
@@ -352,7 +355,7 @@ impl Control {
             undeployed_changes: u32::try_from(undeployed.len()).unwrap_or(u32::MAX),
             schema: None,
             connection: self.inner.settings.proxy.connection(user, Some(database)),
-            last_error: row.progress.last_error.clone(),
+            last_error: row.progress.last_error.clone().or(fault),
         })
     }
 

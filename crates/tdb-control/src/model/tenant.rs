@@ -72,7 +72,7 @@ pub struct TenantDatabase {
     pub server: ServerName,
     /// With the password only in the answer that made the tenant.
     pub connection: Connection,
-    /// Why the last step of its creation or deletion failed.
+    /// Why the last step of its creation or deletion failed, or what a client changed of its roles.
     pub last_error: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tdb_contract::Repair;
 use tdb_engines::fault;
 use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, Limits, NumberedChange, bring_up};
 use tdb_engines::postgres::databases::{self, Origin};
@@ -275,7 +276,14 @@ impl Control {
             changes: &changes,
             limits: Limits::default(),
         };
-        let applied = bring_up(&login, &plan, &|_| ()).await.map_err(BuildError::Replay)?;
+        let mut applied = bring_up(&login, &plan, &|_| ()).await;
+        if let Err(error) = &applied
+            && error.is_refused_login()
+            && self.repair_roles_of(build.id).await? == Repair::Done
+        {
+            applied = bring_up(&login, &plan, &|_| ()).await;
+        }
+        let applied = applied.map_err(BuildError::Replay)?;
         fault::point("build.replayed");
         Ok(applied)
     }

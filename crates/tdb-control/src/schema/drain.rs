@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tdb_contract::{ChangeSink, DataStatements, Drained, SessionStart, Unavailable};
+use tdb_contract::{ChangeSink, DataStatements, Drained, Repair, RouteKind, SessionStart, Unavailable};
 use tdb_engines::fault;
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::change::{LeftOut, LeftOutKind};
@@ -47,6 +47,15 @@ impl ChangeSink for Control {
             .runtime
             .spawn(async move { control.drain_workspace(workspace, data).await });
         joined(drained.await)
+    }
+
+    async fn login_refused(&self, database: RouteKind) -> Result<Repair, Unavailable> {
+        let control = self.clone();
+        let repaired = self
+            .inner
+            .runtime
+            .spawn(async move { control.repair_refused(database).await });
+        joined(repaired.await)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tdb_contract::Repair;
 use tdb_engines::fault;
 use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, Limits, NumberedChange, bring_up};
@@ -166,6 +167,13 @@ impl Control {
                     failure: None,
                     pause: Duration::ZERO,
                 })
+            }
+            // A change may hold code that altered the role it ran in: the next attempt finds it as it was set.
+            Err(error)
+                if error.is_refused_login()
+                    && self.repair_roles_of(target.database.as_uuid()).await? == Repair::Done =>
+            {
+                Ok(Outcome::retrying(target, 0, error))
             }
             Err(error) => Ok(Outcome::failed(target, error.changes_done.saturating_sub(held), error)),
         }

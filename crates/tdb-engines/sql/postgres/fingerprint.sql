@@ -1,10 +1,11 @@
 -- Every fact of a schema: (object, what it is). $1 is the role whose name is written OWNER; servers name their superusers
 -- as they like. Run under search_path = '',
 -- so that every name in a definition is qualified. Not in it: members of extensions, temporary objects, positions of
--- sequences, oids, data, and the pg_attver that PostgreSQL keeps among a column's options since the minor releases of
--- November 2026.
+-- sequences, oids, data, what tdb_readers may read, and the pg_attver that PostgreSQL keeps among a column's options since
+-- the minor releases of November 2026.
 WITH role_name AS (
   SELECT oid, CASE WHEN rolname = $1 THEN 'OWNER' WHEN rolsuper THEN 'ADMINISTRATOR' ELSE quote_ident(rolname) END AS name FROM pg_roles
+   WHERE rolname <> 'tdb_readers'
   UNION ALL SELECT 0, 'PUBLIC'
 ),
 member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
@@ -224,11 +225,16 @@ SELECT 'security label on ' || objtype || ' ' || objname, provider || ' ' || lab
 UNION ALL
 SELECT 'privileges on ' || object, has FROM acl_text WHERE has IS DISTINCT FROM usual
 UNION ALL
-SELECT 'default privileges of ' || o.name || coalesce(' in schema ' || n.name, '') || ' on ' || defaclobjtype::text,
-       coalesce((SELECT string_agg(g.name || '=' || e.privilege_type || CASE WHEN e.is_grantable THEN '*' ELSE '' END, ', '
-                   ORDER BY g.name || '=' || e.privilege_type || CASE WHEN e.is_grantable THEN '*' ELSE '' END)
-                   FROM aclexplode(defaclacl) e JOIN role_name g ON g.oid = e.grantee), 'none')
-  FROM pg_default_acl d JOIN role_name o ON o.oid = defaclrole LEFT JOIN ns n ON n.oid = defaclnamespace
+SELECT object, coalesce(has, 'none')
+  FROM (SELECT 'default privileges of ' || o.name || coalesce(' in schema ' || n.name, '') || ' on ' || defaclobjtype::text AS object,
+               (SELECT string_agg(g.name || '=' || e.privilege_type || CASE WHEN e.is_grantable THEN '*' ELSE '' END, ', '
+                          ORDER BY g.name || '=' || e.privilege_type || CASE WHEN e.is_grantable THEN '*' ELSE '' END)
+                  FROM aclexplode(defaclacl) e JOIN role_name g ON g.oid = e.grantee) AS has,
+               (SELECT string_agg(g.name || '=' || e.privilege_type, ', ' ORDER BY g.name || '=' || e.privilege_type)
+                  FROM aclexplode(acldefault(CASE defaclobjtype WHEN 'S' THEN 's' ELSE defaclobjtype END, defaclrole)) e
+                  JOIN role_name g ON g.oid = e.grantee WHERE defaclnamespace = 0) AS usual
+          FROM pg_default_acl d JOIN role_name o ON o.oid = defaclrole LEFT JOIN ns n ON n.oid = defaclnamespace) AS default_acl
+ WHERE has IS DISTINCT FROM usual
 UNION ALL
 SELECT 'setting ' || setting.name, setting.value FROM (
 :session_settings

@@ -91,6 +91,16 @@ pub struct ApplyError {
     pub changes_done: u32,
 }
 
+impl ApplyError {
+    /// The server did not let the deployer in; nothing was run.
+    pub fn is_refused_login(&self) -> bool {
+        self.change.is_none()
+            && ["28", "58"]
+                .iter()
+                .any(|class| self.sqlstate.as_str().starts_with(class))
+    }
+}
+
 /// A row of `tdb.deployed_change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deployed {

@@ -213,6 +213,14 @@ fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &
         }
         return;
     };
+    if roles::concerns_groups_of_ours(split) {
+        let sql = split.text.to_owned();
+        change.left_out.push(LeftOut {
+            sql,
+            kind: LeftOutKind::NotSchema,
+        });
+        return;
+    }
     match render(split, row, text, owner) {
         Ok((sql, mode)) => change.statements.push(statement(sql, mode, units, row, owner)),
         Err(reason) => {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
+use crate::postgres::readers::CLOSE_WRITERS;
 use crate::postgres::roles::RoleNames;
 use crate::postgres::server::{BASE, Server, TEMPLATE_ROLE};
 use crate::postgres::session::Session;
@@ -139,8 +140,8 @@ async fn admit(server: &Server, name: &str, grants: &str) -> Result<(), EngineEr
 }
 
 /// Hands everything that the template role owns in `name` to `owner`, and gives its roles the settings that its schema
-/// carries; gives back when the administrator's session has
-/// left the database. Again: nothing is left to do.
+/// carries; returns when the administrator's session has left the database. A clone of an older program's template is
+/// closed to writers. Again: nothing is left to do.
 pub async fn adopt(server: &Server, name: &str, owner: &str) -> Result<(), EngineError> {
     hand_over(
         server,
@@ -156,7 +157,7 @@ pub async fn adopt(server: &Server, name: &str, owner: &str) -> Result<(), Engin
 async fn hand_over(server: &Server, name: &str, from: &str, to: &str, then: &str) -> Result<(), EngineError> {
     let inside = server.dedicated(name).await?;
     let sql = format!(
-        "BEGIN;\nSET LOCAL search_path = '';\n{}\nSELECT pg_temp.adopt({}, {});\n{then}\nCOMMIT",
+        "BEGIN;\nSET LOCAL search_path = '';\n{}\nSELECT pg_temp.adopt({}, {});\n{CLOSE_WRITERS}{then}\nCOMMIT",
         include_str!("../../sql/postgres/adopt.sql"),
         literal(from),
         literal(to)

@@ -73,10 +73,17 @@ impl Query {
     }
 
     /// [`EngineError::Sql`] is what the server said about the user's text.
-    pub async fn run(mut self, sql: &str) -> Result<QueryResult, EngineError> {
+    pub async fn run(mut self, sql: &str, access: Access) -> Result<QueryResult, EngineError> {
         let limits = self.limits;
         let work = async {
-            self.connection.query(sql).await?;
+            match access {
+                Access::ReadWrite => self.connection.query(sql).await?,
+                Access::ReadOnly => {
+                    self.connection.query(BEGIN_READ_ONLY).await?;
+                    collect(&mut self.connection, &limits).await?;
+                    self.connection.statement(sql).await?;
+                }
+            }
             let mut answer = collect(&mut self.connection, &limits).await?;
             name_types(&mut self.connection, &mut answer, &limits).await?;
             Ok::<_, EngineError>(answer.result)
@@ -85,9 +92,23 @@ impl Query {
     }
 }
 
+/// What a query may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Text of any number of statements.
+    ReadWrite,
+    /// One statement in a transaction that cannot become one that writes.
+    ReadOnly,
+}
+
+/// The query takes the transaction's snapshot, after which PostgreSQL refuses to make it READ WRITE; in a transaction block
+/// no DO or CALL can commit, and a second statement in one message does not exist in the extended protocol.
+const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SELECT 1";
+
 /// Runs `sql` in a session of its own.
 pub async fn run(login: &Login, sql: &str, limits: &Limits) -> Result<QueryResult, EngineError> {
-    Query::open(login, *limits).await?.run(sql).await
+    let query = Query::open(login, *limits).await?;
+    query.run(sql, Access::ReadWrite).await
 }
 
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);

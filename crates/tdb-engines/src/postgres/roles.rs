@@ -6,7 +6,7 @@ use tdb_auth::{ITERATIONS_RANDOM_SECRET, ScramVerifier};
 
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
-use crate::postgres::server::{MIGRATORS_ROLE, Server};
+use crate::postgres::server::{MIGRATORS_ROLE, READERS_ROLE, Server, WRITERS_ROLE};
 
 /// Characters of base32 in a role's name: 65 bits, unique over every server.
 const NAME_LEN: usize = 13;
@@ -60,40 +60,62 @@ impl RoleSecrets {
 /// Makes the roles, or gives existing ones these secrets and the memberships they ought to have. Idempotent.
 pub async fn create(server: &Server, names: &RoleNames, secrets: &RoleSecrets) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
-    let [owner, deployer, readonly] = names.all().map(quote);
-    let attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
-    let mut sql = String::from("BEGIN;\n");
+    let known = session
+        .rows(
+            "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1)",
+            &[&names.all().to_vec()],
+        )
+        .await?;
+    let known: Vec<String> = known.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let verb = |name: &str| {
+        if known.iter().any(|known| known == name) {
+            "ALTER"
+        } else {
+            "CREATE"
+        }
+    };
+    let sql = format!("BEGIN;\n{}COMMIT", statements(names, secrets, verb)?);
+    if let Err(error) = session.run(&sql).await {
+        // Another process created them between the query and the statement: query again.
+        std::mem::drop(session);
+        return if error.has("42710") || error.has("23505") {
+            Box::pin(create(server, names, secrets)).await
+        } else {
+            Err(error)
+        };
+    }
+    server.keep_maintenance(session);
+    Ok(())
+}
+
+/// Attributes, passwords, memberships and settings of the three roles; `verb` says of each whether it exists.
+pub(crate) fn statements(
+    names: &RoleNames,
+    secrets: &RoleSecrets,
+    verb: impl Fn(&str) -> &'static str,
+) -> Result<String, EngineError> {
+    let attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
+                      CONNECTION LIMIT -1 VALID UNTIL 'infinity'";
     let members = [
         (&names.owner, &secrets.owner, "INHERIT"),
         (&names.deployer, &secrets.deployer, "NOINHERIT"),
         (&names.readonly, &secrets.readonly, "INHERIT"),
     ];
+    let mut sql = String::new();
     for (name, secret, inherit) in members {
-        let known = session.row("SELECT FROM pg_roles WHERE rolname = $1", &[name]).await?;
-        let verb = known.map_or("CREATE", |_| "ALTER");
         let verifier = literal(&ScramVerifier::derive(secret, ITERATIONS_RANDOM_SECRET)?.to_string());
-        let name = quote(name);
+        let (verb, name) = (verb(name), quote(name));
         sql.push_str(&format!(
             "{verb} ROLE {name} {attributes} {inherit} PASSWORD {verifier};\n"
         ));
     }
+    let [owner, deployer, readonly] = names.all().map(quote);
+    let [migrators, readers, writers] = [MIGRATORS_ROLE, READERS_ROLE, WRITERS_ROLE].map(quote);
     sql.push_str(&format!(
-        "GRANT {owner}, {migrators} TO {deployer};\n\
-         GRANT pg_read_all_data TO {readonly};\n\
-         ALTER ROLE {readonly} SET default_transaction_read_only = on;\n\
-         COMMIT",
-        migrators = quote(MIGRATORS_ROLE),
+        "GRANT {writers} TO {owner};\nGRANT {owner}, {migrators} TO {deployer};\nGRANT {readers} TO {readonly};\n\
+         ALTER ROLE {readonly} SET default_transaction_read_only = on;\n"
     ));
-    if let Err(error) = session.run(&sql).await {
-        // Somebody made them between our look and our deed: look again.
-        std::mem::drop(session);
-        return match error.has("42710") || error.has("23505") {
-            true => Box::pin(create(server, names, secrets)).await,
-            false => Err(error),
-        };
-    }
-    server.keep_maintenance(session);
-    Ok(())
+    Ok(sql)
 }
 
 /// Removes the roles, those that are there. Their databases must be gone; what a published build left them is taken

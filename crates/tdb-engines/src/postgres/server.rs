@@ -34,6 +34,10 @@ pub(crate) const BASE: &str = "tdb_base";
 pub(crate) const TEMPLATE_ROLE: &str = "tdb_template";
 /// May write `tdb.deployed_change`.
 pub(crate) const MIGRATORS_ROLE: &str = "tdb_migrators";
+/// Every database's read-only role is a member; what it may read is granted to the group, database by database.
+pub(crate) const READERS_ROLE: &str = "tdb_readers";
+/// Every owner is a member: may call the functions of PostgreSQL that write, which PUBLIC may not.
+pub(crate) const WRITERS_ROLE: &str = "tdb_writers";
 
 /// The administrator of one database server. Cheap to clone; nothing is dialled before it is used.
 #[derive(Clone)]
@@ -176,6 +180,7 @@ impl Server {
             .await?;
         let inside = self.dedicated(BASE).await?;
         inside.run(include_str!("../../sql/postgres/prepare_base.sql")).await?;
+        inside.run(crate::postgres::readers::CLOSE_WRITERS).await?;
         crate::postgres::databases::leave(&session, inside, BASE).await?;
         session
             .run(&format!(

@@ -9,6 +9,7 @@ use tdb_engines::postgres::apply::{self, Applied, ApplyError, BringUp, Limits, N
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::fingerprint::{self, Fingerprint};
+use tdb_engines::postgres::readers::{self, Readers};
 use tdb_engines::postgres::roles::{self, RoleNames, RoleSecrets};
 use tdb_engines::postgres::{Login, Server, journal, tenant_side};
 use tdb_names::{ServerEndpoint, TlsMode};
@@ -102,6 +103,13 @@ impl World {
             name: name.to_owned(),
             ..database
         }
+    }
+
+    /// As the control plane does before a read-only login is used.
+    pub async fn admit_readers(&self, database: &Database) {
+        readers::admit(&self.server, &database.name, &database.roles, Readers::Admitted)
+            .await
+            .unwrap();
     }
 
     pub fn deployer(&self, database: &Database) -> Login {

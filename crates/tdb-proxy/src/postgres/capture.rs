@@ -218,7 +218,7 @@ mod tests {
 
     use async_trait::async_trait;
     use prometheus::Registry;
-    use tdb_contract::{SessionStart, Unavailable};
+    use tdb_contract::{Repair, RouteKind, SessionStart, Unavailable};
 
     use super::*;
 
@@ -238,6 +238,10 @@ mod tests {
                 changes: 1,
                 warnings: vec![said],
             })
+        }
+
+        async fn login_refused(&self, _: RouteKind) -> Result<Repair, Unavailable> {
+            Ok(Repair::NotNeeded)
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Dialled {
 pub(crate) enum DialError {
     #[error("cannot reach the database server")]
     Unreachable(#[source] io::Error),
+    #[error("the database server does not answer in time")]
+    Deadline,
     #[error("the database server does not offer TLS")]
     NoTls,
     #[error("TLS with the database server failed")]

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tdb_auth::{NoRandom, unguessable};
-use tdb_contract::{ClientLimit, Place, PostgresPlace, Route, RouteKind, SessionStart};
+use tdb_contract::{ClientLimit, Place, PostgresPlace, Repair, Rights, Route, RouteKind, SessionStart};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::startup::Startup;
 use tokio::net::TcpStream;
@@ -30,6 +30,10 @@ use crate::stream::Stream;
 
 /// Set by us at login; makes the journal say when it was written to.
 const CAPTURE_SETTING: &str = "tdb.session";
+/// Set by us at a read-only login; what it does not stop, the role has no right to.
+const READ_ONLY_SETTING: &str = "default_transaction_read_only";
+/// Setting a role again is two statements at its server.
+const REPAIR_TIME_MAX: Duration = Duration::from_secs(5);
 /// Registering the author must not hold up a login for longer.
 const REGISTER_TIME_MAX: Duration = Duration::from_secs(1);
 /// What a client gets to read the last words.
@@ -163,7 +167,7 @@ async fn open<'p>(
         let database = startup.database.clone();
         return Err(Refused::TooManyDatabaseClients { database, clients_max }.into());
     };
-    let dialled = dial_server(plane, &registered, startup, route).await;
+    let dialled = dial_server(plane, &registered, startup, identity.credential.rights, route).await;
     let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
     announce(plane, startup, identity, route, address, dialled.key.pid).await;
     plane.metrics.login("ok");
@@ -172,10 +176,13 @@ async fn open<'p>(
     Ok((registered, dialled))
 }
 
+/// Dials with the client's parameters and ours. A login that the server refuses is reported to the control plane, as a
+/// client may have changed the role, and tried once more where that was so.
 async fn dial_server(
     plane: &Plane,
     registered: &Registered<'_>,
     startup: &Startup,
+    rights: Rights,
     route: &Rc<Route>,
 ) -> Result<Dialled, Refusal> {
     let mut parameters = startup.parameters.clone();
@@ -183,19 +190,52 @@ async fn dial_server(
     if matches!(route.kind, RouteKind::Workspace(_)) {
         parameters.push((CAPTURE_SETTING.to_owned(), "1".to_owned()));
     }
+    if rights == Rights::ReadOnly {
+        // The last one counts, and RESET goes back to it.
+        parameters.push((READ_ONLY_SETTING.to_owned(), "on".to_owned()));
+    }
     let told = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
+    let dialled = async {
+        let first = dial_once(plane, route, &parameters).await;
+        match first {
+            Err(DialError::Refused { parsed, .. }) if may_be_changed(&parsed.code) && repair(plane, route).await => {
+                dial_once(plane, route, &parameters).await
+            }
+            other => other,
+        }
+    };
     tokio::select! {
         biased;
         reason = told => Err(Refused::Ended(reason).into()),
-        dialled = timeout(plane.settings.upstream_connect_timeout, dial::dial(&plane.upstream_tls, place(route), &parameters)) => {
-            match dialled {
-                Ok(Ok(dialled)) => Ok(dialled),
-                Ok(Err(error)) => Err(dial_refusal(route, error)),
-                Err(_) => {
-                    tracing::warn!(server = %place(route).server.name, "the database server does not answer in time");
-                    Err(Refused::ServerSilent.into())
-                }
-            }
+        dialled = dialled => dialled.map_err(|error| dial_refusal(route, error)),
+    }
+}
+
+async fn dial_once(plane: &Plane, route: &Rc<Route>, parameters: &[(String, String)]) -> Result<Dialled, DialError> {
+    let dialled = dial::dial(&plane.upstream_tls, place(route), parameters);
+    let limit = plane.settings.upstream_connect_timeout;
+    timeout(limit, dialled).await.unwrap_or(Err(DialError::Deadline))
+}
+
+/// Wrong password or role, a library that cannot be loaded: what a role can do to itself.
+fn may_be_changed(sqlstate: &str) -> bool {
+    sqlstate.starts_with("28") || sqlstate.starts_with("58") || sqlstate == "XX000"
+}
+
+async fn repair(plane: &Plane, route: &Route) -> bool {
+    match timeout(REPAIR_TIME_MAX, plane.sink.login_refused(route.kind)).await {
+        Ok(Ok(Repair::Done)) => true,
+        Ok(Ok(Repair::NotNeeded)) => false,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, role = place(route).role, "a role that its server refuses cannot be checked");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(
+                role = place(route).role,
+                "checking a role that its server refuses takes too long"
+            );
+            false
         }
     }
 }
@@ -217,6 +257,10 @@ fn dial_refusal(route: &Route, error: DialError) -> Refusal {
             }
             _ => Refusal::server(frame, parsed.code),
         },
+        DialError::Deadline => {
+            tracing::warn!(%server, "the database server does not answer in time");
+            Refused::ServerSilent.into()
+        }
         error => {
             let source = std::error::Error::source(&error)
                 .map(ToString::to_string)

@@ -13,7 +13,7 @@ use prometheus::Registry;
 use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, Roots, ScramVerifier};
 use tdb_contract::{
     Change, ChangeFeed, ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Login, Place,
-    PostgresPlace, Rights, Route, RouteKind, RouteSource, RouteState, Scope, SessionStart, Unavailable,
+    PostgresPlace, Repair, Rights, Route, RouteKind, RouteSource, RouteState, Scope, SessionStart, Unavailable,
 };
 use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId};
 use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
@@ -290,6 +290,10 @@ impl Directory {
         });
     }
 
+    pub(crate) fn set_rights(&self, user: &str, rights: Rights) {
+        self.known.lock().unwrap().credentials.get_mut(user).unwrap().rights = rights;
+    }
+
     pub(crate) fn add_route(&self, database: &str, like: &str) {
         let mut known = self.known.lock().unwrap();
         let route = known.routes.get(like).unwrap().clone();
@@ -387,11 +391,19 @@ pub(crate) struct Journal {
     pub started: Mutex<Vec<SessionStart>>,
     drains: AtomicU32,
     hang: std::sync::atomic::AtomicBool,
+    /// What sets a refused role again, once.
+    pub(crate) repair: Mutex<Option<(Client, String)>>,
+    refused: AtomicU32,
 }
 
 impl Journal {
     pub(crate) fn drains(&self) -> u32 {
         self.drains.load(Ordering::SeqCst)
+    }
+
+    /// How often the server refused a login of ours.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// Drains do not end any more.
@@ -417,6 +429,16 @@ impl ChangeSink for Journal {
             changes: 1,
             warnings: vec![format!("drain {number}")],
         })
+    }
+
+    async fn login_refused(&self, _: RouteKind) -> Result<Repair, Unavailable> {
+        self.refused.fetch_add(1, Ordering::SeqCst);
+        let repair = self.repair.lock().unwrap().take();
+        let Some((administrator, sql)) = repair else {
+            return Ok(Repair::NotNeeded);
+        };
+        administrator.batch_execute(&sql).await.unwrap();
+        Ok(Repair::Done)
     }
 }
 

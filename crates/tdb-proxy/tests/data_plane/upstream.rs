@@ -2,6 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tdb_auth::Roots;
+use tdb_contract::Rights;
 use tdb_names::TlsMode;
 use tokio_postgres::NoTls;
 
@@ -105,4 +106,54 @@ async fn a_server_on_the_same_machine_may_be_reached_by_its_socket() {
         .await
         .unwrap();
     assert!(row.get::<_, bool>(0), "no address: it is a socket");
+}
+
+#[tokio::test]
+async fn a_role_that_its_server_refuses_is_set_again_and_the_login_tried_once_more() {
+    let lab = Lab::start().await;
+    let role: String = lab
+        .tenant()
+        .await
+        .query_one("SELECT current_user::text", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let admin = lab.cluster.connect("postgres").await.unwrap();
+    let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = $1";
+    let verifier: String = admin.query_one(sql, &[&role]).await.unwrap().get(0);
+    let repair = format!("ALTER ROLE {role} PASSWORD '{verifier}'; ALTER ROLE {role} RESET ALL");
+    // By the role itself, as psql's \\password does it.
+    let own = lab.tenant().await;
+    for broken in [
+        "ALTER ROLE CURRENT_USER PASSWORD 'x'",
+        "ALTER ROLE CURRENT_USER SET local_preload_libraries = 'nonesuch'",
+    ] {
+        own.batch_execute(broken).await.unwrap();
+        let refused = lab.journal.refused();
+        assert!(["08006", "58P01"].contains(&refusal(&lab.config(TENANT_USER, TENANT)).await.0.as_str()));
+        assert_eq!(lab.journal.refused(), refused + 1, "asked once, not tried for ever");
+        let administrator = lab.cluster.connect("postgres").await.unwrap();
+        *lab.journal.repair.lock().unwrap() = Some((administrator, repair.clone()));
+        lab.tenant().await.batch_execute("SELECT 1").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_login_begins_read_only_whatever_its_parameters_say() {
+    let lab = Lab::start().await;
+    lab.directory.set_rights(TENANT_USER, Rights::ReadOnly);
+    let mut config = lab.config(TENANT_USER, TENANT);
+    config.options("-c default_transaction_read_only=off");
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    for sql in [
+        "SELECT 1",
+        "RESET default_transaction_read_only",
+        "RESET ALL",
+        "DISCARD ALL",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+        let row = client.query_one("SHOW transaction_read_only", &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "on", "after {sql}");
+    }
 }

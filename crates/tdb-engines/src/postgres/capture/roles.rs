@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::split::{Split, walk};
 use crate::postgres::change::Sql;
+use crate::postgres::server::{READERS_ROLE, WRITERS_ROLE};
 
 /// The statement with its owner left open, or why it cannot be replayed.
 pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<Sql, String> {
@@ -40,6 +41,25 @@ pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<
     ranges.sort_unstable_by_key(|range| range.start);
     ranges.dedup();
     Ok(Sql::with_owner_at(split.text, &ranges))
+}
+
+/// A GRANT or REVOKE, or of default privileges, to groups that every server has: a dump of a database with a read-only
+/// credential holds some. They are no part of the schema; who needs them has them already.
+pub(super) fn concerns_groups_of_ours(split: &Split<'_>) -> bool {
+    let grant = ["GrantStmt", "AlterDefaultPrivilegesStmt"];
+    let Some(tree) = grant.iter().find_map(|kind| split.tree.get(kind)) else {
+        return false;
+    };
+    let grantees = tree.get("action").unwrap_or(tree).get("grantees");
+    let grantees = grantees.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let of_ours = |grantee: &Value| {
+        let name = grantee
+            .pointer("/RoleSpec/rolename")
+            .or_else(|| grantee.pointer("/node/RoleSpec/rolename"));
+        let name = name.and_then(Value::as_str);
+        name.is_some_and(|name| [READERS_ROLE, WRITERS_ROLE].contains(&name))
+    };
+    !grantees.is_empty() && grantees.iter().all(of_ours)
 }
 
 enum Role {

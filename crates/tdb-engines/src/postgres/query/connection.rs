@@ -68,6 +68,22 @@ impl Connection {
         self.flush().await
     }
 
+    /// Sends text of exactly one statement, its result to be text: by the extended protocol. It must not be one that copies
+    /// from the client.
+    pub async fn statement(&mut self, sql: &str) -> Result<(), EngineError> {
+        frontend::parse("", sql, [], &mut self.out)?;
+        let nothing = |_: (), _: &mut BytesMut| Ok(postgres_protocol::IsNull::Yes);
+        let bound = frontend::bind("", "", [], [], nothing, [], &mut self.out);
+        bound.map_err(|error| match error {
+            frontend::BindError::Conversion(error) => unexpected(&error.to_string()),
+            frontend::BindError::Serialization(error) => error.into(),
+        })?;
+        frontend::describe(b'P', "", &mut self.out)?;
+        frontend::execute("", 0, &mut self.out)?;
+        frontend::sync(&mut self.out);
+        self.flush().await
+    }
+
     /// We have nothing to copy into a table.
     pub async fn refuse_copy(&mut self) -> Result<(), EngineError> {
         frontend::copy_fail("COPY from the client is not possible here", &mut self.out)?;

@@ -1,0 +1,107 @@
+//! Roles that a client changed: found by the sweep, or because a login was refused, and set again. What is wrong is stored
+//! before it is repaired, so that the API can show it for as long as it is.
+
+use std::fmt::Write;
+
+use tdb_contract::{Repair, RouteKind};
+use tdb_engines::postgres::role_states::{self, Differing, Expected, Groups};
+use tdb_names::ServerName;
+use tdb_store::database_roles::{self, DatabaseRoles, Readers};
+
+use crate::control::Control;
+use crate::error::{Result, upstream};
+use crate::lifecycle::place::role_names;
+
+impl Control {
+    /// Compares the roles of every database on a server with what was set: one query.
+    pub(crate) async fn repair_roles_on(&self, name: &ServerName) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let rows = database_roles::on_server(&tx, name).await?;
+        tx.rollback().await?;
+        self.repair_roles(name, rows).await?;
+        Ok(())
+    }
+
+    /// The server refused a role's login.
+    pub(crate) async fn repair_refused(&self, database: RouteKind) -> Result<Repair> {
+        let id = match database {
+            RouteKind::Workspace(id) => id.as_uuid(),
+            RouteKind::Tenant(id) => id.as_uuid(),
+        };
+        self.repair_roles_of(id).await
+    }
+
+    pub(crate) async fn repair_roles_of(&self, id: uuid::Uuid) -> Result<Repair> {
+        let tx = self.inner.store.jobs().await?;
+        let row = database_roles::by_id(&tx, id).await?;
+        tx.rollback().await?;
+        match row {
+            Some(row) if row.there => {
+                let server = row.physical.server.clone();
+                self.repair_roles(&server, vec![row]).await
+            }
+            _ => Ok(Repair::NotNeeded),
+        }
+    }
+
+    /// A database whose roles cannot be set again now is left for the next sweep; the others are not.
+    async fn repair_roles(&self, name: &ServerName, rows: Vec<DatabaseRoles>) -> Result<Repair> {
+        let server = self.server(name).await?;
+        let expected: Vec<Expected> = rows.iter().map(|row| self.expected(row)).collect::<Result<_>>()?;
+        let found = role_states::inspect(&server, &expected).await;
+        let found = found.map_err(|e| upstream(name, e))?;
+        let mut outcome = Repair::NotNeeded;
+        for ((row, expected), differing) in rows.iter().zip(&expected).zip(found) {
+            if differing.is_empty() {
+                if row.fault.is_some() {
+                    self.record_repair(row).await?;
+                }
+                continue;
+            }
+            let fault = described(&differing);
+            tracing::warn!(database = %row.id, server = %name, fault, "a client changed a role; it is set again");
+            let tx = self.inner.store.jobs().await?;
+            database_roles::record_fault(&tx, row, &fault).await?;
+            tx.commit().await?;
+            match role_states::repair(&server, expected, &differing).await {
+                Ok(()) => {
+                    self.record_repair(row).await?;
+                    outcome = Repair::Done;
+                }
+                Err(error) => tracing::warn!(database = %row.id, %error, "the role is set again later"),
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn record_repair(&self, row: &DatabaseRoles) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        database_roles::record_repair(&tx, row.id).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    fn expected(&self, row: &DatabaseRoles) -> Result<Expected> {
+        Ok(Expected {
+            names: role_names(&row.physical),
+            secrets: self.role_secrets(&row.physical)?,
+            groups: match row.readers {
+                Readers::Old => Groups::Ignored,
+                Readers::None | Readers::Admitted => Groups::Checked,
+            },
+        })
+    }
+}
+
+fn described(differing: &[Differing]) -> String {
+    let mut text = String::from("a client changed a role of the database, which is set again: ");
+    let all = differing
+        .iter()
+        .flat_map(|one| one.differences.iter().map(move |difference| (&one.role, difference)));
+    for (at, (role, difference)) in all.enumerate() {
+        let separator = if at == 0 { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{separator}{role}: {difference}");
+    }
+    text
+}

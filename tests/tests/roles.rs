@@ -1,0 +1,298 @@
+//! The roles of databases, attacked by those who run as them: what only reads stays so, nobody's deletion waits for another
+//! tenant, and a role that a client changed is set again.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tdb_tests::{Instance, Session, connect, eventually_async, psql, sqlstate, url_with};
+
+static INSTANCE: OnceLock<Instance> = OnceLock::new();
+
+fn instance() -> &'static Instance {
+    INSTANCE.get_or_init(Instance::start)
+}
+
+/// The sweep runs once a minute.
+const SWEPT: Duration = Duration::from_secs(120);
+
+fn read_only(tenant: &str, database: &str) -> String {
+    let body = json!({"tenant_id": tenant, "rights": "ro"});
+    let made = instance().api().post("/credentials", body).ok();
+    url_with(made["connection_string"].as_str().unwrap(), None, None, Some(database))
+}
+
+fn last_error(tenant: &str) -> Value {
+    let answer = instance().api().get(&format!("/tenants/{tenant}")).ok();
+    answer["databases"][0]["last_error"].clone()
+}
+
+#[tokio::test]
+async fn a_tenant_is_deleted_while_another_holds_grants_to_its_roles_open() {
+    let (_, tenants) = instance().simple("knots", &["k-tied", "k-tying"]);
+    let tied = tenants[0].connect().await;
+    let role: String = tied.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
+    let tying = tenants[1].connect().await;
+    let grants = format!(
+        "CREATE SCHEMA theirs; GRANT USAGE ON SCHEMA theirs TO {role}; GRANT ALL ON t TO {role}, {role}_ro, {role}_dep;
+         ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role}; CREATE POLICY p ON t TO {role}"
+    );
+    tying.batch_execute(&grants).await.unwrap();
+    let open = format!("BEGIN; CREATE TABLE pending (); GRANT SELECT ON pending TO {role}");
+    tying.batch_execute(&open).await.unwrap();
+    let begun = Instant::now();
+    instance().api().delete("/tenants/k-tied?hard=true").ok();
+    assert_eq!(instance().api().get("/tenants/k-tied").status, 404);
+    instance().tenant("k-tied", "knots");
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    // A new version is published, and a new tenant made of it, while the transaction is still open.
+    psql(&instance().workspace("knots2").url, "CREATE TABLE t (id int)").ok();
+    instance().tenant("k-new", "knots2");
+    tying.batch_execute("COMMIT").await.unwrap();
+    let server = instance().server("postgres").await;
+    eventually_async(SWEPT, "the disabled roles are dropped", async || {
+        let sql = "SELECT FROM pg_roles WHERE starts_with(rolname, 'tdb_gone_')";
+        server.query(sql, &[]).await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    tying.batch_execute("SELECT * FROM t").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_changes_its_role_locks_nobody_out_and_keeps_no_way_in() {
+    let (_, tenants) = instance().simple("locks", &["l-one"]);
+    let tenant = &tenants[0];
+    let reader = read_only("l-one", "locks__l-one");
+    let session = tenant.connect().await;
+    let row = session
+        .query_one("SELECT current_user::text, current_database()::text", &[])
+        .await
+        .unwrap();
+    let (role, database): (String, String) = (row.get(0), row.get(1));
+    let direct = |role: &str| url_with(&instance().server_url(&database), Some(role), Some("known"), None);
+    for (url, role, change) in [
+        (&tenant.url, role.clone(), "ALTER ROLE CURRENT_USER PASSWORD 'known'"),
+        (
+            &tenant.url,
+            role.clone(),
+            "ALTER ROLE CURRENT_USER SET local_preload_libraries = 'nonesuch'",
+        ),
+        (
+            &reader,
+            format!("{role}_ro"),
+            "BEGIN READ WRITE; ALTER ROLE CURRENT_USER PASSWORD 'known'; COMMIT",
+        ),
+        (
+            &reader,
+            format!("{role}_ro"),
+            "BEGIN READ WRITE; ALTER ROLE CURRENT_USER PASSWORD NULL; COMMIT",
+        ),
+    ] {
+        let session = connect(url).await.unwrap();
+        session.batch_execute(change).await.unwrap();
+        for url in [&tenant.url, &reader] {
+            let again = connect(url)
+                .await
+                .unwrap_or_else(|error| panic!("after {change}: {error:?}"));
+            again.batch_execute("SELECT * FROM t").await.unwrap();
+        }
+        assert!(
+            connect(&direct(&role)).await.is_err(),
+            "the password still opens the server after {change}"
+        );
+        assert_eq!(last_error("l-one"), Value::Null);
+    }
+    let query = json!({"blueprint": "locks", "tenant_id": "l-one", "query": "SELECT 1"});
+    session
+        .batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'known'")
+        .await
+        .unwrap();
+    let answer = instance().api().post("/admin/query", query).ok();
+    assert_eq!(answer["results"][0]["row_count"], 1, "{answer:#}");
+    assert!(instance().log().contains("a client changed a role"));
+}
+
+#[tokio::test]
+async fn a_changed_role_that_cannot_be_set_again_is_shown_until_it_is() {
+    let (_, tenants) = instance().simple("shown", &["s-one"]);
+    let session = tenants[0].connect().await;
+    for sql in [
+        "ALTER ROLE CURRENT_USER PASSWORD 'x'",
+        "BEGIN",
+        "ALTER ROLE CURRENT_USER PASSWORD 'y'",
+    ] {
+        session.batch_execute(sql).await.unwrap();
+    }
+    let refused = connect(&tenants[0].url)
+        .await
+        .expect_err("the role is held by the open transaction");
+    assert_eq!(sqlstate(&refused), "08006");
+    let shown = last_error("s-one");
+    assert!(
+        shown.as_str().is_some_and(|text| text.contains("password was changed")),
+        "{shown}"
+    );
+    session.batch_execute("ROLLBACK").await.unwrap();
+    connect(&tenants[0].url).await.unwrap();
+    assert_eq!(last_error("s-one"), Value::Null);
+}
+
+#[tokio::test]
+async fn the_sweep_sets_roles_again_that_nobody_logs_in_as() {
+    let (_, tenants) = instance().simple("swept", &["sw-one"]);
+    let session = tenants[0].connect().await;
+    session
+        .batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'known'")
+        .await
+        .unwrap();
+    let sql = "SELECT current_user::text, current_database()::text";
+    let row = session.query_one(sql, &[]).await.unwrap();
+    let (role, database): (&str, &str) = (row.get(0), row.get(1));
+    let direct = url_with(&instance().server_url(database), Some(role), Some("known"), None);
+    connect(&direct)
+        .await
+        .expect("until the sweep the client's password opens the server");
+    eventually_async(SWEPT, "the role is set again", async || {
+        connect(&direct).await.is_err().then_some(())
+    })
+    .await;
+    connect(&tenants[0].url).await.unwrap();
+}
+
+#[test]
+fn code_in_a_change_that_alters_the_deployers_role_stops_no_deployment() {
+    let (workspace, tenants) = instance().simple("planter", &["pl-one"]);
+    let evil = "DO $$ BEGIN CREATE TABLE by_do (id int); EXECUTE 'RESET ROLE'; EXECUTE 'ALTER ROLE CURRENT_USER PASSWORD ''known'''; END $$";
+    psql(&workspace.url, evil).ok();
+    for n in 0..2 {
+        let job = instance().deploy_all("planter");
+        assert_eq!(job["status"], "completed", "{job:#}");
+        psql(&workspace.url, &format!("CREATE TABLE after_{n} (id int)")).ok();
+    }
+    let job = instance().deploy_all("planter");
+    assert_eq!(job["status"], "completed", "{job:#}");
+    psql(&tenants[0].url, "SELECT * FROM by_do, after_0, after_1").ok();
+    instance().tenant("pl-two", "planter");
+}
+
+#[test]
+fn a_read_only_credential_reads_what_is_made_later() {
+    let (workspace, tenants) = instance().simple("later", &["la-one"]);
+    instance().simple("further", &[]);
+    let reader = read_only("la-one", "later__la-one");
+    psql(&workspace.url, "CREATE TABLE deployed (id int)").ok();
+    instance().deploy_all("later");
+    psql(&tenants[0].url, "CREATE TABLE own (id int)").ok();
+    psql(&reader, "SELECT * FROM t, deployed, own").ok();
+    // Another database of the tenant, made when the credential was there already.
+    let body = json!({"tenant_id": "la-one", "databases": [{"blueprint": "further"}]});
+    instance().api().post("/tenants", body).ok();
+    instance().wait_until_ready("la-one");
+    psql(
+        &url_with(&reader, None, None, Some("further__la-one")),
+        "SELECT * FROM t",
+    )
+    .ok();
+    let drift = instance().api().get("/drift?blueprint=further").ok();
+    assert_eq!(drift["count"], 0, "who reads is no part of a schema: {drift:#}");
+    let developer = instance()
+        .api()
+        .post("/credentials", json!({"workspace": "later", "rights": "ro"}))
+        .ok();
+    let url = url_with(
+        developer["connection_string"].as_str().unwrap(),
+        None,
+        None,
+        Some("later_dev"),
+    );
+    psql(&url, "SELECT * FROM t, deployed").ok();
+}
+
+/// One that the first milestone made: its read-only role reads the whole server.
+#[tokio::test]
+async fn databases_of_an_older_program_get_the_present_rights_without_anybodys_doing() {
+    let (_, tenants) = instance().simple("aged", &["ag-one", "ag-two"]);
+    let reader = read_only("ag-one", "aged__ag-one");
+    let session: Session = connect(&reader).await.unwrap();
+    let server = instance().server("postgres").await;
+    let store = instance().store().await;
+    for tenant in &tenants {
+        let role: String = tenant
+            .connect()
+            .await
+            .query_one("SELECT current_user::text", &[])
+            .await
+            .unwrap()
+            .get(0);
+        server
+            .batch_execute(&format!(
+                "GRANT pg_read_all_data TO {role}_ro; REVOKE tdb_readers FROM {role}_ro"
+            ))
+            .await
+            .unwrap();
+        let old = "INSERT INTO control_plane.database_roles (database_id, project_id, readers)
+                   SELECT p.tenant_database_id, p.project_id, 'old' FROM control_plane.physical_databases p
+                     JOIN control_plane.postgres_databases g ON g.id = p.id WHERE g.owner_role = $1
+                   ON CONFLICT (database_id) DO UPDATE SET readers = 'old'";
+        store.execute(old, &[&role]).await.unwrap();
+    }
+    let members =
+        "SELECT FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid
+                    WHERE g.rolname ~ '^pg_' AND m.rolname ~ '^r_'";
+    eventually_async(SWEPT, "no role is in a predefined one", async || {
+        server.query(members, &[]).await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    session.batch_execute("SELECT * FROM t").await.unwrap();
+    let refused = session.batch_execute("SELECT * FROM pg_authid").await.unwrap_err();
+    assert_eq!(sqlstate(&refused), "42501");
+}
+
+#[test]
+fn a_key_that_may_only_read_runs_one_statement_that_reads() {
+    let (workspace, tenants) = instance().simple("keyed", &["ke-one"]);
+    let put = "CREATE FUNCTION put() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'INSERT INTO t VALUES (1)'";
+    for url in [&workspace.url, &tenants[0].url] {
+        psql(url, &format!("{put}; GRANT ALL ON t TO PUBLIC")).ok();
+    }
+    let made = instance()
+        .api()
+        .post("/apikeys", json!({"name": "reads", "scopes": ["read"]}))
+        .ok();
+    let reader = instance()
+        .api()
+        .with_key(made["key"].as_str().or(made["api_key"].as_str()));
+    let tenant = |sql: &str| {
+        let body = json!({"all_tenants": true, "blueprint": "keyed", "query": sql});
+        reader.post("/admin/query", body).ok()["results"][0].clone()
+    };
+    let in_workspace = |sql: &str| reader.post("/workspaces/keyed/queries", json!({"query": sql}));
+    assert_eq!(tenant("SELECT count(*)::int4 FROM t")["rows"][0][0], 0);
+    assert_eq!(in_workspace("SELECT count(*)::int4 FROM t").ok()["rows"][0][0], 0);
+    for sql in [
+        "SELECT rolpassword FROM pg_authid",
+        "INSERT INTO t VALUES (1)",
+        "SELECT put()",
+        "SELECT lo_create(0)",
+        "COMMIT; INSERT INTO t VALUES (1)",
+        "BEGIN READ WRITE; INSERT INTO t VALUES (1); COMMIT",
+        "DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1); END $$",
+        "ALTER ROLE CURRENT_USER PASSWORD 'x'",
+        "ALTER ROLE CURRENT_USER RESET default_transaction_read_only",
+        "CREATE TABLE x (id int)",
+    ] {
+        let refused = tenant(sql)["error"]["sqlstate"].clone();
+        let codes = ["25006", "42501", "42601", "2D000", "25001"];
+        assert!(
+            refused.as_str().is_some_and(|code| codes.contains(&code)),
+            "{sql}: {refused}"
+        );
+        let refused = in_workspace(sql);
+        assert!(refused.status >= 400, "{sql}: {refused:#?}");
+    }
+    psql(
+        &tenants[0].url,
+        "SELECT 1/(CASE WHEN count(*) = 0 THEN 1 ELSE 0 END) FROM t",
+    )
+    .ok();
+}
