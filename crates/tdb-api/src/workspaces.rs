@@ -146,7 +146,7 @@ async fn skip_change(
         .skip_changes(&caller.identity, &blueprint, &BTreeSet::from([number]))
         .await?;
     let change = skipped.into_iter().next();
-    let change = change.ok_or_else(|| ControlError::NotFound {
+    let change = change.ok_or(ControlError::NotFound {
         what: "change",
         name: ddl_id,
     })?;

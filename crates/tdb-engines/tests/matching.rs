@@ -336,8 +336,11 @@ fn caller(step: Option<Step>) -> Caller {
     }
 }
 
+/// A row's kind, tag, table and caller.
+type SeenRow = (&'static str, &'static str, u8, Option<Step>);
+
 /// What can be seen of it: everything but which statement left a row.
-fn seen(ran: &Ran) -> Vec<(bool, Vec<(&'static str, &'static str, u8, Option<Step>)>)> {
+fn seen(ran: &Ran) -> Vec<(bool, Vec<SeenRow>)> {
     let rows = |rows: &Vec<Row>| {
         rows.iter()
             .map(|row| (row.kind, row.tag, row.table, row.caller))

@@ -66,9 +66,12 @@ fn maintains_data(event: &Event) -> bool {
 /// What a transaction left of a message, by transaction and message.
 type Parts = HashMap<(u64, *const Message), Change>;
 
+/// The rows that a transaction left of a message, and whether the transaction goes on after it.
+type Left<'a> = (u64, &'a [&'a Event], GoesOn);
+
 fn read_messages(transactions: &[&[&Event]], owner: &str) -> Parts {
     let mut order: Vec<*const Message> = Vec::new();
-    let mut messages: HashMap<*const Message, Vec<(u64, &[&Event], GoesOn)>> = HashMap::new();
+    let mut messages: HashMap<*const Message, Vec<Left<'_>>> = HashMap::new();
     for rows in transactions {
         let mut left = rows.len();
         for part in rows.chunk_by(|a, b| Arc::ptr_eq(&a.message, &b.message)) {

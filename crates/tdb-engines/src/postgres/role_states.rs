@@ -201,7 +201,7 @@ fn groups(kind: Kind, names: &RoleNames, state: &State) -> Vec<Difference> {
         Kind::ReadOnly => &[READERS_ROLE],
     };
     let is_in = |group: &&str| state.groups.iter().any(|name| name == group);
-    let missing = (!expected.iter().all(|group| is_in(&group))).then_some(Difference::MissingGroup);
+    let missing = (!expected.iter().all(is_in)).then_some(Difference::MissingGroup);
     let excess = state.groups.iter().filter(|group| group.starts_with("pg_"));
     excess.cloned().map(Difference::ExcessGroup).chain(missing).collect()
 }

@@ -97,11 +97,14 @@ fn taken_of<'a>(portion: &Portion<'a>, parts: &[Part]) -> Vec<Taken<'a>> {
     parts.iter().map(taken).collect()
 }
 
+/// The parts of a portion, or why they cannot be told.
+type Attributed = Result<Rc<Vec<Part>>, &'static str>;
+
 /// A transaction as one part of the text.
 #[derive(Clone)]
 struct Choice {
     exceptions: usize,
-    parts: Result<Rc<Vec<Part>>, &'static str>,
+    parts: Attributed,
 }
 
 struct Search<'s, 'a> {
@@ -207,16 +210,13 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     /// What a transaction ran, if all the segments that it can be agree.
-    fn agreed(&self, portion: usize, ways: &BTreeSet<usize>) -> Result<Rc<Vec<Part>>, &'static str> {
+    fn agreed(&self, portion: usize, ways: &BTreeSet<usize>) -> Attributed {
         let choices = ways.iter().filter_map(|segment| self.choice(portion, *segment));
         self.same(choices.map(|choice| choice.parts))
     }
 
     /// Of several ways to run the same, the one with the fewest statements: the others' further ones did nothing.
-    fn same(
-        &self,
-        mut all: impl Iterator<Item = Result<Rc<Vec<Part>>, &'static str>>,
-    ) -> Result<Rc<Vec<Part>>, &'static str> {
+    fn same(&self, mut all: impl Iterator<Item = Attributed>) -> Attributed {
         let mut least = all.next().ok_or(UNEXPLAINED)??;
         for other in all {
             let other = other?;
@@ -269,7 +269,7 @@ impl<'s, 'a> Search<'s, 'a> {
             .map(|list| (self.rows_always.of(list).saturating_sub(portion.units.len()), list))
             .collect();
         lists.sort_by_key(|(fewest, _)| *fewest);
-        let mut best: Option<(usize, Vec<Result<Rc<Vec<Part>>, &'static str>>)> = None;
+        let mut best: Option<(usize, Vec<Attributed>)> = None;
         for (fewest, list) in lists {
             if best.as_ref().is_some_and(|(exceptions, _)| fewest > *exceptions) {
                 break;

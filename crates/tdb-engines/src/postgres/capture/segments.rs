@@ -38,7 +38,7 @@ pub(super) enum End {
 }
 
 /// A list of statements that shares its begin with others: its last element, none for the empty list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Survivors(Option<usize>);
 
 #[derive(Debug)]
@@ -141,12 +141,6 @@ struct Walk {
     in_block: bool,
     /// What the first savepoint found.
     block: Option<Block>,
-}
-
-impl Default for Survivors {
-    fn default() -> Self {
-        Self(None)
-    }
 }
 
 impl Walk {
