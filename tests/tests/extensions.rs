@@ -32,7 +32,8 @@ fn an_extension_is_a_change_of_its_own_that_tenants_get() {
         (
             &json!("42501"),
             &json!(
-                "Have it made with \"tdb workspaces extensions bloomed --create bloom\", where the server allows it."
+                "An extension that needs a superuser is created with POST /workspaces/bloomed/extensions {\"name\": \"bloom\"}, \
+                 where the server allows it."
             )
         ),
         "{problem:#}"

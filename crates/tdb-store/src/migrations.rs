@@ -295,12 +295,12 @@ mod tests {
             compared(&[(1, "initial".into(), good.clone(), at)])[0].state,
             MigrationState::Applied { at }
         );
-        let found = compared(&[(1, "initial".into(), "00".into(), at), (9, "later".into(), good, at)]);
+        let found = compared(&[(1, "initial".into(), "00".into(), at), (999, "later".into(), good, at)]);
         assert_eq!(found[0].state, MigrationState::Changed { at });
         assert_eq!(
             found[MIGRATIONS.len()],
             MigrationStatus {
-                number: 9,
+                number: 999,
                 name: "later".into(),
                 state: MigrationState::Unknown { at }
             }
