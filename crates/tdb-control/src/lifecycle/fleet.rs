@@ -248,9 +248,9 @@ fn advised_on_extensions(error: ControlError, sql: &str, workspace: &BlueprintNa
     else {
         return error;
     };
-    // The code alone does not say which statement was refused; the hint holds for any of these.
+    // The code alone does not say which statement was refused: the hint is for a text of one.
     let refused = sqlstate == INSUFFICIENT_PRIVILEGE;
-    let hint = match extensions::made_by(sql).first().filter(|_| refused) {
+    let hint = match extensions::created_by(sql).filter(|_| refused) {
         Some(name) => Some(format!(
             "An extension that needs a superuser is created with POST /workspaces/{workspace}/extensions {{\"name\": \"{name}\"}}, where the server allows it."
         )),

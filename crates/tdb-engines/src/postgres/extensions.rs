@@ -56,18 +56,14 @@ pub(crate) fn statement(name: &str, schema: &str, version: &str) -> String {
     format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA {schema} VERSION {version}")
 }
 
-/// Names of the extensions that a user's text makes; none where the parser does not understand it.
-pub fn made_by(sql: &str) -> Vec<String> {
-    let Ok(parsed) = pg_query::parse(sql, 0) else {
-        return Vec::new();
-    };
-    let nodes = parsed.protobuf.stmts.into_iter().filter_map(|raw| raw.stmt?.node);
-    nodes
-        .filter_map(|node| match node {
-            NodeEnum::CreateExtensionStmt(made) => Some(made.extname),
-            _ => None,
-        })
-        .collect()
+/// The extension that a user's text creates, where that is all it does.
+pub fn created_by(sql: &str) -> Option<String> {
+    let parsed = pg_query::parse(sql, 0).ok()?;
+    let [only] = <[_; 1]>::try_from(parsed.protobuf.stmts).ok()?;
+    match only.stmt?.node? {
+        NodeEnum::CreateExtensionStmt(created) => Some(created.extname),
+        _ => None,
+    }
 }
 
 /// All that the server has, but the language that every database has.
