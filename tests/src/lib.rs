@@ -6,6 +6,7 @@ mod api;
 mod audit;
 mod binaries;
 mod fixture;
+pub mod installation;
 mod instance;
 mod lab;
 mod page;

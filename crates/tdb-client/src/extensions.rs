@@ -26,4 +26,8 @@ pub struct CreateExtension {
     #[schema(min_length = 1, max_length = 63)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Where it goes; it has to exist, but for "extensions". Defaults to the extension's fixed schema, else "public".
+    #[schema(min_length = 1, max_length = 63)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
 }

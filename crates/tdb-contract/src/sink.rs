@@ -20,6 +20,10 @@ pub trait ChangeSink: Send + Sync + 'static {
 
     /// A server refused the login of a database's role: a client may have changed the role, which is then set again.
     async fn login_refused(&self, database: RouteKind) -> Result<Repair, Unavailable>;
+
+    /// To be asked before a text is sent that may hold a `CREATE EXTENSION`: only a superuser may create some extensions,
+    /// and the administrator creates them for a developer. Not cancel-sensitive, as [`ChangeSink::drain`].
+    async fn prepare(&self, text: WorkspaceText) -> Result<Prepared, Unavailable>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,5 +61,23 @@ pub struct Drained {
     /// Changes that entered the log.
     pub changes: u32,
     /// Sentences for the developer: a change that cannot be replayed and why, data statements that were left out.
+    pub warnings: Vec<String>,
+}
+
+/// Text of a workspace session that may write.
+#[derive(Clone, Debug)]
+pub struct WorkspaceText {
+    pub workspace: WorkspaceId,
+    /// The server process that is to run it.
+    pub server_pid: i32,
+    pub text: String,
+}
+
+/// What has been done ahead of a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// What is to be sent in its place; `None`: the text as it is.
+    pub text: Option<String>,
+    /// Sentences for the developer.
     pub warnings: Vec<String>,
 }

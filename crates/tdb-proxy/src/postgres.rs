@@ -10,3 +10,4 @@ mod relay;
 mod render;
 pub(crate) mod session;
 mod startup;
+mod text_tap;

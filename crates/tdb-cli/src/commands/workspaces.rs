@@ -98,6 +98,9 @@ pub enum Command {
         /// Its version; by default the newest that the server has
         #[arg(long, value_name = "VERSION", requires = "create")]
         version: Option<String>,
+        /// The schema it goes into; by default its fixed one, else public
+        #[arg(long, value_name = "SCHEMA", requires = "create")]
+        schema: Option<String>,
     },
     /// Show a workspace's settings, or change those that are given
     #[command(
@@ -186,15 +189,18 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             name,
             create: None,
             version: _,
+            schema: _,
         } => printer.answer(&client.extensions(&name)?, render_extensions),
         Command::Extensions {
             name,
             create: Some(extension),
             version,
+            schema,
         } => {
             let request = CreateExtension {
                 name: extension,
                 version,
+                schema,
             };
             printer.answer(&client.create_extension(&name, &request)?, render_change)
         }

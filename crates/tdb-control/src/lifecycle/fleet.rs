@@ -1,9 +1,8 @@
 //! Looking at many tenants at once: queries, each in its tenant's own role, and drift.
 
 use futures_util::StreamExt;
-use tdb_contract::Repair;
+use tdb_contract::{Prepared, Repair};
 use tdb_engines::postgres::EngineError;
-use tdb_engines::postgres::extensions;
 use tdb_engines::postgres::fingerprint::{self, Difference as Found, Fingerprint};
 use tdb_engines::postgres::query::{self, Access, Limits, Query};
 use tdb_engines::postgres::session_settings;
@@ -44,6 +43,11 @@ impl Control {
         if let Err(error) = self.record_own_session(identity, &row, server_pid).await {
             tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
         }
+        let prepared = match access {
+            Access::ReadWrite => self.make_written(&row, sql, server_pid).await,
+            _ => Prepared::default(),
+        };
+        let sql = prepared.text.as_deref().unwrap_or(sql);
         let database = database_name(&row.physical)?;
         let logical = format!("{blueprint}_dev");
         let meant = session_settings::for_role(sql, &[database, &logical]);
@@ -52,7 +56,7 @@ impl Control {
         self.drain_after(&row, Some(server_pid)).await;
         result
             .map(shown)
-            .map_err(|error| advised_on_extensions(failed(error), sql, blueprint))
+            .map_err(|error| advised(failed(error), &prepared.warnings))
     }
 
     /// In each tenant's own role; keys that may only read: in its read-only role.
@@ -238,28 +242,17 @@ fn is_there(row: &FleetRow) -> bool {
         && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
 }
 
-/// PostgreSQL lets only a superuser make some extensions, and cannot know who makes them here.
-fn advised_on_extensions(error: ControlError, sql: &str, workspace: &BlueprintName) -> ControlError {
-    let ControlError::Query {
-        sqlstate,
-        message,
-        hint,
-    } = error
-    else {
-        return error;
-    };
-    // The code alone does not say which statement was refused; the hint holds for any of these.
-    let refused = sqlstate == INSUFFICIENT_PRIVILEGE;
-    let hint = match extensions::made_by(sql).first().filter(|_| refused) {
-        Some(name) => Some(format!(
-            "An extension that needs a superuser is created with POST /workspaces/{workspace}/extensions {{\"name\": \"{name}\"}}, where the server allows it."
-        )),
-        None => hint,
-    };
-    ControlError::Query {
-        sqlstate,
-        message,
-        hint,
+/// Why an extension that the text makes was not made ahead of it.
+fn advised(error: ControlError, warnings: &[String]) -> ControlError {
+    match error {
+        ControlError::Query { sqlstate, message, .. } if sqlstate == INSUFFICIENT_PRIVILEGE && !warnings.is_empty() => {
+            ControlError::Query {
+                sqlstate,
+                message,
+                hint: Some(warnings.join("\n")),
+            }
+        }
+        other => other,
     }
 }
 

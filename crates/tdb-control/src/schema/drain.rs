@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tdb_contract::{ChangeSink, DataStatements, Drained, Repair, RouteKind, SessionStart, Unavailable};
+use tdb_contract::{
+    ChangeSink, DataStatements, Drained, Prepared, Repair, RouteKind, SessionStart, Unavailable, WorkspaceText,
+};
 use tdb_engines::fault;
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::change::{LeftOut, LeftOutKind};
@@ -56,6 +58,15 @@ impl ChangeSink for Control {
             .runtime
             .spawn(async move { control.repair_refused(database).await });
         joined(repaired.await)
+    }
+
+    async fn prepare(&self, text: WorkspaceText) -> Result<Prepared, Unavailable> {
+        let control = self.clone();
+        let prepared = self
+            .inner
+            .runtime
+            .spawn(async move { control.prepare_text(text).await });
+        joined(prepared.await)
     }
 }
 

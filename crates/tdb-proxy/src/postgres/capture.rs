@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tdb_contract::{ChangeSink, DataStatements, Drained};
+use tdb_contract::{ChangeSink, DataStatements, Drained, Rights};
 use tdb_names::WorkspaceId;
-use tdb_wire_postgres::backend::{COMMAND_COMPLETE, COPY_IN_RESPONSE, NOTICE, READY_FOR_QUERY};
+use tdb_wire_postgres::backend::{COMMAND_COMPLETE, COPY_IN_RESPONSE, ERROR, NOTICE, READY_FOR_QUERY};
 use tdb_wire_postgres::flow::{Flow, Transaction};
 use tdb_wire_postgres::frame::{Frame, FrameError, Piece};
 use tdb_wire_postgres::report::{Report, is_journal_marker};
 use tokio::time::timeout;
 
 use super::data_tap::DataTap;
+use super::text_tap::TextTap;
 use crate::metrics::Metrics;
 
 /// Past it the reply goes out with a notice; the journal keeps the change.
@@ -37,6 +38,10 @@ pub(crate) struct Capture {
     /// A CommandComplete said COMMIT since the last ReadyForQuery.
     committed: Committed,
     data: DataTap,
+    /// None for a session that may only read.
+    texts: Option<TextTap>,
+    /// For the client, before the server's next message.
+    notices: Vec<u8>,
     /// What came after the ReadyForQuery that is held back. At most one read.
     held: Vec<u8>,
     drain: Option<Drain>,
@@ -60,7 +65,17 @@ struct Drain {
 }
 
 impl Capture {
-    pub(crate) fn new(sink: Arc<dyn ChangeSink>, workspace: WorkspaceId, server_pid: i32, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        sink: Arc<dyn ChangeSink>,
+        workspace: WorkspaceId,
+        server_pid: i32,
+        rights: Rights,
+        metrics: Metrics,
+    ) -> Self {
+        let texts = match rights {
+            Rights::ReadWrite => Some(TextTap::new(sink.clone(), workspace, server_pid)),
+            Rights::ReadOnly => None,
+        };
         Self {
             sink,
             workspace,
@@ -70,6 +85,8 @@ impl Capture {
             journaled: Journaled::No,
             committed: Committed::No,
             data: DataTap::new(server_pid),
+            texts,
+            notices: Vec::new(),
             held: Vec::new(),
             drain: None,
         }
@@ -91,13 +108,37 @@ impl Capture {
         Ok(bytes.split_at(bytes.len() - rest.len()).0)
     }
 
+    /// Appends to `out` what of the client's bytes may go to the server. Only while no text waits.
+    pub(crate) fn pass_up(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        match &mut self.texts {
+            Some(texts) => texts.pass(bytes, out),
+            None => {
+                out.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a text waits for the control plane.
+    pub(crate) fn is_text_waiting(&self) -> bool {
+        self.texts.as_ref().is_some_and(TextTap::is_waiting)
+    }
+
+    /// Ready when the text that waited is in `out`.
+    pub(crate) fn poll_text(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<(), FrameError>> {
+        match &mut self.texts {
+            Some(texts) => texts.poll_prepared(cx, out, &mut self.notices),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
 
     /// Appends to `out` what may go to the client. Only while not draining.
     pub(crate) fn pass(&mut self, flow: &mut Flow, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-        let read = |tag| matches!(tag, NOTICE | COMMAND_COMPLETE | COPY_IN_RESPONSE);
+        let read = |tag| matches!(tag, NOTICE | ERROR | COMMAND_COMPLETE | COPY_IN_RESPONSE);
         while !self.is_draining() {
             match flow.from_server(&mut bytes, read)?.0 {
                 Piece::Span(span) => {
@@ -142,6 +183,7 @@ impl Capture {
 
     /// A frame that we look at.
     fn take_reply(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        out.append(&mut self.notices);
         match frame.tag() {
             NOTICE if is_journal_marker(frame.body()) => {
                 self.journaled = Journaled::Yes;
@@ -218,7 +260,7 @@ mod tests {
 
     use async_trait::async_trait;
     use prometheus::Registry;
-    use tdb_contract::{Repair, RouteKind, SessionStart, Unavailable};
+    use tdb_contract::{Prepared, Repair, RouteKind, SessionStart, Unavailable, WorkspaceText};
 
     use super::*;
 
@@ -243,6 +285,10 @@ mod tests {
         async fn login_refused(&self, _: RouteKind) -> Result<Repair, Unavailable> {
             Ok(Repair::NotNeeded)
         }
+
+        async fn prepare(&self, _: WorkspaceText) -> Result<Prepared, Unavailable> {
+            Ok(Prepared::default())
+        }
     }
 
     fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -254,7 +300,7 @@ mod tests {
     async fn relayed(stream: &[u8], cut: usize) -> (Vec<u8>, u64) {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let workspace = WorkspaceId::from_uuid("00000000-0000-0000-0000-000000000001".parse().unwrap());
-        let mut capture = Capture::new(Arc::new(Log), workspace, 7, metrics.clone());
+        let mut capture = Capture::new(Arc::new(Log), workspace, 7, Rights::ReadWrite, metrics.clone());
         let (mut flow, mut out) = (Flow::new(), Vec::new());
         for part in [&stream[..cut], &stream[cut..]] {
             capture.pass(&mut flow, part, &mut out).unwrap();

@@ -145,7 +145,8 @@ impl<'a> Relay<'a> {
     }
 
     fn is_idle(&self) -> bool {
-        self.flow.is_idle() && self.down.is_empty() && self.up.is_empty() && !self.is_draining()
+        let waits = self.capture.as_ref().is_some_and(Capture::is_text_waiting);
+        self.flow.is_idle() && self.down.is_empty() && self.up.is_empty() && !self.is_draining() && !waits
     }
 
     fn is_draining(&self) -> bool {
@@ -185,6 +186,10 @@ impl<'a> Relay<'a> {
     fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.up.poll_send(&mut self.server, cx)).map_err(End::ServerLost)?;
+            if let Some(capture) = self.capture.as_mut().filter(|capture| capture.is_text_waiting()) {
+                ready!(capture.poll_text(cx, &mut self.up.pending)).map_err(End::ClientDesync)?;
+                continue;
+            }
             match self.up.stage {
                 // As a direct client's half close: the server finishes what was asked and then closes.
                 Stage::Ended => {
@@ -212,7 +217,12 @@ impl<'a> Relay<'a> {
             };
             let bytes = read.map_err(End::ClientDesync)?;
             self.counters[0].inc_by(u64::try_from(bytes.len()).unwrap_or(0));
-            self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?;
+            match &mut self.capture {
+                None => self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?,
+                Some(capture) => capture
+                    .pass_up(bytes, &mut self.up.pending)
+                    .map_err(End::ClientDesync)?,
+            }
             if self.flow.is_terminated() {
                 self.up.stage = Stage::Terminated;
             }

@@ -108,10 +108,7 @@ async fn begin(
         }
     };
     match open(plane, &startup, &identity, &route, address).await {
-        Ok((registered, dialled)) => {
-            let expires_at = identity.credential.expires_at;
-            greet(plane, stream, &startup, &route, registered, dialled, expires_at).await
-        }
+        Ok((registered, dialled)) => greet(plane, stream, &startup, &identity, &route, registered, dialled).await,
         Err(refusal) => {
             refusal.on(stream).say(plane).await;
             None
@@ -297,10 +294,10 @@ async fn greet<'p>(
     plane: &'p Plane,
     mut stream: Stream,
     startup: &Startup,
+    identity: &Identity,
     route: &Rc<Route>,
     registered: Registered<'p>,
     dialled: Dialled,
-    expires_at: Option<SystemTime>,
 ) -> Option<Session<'p>> {
     let Ok(secret) = cancel_secret(startup) else {
         Refusal::from(Refused::NoRandom).on(stream).say(plane).await;
@@ -326,6 +323,7 @@ async fn greet<'p>(
             plane.sink.clone(),
             workspace,
             dialled.key.pid,
+            identity.credential.rights,
             plane.metrics.clone(),
         )),
         RouteKind::Tenant(_) => None,
@@ -337,7 +335,7 @@ async fn greet<'p>(
         relay,
         key,
         registered,
-        expires_at,
+        expires_at: identity.credential.expires_at,
     })
 }
 
