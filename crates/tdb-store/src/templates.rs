@@ -208,27 +208,69 @@ pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreEr
     Ok(tx.execute(sql, &parameters).await? == 1)
 }
 
-/// Newest templates with fewer than `stock` spares, of workspaces for which a tenant was made within `lately`; and how
-/// many are missing.
-pub async fn short_of_spares(tx: &Tx, stock: u32, lately: Duration) -> Result<Vec<(TemplateRow, u32)>, StoreError> {
+/// How many spares a template is worth.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// At most.
+    pub stock_max: u32,
+    /// Tenants made within this time count; one alone is no demand.
+    pub day: Duration,
+    /// How many tenants of a day are worth a spare.
+    pub tenants_per_spare: u32,
+    /// Within it each tenant is worth one.
+    pub burst: Duration,
+}
+
+/// Newest templates with fewer spares than `demand` says, and how many are missing.
+pub async fn short_of_spares(tx: &Tx, demand: &Demand) -> Result<Vec<(TemplateRow, u32)>, StoreError> {
     let sql = format!(
-        "SELECT * FROM (
-             SELECT {}, $1 - (SELECT count(*) FROM templates s WHERE s.workspace_id = t.workspace_id AND s.server = t.server
-                                 AND s.status = 'spare' AND s.version = t.version) AS missing
-               FROM templates t JOIN workspaces w ON w.id = t.workspace_id AND w.status = 'ready'
-                    JOIN servers v ON v.name = t.server AND v.status = 'active'
-              WHERE t.status = 'published'
-                AND NOT EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
-                                   AND n.status = 'published' AND n.version > t.version)
-                AND EXISTS (SELECT FROM tenant_databases d WHERE d.workspace_id = t.workspace_id AND d.server = t.server
-                               AND d.created_at > now() - $2 * interval '1 second')) AS known
-         WHERE missing > 0",
+        "{WORTH} SELECT {}, worth.spares - worth.kept AS missing FROM worth JOIN templates t USING (id) WHERE worth.spares > worth.kept",
         columns("t.")
     );
-    let rows = tx.query(&sql, &[&i64::from(stock), &lately.as_secs_f64()]).await?;
+    let [max, per_spare, day, burst] = &demand.parameters();
+    let rows = tx.query(&sql, &[max, per_spare, day, burst]).await?;
     let row = |row: &Row| Ok((TemplateRow::from_row(row)?, crate::row::total(row, "missing")?));
     rows.iter().map(row).collect()
 }
+
+/// Spares that `demand` is no longer worth become `dropping`, the newest first.
+pub async fn retire_idle_spares(tx: &Tx, demand: &Demand) -> Result<u64, StoreError> {
+    let sql = format!(
+        "{WORTH} UPDATE templates s SET status = 'dropping', step = 'retired', not_before = now()
+           WHERE s.id IN (SELECT ranked.id FROM worth,
+                            LATERAL (SELECT s.id, row_number() OVER (ORDER BY s.created_at) AS place FROM templates s
+                                      WHERE s.workspace_id = worth.workspace_id AND s.server = worth.server
+                                        AND s.version = worth.version AND s.status = 'spare' AND s.step = 'adopted') AS ranked
+                           WHERE ranked.place > worth.spares)
+             AND s.status = 'spare'"
+    );
+    let [max, per_spare, day, burst] = &demand.parameters();
+    tx.execute(&sql, &[max, per_spare, day, burst]).await
+}
+
+impl Demand {
+    /// As [`WORTH`] takes them; times in seconds.
+    fn parameters(&self) -> [f64; 4] {
+        let (max, per_spare) = (f64::from(self.stock_max), f64::from(self.tenants_per_spare));
+        [max, per_spare, self.day.as_secs_f64(), self.burst.as_secs_f64()]
+    }
+}
+
+/// Of the newest template of each workspace and server: how many spares it has, and how many it is worth.
+const WORTH: &str = "WITH worth AS (
+    SELECT t.id, t.workspace_id, t.server, t.version,
+           (SELECT count(*) FROM templates s WHERE s.workspace_id = t.workspace_id AND s.server = t.server
+               AND s.status = 'spare' AND s.version = t.version) AS kept,
+           CASE WHEN w.status = 'ready' AND v.status = 'active'
+                THEN least($1::float8, greatest(0, made.burst - 1, ceil((made.day - 1) / $2::float8)))::bigint ELSE 0 END AS spares
+      FROM templates t JOIN workspaces w ON w.id = t.workspace_id JOIN servers v ON v.name = t.server,
+           LATERAL (SELECT count(*) AS day, count(*) FILTER (WHERE d.created_at > now() - $4 * interval '1 second') AS burst
+                      FROM tenant_databases d
+                     WHERE d.workspace_id = t.workspace_id AND d.server = t.server
+                       AND d.created_at > now() - $3 * interval '1 second') AS made
+     WHERE t.status = 'published'
+       AND NOT EXISTS (SELECT FROM templates n WHERE n.workspace_id = t.workspace_id AND n.server = t.server
+                          AND n.status = 'published' AND n.version > t.version))";
 
 /// A spare for a tenant: it is nobody's template any more, and its row is gone.
 pub async fn take_spare(

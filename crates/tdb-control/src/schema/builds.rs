@@ -10,7 +10,7 @@ use tdb_engines::postgres::fingerprint::Fingerprint;
 use tdb_engines::postgres::tenant_side;
 use tdb_names::ServerName;
 use tdb_store::physical::{self, Physical, Place};
-use tdb_store::templates::{self, TemplateRow, TemplateStatus};
+use tdb_store::templates::{self, Demand, TemplateRow, TemplateStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{StoreError, changes, versions, workspaces};
 use uuid::Uuid;
@@ -22,9 +22,14 @@ use crate::schema::versions::HeadProblem;
 
 /// How long a template stays though a newer one is there and nobody names it: its maker is about to.
 const RETIREMENT_GRACE: Duration = Duration::from_secs(60);
-/// Spares of a template, as long as tenants were made of its blueprint lately.
-const STOCK: u32 = 4;
-const LATELY: Duration = Duration::from_secs(3600);
+/// A blueprint of which one tenant was made is not worth a spare, which takes 15 MB; one of which several are being made is
+/// worth as many as can be taken while the next are cloned.
+const DEMAND: Demand = Demand {
+    stock_max: 4,
+    day: Duration::from_secs(24 * 3600),
+    tenants_per_spare: 4,
+    burst: Duration::from_secs(600),
+};
 
 /// A build that holds exactly the changes asked for.
 #[derive(Debug)]
@@ -315,11 +320,13 @@ impl Control {
         }
     }
 
-    /// Makes the spares that are missing, one after the other per workspace.
+    /// Gives back the spares that are not worth their room any more, and makes those that are missing, one after the other
+    /// per workspace.
     pub(crate) async fn restock(&self) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
-        let short = templates::short_of_spares(&tx, STOCK, LATELY).await?;
-        tx.rollback().await?;
+        templates::retire_idle_spares(&tx, &DEMAND).await?;
+        let short = templates::short_of_spares(&tx, &DEMAND).await?;
+        tx.commit().await?;
         let work = short.iter().map(async |(template, missing)| {
             for _ in 0..*missing {
                 self.make_spare(template).await?;
