@@ -103,12 +103,14 @@ fn body(path: &str) -> Value {
         "/workspaces/{id}/queries" => json!({"query": "DROP TABLE t"}),
         "/workspaces/{id}/extensions" => json!({"name": "citext"}),
         "/workspaces/{id}/settings" => json!({"tenant_ddl": "deny"}),
+        "/workspaces/{id}/diff" => json!({"ddl_ids": [1]}),
         _ => json!({}),
     }
 }
 
 fn ask(api: &Api, method: &str, path: &str, body: Value) -> Answer {
-    let body = ["post", "put", "patch"].contains(&method).then_some(body);
+    let has_body = ["post", "put", "patch"].contains(&method) || (method == "delete" && path.ends_with("/diff"));
+    let body = has_body.then_some(body);
     let answer = api.try_send(&method.to_uppercase(), path, body);
     answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
