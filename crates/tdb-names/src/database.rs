@@ -1,4 +1,4 @@
-//! Logical database names: what a client writes into its connection string.
+//! Logical database names: the names that clients put in their connection strings.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,38 +7,47 @@ use thiserror::Error;
 
 use crate::name::{BlueprintName, NameError, TenantName};
 
-/// PostgreSQL's identifier limit (NAMEDATALEN − 1, "Lexical Structure" in its manual): beyond it PostgreSQL
-/// truncates silently, and two tenants could become one database.
+/// PostgreSQL's limit for identifiers in bytes (NAMEDATALEN − 1; manual, "Lexical Structure"). PostgreSQL silently
+/// truncates longer ones, so that two tenants could share one database.
 pub const PHYSICAL_NAME_LEN_MAX: usize = 63;
 
 const _: () = assert!(BlueprintName::LEN_MAX + "__".len() + TenantName::LEN_MAX == PHYSICAL_NAME_LEN_MAX);
 const _: () = assert!(BlueprintName::LEN_MAX + "_dev".len() <= PHYSICAL_NAME_LEN_MAX);
 
-/// The grammar in one sentence, for hints.
+/// The grammar of database names in one sentence, for hints.
 pub const DATABASE_GRAMMAR: &str = "A database name is <blueprint>_dev for a workspace or <blueprint>__<tenant> for a tenant; names are lower-case letters and digits joined by single \"_\" or \"-\".";
 
-/// A workspace (`<blueprint>_dev`) or a tenant (`<blueprint>__<tenant>`). The two sets are disjoint: no name holds
-/// `__`, and what holds `__` is a tenant.
+/// The database of a workspace (`<blueprint>_dev`) or of a tenant (`<blueprint>__<tenant>`). The two sets are disjoint:
+/// blueprint and tenant names cannot contain `__`, so only tenant databases do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DatabaseName {
+    /// `<blueprint>_dev`
     Workspace(BlueprintName),
+    /// `<blueprint>__<tenant>`
     Tenant {
+        /// The blueprint that the database was created from.
         blueprint: BlueprintName,
+        /// The tenant that owns the database.
         tenant: TenantName,
     },
 }
 
+/// The text is not a database name. The messages are clauses that follow "because" or a colon.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DatabaseNameError {
+    /// The text has neither a `__` nor the suffix `_dev`.
     #[error("it is neither <blueprint>_dev nor <blueprint>__<tenant>")]
     Shape,
+    /// The part before `_dev` or `__` is not a blueprint name.
     #[error("the blueprint's name {0}")]
     Blueprint(#[source] NameError),
+    /// The part after `__` is not a tenant name.
     #[error("the tenant's name {0}")]
     Tenant(#[source] NameError),
 }
 
 impl DatabaseName {
+    /// The blueprint whose schema the database has.
     pub fn blueprint(&self) -> &BlueprintName {
         match self {
             DatabaseName::Workspace(blueprint) | DatabaseName::Tenant { blueprint, .. } => blueprint,

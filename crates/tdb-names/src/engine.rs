@@ -5,15 +5,18 @@ use std::str::FromStr;
 
 use crate::id::IdError;
 
-/// What a server speaks. Spelled as in the API and in the metadata store.
+/// A database engine. Its text is the spelling in the API and in the metadata store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
+    /// PostgreSQL 13 or later.
     PostgreSql,
 }
 
 impl Engine {
+    /// Every engine, in order of declaration.
     pub const ALL: [Engine; 1] = [Engine::PostgreSql];
 
+    /// The engine's name, such as `PostgreSQL`.
     pub fn as_str(self) -> &'static str {
         match self {
             Engine::PostgreSql => "PostgreSQL",

@@ -1,5 +1,5 @@
-//! Identifiers of rows. Ids of different things are different types; the metadata store makes them, all others only
-//! carry them.
+//! Identifiers of rows in the metadata store. Ids of different kinds of row are different types. Only the metadata store
+//! creates new ids; all other code passes them on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+/// The text is not an identifier of the expected kind. The message quotes the text and describes the expected form.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("\"{text}\" is not {what}")]
 pub struct IdError {
@@ -32,9 +33,11 @@ macro_rules! uuid_ids {
         pub struct $name(Uuid);
 
         impl $name {
+            /// Wraps a UUID that the metadata store returned.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
+            /// The UUID, as SQL parameters need it.
             pub const fn as_uuid(&self) -> Uuid {
                 self.0
             }
@@ -54,11 +57,13 @@ macro_rules! uuid_ids {
 }
 
 uuid_ids! {
-    /// A workspace's incarnation: a workspace deleted and made again under its old name has another.
+    /// A workspace. A workspace that is deleted and created again under the same name gets a new id.
     WorkspaceId,
-    /// One physical tenant database.
+    /// A physical tenant database: one (tenant, blueprint) pair.
     DatabaseId,
+    /// A database credential: a user name with its password verifier.
     CredentialId,
+    /// A key of the admin API.
     KeyId,
 }
 
@@ -70,6 +75,7 @@ macro_rules! text_ids {
         pub struct $name(Box<str>);
 
         impl $name {
+            /// The identifier as text, unchanged since it was parsed.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -101,13 +107,13 @@ macro_rules! text_ids {
 }
 
 text_ids! {
-    /// `prj_` and ten characters of base32.
+    /// A project: `prj_` and ten characters of base32.
     ProjectId, "a project id (prj_ and ten of a-z, 2-7)", |text| prefixed_base32(text, "prj_");
     /// A deployment: `dep_` and ten characters of base32.
     JobId, "a deployment id (dep_ and ten of a-z, 2-7)", |text| prefixed_base32(text, "dep_");
-    /// What a client sends as startup parameter `user`: 1 to 63 printable bytes without space.
+    /// The startup parameter `user` of a client: 1 to 63 printable ASCII characters, no spaces.
     UserName, "a user name", |text| (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    /// A registered database server.
+    /// The name under which the operator registered a database server.
     ServerName, "a server name (lower-case letters, digits, - and _; at most 40)",
         |text| (1..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
 }
@@ -126,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_have_one_shape() {
+    fn ids_of_another_form_are_refused() {
         assert!("prj_abcdefgh27".parse::<ProjectId>().is_ok());
         for text in [
             "prj_",

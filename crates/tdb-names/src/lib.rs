@@ -1,5 +1,6 @@
-//! The names of the installation: blueprints, tenants, databases, and the identifiers of rows.
-//! A value of these types is valid by construction; its one door is [`std::str::FromStr`]. No I/O, no async.
+//! Names of blueprints, tenants, databases and servers, and identifiers of rows.
+//! A value of these types is always valid: names can only be built with [`std::str::FromStr`]. No I/O, no async.
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod database;
 mod engine;

@@ -1,4 +1,4 @@
-//! Names that users choose. Grammar: segments of `[a-z0-9]+` joined by single `_` or `-`.
+//! Names that users choose. Grammar: segments of `[a-z0-9]+`, joined by a single `_` or `-`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,22 +6,31 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Names that mean something else to PostgreSQL or to the proxy.
+/// Names that have another meaning for PostgreSQL or for the proxy.
 const RESERVED_BLUEPRINTS: [&str; 5] = ["postgres", "template0", "template1", "tenantsdb", "pgbouncer"];
 
-/// Why a text is not a name; the message is the rule, fit for the end of a sentence.
+/// The text is not a name. The message states the violated rule and follows a subject: "the tenant's name must …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
+    /// The text is longer than the limit.
     #[error("must be at most {max} bytes long")]
-    TooLong { max: usize },
+    TooLong {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The text has other characters, or two separators in a row, or one at an end.
     #[error("must be made of lower-case letters and digits, joined by single \"_\" or \"-\"")]
     Grammar,
+    /// The name has another meaning for PostgreSQL or for the proxy.
     #[error("is reserved")]
     Reserved,
+    /// A blueprint name that could be mistaken for a workspace's database.
     #[error("must not end in \"_dev\"")]
     EndsInDev,
+    /// A blueprint name with the prefix of TenantsDB's internal databases and roles.
     #[error("must not start with \"tdb\"")]
     StartsWithTdb,
 }
@@ -37,16 +46,20 @@ pub struct BlueprintName(Box<str>);
 pub struct TenantName(Box<str>);
 
 impl BlueprintName {
+    /// The longest name, in bytes. With a tenant's name and `__` it fits [`crate::PHYSICAL_NAME_LEN_MAX`].
     pub const LEN_MAX: usize = 25;
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl TenantName {
+    /// The longest name, in bytes: a UUID in its usual form fits.
     pub const LEN_MAX: usize = 36;
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,7 +76,7 @@ impl FromStr for BlueprintName {
         if text.ends_with("_dev") {
             return Err(NameError::EndsInDev);
         }
-        // Our own databases and roles start with it.
+        // The prefix of TenantsDB's internal databases and roles.
         if text.starts_with("tdb") {
             return Err(NameError::StartsWithTdb);
         }

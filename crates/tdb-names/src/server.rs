@@ -1,4 +1,4 @@
-//! Where a database server is.
+//! Addresses of database servers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,24 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{IdError, ServerName};
 
-/// A database server as the proxy and the control plane dial it.
+/// The address of a database server, as the proxy and the control plane connect to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerEndpoint {
+    /// The name that the server is registered under; used in logs and metrics.
     pub name: ServerName,
-    /// Host name, address, or (starting with `/`) the directory of a unix socket.
+    /// Host name, IP address, or (starting with `/`) the directory of a Unix socket.
     pub host: String,
+    /// TCP port, or the number in the socket's file name.
     pub port: u16,
+    /// Whether connections are encrypted and what is verified.
     pub tls: TlsMode,
 }
 
-/// libpq's `sslmode`, without `allow`.
+/// How connections to a server use TLS: libpq's `sslmode` without `allow` (PostgreSQL manual, "SSL Support").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
+    /// Never encrypt.
     Disable,
+    /// Encrypt if the server supports it; verify nothing.
     Prefer,
+    /// Encrypt or fail; verify nothing.
     Require,
+    /// Encrypt or fail; verify the certificate's chain.
     VerifyCa,
+    /// Encrypt or fail; verify the certificate's chain and host name.
     VerifyFull,
 }
 
@@ -47,8 +55,8 @@ impl FromStr for TlsMode {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let found = MODES.iter().find(|(_, name)| *name == text);
-        found
+        let named = MODES.iter().find(|(_, name)| *name == text);
+        named
             .map(|(mode, _)| *mode)
             .ok_or_else(|| IdError::new(text, "a TLS mode (disable, prefer, require, verify-ca or verify-full)"))
     }
