@@ -1,49 +1,79 @@
-//! Invalidation: what a cache must forget and which sessions must end.
+//! Cache invalidation: which cached routes and credentials are stale, and which sessions must end.
 
 use tdb_names::{BlueprintName, CredentialId, DatabaseId, ProjectId, TenantName, UserName, WorkspaceId};
 use tokio::sync::mpsc;
 
-/// Counts up with every change of routes or credentials in the metadata store.
+/// The position of a change in the order of all changes to routes and credentials in the metadata store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(pub i64);
+pub struct Epoch(
+    /// Increases by at least 1 with each change.
+    pub i64,
+);
 
-/// One change, in the order of its epoch. "End" means: running transactions get a few seconds, then 57P01.
+/// A change to routes or credentials in the metadata store. To end a session means: a running transaction gets a few
+/// seconds to finish, then the session is closed with SQLSTATE 57P01.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Forget the routes of a blueprint's workspace or of a tenant; sessions go on.
+    /// Drop the cached routes to a blueprint's workspace. Its sessions continue.
     Workspace {
+        /// The position of this change.
         epoch: Epoch,
+        /// The project that the workspace belongs to.
         project: ProjectId,
+        /// The workspace's blueprint.
         blueprint: BlueprintName,
     },
+    /// Drop the cached routes to all databases of a tenant. Its sessions continue.
     Tenant {
+        /// The position of this change.
         epoch: Epoch,
+        /// The project that the tenant belongs to.
         project: ProjectId,
+        /// The tenant.
         tenant: TenantName,
     },
-    /// Forget, and end the sessions on this database.
+    /// Drop the cached routes to all databases of a tenant, and end the sessions on one of them.
     DatabaseClosed {
+        /// The position of this change.
         epoch: Epoch,
+        /// The project that the tenant belongs to.
         project: ProjectId,
+        /// The tenant.
         tenant: TenantName,
+        /// The database whose sessions end.
         database: DatabaseId,
     },
+    /// Drop the cached routes to a blueprint's workspace, and end the sessions on it.
     WorkspaceClosed {
+        /// The position of this change.
         epoch: Epoch,
+        /// The project that the workspace belongs to.
         project: ProjectId,
+        /// The workspace's blueprint.
         blueprint: BlueprintName,
+        /// The workspace whose sessions end; a later workspace of the same name has another id.
         workspace: WorkspaceId,
     },
-    /// Forget the credential; with `CredentialRevoked`, end its sessions too.
-    Credential { epoch: Epoch, user: UserName },
-    CredentialRevoked {
+    /// Drop a cached credential. Its sessions continue.
+    Credential {
+        /// The position of this change.
         epoch: Epoch,
+        /// The credential's user name.
         user: UserName,
+    },
+    /// Drop a cached credential, and end its sessions.
+    CredentialRevoked {
+        /// The position of this change.
+        epoch: Epoch,
+        /// The credential's user name.
+        user: UserName,
+        /// The credential whose sessions end.
         credential: CredentialId,
     },
 }
 
 impl Change {
+    /// The position of this change in the order of all changes.
     pub fn epoch(&self) -> Epoch {
         match self {
             Change::Workspace { epoch, .. }
@@ -56,18 +86,20 @@ impl Change {
     }
 }
 
-/// Changes as they come. It ends when the connection behind it is lost: subscribe again and flush.
+/// A stream of changes, in order. It ends when the connection to the metadata store is lost: changes may then have been
+/// missed, so the receiver subscribes again and empties its caches.
 #[derive(Debug)]
 pub struct ChangeFeed {
     receiver: mpsc::Receiver<Change>,
 }
 
 impl ChangeFeed {
+    /// A feed of what is sent to `receiver`; it ends when all senders are dropped.
     pub fn new(receiver: mpsc::Receiver<Change>) -> Self {
         Self { receiver }
     }
 
-    /// The next change; `None` when the feed was lost. Cancel safe.
+    /// The next change; `None` when the feed has ended. Cancel safe.
     pub async fn next(&mut self) -> Option<Change> {
         self.receiver.recv().await
     }

@@ -1,5 +1,6 @@
-//! What the data plane asks of the outside: who a user is, where a database is, and that captured changes be drained.
-//! It names no SQL of the metadata store, no HTTP and no deployment; those who answer live elsewhere.
+//! The interface between the proxy and the control plane: looking up credentials and routes, following their changes, and
+//! draining captured DDL. It contains no SQL, no HTTP and no deployment logic; the implementations are in other crates.
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod change;
 mod route;
@@ -12,22 +13,22 @@ pub use sink::{ChangeSink, DataStatements, Drained, Repair, SessionStart};
 use async_trait::async_trait;
 use tdb_names::{DatabaseName, ProjectId, UserName};
 
-/// The source of routes could not be asked; what is already known may be used for a configured time.
+/// The request could not be answered. Cached routes and credentials may still be used for a configured time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the control plane is unavailable: {reason}")]
 pub struct Unavailable {
-    /// For the log, never for a client.
+    /// Why, for the log. It must not be sent to clients.
     pub reason: String,
 }
 
-/// Answers from the metadata store. Every method may be called from any runtime; dropping a future is safe.
+/// Looks up routes and credentials in the metadata store. Every method may be called from any runtime and is cancel safe.
 #[async_trait]
 pub trait RouteSource: Send + Sync + 'static {
-    /// The credential of a user name, `None` if there is none. Expired and revoked ones are none.
+    /// The credential of a user name; `None` if there is none, or if it has expired or was revoked.
     async fn credential(&self, user: &UserName) -> Result<Option<Credential>, Unavailable>;
 
-    /// Where a database of this project is, in the role that `rights` call for; `None` if there is none.
-    /// The credential's scope is the caller's to check.
+    /// The route to a database of this project, with the role for `rights`; `None` if the project has no such database.
+    /// The caller checks that the credential's scope covers the database.
     async fn route(
         &self,
         project: &ProjectId,
@@ -35,9 +36,11 @@ pub trait RouteSource: Send + Sync + 'static {
         rights: Rights,
     ) -> Result<Option<Route>, Unavailable>;
 
-    /// What changed from now on. A caller that (re)subscribes forgets everything it had cached, after this returned.
+    /// Subscribes to all changes from now on. The caller empties its caches after this returns, because changes before the
+    /// subscription are not reported.
     async fn subscribe(&self) -> Result<ChangeFeed, Unavailable>;
 
-    /// The caller acts on everything up to `epoch`: no cache holds older facts and sessions that had to end have ended.
+    /// Reports that the caller has applied all changes up to `epoch`: stale cache entries are dropped and the sessions that
+    /// had to end have ended.
     async fn acknowledge(&self, epoch: Epoch) -> Result<(), Unavailable>;
 }

@@ -1,4 +1,4 @@
-//! Who may connect, and to what a (credential, database name) resolves.
+//! Credentials, and the routes that database names resolve to.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -10,38 +10,48 @@ use tdb_names::{
     BlueprintName, CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TenantName, WorkspaceId,
 };
 
-/// What a user name's password is checked against, and what it opens.
+/// The credential of a user name: how to authenticate the client, and which databases it may open.
 #[derive(Clone, Debug)]
 pub struct Credential {
+    /// Identifies the credential in changes and in the audit log.
     pub id: CredentialId,
+    /// The project whose databases it can open.
     pub project: ProjectId,
+    /// The password verifiers.
     pub login: Login,
+    /// Which databases of the project it can open.
     pub scope: Scope,
+    /// Which role its sessions run as.
     pub rights: Rights,
+    /// When it stops being valid and its sessions end; `None` if never.
     pub expires_at: Option<SystemTime>,
 }
 
-/// What a password is checked against, by authentication mechanism.
+/// Password verifiers, one for each authentication mechanism.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
+    /// For SCRAM-SHA-256 and SCRAM-SHA-256-PLUS.
     pub scram_sha_256: ScramVerifier,
 }
 
+/// The databases that a credential can open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Every workspace and tenant of the project.
+    /// Every workspace and tenant database of the project.
     Project,
+    /// One workspace.
     Workspace(BlueprintName),
     /// Every database of one tenant.
     Tenant(TenantName),
 }
 
 impl Scope {
+    /// Whether a credential of this scope may open `database`.
     pub fn covers(&self, database: &DatabaseName) -> bool {
         match (self, database) {
             (Scope::Project, _) => true,
-            (Scope::Workspace(own), DatabaseName::Workspace(asked)) => own == asked,
-            (Scope::Tenant(own), DatabaseName::Tenant { tenant: asked, .. }) => own == asked,
+            (Scope::Workspace(own), DatabaseName::Workspace(requested)) => own == requested,
+            (Scope::Tenant(own), DatabaseName::Tenant { tenant: requested, .. }) => own == requested,
             (Scope::Workspace(_), DatabaseName::Tenant { .. }) | (Scope::Tenant(_), DatabaseName::Workspace(_)) => {
                 false
             }
@@ -49,61 +59,78 @@ impl Scope {
     }
 }
 
+/// What a credential may do in the databases that it opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rights {
+    /// Sessions run as the database's owner.
     ReadWrite,
+    /// Sessions run as the database's read-only role.
     ReadOnly,
 }
 
 /// What a database name resolves to.
 #[derive(Clone, Debug)]
 pub struct Route {
+    /// Where the database is.
     pub place: Place,
+    /// Whether it is a workspace or a tenant's database.
     pub kind: RouteKind,
+    /// Whether clients may connect.
     pub state: RouteState,
+    /// How many clients may be connected at the same time.
     pub clients_max: ClientLimit,
 }
 
 /// Where a database is and how to log in there, by engine.
 #[derive(Clone, Debug)]
 pub enum Place {
+    /// A database on a PostgreSQL server.
     Postgres(PostgresPlace),
 }
 
+/// A database on a PostgreSQL server, and the role to log in with.
 #[derive(Clone, Debug)]
 pub struct PostgresPlace {
+    /// The server's address.
     pub server: Arc<ServerEndpoint>,
-    /// The database's name on its server; need not be the logical one.
+    /// The database's name on its server; it can differ from the logical name.
     pub database: String,
-    /// The role the session runs as: the database's owner, or its read-only role.
+    /// The role that sessions run as: the database's owner, or its read-only role.
     pub role: String,
+    /// The role's password.
     pub secret: SecretString,
 }
 
+/// A workspace or a tenant's database, by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RouteKind {
+    /// A workspace: DDL is captured.
     Workspace(WorkspaceId),
+    /// A tenant's database: DDL is not captured.
     Tenant(DatabaseId),
 }
 
+/// Whether a database accepts clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteState {
+    /// Clients may connect.
     Active,
-    /// By the customer's wish; resuming brings it back.
+    /// The tenant is suspended; it can be resumed.
     Suspended,
-    /// Deleted but restorable.
+    /// The tenant is deleted; it can be restored.
     Deleted,
-    /// Being created, restored or removed.
+    /// The database is being created, restored or removed.
     NotReady,
-    /// Its creation has failed several times and is still tried: status `error`.
+    /// The creation has failed several times and is still being retried: status `error`.
     Failed,
 }
 
-/// Most clients of one database at a time.
+/// How many clients may be connected to a database at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientLimit {
-    /// None of its own: the proxy's for every database applies.
+    /// The database has no limit; the proxy's limit for every database still applies.
     Unlimited,
+    /// At most this many.
     At(NonZeroU32),
 }
 
@@ -112,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_covers_its_own_databases_only() {
+    fn a_scope_covers_no_other_database() {
         let name = |text: &str| text.parse::<DatabaseName>().unwrap();
         let cases = [
             (Scope::Project, [true, true, true, true]),
@@ -120,8 +147,9 @@ mod tests {
             (Scope::Tenant("acme".parse().unwrap()), [false, false, true, true]),
         ];
         for (scope, expected) in cases {
-            let found = ["app_dev", "crm_dev", "app__acme", "crm__acme"].map(|database| scope.covers(&name(database)));
-            assert_eq!(found, expected, "{scope:?}");
+            let covered =
+                ["app_dev", "crm_dev", "app__acme", "crm__acme"].map(|database| scope.covers(&name(database)));
+            assert_eq!(covered, expected, "{scope:?}");
             assert_eq!(scope.covers(&name("app__globex")), scope == Scope::Project);
         }
     }

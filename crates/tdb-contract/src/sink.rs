@@ -1,5 +1,5 @@
-//! What the proxy tells the control plane: who is speaking in a workspace, "drain the journal now", and that a server
-//! refused a login of ours.
+//! Requests of the proxy to the control plane: record who uses a workspace's session, drain a workspace's journal, and
+//! check a role whose login a database server refused.
 
 use std::net::IpAddr;
 
@@ -8,54 +8,64 @@ use tdb_names::{CredentialId, ServerName, WorkspaceId};
 
 use crate::{RouteKind, Unavailable};
 
-/// Takes captured changes out of a workspace's journal into the change log. Callable from any runtime.
+/// Moves captured DDL from the journals of workspaces to the change log. Callable from any runtime.
 #[async_trait]
 pub trait ChangeSink: Send + Sync + 'static {
-    /// A workspace session has begun; its author is known by the server's pid from now on.
+    /// Records that a workspace session has started, so that changes captured from `server_pid` can be attributed to the
+    /// session's credential.
     async fn session_started(&self, session: SessionStart) -> Result<(), Unavailable>;
 
-    /// Copies everything visible in the workspace's journal into the change log; `data` is noted with the change that it
-    /// was in one transaction with. Not cancel-sensitive: a caller that stops waiting loses the answer, not the work.
+    /// Copies all rows that are visible in the workspace's journal to the change log. `data` is stored with the change
+    /// that was committed by the same transaction. Dropping the future discards the answer but does not stop the drain.
     async fn drain(&self, workspace: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable>;
 
-    /// A server refused the login of a database's role: a client may have changed the role, which is then set again.
+    /// Checks a database's role after its server refused the login, and restores the role's password and settings if a
+    /// client changed them.
     async fn login_refused(&self, database: RouteKind) -> Result<Repair, Unavailable>;
 }
 
+/// The result of [`ChangeSink::login_refused`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// The role is as it was set: try again.
+    /// The role was restored; the login can be tried again.
     Done,
-    /// It was as it was set, or cannot be set again now.
+    /// The role was unchanged, or it could not be restored now. A retry would fail again.
     NotNeeded,
 }
 
+/// A workspace session that has started, and the client that uses it.
 #[derive(Clone, Debug)]
 pub struct SessionStart {
+    /// The workspace that the session is connected to.
     pub workspace: WorkspaceId,
+    /// The server that holds the workspace's database.
     pub server: ServerName,
     /// The server process that runs the session (BackendKeyData).
     pub server_pid: i32,
+    /// The credential that the client logged in with.
     pub credential: CredentialId,
+    /// The client's address.
     pub client: IpAddr,
+    /// The startup parameter `application_name`; empty if the client sent none.
     pub application_name: String,
 }
 
-/// Statements of a transaction that changed data and were messages of their own: the journal, which sees the messages
-/// that hold DDL, does not have them.
+/// Data statements of a transaction that also ran DDL, sent in messages without DDL. The journal records only messages
+/// that contain DDL, so the proxy reports these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataStatements {
-    /// The server process that ran them.
+    /// The server process that ran the statements.
     pub server_pid: i32,
-    /// Their text, or the tag of their answer where the text is not known.
+    /// The text of each statement, or its command tag if the text is not known.
     pub statements: Vec<String>,
 }
 
-/// What a drain brought; said to the developer as notices in their own session.
+/// The result of a drain. The proxy sends it to the developer's session as notices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// Changes that entered the log.
+    /// The number of changes added to the change log.
     pub changes: u32,
-    /// Sentences for the developer: a change that cannot be replayed and why, data statements that were left out.
+    /// Sentences for the developer: changes that cannot be replayed, with the reason, and data statements that are not
+    /// part of a change.
     pub warnings: Vec<String>,
 }
