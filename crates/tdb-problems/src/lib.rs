@@ -1,35 +1,37 @@
-//! The codes of refusals, each with its HTTP status and title: one list for the use cases that refuse, the API that
-//! renders a refusal, the client that reads it and the documents. It holds no message about a particular case.
+//! Problem codes, each with its HTTP status and title. The control plane, the API, the client and the documentation use
+//! this one list. It contains no message about a particular case.
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
-/// Declares the enum and its table in one place. Texts are taken as `tt`: the OpenAPI derive does not read what a macro
-/// captured as a literal.
+/// Declares the enum and its table in one place. The codes are matched as `tt` because the OpenAPI derive cannot read a
+/// token that a macro has matched as `literal`.
 macro_rules! problems {
     ($($variant:ident = $code:tt, $status:literal, $title:literal;)+) => {
-        /// What went wrong, for programs. A code never changes its meaning.
+        /// What went wrong, for programs. The meaning of a code does not change between versions.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         pub enum ProblemCode {
-            $(#[serde(rename = $code)] $variant,)+
+            $(#[doc = $title] #[serde(rename = $code)] $variant,)+
         }
 
         impl ProblemCode {
             /// All codes, in order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
+            /// The code's text, as problem documents show it.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $code,)+
                 }
             }
 
-            /// The HTTP status: 400 malformed, 401 no or wrong key, 403 not allowed, 404 unknown, 409 exists or wrong
-            /// state, 422 invalid value, 429 limit, 502 database server, 503 unavailable, 504 timeout.
+            /// The HTTP status: 400 malformed, 401 missing or wrong key, 403 not allowed, 404 not found, 409 conflict with
+            /// the current state, 422 invalid value, 429 limit reached, 502 database server, 503 unavailable, 504 timeout.
             pub fn status(self) -> u16 {
                 match self {
                     $(Self::$variant => $status,)+
                 }
             }
 
-            /// The same for every problem of this code.
+            /// A short description, the same for every problem with this code.
             pub fn title(self) -> &'static str {
                 match self {
                     $(Self::$variant => $title,)+
@@ -99,7 +101,7 @@ problems! {
 }
 
 impl ProblemCode {
-    /// The `type` of its documents.
+    /// The `type` member of problem documents with this code.
     pub fn urn(self) -> String {
         format!("urn:tenantsdb:problem:{}", self.as_str())
     }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_its_own_and_has_a_status_of_failure_and_a_title() {
+    fn every_code_is_unique_and_has_an_error_status_and_a_title() {
         let texts: BTreeSet<&str> = ProblemCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(texts.len(), ProblemCode::ALL.len());
         for code in ProblemCode::ALL {
