@@ -1,5 +1,5 @@
-//! API keys: `tdb_sk_` and 43 characters of base64url (256 random bits). Stored as SHA-256, found by prefix: a random
-//! key needs no slow hash.
+//! API keys: `tdb_sk_` and 43 characters of base64url (256 random bits). The metadata store has a key's SHA-256 hash and
+//! its prefix, by which the row is looked up. A random key does not need a slow hash.
 
 use std::fmt;
 
@@ -12,26 +12,26 @@ use crate::NoRandom;
 use crate::random::unguessable;
 
 const MARK: &str = "tdb_sk_";
-/// How much of a key is stored in clear, to find it and to show it in lists.
+/// The length of a key's prefix, which is stored in clear text to look the key up and to show it in lists.
 pub const API_KEY_PREFIX_LEN: usize = MARK.len() + 8;
 const LEN: usize = MARK.len() + 43;
 
-/// A key as its holder presents it.
+/// An API key in clear text.
 pub struct ApiKey(SecretString);
 
-/// What is stored of a key.
+/// The stored hash of an API key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKeyHash([u8; 32]);
 
 impl ApiKey {
-    /// Draws a new key from the system's random source.
+    /// Generates a key from the operating system's random source.
     pub fn generate() -> Result<Self, NoRandom> {
         Ok(Self(
             format!("{MARK}{}", URL_SAFE_NO_PAD.encode(unguessable::<32>()?)).into(),
         ))
     }
 
-    /// `None` where the text cannot be a key.
+    /// Parses a key; `None` if the text does not have the form of one.
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix(MARK)?;
         let valid = text.len() == LEN
@@ -41,20 +41,20 @@ impl ApiKey {
         valid.then(|| Self(text.to_owned().into()))
     }
 
-    /// The part of the key by which its row is found; it is no secret.
+    /// The key's prefix, by which its row is looked up. It is not secret.
     pub fn prefix(&self) -> &str {
         // Both constructors give ASCII of a fixed length.
         self.0.expose_secret().get(..API_KEY_PREFIX_LEN).unwrap_or_default()
     }
 
-    /// SHA-256 of the whole key: what is stored.
+    /// The SHA-256 hash of the whole key.
     pub fn hash(&self) -> ApiKeyHash {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, self.0.expose_secret().as_bytes()).as_ref());
         ApiKeyHash(hash)
     }
 
-    /// The key itself, for the one answer that may show it.
+    /// The key in clear text, for the one response that may contain it.
     pub fn reveal(&self) -> &str {
         self.0.expose_secret()
     }
@@ -66,7 +66,7 @@ impl ApiKeyHash {
         &self.0
     }
 
-    /// Compares in constant time.
+    /// Compares this hash with a stored one in constant time.
     pub fn matches(&self, stored: &[u8]) -> bool {
         crate::scram::equal_in_constant_time(&self.0, stored)
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_keys_are_refused() {
+    fn texts_that_are_not_keys_are_refused() {
         let good = ApiKey::generate().unwrap();
         for text in [
             "",

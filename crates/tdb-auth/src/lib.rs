@@ -1,5 +1,5 @@
-//! Secrets: random names and passwords, SCRAM verifiers, API keys, sealing. Pure: no I/O, no async.
-//! No secret is in `Debug` or in an error.
+//! Secrets: random names and passwords, SCRAM verifiers, API keys, encryption of stored secrets, and TLS settings for
+//! connections to servers. No async and no network I/O. No secret appears in `Debug` output or in an error.
 #![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod apikey;
@@ -18,7 +18,7 @@ pub use scram::{
 pub use seal::{MasterKey, MasterKeyError, SealError};
 pub use tls::{ClientTls, Roots, RootsError};
 
-/// The operating system's random source failed; nothing secret can be made.
+/// The operating system's random source failed, so no secret can be generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system's random source failed")]
 pub struct NoRandom;

@@ -1,5 +1,5 @@
-//! Passwords of people: PBKDF2-HMAC-SHA-256 with a random salt, `pbkdf2-sha256$ITERATIONS$SALT$HASH`. Slow on purpose
-//! (a tenth of a second and more): never on a thread that serves others.
+//! Hashes of users' passwords: PBKDF2-HMAC-SHA-256 with a random salt, as `pbkdf2-sha256$ITERATIONS$SALT$HASH`. Hashing is
+//! deliberately slow (at least a tenth of a second), so it must not run on a thread of the async runtime.
 
 use std::num::NonZeroU32;
 
@@ -12,14 +12,14 @@ use crate::NoRandom;
 use crate::random::unguessable;
 
 const MARK: &str = "pbkdf2-sha256";
-/// OWASP's password storage cheat sheet, for this function.
+/// The number that OWASP's Password Storage Cheat Sheet gives for PBKDF2-HMAC-SHA-256.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(600_000).unwrap();
-/// A stored hash that asks for more is none of ours.
+/// A stored hash with more iterations was not written by this module, and would take too long to check.
 const ITERATIONS_MAX: u32 = 10_000_000;
 const SALT_LEN: usize = 16;
 const HASH_LEN: usize = 32;
 
-/// What is stored of a password.
+/// The stored hash of a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
     iterations: NonZeroU32,
@@ -28,7 +28,7 @@ pub struct PasswordHash {
 }
 
 impl PasswordHash {
-    /// Takes its time.
+    /// Hashes a password with a new random salt. Slow: see the module's documentation.
     pub fn derive(password: &SecretString) -> Result<Self, NoRandom> {
         let salt = unguessable::<SALT_LEN>()?;
         let mut hash = [0; HASH_LEN];
@@ -41,7 +41,7 @@ impl PasswordHash {
         })
     }
 
-    /// One that no password opens and that takes as long as any other to try: for users that do not exist.
+    /// A hash that no password matches, for users that do not exist. Checking it takes as long as any other.
     pub fn mock() -> Result<Self, NoRandom> {
         Ok(Self {
             iterations: ITERATIONS,
@@ -50,13 +50,13 @@ impl PasswordHash {
         })
     }
 
-    /// Takes as long as [`Self::derive`].
+    /// Whether this is the hash of `password`. As slow as [`Self::derive`].
     pub fn opens_with(&self, password: &SecretString) -> bool {
         let text = password.expose_secret().as_bytes();
         verify(PBKDF2_HMAC_SHA256, self.iterations, &self.salt, text, &self.hash).is_ok()
     }
 
-    /// None where the text is no hash of ours.
+    /// Parses the stored form; `None` if the text is not a hash that this module wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('$');
         let (mark, iterations) = (parts.next()?, parts.next()?.parse::<NonZeroU32>().ok()?);
@@ -64,15 +64,15 @@ impl PasswordHash {
             STANDARD_NO_PAD.decode(parts.next()?),
             STANDARD_NO_PAD.decode(parts.next()?),
         );
-        let known = mark == MARK && parts.next().is_none() && iterations.get() <= ITERATIONS_MAX;
-        known.then_some(Self {
+        let valid = mark == MARK && parts.next().is_none() && iterations.get() <= ITERATIONS_MAX;
+        valid.then_some(Self {
             iterations,
             salt: salt.ok()?.try_into().ok()?,
             hash: hash.ok()?.try_into().ok()?,
         })
     }
 
-    /// The form in which it is stored.
+    /// The form that is stored in the metadata store.
     pub fn to_text(&self) -> String {
         let encode = |bytes: &[u8]| STANDARD_NO_PAD.encode(bytes);
         format!(
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_refused() {
+    fn texts_that_are_not_hashes_are_refused() {
         let good = PasswordHash::mock().unwrap().to_text();
         assert!(PasswordHash::parse(&good).is_some());
         for bad in [

@@ -1,5 +1,5 @@
-//! SCRAM-SHA-256 verifiers in PostgreSQL's own text form (RFC 5802, RFC 7677; PostgreSQL manual, "pg_authid"):
-//! `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`. The same text serves our login and `CREATE ROLE`.
+//! SCRAM-SHA-256 verifiers in PostgreSQL's text form (RFC 5802, RFC 7677; PostgreSQL manual, "pg_authid"):
+//! `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`. The proxy's login and `CREATE ROLE` use the same text.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -15,16 +15,17 @@ use thiserror::Error;
 use crate::NoRandom;
 use crate::random::unguessable;
 
-/// PostgreSQL's `scram_iterations` default; for passwords that people may choose.
+/// PostgreSQL's default for `scram_iterations`, for passwords that people may choose.
 pub const ITERATIONS_PASSWORD: NonZeroU32 = NonZeroU32::new(4096).unwrap();
-/// 256 random bits cannot be guessed however cheap a guess is; one iteration takes PBKDF2 off every dial.
+/// One iteration, for secrets of 256 random bits: they cannot be guessed even if each guess is cheap, and connections to
+/// servers do not need to compute thousands of HMACs.
 pub const ITERATIONS_RANDOM_SECRET: NonZeroU32 = NonZeroU32::MIN;
 /// Bytes of salt in a verifier, as in PostgreSQL.
 pub const SALT_LEN: usize = 16;
 const KEY_LEN: usize = 32;
 const MECHANISM: &str = "SCRAM-SHA-256";
 
-/// What the server side of SCRAM needs; it does not reveal the password and cannot be used to log in elsewhere.
+/// The server's data for SCRAM. It does not reveal the password, and a client cannot log in with it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ScramVerifier {
     iterations: NonZeroU32,
@@ -33,13 +34,13 @@ pub struct ScramVerifier {
     server_key: [u8; KEY_LEN],
 }
 
-/// The text is no SCRAM-SHA-256 verifier.
+/// The text is not a SCRAM-SHA-256 verifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a SCRAM-SHA-256 verifier")]
 pub struct VerifierError;
 
 impl ScramVerifier {
-    /// Derives a verifier with a fresh salt. Costs `iterations` HMACs.
+    /// Derives a verifier with a new random salt. Computes `iterations` HMACs.
     pub fn derive(password: &SecretString, iterations: NonZeroU32) -> Result<Self, NoRandom> {
         Ok(Self::derive_with_salt(
             password,
@@ -67,8 +68,8 @@ impl ScramVerifier {
         }
     }
 
-    /// Whether this is a verifier of `password` with so many iterations. One with another number is none: whoever wrote it
-    /// may have chosen a number that takes hours.
+    /// Whether this is the verifier of `password` with this number of iterations. A verifier with another number is not
+    /// checked: an attacker may have stored a number that takes hours to compute.
     pub fn is_of(&self, password: &SecretString, iterations: NonZeroU32) -> bool {
         if self.iterations != iterations {
             return false;
@@ -78,8 +79,8 @@ impl ScramVerifier {
             && equal_in_constant_time(&expected.server_key, &self.server_key)
     }
 
-    /// The verifier shown to a user that does not exist: the same salt for the same name each time, as PostgreSQL
-    /// does, and keys that no password gives. `secret` is the installation's.
+    /// The verifier for a user that does not exist. As in PostgreSQL, the salt for a name is always the same, and no password
+    /// matches. `secret` is the installation's ([`crate::MasterKey::mock_secret`]).
     pub fn mock(user: &str, secret: &[u8]) -> Self {
         let part = |label: &str| hmac_sha256(secret, format!("{label}\0{user}").as_bytes());
         Self {
@@ -90,18 +91,18 @@ impl ScramVerifier {
         }
     }
 
-    /// Rounds of PBKDF2 that the client has to do.
+    /// The number of PBKDF2 iterations that the client has to compute.
     pub fn iterations(&self) -> NonZeroU32 {
         self.iterations
     }
 
-    /// What the client mixes into the password.
+    /// The salt that the client uses with the password.
     pub fn salt(&self) -> &[u8] {
         &self.salt
     }
 
-    /// Checks a client's proof over `auth_message` (RFC 5802 section 3), in constant time, and gives the server's
-    /// signature for the final message.
+    /// Checks a client's proof over `auth_message` (RFC 5802, section 3) in constant time. Returns the server's signature for
+    /// the final message, or `None` if the proof is wrong.
     pub fn verify(&self, auth_message: &[u8], proof: &[u8; KEY_LEN]) -> Option<[u8; KEY_LEN]> {
         let signature = hmac_sha256(&self.stored_key, auth_message);
         let mut client_key = [0; KEY_LEN];
@@ -160,7 +161,7 @@ impl fmt::Debug for ScramVerifier {
     }
 }
 
-/// SASLprep (RFC 4013); PostgreSQL uses the raw bytes where a password cannot be normalised, and so do we.
+/// SASLprep (RFC 4013). Like PostgreSQL, this uses the raw bytes if a password cannot be normalised.
 fn normalise(password: &str) -> std::borrow::Cow<'_, str> {
     stringprep::saslprep(password).unwrap_or(std::borrow::Cow::Borrowed(password))
 }
@@ -179,7 +180,7 @@ fn fixed(bytes: &[u8]) -> [u8; KEY_LEN] {
     out
 }
 
-/// Compares two secrets. Equality by comparing MACs under one key, which `ring` does in constant time for any content.
+/// Compares two secrets in constant time. It compares their HMACs, which `ring` does in constant time for any content.
 pub fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"tdb equality");
     hmac::verify(&key, left, hmac::sign(&key, right).as_ref()).is_ok()
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn mock_is_stable_per_name_and_differs_between_names_and_installations() {
+    fn mock_verifiers_are_stable_per_name_and_differ_between_names_and_installations() {
         let mock = |user, secret: &[u8]| ScramVerifier::mock(user, secret).to_string();
         assert_eq!(mock("ann", b"k"), mock("ann", b"k"));
         assert_ne!(mock("ann", b"k"), mock("bob", b"k"));

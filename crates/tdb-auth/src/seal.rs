@@ -1,5 +1,6 @@
-//! Sealing of server credentials: ChaCha20-Poly1305 with a random nonce, under a key that lives outside the metadata
-//! store. The row's identity is authenticated with the text, so a sealed secret moved to another row does not open.
+//! Sealing: encryption of secrets in the metadata store with ChaCha20-Poly1305, a random nonce, and a master key that is
+//! kept outside the store. The row's identity is authenticated too, so a sealed secret copied to another row cannot be
+//! opened.
 
 use std::fmt;
 
@@ -14,16 +15,16 @@ use crate::NoRandom;
 use crate::random::unguessable;
 
 const KEY_LEN: usize = 32;
-/// The layout's version, so that the algorithm can change.
+/// The version of the sealed format, its first byte, so that the algorithm can be replaced later.
 const VERSION: u8 = 1;
 
-/// The installation's key: 32 bytes, written as base64 in a file or an environment variable.
+/// The installation's master key: 32 bytes, given as base64 in a file or an environment variable.
 pub struct MasterKey {
     seal: LessSafeKey,
     mock_secret: [u8; KEY_LEN],
 }
 
-/// The text is no master key.
+/// The text is not a master key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the master key must be 32 bytes in base64, such as `openssl rand -base64 32` prints")]
 pub struct MasterKeyError;
@@ -31,16 +32,16 @@ pub struct MasterKeyError;
 /// Why a secret cannot be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SealError {
-    /// The sealed bytes are not of this key and context.
-    #[error("the sealed secret does not open with this master key")]
+    /// The secret was sealed with another key or for another context, or it was changed.
+    #[error("the sealed secret cannot be opened with this master key")]
     DoesNotOpen,
-    /// No nonce can be drawn.
+    /// No nonce could be generated.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
 }
 
 impl MasterKey {
-    /// Reads the base64 form; white space around it is ignored.
+    /// Parses the base64 form; surrounding white space is ignored.
     pub fn parse(text: &SecretString) -> Result<Self, MasterKeyError> {
         let bytes = STANDARD
             .decode(text.expose_secret().trim())
@@ -55,17 +56,17 @@ impl MasterKey {
         })
     }
 
-    /// A fresh key in its base64 form.
+    /// Generates a key, in its base64 form.
     pub fn generate() -> Result<SecretString, NoRandom> {
         Ok(STANDARD.encode(unguessable::<KEY_LEN>()?).into())
     }
 
-    /// The secret behind [`crate::ScramVerifier::mock`]; derived, so that it reveals nothing of the key.
+    /// The secret for [`crate::ScramVerifier::mock`]. It is derived from the key and reveals nothing about it.
     pub fn mock_secret(&self) -> &[u8] {
         &self.mock_secret
     }
 
-    /// Seals `secret` for the row named by `context` (`role:<name>`, …).
+    /// Seals `secret` for the row that `context` names (`role:<name>`, …).
     pub fn seal(&self, context: &str, secret: &SecretString) -> Result<Vec<u8>, SealError> {
         let nonce = unguessable::<NONCE_LEN>()?;
         let mut text = secret.expose_secret().as_bytes().to_vec();
@@ -80,7 +81,7 @@ impl MasterKey {
         Ok([&[VERSION][..], &nonce, &text, tag.as_ref()].concat())
     }
 
-    /// Opens what [`Self::seal`] made for the same `context`.
+    /// Opens a secret that [`Self::seal`] sealed for the same `context`.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Result<SecretString, SealError> {
         let Some((&VERSION, rest)) = sealed.split_first() else {
             return Err(SealError::DoesNotOpen);

@@ -1,6 +1,6 @@
-//! TLS towards database servers and the metadata store, with the meanings of libpq's `sslmode` (PostgreSQL manual,
-//! "SSL Support", table of modes): `prefer` and `require` encrypt without checking who answers, `verify-ca` checks the
-//! chain, `verify-full` the name too.
+//! TLS for connections to database servers and to the metadata store, with the modes of libpq's `sslmode` (PostgreSQL
+//! manual, "SSL Support"): `prefer` and `require` encrypt without verifying the server, `verify-ca` verifies the
+//! certificate chain, and `verify-full` also the host name.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use thiserror::Error as ThisError;
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 
-/// No trusted root certificates can be read; says why.
+/// There is no trusted root certificate, or it cannot be used; with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 #[error("no certificate authority to trust: {0}")]
 pub struct RootsError(String);
 
-/// One TLS configuration per mode, made once.
+/// The TLS configurations of all modes, built once.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     unverified: Arc<ClientConfig>,
@@ -31,14 +31,14 @@ pub struct ClientTls {
 }
 
 impl Roots {
-    /// What the system trusts; an empty list where it trusts nothing.
+    /// The certificate authorities that the operating system trusts; empty if it has none.
     pub fn system() -> Self {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         Self(Arc::new(store))
     }
 
-    /// The certificates of a PEM text.
+    /// The certificates in a PEM text. An error if it contains none, or one that cannot be parsed.
     pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let mut store = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -46,7 +46,7 @@ impl Roots {
             store.add(certificate).map_err(|e| RootsError(e.to_string()))?;
         }
         if store.is_empty() {
-            Err(RootsError("the PEM text holds no certificate".to_owned()))
+            Err(RootsError("the PEM text contains no certificate".to_owned()))
         } else {
             Ok(Self(Arc::new(store)))
         }
@@ -54,7 +54,7 @@ impl Roots {
 }
 
 impl ClientTls {
-    /// Configurations that trust `roots`.
+    /// Builds configurations that trust `roots`.
     pub fn new(roots: &Roots) -> Result<Self, RootsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = |check: Check| -> Result<Arc<ClientConfig>, RootsError> {
@@ -71,13 +71,11 @@ impl ClientTls {
                     .with_no_client_auth(),
             ))
         };
-        let webpki = match roots.0.is_empty() {
-            true => None,
-            false => Some(
-                WebPkiServerVerifier::builder_with_provider(roots.0.clone(), provider.clone())
-                    .build()
-                    .map_err(|e| RootsError(e.to_string()))?,
-            ),
+        let webpki = if roots.0.is_empty() {
+            None
+        } else {
+            let builder = WebPkiServerVerifier::builder_with_provider(roots.0.clone(), provider.clone());
+            Some(builder.build().map_err(|e| RootsError(e.to_string()))?)
         };
         let verified =
             |check: fn(Arc<WebPkiServerVerifier>) -> Check| webpki.clone().map(|w| config(check(w))).transpose();
@@ -88,7 +86,8 @@ impl ClientTls {
         })
     }
 
-    /// The configuration for a mode; `None` for `disable`. An error where the mode verifies and nothing is trusted.
+    /// The configuration for a mode; `None` for `disable`. An error if the mode verifies certificates and there is no
+    /// trusted root.
     pub fn config(&self, mode: TlsMode) -> Result<Option<Arc<ClientConfig>>, RootsError> {
         let verified = |config: &Option<Arc<ClientConfig>>| {
             let missing = || RootsError(format!("sslmode {mode} needs one"));
@@ -130,7 +129,7 @@ impl ServerCertVerifier for Verifier {
         match &self.check {
             Check::Nothing => Ok(ServerCertVerified::assertion()),
             Check::Full(webpki) => verify(webpki),
-            // The chain is verified before the name, so an error about the name means that the chain is good.
+            // webpki verifies the chain before the name, so an error about the name means that the chain is valid.
             Check::Chain(webpki) => match verify(webpki) {
                 Err(Error::InvalidCertificate(
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -168,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verifying_modes_need_something_to_trust() {
+    fn verifying_modes_need_a_trusted_root() {
         let tls = ClientTls::new(&Roots(Arc::new(RootCertStore::empty()))).unwrap();
         assert!(tls.config(TlsMode::Disable).unwrap().is_none());
         assert!(tls.config(TlsMode::Require).unwrap().is_some());
