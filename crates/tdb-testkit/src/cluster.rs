@@ -1,5 +1,5 @@
-//! A temporary PostgreSQL cluster. It ends with its value, and also when the test process is killed: a shell holds the
-//! other end of a pipe and stops the server when the pipe closes.
+//! A temporary PostgreSQL cluster. It is stopped when its value is dropped, and also when the test process is killed: a
+//! shell reads from a pipe to the test process and stops the server when the pipe closes.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -15,24 +15,28 @@ use tokio_postgres::{Client, Config, NoTls};
 
 const SUPERUSER: &str = "postgres";
 const START_TIME_MAX: Duration = Duration::from_secs(60);
-/// Stops PostgreSQL at once when standard input closes.
+/// A shell script that runs PostgreSQL and stops it immediately when standard input closes.
 const KEEPER: &str = r#""$@" & server=$!; read -r _; kill -QUIT "$server" 2>/dev/null; wait "$server""#;
 
-/// Where `initdb` and `postgres` are.
+/// The directory of `initdb` and `postgres`.
 #[derive(Clone, Debug)]
 pub struct BinDir(PathBuf);
 
-/// Whether a crash of the machine may lose data. Kill tests want `Safe`, all others `Fast`.
+/// Whether the cluster may lose committed data in a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
+    /// It may: no fsync. For most tests.
     Fast,
+    /// It may not: PostgreSQL's defaults. For tests that kill processes.
     Safe,
 }
 
+/// How to start a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
+    /// Whether it may lose data in a crash.
     pub durability: Durability,
-    /// Further `name=value` settings for `postgres -c`.
+    /// Additional `name=value` settings for `postgres -c`.
     pub settings: Vec<String>,
 }
 
@@ -45,7 +49,7 @@ impl Default for ClusterOptions {
     }
 }
 
-/// A running cluster with SCRAM for every user, on 127.0.0.1 and on a socket in its own directory.
+/// A running cluster. It listens on 127.0.0.1 and on a Unix socket in its directory, and requires SCRAM of every user.
 #[derive(Debug)]
 pub struct Cluster {
     dir: TempDir,
@@ -57,7 +61,7 @@ pub struct Cluster {
     options: ClusterOptions,
 }
 
-/// Who runs PostgreSQL when the test runs as root, which PostgreSQL refuses.
+/// The operating system's user that runs PostgreSQL if the test runs as root, because PostgreSQL refuses to run as root.
 #[derive(Clone, Copy, Debug)]
 struct Account {
     uid: u32,
@@ -65,50 +69,55 @@ struct Account {
 }
 
 impl BinDir {
-    /// `PG_BIN_DIR`, else the newest under `/usr/lib/postgresql`.
+    /// The directory in the environment variable `PG_BIN_DIR`, else the newest version under `/usr/lib/postgresql`.
     pub fn find() -> Result<Self> {
         if let Some(dir) = env::var_os("PG_BIN_DIR") {
             return Ok(Self(dir.into()));
         }
-        let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
             .context("list /usr/lib/postgresql")?
             .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
             .filter(|bin| bin.join("initdb").exists())
             .collect();
-        found.sort_by_key(|bin| {
+        installed.sort_by_key(|bin| {
             bin.components()
                 .rev()
                 .nth(1)
                 .and_then(|v| v.as_os_str().to_str()?.parse::<u32>().ok())
         });
-        found
+        installed
             .pop()
             .map(Self)
-            .context("no PostgreSQL found; install the package postgresql or set PG_BIN_DIR")
+            .context("PostgreSQL is not installed; install the package postgresql or set PG_BIN_DIR")
     }
 
-    /// A server's program, or a client's: where only a server is installed here, clients are the system's.
+    /// The path of a program of PostgreSQL. A client program that is not in this directory is taken from `/usr/bin`.
     pub fn program(&self, name: &str) -> PathBuf {
-        let own = self.0.join(name);
-        match own.exists() {
-            true => own,
-            false => Path::new("/usr/bin").join(name),
+        let path = self.0.join(name);
+        if path.exists() {
+            path
+        } else {
+            Path::new("/usr/bin").join(name)
         }
     }
 
+    /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.0
     }
 }
 
 impl Cluster {
+    /// Starts a cluster with the default options: [`Durability::Fast`], no additional settings.
     pub fn start() -> Result<Self> {
         Self::start_with(ClusterOptions::default())
     }
 
+    /// Runs `initdb` in a temporary directory and starts the server on a free port. Blocks until the server accepts
+    /// connections.
     pub fn start_with(options: ClusterOptions) -> Result<Self> {
         let account = account()?;
-        let dir = TempDir::with_prefix("tdb-test-").context("make a temporary directory")?;
+        let dir = TempDir::with_prefix("tdb-test-").context("create a temporary directory")?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let password = uuid::Uuid::new_v4().simple().to_string();
         let mut cluster = Self {
@@ -125,31 +134,37 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The IP address that the server listens on.
     pub fn host(&self) -> &'static str {
         "127.0.0.1"
     }
 
-    /// Where its socket is.
+    /// The directory of the server's Unix socket.
     pub fn socket_dir(&self) -> &Path {
         self.dir.path()
     }
 
+    /// The server's TCP port. It stays the same after a restart.
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// The name of the superuser.
     pub fn superuser(&self) -> &'static str {
         SUPERUSER
     }
 
+    /// The superuser's password.
     pub fn password(&self) -> &str {
         &self.password
     }
 
+    /// The directory of the programs that the cluster was started with.
     pub fn bin(&self) -> &BinDir {
         &self.bin
     }
 
+    /// The superuser's connection string for `database`, password included.
     pub fn url(&self, database: &str) -> String {
         format!(
             "postgresql://{SUPERUSER}:{}@127.0.0.1:{}/{database}",
@@ -157,11 +172,12 @@ impl Cluster {
         )
     }
 
-    /// A connection as the superuser.
+    /// Connects as the superuser. The connection's task runs on the current Tokio runtime.
     pub async fn connect(&self, database: &str) -> Result<Client> {
         self.connect_as(SUPERUSER, &self.password, database).await
     }
 
+    /// Connects as another user, with SCRAM and without TLS.
     pub async fn connect_as(&self, user: &str, password: &str, database: &str) -> Result<Client> {
         let mut config = Config::new();
         config
@@ -175,13 +191,14 @@ impl Cluster {
         Ok(client)
     }
 
-    /// Kills every server process as `kill -9` would; [`Self::start_server`] recovers.
+    /// Stops every server process with SIGQUIT, which has the effect of a crash: nothing is flushed. The next
+    /// [`Self::start_server`] runs crash recovery.
     pub fn crash(&mut self) -> Result<()> {
         self.stop();
         Ok(())
     }
 
-    /// Starts the server again on the same data and port.
+    /// Starts the server, after a crash on the same data and port.
     pub fn start_server(&mut self) -> Result<()> {
         let fixed = (self.port != 0).then_some(self.port);
         for _ in 0..5 {
@@ -195,10 +212,10 @@ impl Cluster {
             }
             self.stop();
         }
-        bail!("PostgreSQL does not start; its log says:\n{}", self.log())
+        bail!("PostgreSQL did not start; its log:\n{}", self.log())
     }
 
-    /// What the server logged.
+    /// The server's log since the cluster was created.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -275,7 +292,7 @@ impl Cluster {
             .context("start PostgreSQL")
     }
 
-    /// True once the server accepts connections, false where it ended instead.
+    /// Returns `true` when the server accepts connections, `false` if it has exited or did not start in time.
     fn wait_until_ready(&mut self) -> Result<bool> {
         let deadline = Instant::now() + START_TIME_MAX;
         while Instant::now() < deadline {
@@ -286,7 +303,7 @@ impl Cluster {
             if ended {
                 return Ok(false);
             }
-            // Another server may have taken the port between our choice and PostgreSQL's bind.
+            // Another process may have taken the port before PostgreSQL could bind it.
             if self.owns_port() {
                 return Ok(true);
             }
@@ -347,7 +364,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_cluster_survives_a_crash_and_ends_with_its_value() {
+    async fn a_cluster_recovers_from_a_crash_and_stops_when_dropped() {
         let mut cluster = Cluster::start_with(ClusterOptions {
             durability: Durability::Safe,
             ..Default::default()

@@ -1,4 +1,5 @@
-//! For tests only: real PostgreSQL clusters that live as long as a value, and free ports. Nothing here fakes a server.
+//! For tests and benchmarks only: temporary PostgreSQL clusters and free ports. There are no fakes or mocks of a server.
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod cluster;
 
@@ -6,7 +7,7 @@ pub use cluster::{BinDir, Cluster, ClusterOptions, Durability};
 
 use std::net::{Ipv4Addr, TcpListener};
 
-/// A TCP port on 127.0.0.1 that was free a moment ago.
+/// A TCP port on 127.0.0.1 that was free when this function returned. Another process can take it before the caller does.
 pub fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
