@@ -1,9 +1,9 @@
-//! Both sides of SCRAM against a peer that does not know the secret: no client gets in, and no server is believed.
+//! Runs both sides of SCRAM with a peer that does not know the secret: neither a client nor a server may succeed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tdb_auth::ScramVerifier;
-use tdb_wire_postgres::login::{Login, Step, parse_sasl_initial};
+use tdb_wire_postgres::login::{Handshake, Step, parse_sasl_initial};
 use tdb_wire_postgres::scram::{self, Binding, Outcome};
 
 fuzz_target!(|data: &[u8]| {
@@ -26,16 +26,16 @@ fn as_server(messages: &[&[u8]]) {
     }
 }
 
-/// Each message: its tag, then its body.
+/// Each message is a tag followed by a body.
 fn as_client(messages: &[&[u8]]) {
-    let mut login = Login::new("secret".to_owned().into());
+    let mut login = Handshake::new("secret".to_owned().into());
     let offer = [&10i32.to_be_bytes()[..], b"SCRAM-SHA-256\0\0"].concat();
     assert!(matches!(login.step(b'R', &offer), Ok(Step::Send(_))));
     for message in messages {
         if let Some((tag, body)) = message.split_first() {
             assert!(
                 !matches!(login.step(*tag, body), Ok(Step::Ready(_))),
-                "believed a server without proof"
+                "accepted a server without proof"
             );
         }
     }

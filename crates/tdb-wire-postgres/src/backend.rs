@@ -1,8 +1,8 @@
-//! Messages a server sends, as the proxy builds them.
+//! Messages that a server sends: their tags, and builders for those that the proxy sends itself.
 
 use crate::startup::Unsupported;
 
-/// A step of the authentication, or its end.
+/// A request for authentication, or its successful end.
 pub const AUTHENTICATION: u8 = b'R';
 /// Process id and cancel secret.
 pub const BACKEND_KEY_DATA: u8 = b'K';
@@ -10,11 +10,11 @@ pub const BACKEND_KEY_DATA: u8 = b'K';
 pub const READY_FOR_QUERY: u8 = b'Z';
 /// ErrorResponse.
 pub const ERROR: u8 = b'E';
-/// NoticeResponse; may come at any time.
+/// NoticeResponse; can be sent at any time.
 pub const NOTICE: u8 = b'N';
-/// NotificationResponse (LISTEN); may come at any time.
+/// NotificationResponse (LISTEN); can be sent at any time.
 pub const NOTIFICATION: u8 = b'A';
-/// The value of a setting; may come at any time.
+/// The value of a setting; can be sent at any time.
 pub const PARAMETER_STATUS: u8 = b'S';
 /// ParseComplete.
 pub const PARSE_COMPLETE: u8 = b'1';
@@ -26,21 +26,21 @@ pub const CLOSE_COMPLETE: u8 = b'3';
 pub const PARAMETER_DESCRIPTION: u8 = b't';
 /// The columns of the rows that follow.
 pub const ROW_DESCRIPTION: u8 = b'T';
-/// There will be no rows.
+/// The statement returns no rows.
 pub const NO_DATA: u8 = b'n';
 /// One row.
 pub const DATA_ROW: u8 = b'D';
 /// The end of a statement, with its command tag.
 pub const COMMAND_COMPLETE: u8 = b'C';
-/// In place of CommandComplete where there was no statement.
+/// Sent instead of CommandComplete if the query was empty.
 pub const EMPTY_QUERY: u8 = b'I';
-/// Execute reached its limit of rows.
+/// Execute reached its row limit.
 pub const PORTAL_SUSPENDED: u8 = b's';
 /// The result of a FunctionCall.
 pub const FUNCTION_CALL_RESPONSE: u8 = b'V';
 /// The server waits for the client's data.
 pub const COPY_IN_RESPONSE: u8 = b'G';
-/// The server's data follow.
+/// The server's data follows.
 pub const COPY_OUT_RESPONSE: u8 = b'H';
 /// Data in both directions (replication).
 pub const COPY_BOTH_RESPONSE: u8 = b'W';
@@ -49,12 +49,12 @@ pub const COPY_DATA: u8 = b'd';
 /// The end of copied data.
 pub const COPY_DONE: u8 = b'c';
 
-/// Bytes that answer SSLRequest and GSSENCRequest.
+/// The byte that accepts an SSLRequest.
 pub const ENCRYPTION_ACCEPTED: u8 = b'S';
-/// As above: the connection stays as it is.
+/// The byte that refuses an SSLRequest or GSSENCRequest; the connection stays unencrypted.
 pub const ENCRYPTION_REFUSED: u8 = b'N';
 
-/// Appends one frame whose body `write` appends.
+/// Appends a frame whose body is appended by `write`.
 pub(crate) fn frame(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
     let start = out.len();
@@ -67,12 +67,12 @@ pub(crate) fn frame(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)
     }
 }
 
-/// AuthenticationOk.
+/// Appends AuthenticationOk.
 pub fn authentication_ok(out: &mut Vec<u8>) {
     frame(out, AUTHENTICATION, |out| out.extend_from_slice(&0i32.to_be_bytes()));
 }
 
-/// AuthenticationSASL: the mechanisms on offer, the best first.
+/// Appends AuthenticationSASL with the offered mechanisms, in order of preference.
 pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     frame(out, AUTHENTICATION, |out| {
         out.extend_from_slice(&10i32.to_be_bytes());
@@ -84,7 +84,7 @@ pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     });
 }
 
-/// AuthenticationSASLContinue with the server's first message.
+/// Appends AuthenticationSASLContinue with the server's first message.
 pub fn authentication_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
     frame(out, AUTHENTICATION, |out| {
         out.extend_from_slice(&11i32.to_be_bytes());
@@ -92,7 +92,7 @@ pub fn authentication_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
     });
 }
 
-/// AuthenticationSASLFinal with the server's last message.
+/// Appends AuthenticationSASLFinal with the server's last message.
 pub fn authentication_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
     frame(out, AUTHENTICATION, |out| {
         out.extend_from_slice(&12i32.to_be_bytes());
@@ -100,7 +100,7 @@ pub fn authentication_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
     });
 }
 
-/// BackendKeyData; `secret` has 4 bytes in protocol 3.0.
+/// Appends BackendKeyData. `secret` has 4 bytes in protocol 3.0, and 4 to 256 in protocol 3.2.
 pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     frame(out, BACKEND_KEY_DATA, |out| {
         out.extend_from_slice(&pid.to_be_bytes());
@@ -108,7 +108,8 @@ pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     });
 }
 
-/// NegotiateProtocolVersion: the minor version to speak, never newer than the client's, and the options we do not know.
+/// Appends NegotiateProtocolVersion: the minor version of the session, never newer than the client's, and the protocol
+/// options that are not supported.
 pub fn negotiate_protocol_version(out: &mut Vec<u8>, minor: u16, unsupported: &Unsupported) {
     frame(out, b'v', |out| {
         out.extend_from_slice(&((3i32 << 16) | i32::from(minor)).to_be_bytes());

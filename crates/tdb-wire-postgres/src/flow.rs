@@ -1,10 +1,10 @@
-//! What a session is doing, from the frames that pass in both directions: which replies the server owes and which request
-//! each reply answers, whether a transaction is open, whether data is being copied, and whether the server discards
+//! The state of a session, derived from the frames of both directions: which replies the server still has to send and which
+//! request each reply answers, whether a transaction is open, whether data is being copied, and whether the server discards
 //! messages until Sync. Bodies are not decoded. Sources: PostgreSQL manual, "Message Flow"; for messages during COPY and
 //! after errors, the main loop of `postgres.c` and `CopyGetData`.
 //!
-//! One thing cannot be seen from outside: when a COPY from the client fails, the server has ignored the Syncs that it had
-//! read until then and answers those that it had not. [`Flow`] then is uncertain until the next reply proves which it was.
+//! One thing cannot be observed: when a COPY from the client fails, the server has ignored the Syncs that it had read before
+//! the failure, and answers those that it reads later. [`Flow`] is then uncertain until the next reply shows which it was.
 
 use std::collections::VecDeque;
 
@@ -16,64 +16,64 @@ use crate::backend::{
 use crate::frame::{Frame, FrameError, HEADER_LEN, Piece, Reader};
 use crate::frontend::{self, Request};
 
-/// Requests without a reply past which no more should be read from the client. Far more than a server answers in one
-/// piece (8 KiB), so that waiting for its replies always ends.
+/// The number of unanswered requests from which on no more should be read from the client. It is far larger than the number
+/// of replies in one of the server's writes (8 KiB), so that waiting for replies always ends.
 const OWED_MAX: usize = 16 * 1024;
-/// A queue that grew past this is given back when it is empty.
+/// When the queue is empty, its memory beyond this capacity is released.
 const KEEP_CAPACITY_MAX: usize = 256;
 
-/// Names a request of the session; later requests have higher numbers.
+/// Identifies a request of the session; later requests have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
 
-/// Of the last ReadyForQuery.
+/// The transaction status of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transaction {
     /// No transaction is open.
     Idle,
-    /// In a transaction.
+    /// A transaction is open.
     Open,
-    /// Only ROLLBACK, or ROLLBACK TO, is accepted.
+    /// A transaction has failed; the server accepts only ROLLBACK and ROLLBACK TO.
     Failed,
 }
 
-/// Data that is being copied outside of queries' rows.
+/// The state of a COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
-    /// Nothing is copied.
+    /// No COPY is running.
     No,
-    /// The client sends data. So many of its Syncs are ignored, if the copy does not fail first.
+    /// The client sends data. The server ignores Syncs, unless the copy fails before it reads them.
     In {
-        /// Syncs ignored so far.
+        /// The number of Syncs since the start of the COPY.
         ignored: u32,
     },
-    /// The client has sent all data; the server has not said yet whether it took it.
+    /// The client has sent all data; the server has not confirmed it.
     Ending {
-        /// Syncs ignored.
+        /// The number of Syncs during the COPY.
         ignored: u32,
     },
     /// The server sends data.
     Out,
 }
 
-/// How sure the answer is to which request a reply belongs.
+/// Whether it is known which request a reply belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
     Certain,
-    /// So many ReadyForQuery messages may come that no request in the queue asked for.
+    /// The server may send up to this number of ReadyForQuery messages that answer no request in the queue.
     Doubt(u32),
-    /// The server said something that no request explains.
+    /// The server sent a message that answers no request.
     Lost,
 }
 
-/// A request that waits for the end of its reply.
+/// A request whose reply is not complete.
 #[derive(Clone, Copy, Debug)]
 struct Owed {
     id: RequestId,
     request: Request,
 }
 
-/// Both directions of one session.
+/// The state of one session, from both directions of its messages.
 #[derive(Debug)]
 pub struct Flow {
     client: Reader,
@@ -81,7 +81,7 @@ pub struct Flow {
     replies: Replies,
 }
 
-/// The state without the framing.
+/// The state, without the splitting of streams into frames.
 #[derive(Debug)]
 struct Replies {
     owed: VecDeque<Owed>,
@@ -93,7 +93,7 @@ struct Replies {
     trust: Trust,
 }
 
-/// What of the first reply owed has come.
+/// Whether a part of the reply to the first request in the queue has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Front {
     Nothing,
@@ -104,14 +104,14 @@ enum Front {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Served,
-    /// After an error in the extended protocol; the Sync that ends it has not been sent yet.
+    /// Discarded after an error in the extended protocol, until the client sends Sync.
     Discarded,
-    /// After Terminate.
+    /// Not read after Terminate.
     Over,
 }
 
 impl Flow {
-    /// For a session whose first ReadyForQuery has been sent on.
+    /// The state after the first ReadyForQuery of a session.
     pub fn new() -> Self {
         Self {
             client: Reader::default(),
@@ -128,9 +128,9 @@ impl Flow {
         }
     }
 
-    /// Takes the next piece of `bytes` from the client. Frames for which `read` holds come one by one, as does Terminate,
-    /// after which the server reads nothing; everything else comes in spans as long as they are there. The id of a frame
-    /// is its own: none for messages that have no reply, and for those that the server will discard.
+    /// Takes the next piece of `bytes` from the client. Frames that `read` selects are returned one by one, as is Terminate,
+    /// after which the server reads nothing; all others are returned in spans, as long as possible. The id is that of the
+    /// frame; `None` for messages that have no reply and for messages that the server discards.
     pub fn from_client<'s, 'b: 's>(
         &'s mut self,
         bytes: &mut &'b [u8],
@@ -148,8 +148,8 @@ impl Flow {
         Ok((piece, id))
     }
 
-    /// Takes the next piece of `bytes` from the server; see [`Self::from_client`]. ReadyForQuery always comes by itself.
-    /// The id of a frame is that of the request it answers, wholly or in part.
+    /// Takes the next piece of `bytes` from the server; see [`Self::from_client`]. ReadyForQuery is always returned as a
+    /// frame. The id is that of the request that the frame answers, completely or in part.
     pub fn from_server<'s, 'b: 's>(
         &'s mut self,
         bytes: &mut &'b [u8],
@@ -168,7 +168,7 @@ impl Flow {
         Ok((piece, id))
     }
 
-    /// Nothing is owed, no message is half sent and no transaction is open.
+    /// Whether all requests are answered, no message is incomplete and no transaction is open.
     pub fn is_idle(&self) -> bool {
         let replies = &self.replies;
         replies.owed.is_empty()
@@ -179,38 +179,38 @@ impl Flow {
             && self.server.is_at_boundary()
     }
 
-    /// Whether each reply since the last [`Self::is_idle`] is known to belong to its request. A server session of which
-    /// this does not hold must not be given to another client.
+    /// Whether it is known for all replies since the session was last idle which request they answer. If not, the server
+    /// session must not be given to another client.
     pub fn is_certain(&self) -> bool {
         self.replies.trust == Trust::Certain
     }
 
-    /// The server has said something that no request explains.
+    /// Whether the server has sent a message that answers no request.
     pub fn is_lost(&self) -> bool {
         self.replies.trust == Trust::Lost
     }
 
-    /// So many replies are owed that the client must wait.
+    /// Whether so many requests are unanswered that no more should be read from the client.
     pub fn is_full(&self) -> bool {
         self.replies.owed.len() >= OWED_MAX
     }
 
-    /// The client has sent Terminate.
+    /// Whether the client has sent Terminate.
     pub fn is_terminated(&self) -> bool {
         self.replies.input == Input::Over
     }
 
-    /// The stream to the client stands between two frames.
+    /// Whether the stream from the server is between two frames.
     pub fn is_server_at_boundary(&self) -> bool {
         self.server.is_at_boundary()
     }
 
-    /// The status of the last ReadyForQuery that has passed.
+    /// The status of the last ReadyForQuery.
     pub fn transaction(&self) -> Transaction {
         self.replies.transaction
     }
 
-    /// What is being copied for the first request that is owed a reply.
+    /// The state of the COPY of the first unanswered request.
     pub fn copy(&self) -> Copy {
         self.replies.copy
     }
@@ -223,7 +223,7 @@ impl Default for Flow {
 }
 
 impl Transaction {
-    /// As a ReadyForQuery says it.
+    /// The status in a ReadyForQuery frame.
     pub fn of(ready: &Frame<'_>) -> Self {
         match ready.bytes.get(HEADER_LEN) {
             Some(b'I') => Transaction::Idle,
@@ -234,7 +234,7 @@ impl Transaction {
 }
 
 impl Replies {
-    /// A message of the client.
+    /// Records a message of the client.
     fn asked(&mut self, tag: u8) -> Option<RequestId> {
         if tag == frontend::TERMINATE {
             self.input = Input::Over;
@@ -249,11 +249,11 @@ impl Replies {
                 self.copy = Copy::Ending { ignored: *ignored };
                 return None;
             }
-            // Outside of COPY the server ignores it.
+            // The server ignores it outside of COPY.
             (Request::CopyEnd, _) if self.owed.is_empty() => return None,
             (_, Copy::In { ignored }) => {
-                // During COPY this ends the session. If the session goes on, the copy has failed before the server read
-                // the Syncs.
+                // During COPY the server ends the session at this message. If the session continues, the copy had failed
+                // before the server read the Syncs.
                 let unread = std::mem::take(ignored);
                 for _ in 0..unread {
                     self.owe(Request::Sync);
@@ -277,7 +277,7 @@ impl Replies {
         id
     }
 
-    /// A message of the server other than ReadyForQuery.
+    /// Records a message of the server other than ReadyForQuery.
     fn answered(&mut self, tag: u8) -> Option<RequestId> {
         if self.trust == Trust::Lost {
             return None;
@@ -288,7 +288,7 @@ impl Replies {
             _ => {}
         }
         let Some(Owed { id, request }) = self.owed.front().copied() else {
-            // FATAL errors come unasked, before the server closes.
+            // The server sends a FATAL error without a request before it closes the connection.
             if tag != ERROR {
                 self.lose();
             }
@@ -332,7 +332,7 @@ impl Replies {
         Some(id)
     }
 
-    /// A ReadyForQuery: the end of the reply to a Query, FunctionCall or Sync.
+    /// Records a ReadyForQuery, the end of the reply to a Query, FunctionCall or Sync.
     fn ready(&mut self, transaction: Transaction) -> Option<RequestId> {
         self.transaction = transaction;
         self.copy = Copy::No;
@@ -357,8 +357,8 @@ impl Replies {
         None
     }
 
-    /// The first reply owed has begun, so everything before it is answered. An error proves that too: what a Sync of which
-    /// the answer is in doubt would commit was undone with the copy, so it cannot fail.
+    /// The reply to the first request has begun, so all requests before it are answered. This holds for an error too: the
+    /// work that an uncertain Sync would commit was rolled back with the copy, so that Sync cannot fail.
     fn begin_reply(&mut self) {
         self.front = Front::Begun;
         if let Trust::Doubt(_) = self.trust {
@@ -386,8 +386,7 @@ impl Replies {
         self.owed.front().is_some_and(|owed| owed.request == request)
     }
 
-    /// The first request turns out to copy from the client. Syncs sent along with it are ignored by the server up to the
-    /// end of the data.
+    /// The first request is a COPY from the client. The server ignores the Syncs that follow it until the end of the data.
     fn begin_copy(&mut self) {
         let after = || self.owed.iter().skip(1);
         let syncs = after().take_while(|owed| owed.request == Request::Sync).count();
@@ -401,7 +400,7 @@ impl Replies {
                 self.owed.drain(1..syncs + 2);
                 self.copy = Copy::Ending { ignored };
             }
-            // The server reads this during COPY and ends the session, or fails before it reads anything.
+            // Either the server reads this request during COPY and ends the session, or the copy fails before.
             Some(_) => self.copy = Copy::In { ignored: 0 },
         }
     }

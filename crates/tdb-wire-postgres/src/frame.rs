@@ -1,84 +1,84 @@
-//! Finding message boundaries in a stream of bytes, however it is cut. A frame is a tag, a length that counts itself, and
-//! a body. Bodies are passed over and not copied, except the beginnings of the few that somebody reads.
+//! Finds message boundaries in a stream of bytes that arrives in pieces of any size. A frame is a tag, a length that
+//! includes itself, and a body. Bodies are skipped without a copy, except the beginnings of the frames that a caller reads.
 
 use thiserror::Error;
 
-/// PostgreSQL refuses longer messages too (MaxAllocSize, 1 GB), in both directions.
+/// The largest accepted value of the length field. It is PostgreSQL's limit too (MaxAllocSize, 1 GB), in both directions.
 pub const FRAME_LEN_MAX: u32 = 0x3fff_ffff;
-/// Tag and length.
+/// The size of a header in bytes: tag and length.
 pub const HEADER_LEN: usize = 5;
 
-/// A length that no message can have.
+/// A header whose length is too small for its own field or larger than [`FRAME_LEN_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a message with the invalid length {len}")]
 pub struct FrameError {
-    /// The length field, which counts itself.
+    /// The value of the length field, which includes itself.
     pub len: i32,
 }
 
-/// So much of a body is read of a frame that is read. Tags and names are shorter; a notice has its SQLSTATE in its first
+/// How many bytes of a body are read at most. Command tags and names are shorter; a notice has its SQLSTATE in its first
 /// bytes.
 pub const READ_LEN_MAX: u32 = 1024;
 
 /// A frame whose header is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What kind of message it is.
+    /// The message type.
     pub tag: u8,
-    /// Length of the body, without the length field.
+    /// The length of the body in bytes, without the length field.
     pub body_len: u32,
 }
 
-/// Cuts a stream into spans that are passed over and frames that are read. It holds no bytes but those of a frame that is
-/// read and came in parts.
+/// Splits a stream into spans that are skipped and frames that are read. It buffers only the bytes of a frame that is read
+/// and arrived in several pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
     position: Position,
     kept: Vec<u8>,
-    /// What is kept was given out.
-    given: bool,
+    /// The frame in `kept` was returned; the next call clears it.
+    returned: bool,
 }
 
 /// What [`Reader::next`] took from the front of the bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'b> {
-    /// Frames and parts of frames that are passed over, contiguous.
+    /// Contiguous frames and parts of frames that are skipped.
     Span(&'b [u8]),
-    /// One frame that `read` picked.
+    /// A frame that `read` selected.
     Frame(Frame<'b>),
-    /// Nothing is left; what came of a frame that is read may be held back.
+    /// All bytes are consumed. The beginning of a frame that is read may be buffered.
     Spent,
 }
 
 /// A frame that is read: its header and the first [`READ_LEN_MAX`] bytes of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'b> {
-    /// Header and what is read of the body.
+    /// The header and the part of the body that is read.
     pub bytes: &'b [u8],
-    /// Bytes of the body that follow, as the beginning of the next span.
+    /// How many bytes of the body follow; they are the beginning of the next span.
     pub rest: u32,
 }
 
-/// Where in a frame that is passed over the stream stands.
+/// The position of the stream in a frame that is skipped.
 #[derive(Clone, Debug, Default)]
 struct Position {
     header: [u8; HEADER_LEN],
     header_len: u8,
-    /// Bytes of the current body still to come.
+    /// How many bytes of the current body have not arrived.
     body_left: u32,
 }
 
 impl Reader {
-    /// Takes the next piece from the front of `bytes`. `read` picks frames by their tag; `saw` gets the headers of all
-    /// others, when they are complete.
+    /// Takes the next piece from the front of `bytes`. `read` selects frames by their tag; `saw` is called with the header
+    /// of each other frame when the header is complete. After an error the stream cannot be read further.
     pub fn next<'s, 'b: 's>(
         &'s mut self,
         bytes: &mut &'b [u8],
         read: impl Fn(u8) -> bool,
         mut saw: impl FnMut(Header),
     ) -> Result<Piece<'s>, FrameError> {
-        if self.given {
-            self.given = false;
+        if self.returned {
+            self.returned = false;
             self.kept.clear();
         }
         if !self.kept.is_empty() {
@@ -100,12 +100,12 @@ impl Reader {
         Ok(if all.is_empty() { Piece::Spent } else { Piece::Span(all) })
     }
 
-    /// Whether the stream stands between two frames.
+    /// Whether the stream is between two frames.
     pub fn is_at_boundary(&self) -> bool {
-        (self.kept.is_empty() || self.given) && self.position.header_len == 0 && self.position.body_left == 0
+        (self.kept.is_empty() || self.returned) && self.position.header_len == 0 && self.position.body_left == 0
     }
 
-    /// A frame that is read begins here. The common case: all of it that is read has come.
+    /// Reads the frame that begins here. In the common case the part that is read has arrived completely.
     fn read<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<Piece<'s>, FrameError> {
         let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
             return self.keep(bytes);
@@ -121,6 +121,7 @@ impl Reader {
         }
     }
 
+    /// Adds bytes to the buffered frame and returns it when the part that is read is complete.
     fn keep<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<Piece<'s>, FrameError> {
         loop {
             let (len, rest) = match self.kept.first_chunk::<HEADER_LEN>() {
@@ -129,7 +130,7 @@ impl Reader {
             };
             let missing = len.saturating_sub(self.kept.len());
             if missing == 0 && self.kept.len() >= HEADER_LEN {
-                self.given = true;
+                self.returned = true;
                 self.position.body_left = rest;
                 return Ok(Piece::Frame(Frame {
                     bytes: &self.kept,
@@ -147,19 +148,19 @@ impl Reader {
 }
 
 impl Frame<'_> {
-    /// What kind of message it is.
+    /// The message type.
     pub fn tag(&self) -> u8 {
         self.bytes.first().copied().unwrap_or(0)
     }
 
-    /// What of the body was read.
+    /// The part of the body that was read.
     pub fn body(&self) -> &[u8] {
         self.bytes.get(HEADER_LEN..).unwrap_or_default()
     }
 }
 
 impl Position {
-    /// Whether the body that the stream stood in has ended.
+    /// Skips the rest of the current body. Returns whether its end was reached.
     fn skip_body(&mut self, bytes: &mut &[u8]) -> bool {
         let skipped = usize::try_from(self.body_left).unwrap_or(usize::MAX).min(bytes.len());
         *bytes = bytes.split_at(skipped).1;
@@ -167,9 +168,9 @@ impl Position {
         self.body_left == 0
     }
 
-    /// Takes the next header, none where it is not complete.
+    /// Takes the next header; `None` if it is not complete.
     fn header(&mut self, bytes: &mut &[u8]) -> Result<Option<Header>, FrameError> {
-        // The common case: the whole header is here.
+        // The common case: the whole header has arrived.
         if self.header_len == 0
             && let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>()
         {
@@ -197,14 +198,14 @@ impl Position {
     }
 }
 
-/// How much of a frame is read, header included, and how much of it is not.
+/// How many bytes of a frame are read, header included, and how many are not.
 fn read_len(header: [u8; HEADER_LEN]) -> Result<(usize, u32), FrameError> {
     let body_len = parse_header(header)?.body_len;
     let read = body_len.min(READ_LEN_MAX);
     Ok((HEADER_LEN + usize::try_from(read).unwrap_or(0), body_len - read))
 }
 
-/// Reads tag and length.
+/// Parses a header. An error if its length is invalid.
 pub fn parse_header([tag, a, b, c, d]: [u8; HEADER_LEN]) -> Result<Header, FrameError> {
     let len = u32::from_be_bytes([a, b, c, d]);
     match len.checked_sub(4) {
@@ -233,16 +234,16 @@ mod tests {
         out
     }
 
-    /// What is found in `parts`: frames as they are read, tag and body length of the others, and all bytes in order.
+    /// The result of reading `parts`: the frames that are read, tag and body length of the others, and all bytes in order.
     #[derive(Debug, Default, PartialEq, Eq)]
-    struct Found {
+    struct Seen {
         read: Vec<(u8, Vec<u8>)>,
         passed: Vec<(u8, u32)>,
         bytes: Vec<u8>,
     }
 
-    fn find(parts: &[&[u8]], read: impl Fn(u8) -> bool) -> Found {
-        let (mut reader, mut found) = (Reader::default(), Found::default());
+    fn find(parts: &[&[u8]], read: impl Fn(u8) -> bool) -> Seen {
+        let (mut reader, mut seen) = (Reader::default(), Seen::default());
         let mut passed = Vec::new();
         for mut bytes in parts.iter().copied() {
             loop {
@@ -250,18 +251,18 @@ mod tests {
                     .next(&mut bytes, &read, |header| passed.push((header.tag, header.body_len)))
                     .unwrap()
                 {
-                    Piece::Span(span) => found.bytes.extend_from_slice(span),
+                    Piece::Span(span) => seen.bytes.extend_from_slice(span),
                     Piece::Frame(frame) => {
-                        found.bytes.extend_from_slice(frame.bytes);
-                        found.read.push((frame.tag(), frame.body().to_vec()));
+                        seen.bytes.extend_from_slice(frame.bytes);
+                        seen.read.push((frame.tag(), frame.body().to_vec()));
                     }
                     Piece::Spent => break,
                 }
             }
         }
         assert!(reader.is_at_boundary());
-        found.passed = passed;
-        found
+        seen.passed = passed;
+        seen
     }
 
     proptest! {
@@ -269,7 +270,7 @@ mod tests {
         fn finds_every_frame_wherever_the_stream_is_cut(frames in frames(), modulus in 1u8..5) {
             let stream = encode(&frames);
             let read = |tag: u8| tag.is_multiple_of(modulus);
-            let expected = Found {
+            let expected = Seen {
                 read: frames.iter().filter(|(tag, _)| read(*tag)).cloned().collect(),
                 passed: frames.iter().filter(|(tag, _)| !read(*tag))
                     .map(|(tag, body)| (*tag, u32::try_from(body.len()).unwrap())).collect(),
@@ -284,13 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_frame_is_read_in_part_and_its_rest_is_passed_over() {
+    fn a_long_frame_is_read_in_part_and_the_rest_is_skipped() {
         let long = vec![7; 3000];
         let stream = encode(&[(b'N', long.clone()), (b'D', vec![1]), (b'N', vec![2])]);
         for cut in [0, 3, 500, 1029, 1030, 2000, 3006] {
-            let found = find(&[&stream[..cut], &stream[cut..]], |tag| tag == b'N');
-            assert_eq!(found.read, [(b'N', vec![7; 1024]), (b'N', vec![2])], "cut at {cut}");
-            assert_eq!((found.passed, &found.bytes), (vec![(b'D', 1)], &stream), "cut at {cut}");
+            let seen = find(&[&stream[..cut], &stream[cut..]], |tag| tag == b'N');
+            assert_eq!(seen.read, [(b'N', vec![7; 1024]), (b'N', vec![2])], "cut at {cut}");
+            assert_eq!((seen.passed, &seen.bytes), (vec![(b'D', 1)], &stream), "cut at {cut}");
         }
     }
 

@@ -1,12 +1,12 @@
-//! Messages a client sends after its login.
+//! Messages that a client sends after its login.
 
-/// A text of statements.
+/// Query: runs a text of one or more statements.
 pub const QUERY: u8 = b'Q';
 /// Prepares a statement.
 pub const PARSE: u8 = b'P';
-/// Opens a portal of a prepared statement.
+/// Creates a portal from a prepared statement.
 pub const BIND: u8 = b'B';
-/// Asks for the columns of a statement or portal.
+/// Requests the columns of a statement or portal.
 pub const DESCRIBE: u8 = b'D';
 /// Runs a portal.
 pub const EXECUTE: u8 = b'E';
@@ -20,15 +20,15 @@ pub const FUNCTION_CALL: u8 = b'F';
 pub const COPY_DATA: u8 = b'd';
 /// The end of copied data.
 pub const COPY_DONE: u8 = b'c';
-/// The client cannot go on copying.
+/// The client cannot continue copying.
 pub const COPY_FAIL: u8 = b'f';
-/// Asks for the replies that the server holds back.
+/// Requests the replies that the server has buffered.
 pub const FLUSH: u8 = b'H';
 /// The end of the session.
 pub const TERMINATE: u8 = b'X';
 
-/// The messages that the server answers, and the end of copied data, whose place among them matters. Flush and CopyData
-/// are neither.
+/// The messages that the server answers, and the end of copied data, whose position among them matters. Flush and CopyData
+/// are not requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Answered up to ReadyForQuery.
@@ -47,12 +47,12 @@ pub enum Request {
     Close,
     /// Answered with ReadyForQuery, after an error if the commit fails.
     Sync,
-    /// CopyDone or CopyFail: no reply of its own.
+    /// CopyDone or CopyFail: not answered separately.
     CopyEnd,
 }
 
 impl Request {
-    /// The request of this tag, none for other messages.
+    /// The request with this tag; `None` for other messages.
     pub fn of(tag: u8) -> Option<Self> {
         match tag {
             QUERY => Some(Request::Query),

@@ -1,6 +1,6 @@
-//! The client's side of a login at a database server: startup message, SCRAM, and everything up to the first
-//! ReadyForQuery. A server is not trusted: whatever it sends ends in a state or in an error, never in a panic or an
-//! unbounded buffer.
+//! The client's side of a login to a database server: startup message, SCRAM, and all messages up to the first
+//! ReadyForQuery. The server is not trusted: any message leads to a state or to an error, never to a panic or an unbounded
+//! buffer.
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -12,68 +12,68 @@ use crate::backend;
 use crate::frame::{HEADER_LEN, Header, parse_header};
 use crate::scram::SCRAM;
 
-/// Longest message of a login; PostgreSQL's are a few hundred bytes.
+/// The longest accepted body of a message during a login, in bytes; PostgreSQL's are a few hundred bytes long.
 const MESSAGE_LEN_MAX: u32 = 64 * 1024;
-/// Most messages of a login; PostgreSQL sends about twenty.
+/// The largest accepted number of messages during a login; PostgreSQL sends about twenty.
 const MESSAGES_MAX: u32 = 1000;
 
-/// Why a login cannot go on.
+/// Why a login failed, except for errors that the server reports.
 #[derive(Debug, Error)]
 pub enum LoginError {
-    /// The server asks for another method than SCRAM-SHA-256.
+    /// The server requires an authentication method other than SCRAM-SHA-256; its code in the Authentication message.
     #[error("the server asked for the authentication method {0}, which is not supported")]
     Method(i32),
-    /// The server offers SASL mechanisms, SCRAM-SHA-256 not among them.
+    /// The server offers SASL mechanisms, but not SCRAM-SHA-256.
     #[error("the server does not offer SCRAM-SHA-256")]
     NoScram,
-    /// The server does not know the secret, or breaks the exchange.
-    #[error("the server's part of SCRAM is wrong")]
+    /// A SCRAM message of the server is invalid, or its signature shows that it does not know the role's verifier.
+    #[error("the server's SCRAM message is not valid")]
     Scram(#[source] std::io::Error),
-    /// A message that does not belong here.
-    #[error("the server broke the protocol: {0}")]
+    /// A message that the protocol does not allow at this point.
+    #[error("the server violated the protocol: {0}")]
     Protocol(&'static str),
 }
 
 /// A login that waits for the server's next message, from the startup message to the first ReadyForQuery.
-pub struct Login {
+pub struct Handshake {
     exchange: Exchange,
     authenticated: bool,
     key: Option<Key>,
     messages: u32,
 }
 
-/// Pid and cancel secret of a server session (BackendKeyData).
+/// The identity of a server session for cancel requests (BackendKeyData).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The server process.
+    /// The process id of the server process.
     pub pid: i32,
-    /// What a cancel request has to show.
+    /// The secret that a cancel request must contain.
     pub secret: i32,
 }
 
-/// What a message of the server calls for.
+/// What to do after a message of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send these bytes, then read on.
+    /// Send these bytes, then read the next message.
     Send(Vec<u8>),
-    /// Read on.
+    /// Read the next message.
     Read,
-    /// ParameterStatus or NoticeResponse: for whoever uses the session.
+    /// The message is a ParameterStatus or NoticeResponse for the session's client. Read the next message.
     Greeting,
-    /// The server's ErrorResponse; the login is over.
+    /// The message is an ErrorResponse. The login has failed.
     Refused,
-    /// ReadyForQuery.
+    /// The message is ReadyForQuery. The login is complete.
     Ready(Key),
 }
 
-/// The authentication within a login.
+/// The authentication during a login.
 struct Exchange {
     secret: SecretString,
     scram: Option<ScramSha256>,
     proven: bool,
 }
 
-/// What to do with an authentication message.
+/// What to do after an Authentication message.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Send(Vec<u8>),
@@ -82,30 +82,31 @@ enum Next {
     Authenticated,
 }
 
-/// The startup message (protocol 3.0) with these parameters, `user` and `database` among them.
+/// Builds the startup message (protocol 3.0) with these parameters, which include `user` and `database`. An error if a
+/// parameter contains a zero byte.
 pub fn startup_message<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>, LoginError> {
     let mut out = BytesMut::new();
     frontend::startup_message(parameters, &mut out)
-        .map_err(|_| LoginError::Protocol("a parameter holds a zero byte"))?;
+        .map_err(|_| LoginError::Protocol("a parameter contains a zero byte"))?;
     Ok(out.to_vec())
 }
 
-/// SSLRequest.
+/// Builds an SSLRequest.
 pub fn ssl_request() -> Vec<u8> {
     let mut out = BytesMut::new();
     frontend::ssl_request(&mut out);
     out.to_vec()
 }
 
-/// CancelRequest of protocol 3.0.
+/// Builds a CancelRequest (protocol 3.0).
 pub fn cancel_request(pid: i32, secret: i32) -> Vec<u8> {
     let mut out = BytesMut::new();
     frontend::cancel_request(pid, secret, &mut out);
     out.to_vec()
 }
 
-impl Login {
-    /// The startup message has been sent; `secret` is the role's password.
+impl Handshake {
+    /// The state after the startup message was sent. `secret` is the role's password.
     pub fn new(secret: SecretString) -> Self {
         Self {
             exchange: Exchange {
@@ -119,7 +120,7 @@ impl Login {
         }
     }
 
-    /// Reads the header of the server's next message, whose body is then at most 64 KiB long.
+    /// Parses the header of the server's next message. An error if the body is longer than 64 KiB, or after 1000 messages.
     pub fn header(&mut self, header: [u8; HEADER_LEN]) -> Result<Header, LoginError> {
         let header = parse_header(header).map_err(|_| LoginError::Protocol("an invalid length"))?;
         self.messages += 1;
@@ -127,7 +128,7 @@ impl Login {
             return Err(LoginError::Protocol("too many messages during login"));
         }
         if header.body_len > MESSAGE_LEN_MAX {
-            return Err(LoginError::Protocol("a message too long for a login"));
+            return Err(LoginError::Protocol("a message is too long"));
         }
         Ok(header)
     }
@@ -163,9 +164,10 @@ impl Exchange {
     fn step(&mut self, body: &[u8]) -> Result<Next, LoginError> {
         let (method, data) = body
             .split_first_chunk::<4>()
-            .ok_or(LoginError::Protocol("a short message"))?;
+            .ok_or(LoginError::Protocol("a message is too short"))?;
         match (i32::from_be_bytes(*method), &mut self.scram) {
-            // `trust`: a server may ask for nothing. A server that began SCRAM must also prove that it knows the secret.
+            // AuthenticationOk without SCRAM: the server's pg_hba.conf says `trust`. A server that started SCRAM must also
+            // finish it, which proves that it knows the role's verifier.
             (0, None) => Ok(Next::Authenticated),
             (0, Some(_)) if self.proven => Ok(Next::Authenticated),
             (10, None) => self.begin(data),
@@ -202,7 +204,7 @@ impl Exchange {
 
 /// BackendKeyData as protocol 3.0 has it.
 fn parse_key(body: &[u8]) -> Result<Key, LoginError> {
-    let wrong = LoginError::Protocol("a wrong BackendKeyData");
+    let wrong = LoginError::Protocol("invalid BackendKeyData");
     match (
         body.first_chunk::<4>(),
         body.get(4..).and_then(|rest| <[u8; 4]>::try_from(rest).ok()),
@@ -215,7 +217,7 @@ fn parse_key(body: &[u8]) -> Result<Key, LoginError> {
     }
 }
 
-/// Splits the body of a SASLInitialResponse into mechanism and data.
+/// Splits the body of a client's SASLInitialResponse into mechanism and data; `None` if it is malformed.
 pub fn parse_sasl_initial(body: &[u8]) -> Option<(&str, &[u8])> {
     let end = body.iter().position(|byte| *byte == 0)?;
     let (mechanism, rest) = body.split_at(end);
@@ -230,18 +232,18 @@ mod tests {
 
     use super::*;
 
-    fn login() -> Login {
-        Login::new("secret".to_owned().into())
+    fn login() -> Handshake {
+        Handshake::new("secret".to_owned().into())
     }
 
-    /// One Authentication message.
-    fn ask(login: &mut Login, method: i32, data: &[u8]) -> Result<Step, LoginError> {
+    /// Passes an Authentication message.
+    fn ask(login: &mut Handshake, method: i32, data: &[u8]) -> Result<Step, LoginError> {
         let body = [&method.to_be_bytes()[..], data].concat();
         login.step(backend::AUTHENTICATION, &body)
     }
 
     #[test]
-    fn a_server_that_began_scram_cannot_skip_its_proof() {
+    fn a_server_that_started_scram_cannot_skip_its_proof() {
         let mut login = login();
         assert!(matches!(
             ask(&mut login, 10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"),
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_ready_after_authentication_and_key_only() {
+    fn a_session_is_ready_only_after_authentication_and_backend_key_data() {
         let key = Key { pid: 7, secret: 9 };
         let body = [7i32.to_be_bytes(), 9i32.to_be_bytes()].concat();
         let mut early = login();

@@ -1,46 +1,47 @@
-//! ErrorResponse and NoticeResponse: ours and the server's, and the one table of SQLSTATEs the proxy uses.
+//! ErrorResponse and NoticeResponse: building the proxy's, parsing a server's, and the table of SQLSTATEs that the proxy
+//! uses.
 
 use std::fmt::Write as _;
 
 use crate::backend::frame;
 
-/// SQLSTATEs (PostgreSQL manual, appendix "Error Codes") that the proxy says by itself, with their use here.
+/// The SQLSTATEs (PostgreSQL manual, appendix "Error Codes") of the proxy's messages, and what the proxy uses them for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SqlState {
-    /// The peer broke the protocol.
+    /// The client or the server violated the protocol.
     ProtocolViolation,
-    /// The database server does not answer or the connection to it was lost.
+    /// The database server did not answer, or the connection to it was lost.
     ConnectionFailure,
-    /// A protocol or feature we do not have.
+    /// A protocol version or feature that is not supported.
     FeatureNotSupported,
-    /// Unencrypted where TLS is demanded, and the like.
+    /// The connection is not encrypted although TLS is required, or the login is refused for another such reason.
     InvalidAuthorization,
-    /// Unknown user or wrong password: the same.
+    /// The user does not exist or the password is wrong; clients cannot tell which.
     InvalidPassword,
-    /// No such database, or an invalid name.
+    /// The database does not exist, or its name is invalid.
     UnknownDatabase,
     /// The credential does not cover the database.
     NotAllowed,
-    /// A limit on clients is reached.
+    /// A limit on the number of clients is reached.
     TooManyConnections,
-    /// The control plane cannot be asked.
+    /// The control plane could not be reached.
     CannotConnectNow,
-    /// The session is ended from outside.
+    /// The session is ended by the control plane or by a shutdown.
     AdminShutdown,
-    /// A message longer than the protocol allows.
+    /// A message is longer than the protocol allows.
     ProgramLimitExceeded,
-    /// A fault of the proxy.
+    /// An internal error of the proxy.
     InternalError,
-    /// The journal's marker (private): never reaches a client.
+    /// The private SQLSTATE of the journal's marker notice, which is not forwarded to clients.
     Journaled,
-    /// Notices.
+    /// The SQLSTATE of warnings.
     Warning,
-    /// Of notices.
+    /// The SQLSTATE of notices.
     Success,
 }
 
 impl SqlState {
-    /// The five characters.
+    /// The code, five characters.
     pub fn code(self) -> &'static str {
         match self {
             SqlState::ProtocolViolation => "08P01",
@@ -62,34 +63,34 @@ impl SqlState {
     }
 }
 
-/// How serious a report is.
+/// The severity of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The session ends.
     Fatal,
-    /// Something was not done as asked.
+    /// Something was not done as requested. The session continues.
     Warning,
-    /// For information.
+    /// Information. The session continues.
     Notice,
 }
 
-/// An error or notice of ours, in PostgreSQL's style.
+/// An error or notice of the proxy, in PostgreSQL's style.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// How serious it is.
+    /// The severity.
     pub severity: Severity,
-    /// Its SQLSTATE.
+    /// The SQLSTATE.
     pub state: SqlState,
     /// One line, lower case, without a full stop.
     pub message: String,
-    /// A sentence with numbers or names.
+    /// Full sentences with the numbers or names of this case.
     pub detail: Option<String>,
-    /// A sentence that says what to do.
+    /// Full sentences that say what to do.
     pub hint: Option<String>,
 }
 
 impl Report {
-    /// An error that ends the session.
+    /// An error after which the session is closed.
     pub fn fatal(state: SqlState, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Fatal,
@@ -100,7 +101,7 @@ impl Report {
         }
     }
 
-    /// A notice; the session goes on.
+    /// A notice; the session continues.
     pub fn notice(message: impl Into<String>) -> Self {
         let (severity, state) = (Severity::Notice, SqlState::Success);
         Self {
@@ -112,7 +113,7 @@ impl Report {
         }
     }
 
-    /// A warning; the session goes on.
+    /// A warning; the session continues.
     pub fn warning(message: impl Into<String>) -> Self {
         let (severity, state) = (Severity::Warning, SqlState::Warning);
         Self {
@@ -161,20 +162,21 @@ impl Report {
     }
 }
 
-/// What we read of a server's error or notice. Missing fields are empty: a hostile server may leave any out.
+/// The fields of a server's error or notice that the proxy uses. A missing SQLSTATE or message is empty: a hostile server
+/// may omit any field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
-    /// SQLSTATE.
+    /// The SQLSTATE.
     pub code: String,
     /// The primary message.
     pub message: String,
     /// The secondary message, if there is one.
     pub detail: Option<String>,
-    /// What the server suggests, if anything.
+    /// The server's suggestion, if there is one.
     pub hint: Option<String>,
 }
 
-/// Reads the body of an ErrorResponse or NoticeResponse.
+/// Parses the body of an ErrorResponse or NoticeResponse.
 pub fn parse(body: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
     for field in body.split(|byte| *byte == 0) {
@@ -193,7 +195,7 @@ pub fn parse(body: &[u8]) -> Parsed {
     parsed
 }
 
-/// Whether a notice's body carries the journal's marker, without copying it.
+/// Whether a notice's body has the SQLSTATE of the journal's marker. Copies nothing.
 pub fn is_journal_marker(body: &[u8]) -> bool {
     let marker = SqlState::Journaled.code().as_bytes();
     body.split(|byte| *byte == 0)

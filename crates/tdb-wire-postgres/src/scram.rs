@@ -1,6 +1,6 @@
 //! The server's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677, RFC 5929 `tls-server-end-point`).
-//! A state consumes itself and returns the next. It never says whether the user exists: an unknown user is given a mock
-//! verifier and fails at the same place.
+//! A state consumes itself and returns the next. The exchange does not reveal whether a user exists: for an unknown user
+//! the caller passes a mock verifier, and the exchange fails at the same point as with a wrong password.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,55 +13,55 @@ pub const SCRAM: &str = "SCRAM-SHA-256";
 pub const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 const NONCE_LEN: usize = 18;
 
-/// What the connection can bind to: the hash of our TLS certificate, where there is one.
+/// The channel binding data of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
-    /// No TLS, or no certificate to bind to.
+    /// The connection has no TLS, or its certificate has no hash for `tls-server-end-point`.
     None,
-    /// `tls-server-end-point` (RFC 5929): the hash of the server's certificate.
+    /// `tls-server-end-point` (RFC 5929): the hash of the proxy's certificate.
     ServerEndPoint(Vec<u8>),
 }
 
-/// Why an exchange ends before the password is judged.
+/// Why an exchange failed before the password could be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ScramError {
     /// A message that RFC 5802 does not allow.
     #[error("malformed SCRAM message: {0}")]
     Malformed(&'static str),
     /// A mechanism that was not offered.
-    #[error("the client asked for an authentication mechanism that was not offered")]
+    #[error("the client selected an authentication mechanism that was not offered")]
     Mechanism,
-    /// The client was not shown that PLUS is offered.
+    /// The client supports channel binding and did not receive the offer of SCRAM-SHA-256-PLUS.
     #[error("SCRAM channel binding negotiation error")]
     Downgrade,
-    /// The client is bound to another TLS connection.
+    /// The client's channel binding data is not that of this connection.
     #[error("SCRAM channel binding check failed")]
     Binding,
-    /// No nonce can be drawn.
+    /// No nonce could be generated.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
 }
 
-/// Waits for the client's final message.
+/// The exchange after the server's first message; it waits for the client's final message.
 pub struct AwaitProof {
     verifier: ScramVerifier,
     client_first_bare: String,
     server_first: String,
     nonce: String,
-    /// What `c=` must be, in base64.
+    /// The required value of `c=`, in base64.
     channel: String,
 }
 
-/// What the client's proof shows.
+/// The result of checking the client's proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The proof is right; the server's final message.
+    /// The proof is correct. Contains the server's final message.
     Genuine(Vec<u8>),
-    /// It does not know the password.
+    /// The client does not know the password.
     WrongPassword,
 }
 
-/// The mechanisms to offer over such a connection, the best first.
+/// The mechanisms to offer on a connection with this binding, in order of preference.
 pub fn mechanisms(binding: &Binding) -> &'static [&'static str] {
     match binding {
         Binding::None => &[SCRAM],
@@ -69,7 +69,7 @@ pub fn mechanisms(binding: &Binding) -> &'static [&'static str] {
     }
 }
 
-/// Takes the client's first message; gives the next state and the server's first message.
+/// Takes the client's first message. Returns the next state and the server's first message.
 pub fn begin(
     mechanism: &str,
     client_first: &[u8],
@@ -108,7 +108,7 @@ impl AwaitProof {
         let channel = attributes
             .next()
             .and_then(|a| a.strip_prefix("c="))
-            .ok_or(ScramError::Malformed("no channel"))?;
+            .ok_or(ScramError::Malformed("no channel binding"))?;
         let nonce = attributes
             .next()
             .and_then(|a| a.strip_prefix("r="))
@@ -117,7 +117,7 @@ impl AwaitProof {
             return Err(ScramError::Binding);
         }
         if nonce != self.nonce {
-            return Err(ScramError::Malformed("another nonce"));
+            return Err(ScramError::Malformed("wrong nonce"));
         }
         let proof: [u8; 32] = STANDARD
             .decode(proof)
@@ -132,7 +132,7 @@ impl AwaitProof {
     }
 }
 
-/// gs2-header (with its trailing comma) and the rest: `n,,n=user,r=nonce`.
+/// Splits `n,,n=user,r=nonce` into the gs2-header, with its trailing comma, and the rest.
 fn split_header(text: &str) -> Result<(&str, &str), ScramError> {
     let mut commas = text.match_indices(',').map(|(at, _)| at);
     let (_, Some(second)) = (commas.next(), commas.next()) else {
@@ -145,12 +145,13 @@ fn split_header(text: &str) -> Result<(&str, &str), ScramError> {
     }
 }
 
-/// What the final message's `c=` must be for this mechanism and header.
+/// The value that `c=` of the final message must have for this mechanism and header.
 fn channel(mechanism: &str, header: &str, binding: &Binding) -> Result<String, ScramError> {
     let flag = header.split(',').next().unwrap_or_default();
     let data: &[u8] = match (mechanism, flag, binding) {
         (SCRAM, "n", _) | (SCRAM, "y", Binding::None) => &[],
-        // The client could bind and believes that we cannot: somebody removed PLUS from our offer.
+        // The client supports channel binding and did not see that the proxy does: the offer of PLUS was removed on the
+        // way.
         (SCRAM, "y", Binding::ServerEndPoint(_)) => return Err(ScramError::Downgrade),
         (SCRAM_PLUS, "p=tls-server-end-point", Binding::ServerEndPoint(hash)) => hash,
         (SCRAM_PLUS, _, Binding::ServerEndPoint(_)) => {
@@ -162,7 +163,7 @@ fn channel(mechanism: &str, header: &str, binding: &Binding) -> Result<String, S
     Ok(STANDARD.encode([header.as_bytes(), data].concat()))
 }
 
-/// The nonce of `n=user,r=nonce[,extensions]`. The user comes from the startup packet, as in PostgreSQL.
+/// The nonce of `n=user,r=nonce[,extensions]`. As in PostgreSQL, the user name is ignored; the startup packet has it.
 fn client_nonce(bare: &str) -> Result<&str, ScramError> {
     let mut attributes = bare.split(',');
     match attributes.next() {
@@ -193,7 +194,7 @@ mod tests {
         ScramVerifier::derive(&password.to_owned().into(), ITERATIONS_RANDOM_SECRET).unwrap()
     }
 
-    /// The whole exchange against another implementation's client.
+    /// Runs the whole exchange with the client of another implementation.
     fn exchange(
         password: &str,
         mechanism: &str,

@@ -1,19 +1,20 @@
-//! What a client says first: a request for encryption, a cancel request, or the startup packet.
+//! The first message of a client: a request for encryption, a cancel request, or the startup packet.
 
 use thiserror::Error;
 
-/// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH): longer openings are refused before anything is allocated.
+/// The longest accepted first message in bytes, PostgreSQL's limit too (MAX_STARTUP_PACKET_LENGTH). Longer ones are refused
+/// before memory is allocated.
 pub const OPENING_LEN_MAX: usize = 10_000;
-/// Length and code.
+/// The shortest first message in bytes: length and code.
 const OPENING_LEN_MIN: usize = 8;
 
 const CANCEL_CODE: u32 = 80_877_102;
 const TLS_CODE: u32 = 80_877_103;
 const GSS_CODE: u32 = 80_877_104;
 const MAJOR: u16 = 3;
-/// The newest minor version spoken here: 3.2 (PostgreSQL 18), which has longer cancel keys.
+/// The newest supported minor version: 3.2 (PostgreSQL 18), which has longer cancel keys.
 pub const MINOR_NEWEST: u16 = 2;
-/// Protocol 3.2: 4 to 256 bytes.
+/// In bytes; protocol 3.2 allows 4 to 256.
 const CANCEL_SECRET_LEN_MAX: usize = 256;
 
 /// The first message of a connection.
@@ -29,63 +30,63 @@ pub enum Opening {
     Startup(Startup),
 }
 
-/// Which session's statement to cancel.
+/// A request to cancel the running statement of a session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CancelRequest {
-    /// The process id that the session was shown.
+    /// The process id from the session's BackendKeyData.
     pub pid: i32,
-    /// The secret that the session was shown.
+    /// The secret from the session's BackendKeyData, 4 to 256 bytes.
     pub secret: Vec<u8>,
 }
 
-/// What a client asks for.
+/// A startup packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Startup {
     /// The user who logs in; never empty.
     pub user: String,
-    /// The database asked for; PostgreSQL's rule: the user's name where it is absent.
+    /// The requested database. As in PostgreSQL, it defaults to the user's name.
     pub database: String,
-    /// All others, as they came.
+    /// All other parameters, in the order of the packet.
     pub parameters: Vec<(String, String)>,
-    /// Minor version to speak with this client.
+    /// The minor protocol version of the session.
     pub minor: u16,
-    /// What must be answered with NegotiateProtocolVersion, if anything.
+    /// The content of the NegotiateProtocolVersion that must be sent, if any.
     pub unsupported: Option<Unsupported>,
 }
 
-/// A newer minor version than ours, or protocol options we do not know.
+/// The client requested a minor version newer than [`MINOR_NEWEST`], or protocol options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
-    /// Names of protocol options (`_pq_.…`).
+    /// The names of the protocol options (`_pq_.…`), none of which is supported.
     pub options: Vec<String>,
 }
 
 /// Why a first message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OpeningError {
-    /// Too short, too long, or not what the message needs.
+    /// The message is too short, too long, or has the wrong length for its kind.
     #[error("invalid length of startup packet")]
     Length,
     /// A major version other than 3.
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR_NEWEST}")]
     Version {
-        /// Major number asked for.
+        /// The requested major version.
         major: u16,
-        /// Minor number asked for.
+        /// The requested minor version.
         minor: u16,
     },
-    /// Names and values are not laid out as they must be.
+    /// The names and values of the parameters are not zero-terminated UTF-8 pairs.
     #[error("invalid startup packet layout: {0}")]
     Layout(&'static str),
-    /// A parameter is given twice; its name.
+    /// A parameter occurs twice; its name.
     #[error("startup parameter \"{0}\" is given twice")]
     Twice(String),
-    /// No user is given.
+    /// The parameter `user` is missing or empty.
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
 }
 
-/// The length of the whole opening, from its first four bytes.
+/// The length in bytes of the whole first message, from its first four bytes. An error if it is too short or too long.
 pub fn opening_len(prefix: [u8; 4]) -> Result<usize, OpeningError> {
     let len = usize::try_from(u32::from_be_bytes(prefix)).map_err(|_| OpeningError::Length)?;
     if (OPENING_LEN_MIN..=OPENING_LEN_MAX).contains(&len) {
@@ -95,7 +96,7 @@ pub fn opening_len(prefix: [u8; 4]) -> Result<usize, OpeningError> {
     }
 }
 
-/// Reads what follows the length.
+/// Parses the first message without its length field.
 pub fn parse_opening(body: &[u8]) -> Result<Opening, OpeningError> {
     let (code, rest) = body.split_first_chunk::<4>().ok_or(OpeningError::Length)?;
     match u32::from_be_bytes(*code) {
@@ -158,7 +159,7 @@ fn set_once(slot: &mut Option<String>, name: String, value: String) -> Result<()
     }
 }
 
-/// Zero-terminated names and values, ended by one more zero byte and nothing after it.
+/// Parses zero-terminated names and values. The list ends with an additional zero byte, and nothing may follow it.
 fn pairs(rest: &[u8]) -> Result<Vec<(String, String)>, OpeningError> {
     let texts = rest
         .strip_suffix(b"\0")
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn reads_user_database_and_all_other_parameters() {
-        let found = parse(&[
+        let startup = parse(&[
             "user",
             "ann",
             "database",
@@ -227,24 +228,24 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(
-            (found.user.as_str(), found.database.as_str(), found.minor),
+            (startup.user.as_str(), startup.database.as_str(), startup.minor),
             ("ann", "app_dev", 0)
         );
         assert_eq!(
-            found.parameters,
+            startup.parameters,
             [("options".into(), "-c a=b".into()), ("search_path".into(), "".into())]
         );
-        assert_eq!(found.unsupported, None);
+        assert_eq!(startup.unsupported, None);
         assert_eq!(parse(&["user", "ann"]).unwrap().database, "ann");
     }
 
     #[test]
     fn newer_minors_and_protocol_options_are_negotiated() {
         let opening = parse_opening(&startup((3 << 16) | 9999, &["user", "a", "_pq_.x", "1", "_pq_.y", ""])).unwrap();
-        let Opening::Startup(found) = opening else { panic!() };
-        assert_eq!(found.minor, MINOR_NEWEST);
-        assert_eq!(found.unsupported.unwrap().options, ["_pq_.x", "_pq_.y"]);
-        assert!(found.parameters.is_empty());
+        let Opening::Startup(startup) = opening else { panic!() };
+        assert_eq!(startup.minor, MINOR_NEWEST);
+        assert_eq!(startup.unsupported.unwrap().options, ["_pq_.x", "_pq_.y"]);
+        assert!(startup.parameters.is_empty());
     }
 
     #[test]

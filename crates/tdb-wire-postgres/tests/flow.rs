@@ -1,5 +1,5 @@
-//! [`Flow`] beside a model of PostgreSQL's main loop: the model knows which request each reply answers, because it makes
-//! the replies; the flow sees frames only. Messages and replies pass in any order that a network allows.
+//! Compares [`Flow`] with a model of PostgreSQL's main loop. The model creates the replies, so it knows which request each
+//! one answers; the flow sees only frames. Messages and replies are interleaved in any order that a network allows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tdb_wire_postgres::flow::{Copy, Flow, RequestId, Transaction};
 use tdb_wire_postgres::frame::Piece;
 
-/// What a client sends, and what the server will make of it.
+/// A message of the client, and how the server will answer it.
 #[derive(Clone, Debug)]
 enum Message {
     Query(Vec<Statement>),
@@ -59,16 +59,16 @@ impl Message {
     }
 }
 
-/// A server that reads one message at a time. A reply names the message it answers by its number.
+/// A server that reads one message at a time. Each reply has the number of the message that it answers.
 struct Server {
     unread: VecDeque<(usize, Message)>,
     replies: Vec<(u8, Option<usize>)>,
     discarding: bool,
     copying: Option<Copying>,
     transaction: Transaction,
-    /// Executed since the last ReadyForQuery: a Sync without it has nothing to commit and cannot fail.
+    /// A statement ran since the last ReadyForQuery. Otherwise a Sync has nothing to commit and cannot fail.
     work: bool,
-    /// A copy failed while nobody outside knows which Syncs were read.
+    /// A copy failed, and the frames do not show which Syncs the server had read.
     ambiguous: bool,
     ended: bool,
 }
@@ -211,9 +211,10 @@ impl Server {
             Message::CopyDone => {
                 self.say(b'C', copying.owner);
                 if let Some(then) = copying.then {
-                    match then.is_empty() {
-                        true => self.say(b'Z', copying.owner),
-                        false => self.run(copying.owner, &then),
+                    if then.is_empty() {
+                        self.say(b'Z', copying.owner);
+                    } else {
+                        self.run(copying.owner, &then);
                     }
                 }
             }
@@ -252,17 +253,17 @@ enum Done {
     Copying,
 }
 
-/// Both ends of a session and the flow between them.
-struct Session {
+/// A server, and the flow that observes its messages.
+struct Observed {
     server: Server,
     flow: Flow,
     sent: usize,
-    /// Of each message, by its number.
+    /// The request id of each message, by its number.
     ids: Vec<Option<RequestId>>,
     chunk: usize,
 }
 
-impl Session {
+impl Observed {
     fn new(chunk: usize) -> Self {
         Self {
             server: Server::new(),
@@ -291,7 +292,7 @@ impl Session {
         self.sent += 1;
     }
 
-    /// The server reads a message, and its replies pass.
+    /// Lets the server read a message, and passes its replies to the flow.
     fn serve(&mut self) {
         self.server.step();
         for (tag, answers) in std::mem::take(&mut self.server.replies) {
@@ -310,7 +311,7 @@ impl Session {
             }
             let expected = answers.map(|number| self.ids[number]);
             match (self.flow.is_certain(), before, expected) {
-                // A Sync of which it was not known that the server would answer it.
+                // The answer to a Sync that the server could also have ignored.
                 (true, false, _) if tag == b'Z' => assert_eq!(id, None),
                 (true, _, Some(expected)) => assert_eq!(id, expected, "{}", char::from(tag)),
                 _ => {}
@@ -354,7 +355,7 @@ fn statement() -> impl Strategy<Value = Statement> {
     ]
 }
 
-/// What belongs together: data follows its COPY, with the Syncs that libpq and others send in between.
+/// Messages that belong together: a COPY is followed by its data, with the Syncs that libpq and other clients send.
 fn unit() -> impl Strategy<Value = Vec<Message>> {
     let data = || prop::collection::vec(outcome().prop_map(Message::Data), 0..3);
     let end = || prop_oneof![3 => Just(Message::CopyDone), 1 => Just(Message::CopyFail)];
@@ -396,7 +397,7 @@ proptest! {
         order in prop::collection::vec(any::<bool>(), 1..40),
         chunk in 1usize..12,
     ) {
-        let mut session = Session::new(chunk);
+        let mut session = Observed::new(chunk);
         let mut messages: VecDeque<_> = units.into_iter().flatten().collect();
         let mut order = order.iter().cycle();
         while !session.server.ended && (!messages.is_empty() || !session.server.unread.is_empty()) {
@@ -433,7 +434,7 @@ fn passed(flow: &mut Flow, client: &[u8], server: &[(u8, &[u8])]) -> Vec<Option<
 
 #[test]
 fn a_failed_copy_is_uncertain_until_the_next_reply() {
-    // As libpq does it: Sync with the Execute, then the data, then another Sync.
+    // libpq sends Sync with the Execute, then the data, then another Sync.
     let mut flow = Flow::new();
     passed(&mut flow, b"PBES", &[(b'1', b""), (b'2', b""), (b'G', b"")]);
     assert_eq!(flow.copy(), Copy::In { ignored: 1 });

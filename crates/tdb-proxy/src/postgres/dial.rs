@@ -1,5 +1,5 @@
 //! A session at a database server, as the database's own role. What the server sends during the login is bounded by
-//! [`Login`].
+//! [`Handshake`].
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tdb_contract::PostgresPlace;
 use tdb_names::{ServerEndpoint, TlsMode};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::frame::HEADER_LEN;
-use tdb_wire_postgres::login::{self, Key, Login, LoginError, Step};
+use tdb_wire_postgres::login::{self, Handshake, Key, LoginError, Step};
 use tdb_wire_postgres::report;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
@@ -60,7 +60,7 @@ pub(crate) async fn dial(
     let theirs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let startup = login::startup_message(own.into_iter().chain(theirs))?;
     stream.write_all(&startup).await.map_err(DialError::Unreachable)?;
-    log_in(stream, Login::new(place.secret.clone())).await
+    log_in(stream, Handshake::new(place.secret.clone())).await
 }
 
 /// A connection to the server with the TLS its mode asks for; cancel requests use the same.
@@ -107,7 +107,7 @@ async fn encrypt(stream: TcpStream, connector: TlsConnector, server: &ServerEndp
     }
 }
 
-async fn log_in(mut stream: Stream, mut login: Login) -> Result<Dialled, DialError> {
+async fn log_in(mut stream: Stream, mut login: Handshake) -> Result<Dialled, DialError> {
     let mut greeting = Vec::new();
     loop {
         let frame = read_frame(&mut stream, &mut login).await?;
@@ -134,7 +134,7 @@ async fn log_in(mut stream: Stream, mut login: Login) -> Result<Dialled, DialErr
     }
 }
 
-async fn read_frame(stream: &mut Stream, login: &mut Login) -> Result<Vec<u8>, DialError> {
+async fn read_frame(stream: &mut Stream, login: &mut Handshake) -> Result<Vec<u8>, DialError> {
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header).await.map_err(DialError::Unreachable)?;
     let body_len = login.header(header)?.body_len;

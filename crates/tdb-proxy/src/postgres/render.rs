@@ -329,7 +329,7 @@ mod tests {
             (
                 Refused::Scram(ScramError::Mechanism),
                 "08P01",
-                "the client asked for an authentication mechanism that was not offered",
+                "the client selected an authentication mechanism that was not offered",
             ),
             (
                 Refused::Scram(ScramError::Downgrade),

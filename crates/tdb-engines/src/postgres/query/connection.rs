@@ -137,7 +137,7 @@ impl Connection {
 
 /// From the startup message to ReadyForQuery; gives the server's pid.
 async fn log_in(socket: &mut dyn Socket, login: &Login) -> Result<i32, EngineError> {
-    let mut state = login::Login::new(login.secret.clone());
+    let mut state = login::Handshake::new(login.secret.clone());
     loop {
         let mut header = [0; HEADER_LEN];
         socket.read_exact(&mut header).await?;
