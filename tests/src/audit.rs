@@ -94,7 +94,7 @@ impl Instance {
 
     /// Every tenant has exactly the changes the store says, each once and done, and no drift.
     async fn every_tenant_is_whole(&self, blueprint: &str) {
-        let drift = self.api().get(&format!("/drift?blueprint={blueprint}")).ok();
+        let drift = self.drift(blueprint);
         assert_eq!(drift["count"], 0, "{drift:#}");
         let tenants = self.api().get("/tenants?limit=1000").ok();
         for tenant in tenants["tenants"].as_array().expect("tenants") {

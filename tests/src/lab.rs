@@ -90,6 +90,16 @@ impl Instance {
         })
     }
 
+    /// Has the tenants of a blueprint looked at now; the report.
+    pub fn drift(&self, blueprint: &str) -> Value {
+        let refresh = self.api().post("/drift/refresh", json!({"blueprint": blueprint}));
+        assert_eq!(refresh.status, 202, "{:#}", refresh.body);
+        eventually(PROVISION_TIME_MAX, "every tenant is looked at", || {
+            let drift = self.api().get(&format!("/drift?blueprint={blueprint}")).ok();
+            (drift["pending"] == 0).then_some(drift)
+        })
+    }
+
     /// The pending changes of a workspace, in order.
     pub fn diff(&self, workspace: &str) -> Vec<Value> {
         let answer = self.api().get(&format!("/workspaces/{workspace}/diff?limit=1000")).ok();
@@ -105,7 +115,7 @@ impl Instance {
         let tenant = self.tenant(&format!("p{}", workspace.name), &workspace.name);
         let warnings = &tenant.answer["warnings"];
         assert!(warnings.as_array().is_none_or(Vec::is_empty), "{warnings:#}");
-        let drift = self.api().get(&format!("/drift?blueprint={}", workspace.name)).ok();
+        let drift = self.drift(&workspace.name);
         assert_eq!(drift["count"], 0, "{drift:#}");
         assert_eq!(
             self.diff(&workspace.name),

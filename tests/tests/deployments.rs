@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, eventually_async, psql};
+use tdb_tests::{Instance, eventually, eventually_async, psql};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -41,7 +41,7 @@ fn tenants_on_different_versions_catch_up_in_one_deployment() {
         let expected = if done { &["done"][..] } else { &["done", "skipped"] };
         assert!(expected.contains(&target["status"].as_str().unwrap()), "{target:#}");
     }
-    assert_eq!(instance().api().get("/drift?blueprint=catch").ok()["count"], 0);
+    assert_eq!(instance().drift("catch")["count"], 0);
     assert_eq!(instance().diff("catch"), Vec::<Value>::new());
 }
 
@@ -63,11 +63,7 @@ fn a_failing_tenant_is_reported_with_its_statement_and_can_be_retried() {
     );
     assert!(bad["error"]["message"].as_str().unwrap().contains("unique"), "{bad:#}");
     assert!(bad["changes_done"].to_string().contains('1'), "{bad:#}");
-    assert_eq!(
-        instance().api().get("/drift?blueprint=fails").ok()["count"],
-        0,
-        "a failed tenant is no drift"
-    );
+    assert_eq!(instance().drift("fails")["count"], 0, "a failed tenant is no drift");
     // What committed stays, what failed left nothing.
     psql(&tenants[0].url, "SELECT kept FROM t").ok();
     assert_eq!(
@@ -162,6 +158,63 @@ fn one_tenant_may_be_deployed_to_alone() {
 }
 
 #[test]
+fn tenants_that_are_restored_together_catch_up_in_one_deployment() {
+    let names = ["back1", "back2", "back3", "back4", "back5", "back6", "stays"];
+    let (workspace, _) = instance().simple("back", &names);
+    let api = instance().api();
+    let away = &names[..6];
+    for name in away {
+        api.delete(&format!("/tenants/{name}")).ok();
+    }
+    psql(&workspace.url, "ALTER TABLE t ADD COLUMN missed int").ok();
+    assert_eq!(instance().deploy_all("back")["total_tenants"], 1);
+    std::thread::scope(|scope| {
+        for name in away {
+            let api = &api;
+            scope.spawn(move || api.post(&format!("/tenants/{name}/restore"), json!({})).ok());
+        }
+    });
+    eventually(Duration::from_secs(60), "all have caught up", || {
+        let version = |name: &str| api.get(&format!("/tenants/{name}")).ok()["databases"][0]["version"].clone();
+        away.iter().all(|name| version(name) == version("stays")).then_some(())
+    });
+    let jobs = api.get("/deployments?limit=1000").ok();
+    let of_it = |job: &&Value| job["blueprint_id"] == "back";
+    let jobs = jobs["jobs"].as_array().unwrap().iter().filter(of_it);
+    let sizes: Vec<&Value> = jobs.map(|job| &job["total_tenants"]).collect();
+    assert_eq!(sizes, [&json!(6), &json!(1)], "newest first");
+}
+
+#[test]
+fn drift_is_answered_from_the_last_look_until_a_refresh() {
+    let (_, tenants) = instance().simple("looked", &["wanders"]);
+    let tenant = &tenants[0];
+    assert_eq!(instance().drift("looked")["count"], 0);
+    psql(&tenant.url, "ALTER TABLE t ADD COLUMN own int").ok();
+    let seen = instance().drift("looked");
+    assert_eq!((&seen["count"], &seen["checked"]), (&json!(1), &json!(1)), "{seen:#}");
+    assert!(
+        seen["tenants"][0]["checked_at"].is_string() && seen["checked_at"].is_string(),
+        "{seen:#}"
+    );
+    psql(&tenant.url, "ALTER TABLE t DROP COLUMN own").ok();
+    let stored = instance().api().get("/drift?blueprint=looked").ok();
+    assert_eq!(stored["tenants"], seen["tenants"]);
+    assert!(
+        instance()
+            .tdb(&["drift", "--blueprint", "looked", "--stored"])
+            .ok()
+            .stdout
+            .contains("own")
+    );
+    let shown = instance().tdb(&["drift", "--blueprint", "looked"]).ok();
+    assert!(shown.stdout.contains("no drift"), "{}", shown.stdout);
+    let now = instance().api().get("/drift?blueprint=looked").ok();
+    assert_eq!(now["count"], 0, "{now:#}");
+    assert!(now["checked_at"].as_str() > seen["checked_at"].as_str(), "{now:#}");
+}
+
+#[test]
 fn what_a_tenant_changed_on_its_own_is_drift_object_by_object() {
     let (_, tenants) = instance().simple("drifts", &["own-way"]);
     psql(
@@ -169,7 +222,7 @@ fn what_a_tenant_changed_on_its_own_is_drift_object_by_object() {
         "ALTER TABLE t ADD COLUMN own int; CREATE TABLE extra (id int)",
     )
     .ok();
-    let drift = instance().api().get("/drift?blueprint=drifts").ok();
+    let drift = instance().drift("drifts");
     assert_eq!(drift["count"], 1, "{drift:#}");
     let text = drift["tenants"][0]["differences"].to_string();
     assert!(text.contains("own") && text.contains("extra"), "{drift:#}");

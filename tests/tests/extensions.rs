@@ -67,7 +67,7 @@ fn an_extension_is_a_change_of_its_own_that_tenants_get() {
         psql(url, "DROP EXTENSION bloom").fails_saying("42501");
         psql(url, "ALTER SCHEMA extensions RENAME TO mine").fails_saying("42501");
     }
-    let drift = instance().api().get("/drift?blueprint=bloomed").ok();
+    let drift = instance().drift("bloomed");
     assert_eq!(drift["count"], 0, "{drift:#}");
     instance().prove(&workspace);
     let problem = instance()

@@ -70,7 +70,7 @@ fn a_change_that_tenants_have_is_undone_by_a_deployment() {
     assert_eq!((pending.len(), &pending[0]["reverts"]), (1, &json!(2)), "{pending:#?}");
     assert_eq!(instance().deploy_all("held")["status"], "completed");
     psql(&tenants[0].url, "SELECT n FROM t").fails_saying("42703");
-    let drift = instance().api().get("/drift?blueprint=held").ok();
+    let drift = instance().drift("held");
     assert_eq!(drift["count"], 0, "{drift:#}");
 }
 

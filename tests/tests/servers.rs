@@ -50,7 +50,7 @@ async fn a_second_server_takes_tenants_until_it_is_drained_and_goes_when_it_is_e
             .await
             .unwrap();
     }
-    assert_eq!(api.get("/drift?blueprint=spread").ok()["count"], 0);
+    assert_eq!(instance.drift("spread")["count"], 0);
 
     let full = api.delete("/servers/two").problem(409);
     assert_eq!(full["code"], "server_not_empty", "{full:#}");

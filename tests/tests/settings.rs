@@ -96,7 +96,7 @@ fn denied_ddl_is_refused_everywhere_but_in_deployments_and_for_temporary_objects
     psql(&workspace.url, "ALTER TABLE t ADD COLUMN n int").ok();
     assert_eq!(instance().deploy_all("denied")["status"], "completed");
     psql(&tenants[0].url, "SELECT n FROM t").ok();
-    let drift = instance().api().get("/drift?blueprint=denied").ok();
+    let drift = instance().drift("denied");
     assert_eq!(drift["count"], 0, "{drift:#}");
 
     set("denied", json!({"tenant_ddl": "allow"}));

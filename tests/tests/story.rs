@@ -171,7 +171,7 @@ fn change_the_schema(instance: &Instance, workspace: &str, tenants: &[&String]) 
         );
     }
     assert_eq!(instance.diff("myapp"), Vec::<Value>::new());
-    assert_eq!(instance.api().get("/drift?blueprint=myapp").ok()["count"], json!(0));
+    assert_eq!(instance.drift("myapp")["count"], json!(0));
     assert_eq!(instance.dump(tenants[0]), instance.dump(workspace));
 }
 

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::extract::{Body, Caller, InPath};
-use crate::pages::{PageParams, everything, oldest_first};
+use crate::pages::{PageParams, oldest_first};
 use crate::refusal::{Answer, Refusal};
 
 const NAME_DEFAULT: &str = "key";
@@ -31,8 +31,8 @@ async fn list_api_keys(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<ApiKeyList>>> {
-    let all = control.api_keys(&caller.identity, everything()).await?;
-    let (page, next) = caller.params.cut(all, |key| oldest_first(key.created_at, key.id))?;
+    let found = control.api_keys(&caller.identity, &caller.params.by_age()?).await?;
+    let (page, next) = caller.params.cut(found, |key| oldest_first(key.created_at, key.id))?;
     Ok(Json(Success::of(ApiKeyList::page(
         page.into_iter().map(|key| render(key, &caller.identity)).collect(),
         next,

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::extract::{Caller, InPath};
-use crate::pages::{PageParams, everything};
+use crate::pages::PageParams;
 use crate::refusal::{Answer, Refusal};
 use crate::workspaces::render_schema;
 
@@ -31,8 +31,8 @@ async fn list_blueprints(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<BlueprintList>>> {
-    let all = control.blueprints(&caller.identity, everything()).await?;
-    let (page, next) = caller.params.cut(all, |blueprint| blueprint.name.to_string())?;
+    let found = control.blueprints(&caller.identity, &caller.params.by_key()?).await?;
+    let (page, next) = caller.params.cut(found, |blueprint| blueprint.name.to_string())?;
     Ok(Json(Success::of(BlueprintList::page(
         page.into_iter()
             .map(|blueprint| render(blueprint, &caller.identity))
@@ -62,8 +62,9 @@ async fn list_versions(
     caller: Caller<PageParams>,
     InPath(name): InPath<String>,
 ) -> Answer<Json<Success<VersionList>>> {
-    let all = control.versions(&caller.identity, &named(&name)?, everything()).await?;
-    let (page, next) = caller.params.cut(all, |version| format!("{:010}", version.number))?;
+    let asked = caller.params.by_key()?;
+    let found = control.versions(&caller.identity, &named(&name)?, &asked).await?;
+    let (page, next) = caller.params.cut(found, |version| version.number.to_string())?;
     Ok(Json(Success::of(VersionList::page(
         page.into_iter().map(render_version).collect(),
         next,
@@ -96,6 +97,7 @@ fn render(blueprint: model::Blueprint, identity: &Identity) -> Blueprint {
         workspace_id: blueprint.name.to_string(),
         project_id: identity.project().to_string(),
         created_at: blueprint.created_at,
+        drained_at: blueprint.drained_at,
         schema: blueprint.schema.map(render_schema),
         deployment_status: DeploymentStatus {
             deployed: counts.deployed,

@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::extract::{Body, Caller, InPath};
-use crate::pages::{PageParams, everything, oldest_first};
+use crate::pages::{PageParams, oldest_first};
 use crate::refusal::{Answer, Refusal};
 
 pub fn routes() -> OpenApiRouter<Control> {
@@ -30,10 +30,10 @@ async fn list_credentials(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<CredentialList>>> {
-    let all = control.credentials(&caller.identity, everything()).await?;
+    let found = control.credentials(&caller.identity, &caller.params.by_age()?).await?;
     let (page, next) = caller
         .params
-        .cut(all, |credential| oldest_first(credential.created_at, credential.id))?;
+        .cut(found, |credential| oldest_first(credential.created_at, credential.id))?;
     Ok(Json(Success::of(CredentialList::page(
         page.into_iter().map(render).collect(),
         next,

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::extract::{Body, Caller, InPath, Nothing};
-use crate::pages::{PageParams, everything, newest_first};
+use crate::pages::{PageParams, newest_first};
 use crate::refusal::{Answer, Refusal};
 
 pub fn routes() -> OpenApiRouter<Control> {
@@ -29,8 +29,8 @@ async fn list_deployments(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<JobList>>> {
-    let all = control.deployments(&caller.identity, everything()).await?;
-    let (page, next) = caller.params.cut(all, job_key)?;
+    let found = control.deployments(&caller.identity, &caller.params.by_news()?).await?;
+    let (page, next) = caller.params.cut(found, job_key)?;
     Ok(Json(Success::of(JobList::page(
         page.into_iter().map(render_summary).collect(),
         next,

@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Deserialize;
-use tdb_client::drift::{Difference, Drift, TenantDrift, Unchecked, WorkspaceDrift};
+use tdb_client::drift::{Difference, Drift, DriftRefresh, RefreshDrift, TenantDrift, Unchecked, WorkspaceDrift};
 use tdb_client::lists::Success;
 use tdb_control::{Control, model};
 use tdb_names::BlueprintName;
@@ -11,11 +12,13 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::extract::Caller;
+use crate::extract::{Body, Caller};
 use crate::refusal::{Answer, Refusal};
 
 pub fn routes() -> OpenApiRouter<Control> {
-    OpenApiRouter::new().routes(routes!(read_drift))
+    OpenApiRouter::new()
+        .routes(routes!(read_drift))
+        .routes(routes!(refresh_drift))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -26,29 +29,48 @@ struct DriftParams {
     blueprint: Option<String>,
 }
 
-/// Tenants whose schema differs from their version's
+/// Tenants whose schema differs from their version's, as of the last look at each
 #[utoipa::path(get, path = "/drift", tag = "drift", params(DriftParams),
     responses((status = 200, description = "Only tenants that differ, object by object, and workspaces with what no change accounts for", body = Success<Drift>)))]
 async fn read_drift(State(control): State<Control>, caller: Caller<DriftParams>) -> Answer<Json<Success<Drift>>> {
-    let parse = |name: &String| {
-        name.parse::<BlueprintName>()
-            .map_err(|error| Refusal::invalid("blueprint", error))
-    };
-    let blueprint = caller.params.blueprint.as_ref().map(parse).transpose()?;
+    let blueprint = named(caller.params.blueprint.as_deref())?;
     let report = control.drift(&caller.identity, blueprint.as_ref()).await?;
     Ok(Json(Success::of(render(report))))
 }
 
+/// Look at tenants' schemas anew, in the background
+#[utoipa::path(post, path = "/drift/refresh", tag = "drift", request_body = RefreshDrift,
+    responses((status = 202, description = "How many tenants are looked at; GET /drift says how many of them still wait", body = Success<DriftRefresh>)))]
+async fn refresh_drift(
+    State(control): State<Control>,
+    caller: Caller,
+    Body(request): Body<RefreshDrift>,
+) -> Answer<(StatusCode, Json<Success<DriftRefresh>>)> {
+    let blueprint = named(request.blueprint.as_deref())?;
+    let tenants = control.refresh_drift(&caller.identity, blueprint.as_ref()).await?;
+    Ok((StatusCode::ACCEPTED, Json(Success::of(DriftRefresh { tenants }))))
+}
+
+fn named(blueprint: Option<&str>) -> Answer<Option<BlueprintName>> {
+    let parse = |name: &str| name.parse().map_err(|error| Refusal::invalid("blueprint", error));
+    blueprint.map(parse).transpose()
+}
+
 fn render(report: model::DriftReport) -> Drift {
-    let unchecked = |(tenant, reason): (tdb_names::TenantName, String)| Unchecked {
-        tenant_id: tenant.to_string(),
-        reason,
+    let unchecked = |unchecked: model::Unchecked| Unchecked {
+        tenant_id: unchecked.tenant.to_string(),
+        blueprint: unchecked.blueprint.to_string(),
+        checked_at: unchecked.checked_at,
+        reason: unchecked.reason,
     };
     Drift {
         count: report.tenants.len(),
+        checked: report.databases.saturating_sub(report.pending),
+        pending: report.pending,
+        checked_at: report.checked_at,
         tenants: report.tenants.into_iter().map(render_tenant).collect(),
         workspaces: report.workspaces.into_iter().map(render_workspace).collect(),
-        unchecked: report.unreachable.into_iter().map(unchecked).collect(),
+        unchecked: report.unchecked.into_iter().map(unchecked).collect(),
     }
 }
 
@@ -64,6 +86,7 @@ fn render_tenant(drift: model::TenantDrift) -> TenantDrift {
         tenant_id: drift.tenant.to_string(),
         blueprint: drift.blueprint.to_string(),
         version: drift.version,
+        checked_at: drift.checked_at,
         differences: drift.differences.into_iter().map(render_difference).collect(),
     }
 }

@@ -29,7 +29,7 @@ async fn list_extensions(
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<ExtensionList>>> {
     let all = control.extensions(&caller.identity, &named(&id)?).await?;
-    let (page, next) = caller.params.cut(all, |extension| extension.name.clone())?;
+    let (page, next) = caller.params.cut_whole(all, |extension| extension.name.clone())?;
     Ok(Json(Success::of(ExtensionList::page(
         page.into_iter().map(render).collect(),
         next,

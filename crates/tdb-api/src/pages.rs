@@ -1,8 +1,10 @@
 //! Pages of lists: `?limit=&cursor=`. A cursor is the sort key of the last entry seen, so a page stays right when entries
 //! before it come or go.
 
+use std::str::FromStr;
+
 use serde::Deserialize;
-use tdb_control::Limit;
+use tdb_control::{Limit, Page};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
 
@@ -23,29 +25,73 @@ pub struct PageParams {
 }
 
 impl PageParams {
-    fn limit(&self) -> Answer<usize> {
-        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
-        let fits = usize::try_from(limit).ok().filter(|_| (1..=LIMIT_MAX).contains(&limit));
-        fits.ok_or_else(|| Refusal::invalid("limit", format!("must be 1 to {LIMIT_MAX}")))
+    /// Entries in the order of a key that is a name or a number.
+    pub fn by_key<K: FromStr>(&self) -> Answer<Page<K>> {
+        self.page(|cursor| cursor.parse().ok())
     }
 
-    /// Orders `entries` by `key`, and gives the page and the next page's cursor. Keys are unique within a list.
+    /// Entries in the order of [`oldest_first`].
+    pub fn by_age<I: FromStr>(&self) -> Answer<Page<(OffsetDateTime, I)>> {
+        self.page(|cursor| {
+            let (micros, id) = split(cursor)?;
+            Some((moment(micros)?, id))
+        })
+    }
+
+    /// Entries in the order of [`newest_first`].
+    pub fn by_news<I: FromStr>(&self) -> Answer<Page<(OffsetDateTime, I)>> {
+        self.page(|cursor| {
+            let (micros, id) = split(cursor)?;
+            Some((moment(i64::MAX.checked_sub(micros)?)?, id))
+        })
+    }
+
+    /// One entry more than the page has: whether there is another page.
+    fn page<K>(&self, parse: impl Fn(&str) -> Option<K>) -> Answer<Page<K>> {
+        let after = self.cursor.as_deref().map(|cursor| {
+            let foreign = || Refusal::invalid("cursor", "is not a next_cursor of this list");
+            parse(cursor).ok_or_else(foreign)
+        });
+        let rows = self.limit()?.saturating_add(1);
+        Ok(Page {
+            after: after.transpose()?,
+            limit: Limit::new(rows).unwrap_or(Limit::DEFAULT),
+        })
+    }
+
+    fn limit(&self) -> Answer<u32> {
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+        let fits = (1..=LIMIT_MAX).contains(&limit);
+        let refused = || Refusal::invalid("limit", format!("must be 1 to {LIMIT_MAX}"));
+        fits.then_some(limit).ok_or_else(refused)
+    }
+
+    /// The page and the next page's cursor, of the entries that were asked for.
     pub fn cut<T>(&self, mut entries: Vec<T>, key: impl Fn(&T) -> String) -> Answer<(Vec<T>, Option<String>)> {
-        let limit = self.limit()?;
-        if let Some(cursor) = &self.cursor {
-            entries.retain(|entry| key(entry) > *cursor);
-        }
-        entries.sort_by_cached_key(&key);
+        let limit = usize::try_from(self.limit()?).unwrap_or(usize::MAX);
         let more = entries.len() > limit;
         entries.truncate(limit);
         let next = entries.last().filter(|_| more).map(key);
         Ok((entries, next))
     }
+
+    /// The same of a whole list, which is put into the order of its keys; they are unique.
+    pub fn cut_whole<T>(&self, mut entries: Vec<T>, key: impl Fn(&T) -> String) -> Answer<(Vec<T>, Option<String>)> {
+        if let Some(cursor) = &self.cursor {
+            entries.retain(|entry| key(entry) > *cursor);
+        }
+        entries.sort_by_cached_key(&key);
+        self.cut(entries, key)
+    }
 }
 
-/// What a page is cut from.
-pub fn everything() -> Limit {
-    Limit::new(Limit::MAX).unwrap_or(Limit::DEFAULT)
+fn split<I: FromStr>(cursor: &str) -> Option<(i64, I)> {
+    let (micros, id) = cursor.split_once('.')?;
+    Some((micros.parse().ok()?, id.parse().ok()?))
+}
+
+fn moment(micros: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
 /// A sort key that puts older entries first.
@@ -73,19 +119,45 @@ mod tests {
     #[test]
     fn pages_put_together_are_the_whole_list_even_when_an_entry_goes() {
         let mut entries = vec!["c", "a", "e", "b", "d"];
-        let (first, cursor) = page(2, None).cut(entries.clone(), |e| (*e).to_owned()).unwrap();
+        let (first, cursor) = page(2, None).cut_whole(entries.clone(), |e| (*e).to_owned()).unwrap();
         assert_eq!((first, cursor.as_deref()), (vec!["a", "b"], Some("b")));
         entries.retain(|entry| *entry != "b");
-        let (rest, cursor) = page(3, cursor).cut(entries, |e| (*e).to_owned()).unwrap();
+        let (rest, cursor) = page(3, cursor).cut_whole(entries, |e| (*e).to_owned()).unwrap();
         assert_eq!((rest, cursor), (vec!["c", "d", "e"], None));
     }
 
     #[test]
-    fn a_limit_out_of_range_is_refused_by_name() {
+    fn one_more_is_asked_for_than_is_shown() {
+        let params = page(2, Some("b".to_owned()));
+        let asked: Page<String> = params.by_key().unwrap();
+        assert_eq!(
+            (asked.after.as_deref(), asked.limit),
+            (Some("b"), Limit::new(3).unwrap())
+        );
+        let (shown, next) = params.cut(vec!["c", "d", "e"], |e| (*e).to_owned()).unwrap();
+        assert_eq!((shown, next.as_deref()), (vec!["c", "d"], Some("d")));
+        let (shown, next) = params.cut(vec!["c", "d"], |e| (*e).to_owned()).unwrap();
+        assert_eq!((shown, next), (vec!["c", "d"], None));
+    }
+
+    #[test]
+    fn a_limit_out_of_range_or_a_foreign_cursor_is_refused_by_name() {
         for limit in [0, 1001] {
-            let refusal = page(limit, None).cut(vec!["a"], |e| (*e).to_owned()).unwrap_err();
+            let refusal = page(limit, None).by_key::<String>().unwrap_err();
             assert_eq!(refusal.more.field.as_deref(), Some("limit"));
         }
+        for cursor in ["", "x", "1", "x.1", "99999999999999999999.1"] {
+            let refusal = page(1, Some(cursor.to_owned())).by_age::<u32>().unwrap_err();
+            assert_eq!(refusal.more.field.as_deref(), Some("cursor"), "{cursor}");
+        }
+    }
+
+    #[test]
+    fn a_time_comes_back_from_its_cursor() {
+        let at = OffsetDateTime::UNIX_EPOCH + time::Duration::microseconds(1_764_000_000_123_456);
+        let from = |cursor: String| page(1, Some(cursor));
+        assert_eq!(from(oldest_first(at, 7)).by_age::<u32>().unwrap().after, Some((at, 7)));
+        assert_eq!(from(newest_first(at, 7)).by_news::<u32>().unwrap().after, Some((at, 7)));
     }
 
     #[test]

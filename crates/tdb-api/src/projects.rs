@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::credentials::render_connection;
 use crate::extract::{Body, Caller, InPath, Nothing};
-use crate::pages::{PageParams, everything, oldest_first};
+use crate::pages::{PageParams, oldest_first};
 use crate::refusal::Answer;
 
 pub fn routes() -> OpenApiRouter<Control> {
@@ -29,10 +29,10 @@ async fn list_projects(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<ProjectList>>> {
-    let all = control.projects(&caller.identity, everything()).await?;
+    let found = control.projects(&caller.identity, &caller.params.by_age()?).await?;
     let (page, next) = caller
         .params
-        .cut(all, |project| oldest_first(project.created_at, &project.id))?;
+        .cut(found, |project| oldest_first(project.created_at, &project.id))?;
     Ok(Json(Success::of(ProjectList::page(
         page.into_iter().map(render).collect(),
         next,

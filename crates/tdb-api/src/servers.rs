@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::extract::{Body, Caller, InPath, Nothing};
-use crate::pages::{PageParams, everything};
+use crate::pages::PageParams;
 use crate::refusal::{Answer, Refusal};
 
 const PORT_DEFAULT: u16 = 5432;
@@ -32,8 +32,8 @@ pub fn routes() -> OpenApiRouter<Control> {
 #[utoipa::path(get, path = "/servers", tag = "servers", params(PageParams),
     responses((status = 200, description = "Servers by name", body = Success<ServerList>)))]
 async fn list_servers(State(control): State<Control>, caller: Caller<PageParams>) -> Answer<Json<Success<ServerList>>> {
-    let all = control.servers(&caller.identity, everything()).await?;
-    let (page, next) = caller.params.cut(all, |server| server.name.to_string())?;
+    let found = control.servers(&caller.identity, &caller.params.by_key()?).await?;
+    let (page, next) = caller.params.cut(found, |server| server.name.to_string())?;
     Ok(Json(Success::of(ServerList::page(
         page.into_iter().map(render).collect(),
         next,
@@ -211,5 +211,6 @@ fn render(server: model::ServerInfo) -> Server {
         workspaces: server.workspaces,
         tenant_databases: server.tenant_databases,
         created_at: server.created_at,
+        answered_at: server.answered_at,
     }
 }

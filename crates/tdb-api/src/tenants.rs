@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 
 use crate::deployments::{job_key, render_deployment};
 use crate::extract::{Body, Caller, InPath, Nothing};
-use crate::pages::{PageParams, everything};
+use crate::pages::PageParams;
 use crate::refusal::{Answer, Refusal};
 
 pub fn routes() -> OpenApiRouter<Control> {
@@ -47,8 +47,8 @@ struct DeletionParams {
 #[utoipa::path(get, path = "/tenants", tag = "tenants", params(PageParams),
     responses((status = 200, description = "Tenants by name", body = Success<TenantList>)))]
 async fn list_tenants(State(control): State<Control>, caller: Caller<PageParams>) -> Answer<Json<Success<TenantList>>> {
-    let all = control.tenants(&caller.identity, everything()).await?;
-    let (page, next) = caller.params.cut(all, |tenant| tenant.name.to_string())?;
+    let found = control.tenants(&caller.identity, &caller.params.by_key()?).await?;
+    let (page, next) = caller.params.cut(found, |tenant| tenant.name.to_string())?;
     Ok(Json(Success::of(TenantList::page(
         page.into_iter().map(render).collect(),
         next,
@@ -170,10 +170,11 @@ async fn list_tenant_deployments(
     caller: Caller<PageParams>,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<JobList>>> {
-    let all = control
-        .tenant_deployments(&caller.identity, &named(&id)?, everything())
+    let asked = caller.params.by_news()?;
+    let found = control
+        .tenant_deployments(&caller.identity, &named(&id)?, &asked)
         .await?;
-    let (page, next) = caller.params.cut(all, |deployment| job_key(&deployment.summary))?;
+    let (page, next) = caller.params.cut(found, |deployment| job_key(&deployment.summary))?;
     Ok(Json(Success::of(JobList::page(
         page.into_iter().map(render_deployment).collect(),
         next,

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use crate::credentials::render_connection;
 use crate::extract::{Body, Caller, InPath, Nothing};
-use crate::pages::{PageParams, everything};
+use crate::pages::PageParams;
 use crate::queries::render_result;
 use crate::refusal::{Answer, Refusal};
 
@@ -40,8 +40,8 @@ async fn list_workspaces(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<WorkspaceList>>> {
-    let all = control.workspaces(&caller.identity, everything()).await?;
-    let (page, next) = caller.params.cut(all, |workspace| workspace.blueprint.to_string())?;
+    let found = control.workspaces(&caller.identity, &caller.params.by_key()?).await?;
+    let (page, next) = caller.params.cut(found, |workspace| workspace.blueprint.to_string())?;
     Ok(Json(Success::of(WorkspaceList::page(
         page.into_iter().map(render).collect(),
         next,
@@ -121,10 +121,9 @@ async fn diff_workspace(
     caller: Caller<PageParams>,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<ChangeList>>> {
-    let all = control
-        .workspace_diff(&caller.identity, &named(&id)?, everything())
-        .await?;
-    let (page, next) = caller.params.cut(all, |change| format!("{:010}", change.id))?;
+    let asked = caller.params.by_key()?;
+    let found = control.workspace_diff(&caller.identity, &named(&id)?, &asked).await?;
+    let (page, next) = caller.params.cut(found, |change| change.id.to_string())?;
     Ok(Json(Success::of(ChangeList::page(
         page.into_iter().map(render_change).collect(),
         next,
@@ -239,6 +238,7 @@ fn render(workspace: model::Workspace) -> Workspace {
         status,
         version: workspace.version,
         created_at: workspace.created_at,
+        drained_at: workspace.drained_at,
         undeployed_changes: workspace.undeployed_changes,
         schema: workspace.schema.map(render_schema),
         connection_string: workspace.connection.connection_string(),

@@ -77,7 +77,7 @@ const COMMANDS: [(&str, &str, &str); 56] = [
     ("POST", "/credentials", "tdb credentials create"),
     ("DELETE", "/credentials/{id}", "tdb credentials delete {id}"),
     ("GET", "/drift", "tdb drift"),
-    ("POST", "/drift/refresh", "tdb drift --refresh"),
+    ("POST", "/drift/refresh", "tdb drift"),
     ("GET", "/projects/{id}/roles", "tdb roles list"),
     ("POST", "/projects/{id}/roles", "tdb roles create {name}"),
     ("DELETE", "/projects/{id}/roles/{name}", "tdb roles delete {name}"),
@@ -269,7 +269,7 @@ mod tests {
         use clap::CommandFactory;
         for (_, path, command) in COMMANDS {
             // Built by others in this issue; the table knows them before the grammar does.
-            if path.ends_with("roles") || path.contains("/roles/") || path == "/drift/refresh" {
+            if path.ends_with("roles") || path.contains("/roles/") {
                 continue;
             }
             let mut at = crate::arguments::Arguments::command();

@@ -28,6 +28,9 @@ pub struct Blueprint {
     pub project_id: String,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// What was committed in the workspace before this is counted; null before the first look at its journal.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub drained_at: Option<OffsetDateTime>,
     /// Left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,

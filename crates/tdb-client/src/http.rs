@@ -16,7 +16,7 @@ use crate::accounts::{
 use crate::blueprints::{Blueprint, BlueprintList, VersionList};
 use crate::credentials::{CreateCredential, CreatedCredential, CredentialList};
 use crate::deployments::{CreateDeployment, Job, JobList};
-use crate::drift::Drift;
+use crate::drift::{Drift, DriftRefresh, RefreshDrift};
 use crate::events::Events;
 use crate::extensions::{CreateExtension, ExtensionList};
 use crate::lists::{Created, Done, Paged};
@@ -323,6 +323,11 @@ impl Client {
             Some(blueprint) => self.get(&format!("/drift?blueprint={}", segment(blueprint))),
             None => self.get("/drift"),
         }
+    }
+
+    pub fn refresh_drift(&self, blueprint: Option<&str>) -> Result<DriftRefresh> {
+        let blueprint = blueprint.map(str::to_owned);
+        self.post("/drift/refresh", &RefreshDrift { blueprint })
     }
 
     /// Follows `next_cursor` to the end.

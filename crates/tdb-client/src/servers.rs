@@ -40,6 +40,9 @@ pub struct Server {
     pub tenant_databases: u32,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// When it last gave a sign of life; null before the first.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub answered_at: Option<OffsetDateTime>,
 }
 
 list! { ServerList, servers: Server }

@@ -30,6 +30,9 @@ pub struct Workspace {
     pub version: u32,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// What was committed in the workspace before this is counted; null before the first look at its journal.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub drained_at: Option<OffsetDateTime>,
     /// Changes that a tenant lacks, as the diff lists them.
     pub undeployed_changes: u32,
     /// Left out of lists.

@@ -3,33 +3,30 @@
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tdb_auth::ClientTls;
-use tdb_names::{DatabaseId, ServerName, WorkspaceId};
-use tdb_problems::ProblemCode;
+use tdb_names::WorkspaceId;
 use tdb_store::Store;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::{ControlError, Result};
-use crate::keyed::Keyed;
-use crate::lifecycle::servers::Known;
+use crate::leases::Leases;
+use crate::lifecycle::creations::Creations;
+use crate::lifecycle::servers::Servers;
 use crate::lifecycle::signup::HASHES_MAX;
+use crate::metrics::Metrics;
 use crate::model::ProxyAddress;
+use crate::schema::drain::Drains;
 use crate::schema::proof::Compared;
 use crate::schema::rollout::Changes;
 use crate::schema::watches::Watches;
 use crate::throttle::Throttle;
-
-/// Databases made on one server at a time: each is a copy of files, and four of them keep a disk busy.
-const CREATIONS_PER_SERVER: usize = 4;
-/// How long a creation waits for its turn, and everything else that has a queue.
-const TURN_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// What can be set from outside; the defaults are the shipped configuration's.
 #[derive(Clone, Debug)]
@@ -70,42 +67,36 @@ pub(crate) struct Inner {
     pub(crate) wake: Notify,
     /// A tenant was made, perhaps of a spare: the stock is to be looked at.
     pub(crate) restock: Notify,
-    pub(crate) servers: Mutex<HashMap<ServerName, Known>>,
-    /// One at a time per workspace, build and tenant database.
-    pub(crate) busy: Keyed,
-    pub(crate) draining: Keyed,
-    pub(crate) building: Keyed,
-    creations: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
-    rooms: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
-    /// Workspaces that nobody has built ahead since they were changed.
-    pub(crate) changed: Changed,
+    /// Somebody asked for looks at tenants' schemas.
+    pub(crate) drift_asked: Notify,
+    /// A tenant came back that may have missed a deployment.
+    pub(crate) returned: Notify,
+    pub(crate) servers: Servers,
+    pub(crate) leases: Leases,
+    pub(crate) creations: Creations,
+    pub(crate) drains: Drains,
     pub(crate) compared: Compared,
+    /// None where nobody shows them.
+    pub(crate) metrics: OnceLock<Metrics>,
     pub(crate) throttle: Throttle,
     pub(crate) hashes: Arc<Semaphore>,
     pub(crate) changes: Mutex<HashMap<(WorkspaceId, u32), Changes>>,
     pub(crate) watches: Watches,
-    /// For the answer to a creation that waits in this process.
-    pub(crate) warnings: Mutex<HashMap<DatabaseId, String>>,
 }
 
-/// When workspaces were changed last.
-#[derive(Default)]
-pub(crate) struct Changed(Mutex<HashMap<WorkspaceId, Instant>>);
+/// A part of a list: what comes after the entry with the key `after`, at most `limit` entries.
+#[derive(Clone, Debug)]
+pub struct Page<K> {
+    pub after: Option<K>,
+    pub limit: Limit,
+}
 
-impl Changed {
-    pub(crate) fn note(&self, id: WorkspaceId) {
-        let mut changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.insert(id, Instant::now());
-    }
-
-    /// Whether it was changed and then left alone for `quiet`; says so once.
-    pub(crate) fn take_quiet(&self, id: WorkspaceId, quiet: Duration) -> bool {
-        let mut changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_quiet = changed.get(&id).is_some_and(|at| at.elapsed() >= quiet);
-        if is_quiet {
-            changed.remove(&id);
+impl<K> Default for Page<K> {
+    fn default() -> Self {
+        Self {
+            after: None,
+            limit: Limit::DEFAULT,
         }
-        is_quiet
     }
 }
 
@@ -116,6 +107,7 @@ pub struct Limit(NonZeroU32);
 impl Control {
     /// Uses a migrated store. Starts nothing; to be called on the runtime that is to do the work.
     pub fn new(store: Store, tls: ClientTls, settings: ControlSettings) -> Self {
+        let leases = Leases::new(store.clone(), Handle::current());
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -125,19 +117,18 @@ impl Control {
                 tasks: TaskTracker::new(),
                 wake: Notify::new(),
                 restock: Notify::new(),
-                servers: Mutex::default(),
-                busy: Keyed::default(),
-                draining: Keyed::default(),
-                building: Keyed::default(),
-                creations: Mutex::default(),
-                rooms: Mutex::default(),
-                changed: Changed::default(),
+                drift_asked: Notify::new(),
+                returned: Notify::new(),
+                servers: Servers::default(),
+                creations: Creations::new(leases.clone()),
+                leases,
+                drains: Drains::default(),
                 compared: Compared::default(),
+                metrics: OnceLock::new(),
                 throttle: Throttle::default(),
                 hashes: Arc::new(Semaphore::new(HASHES_MAX)),
                 changes: Mutex::default(),
                 watches: Watches::default(),
-                warnings: Mutex::default(),
             }),
         }
     }
@@ -174,40 +165,10 @@ impl Control {
         }
         Ok(())
     }
-
-    /// A turn to make a database on a server.
-    pub(crate) async fn creation_turn(&self, server: &ServerName) -> Result<OwnedSemaphorePermit> {
-        let turns = of_server(&self.inner.creations, server, CREATIONS_PER_SERVER);
-        match timeout(TURN_TIME_MAX, turns.acquire_owned()).await {
-            Ok(permit) => permit.map_err(ControlError::internal),
-            Err(_) => Err(ControlError::busy(
-                ProblemCode::ServerBusy,
-                format!("too many databases are being created on server \"{server}\""),
-            )),
-        }
-    }
-
-    /// How many deployment targets may be worked on at once on a server.
-    pub(crate) fn deployment_room(&self, server: &ServerName) -> Arc<Semaphore> {
-        of_server(
-            &self.inner.rooms,
-            server,
-            self.inner.settings.deployments_per_server.get(),
-        )
-    }
-}
-
-fn of_server(all: &Mutex<HashMap<ServerName, Arc<Semaphore>>>, server: &ServerName, size: usize) -> Arc<Semaphore> {
-    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-    all.entry(server.clone())
-        .or_insert_with(|| Arc::new(Semaphore::new(size)))
-        .clone()
 }
 
 impl Limit {
     pub const MAX: u32 = 100_000;
-    /// For what the installation has few of.
-    pub(crate) const ALL: Limit = Limit(NonZeroU32::new(Self::MAX).unwrap());
     pub const DEFAULT: Limit = Limit(NonZeroU32::new(100).unwrap());
 
     /// 1 to [`Limit::MAX`].

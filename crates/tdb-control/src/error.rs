@@ -208,6 +208,7 @@ impl From<StoreError> for ControlError {
             StoreError::Unavailable { reason } => unavailable(ProblemCode::Unavailable, reason),
             StoreError::Busy { reason } => unavailable(ProblemCode::StoreBusy, reason),
             StoreError::TimedOut { reason } => unavailable(ProblemCode::StoreTimedOut, reason),
+            StoreError::LeaseLost { .. } => unavailable(ProblemCode::Unavailable, error.to_string()),
             // Of every table with databases: the server was removed between its choice and the intent.
             StoreError::Conflict { constraint } if constraint.ends_with("_server_fkey") => {
                 let detail = "the database server that was chosen has just been removed";

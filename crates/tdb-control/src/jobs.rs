@@ -2,40 +2,45 @@
 //! the work; a tick that fails is logged and the next one tries again.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tdb_store::physical::Holder;
 use tdb_store::templates::TemplateRow;
-use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{deployments, events, templates, tenants, workspaces};
+use tdb_store::{leases, servers, templates, tenants, workspaces};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::control::Control;
-use crate::error::{ControlError, Result};
+use crate::error::Result;
+use crate::leases::{Lease, Subject};
 
 /// Between two looks at what is due; a wake-up brings deployments earlier.
 const TICK: Duration = Duration::from_millis(500);
-/// A workspace that was changed and then left alone for so long is built ahead.
-const QUIET: Duration = Duration::from_secs(2);
 /// A stock that could not be filled is tried again.
 const RESTOCK_EVERY: Duration = Duration::from_secs(30);
 /// Tenants that lack what their workspace's settings say are few, or told by whoever changed the setting.
 const SETTINGS_EVERY: Duration = Duration::from_secs(2);
+/// Between two signs of life of a server.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// One look at everything.
 const TICK_TIME_MAX: Duration = Duration::from_secs(30);
-const SWEEP_TIME_MAX: Duration = Duration::from_secs(300);
+/// Work of one server, or of one workspace.
+const BACKGROUND_TIME_MAX: Duration = Duration::from_secs(300);
+/// Tenants of which each is restored within it after the one before are deployed to together.
+const RETURN_QUIET: Duration = Duration::from_secs(1);
+const RETURN_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl Control {
     /// Goes on at once where the process before this one was killed, instead of waiting for its leases to run out. Only
-    /// for the one process that works with its store.
-    pub async fn take_over(&self) -> Result<()> {
+    /// for a process that holds `home`, which one process at a time can hold: a data directory. What other processes hold
+    /// stays theirs.
+    pub async fn take_over(&self, home: &str) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
-        deployments::end_leases(&tx).await?;
-        events::forget_proxies(&tx).await?;
+        leases::take_over(&tx, &self.inner.store, home).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -67,6 +72,14 @@ impl Control {
         worker(Box::pin(async move { control.keep_settings().await }));
         let control = self.clone();
         worker(Box::pin(async move { control.drain_on_a_timer().await }));
+        let control = self.clone();
+        worker(Box::pin(async move { control.keep_up().await }));
+        let control = self.clone();
+        worker(Box::pin(async move { control.look_after_servers().await }));
+        let control = self.clone();
+        worker(Box::pin(async move { control.keep_figures().await }));
+        let control = self.clone();
+        worker(Box::pin(async move { control.keep_drift().await }));
     }
 
     /// In a loop of its own: no deployment waits for a template that is being dropped.
@@ -82,7 +95,7 @@ impl Control {
 
     async fn keep_stock(&self) {
         loop {
-            self.limited("spare databases", SWEEP_TIME_MAX, self.restock()).await;
+            self.limited("spare databases", TICK_TIME_MAX, self.restock()).await;
             tokio::select! {
                 () = self.inner.restock.notified() => {}
                 () = sleep(RESTOCK_EVERY) => {}
@@ -90,14 +103,44 @@ impl Control {
         }
     }
 
-    /// In a loop of its own: a tenant's server that does not answer holds up nothing else.
     async fn keep_settings(&self) {
         loop {
-            self.limited("settings of tenants", SWEEP_TIME_MAX, self.guard_tenants(None))
+            self.limited("settings of tenants", TICK_TIME_MAX, self.guard_due_tenants())
                 .await;
-            self.limited("readers of databases", SWEEP_TIME_MAX, self.admit_readers(None))
+            self.limited("readers of databases", TICK_TIME_MAX, self.admit_readers(None))
                 .await;
             sleep(SETTINGS_EVERY).await;
+        }
+    }
+
+    /// Which servers answer, each in a task of its own.
+    async fn look_after_servers(&self) {
+        loop {
+            let look = async {
+                let tx = self.inner.store.jobs().await?;
+                let names = servers::names(&tx).await?;
+                tx.rollback().await?;
+                for name in names {
+                    self.in_background("a look at a server", TICK_TIME_MAX, move |control| async move {
+                        control.look_after(&name).await
+                    });
+                }
+                Ok(())
+            };
+            self.limited("servers", TICK_TIME_MAX, look).await;
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Tenants that come back one after the other are brought up together.
+    async fn keep_up(&self) {
+        loop {
+            self.inner.returned.notified().await;
+            let gathering = async { while timeout(RETURN_QUIET, self.inner.returned.notified()).await.is_ok() {} };
+            // Past that the others come with the next deployment.
+            let _late = timeout(RETURN_TIME_MAX, gathering).await;
+            self.limited("tenants that catch up", TICK_TIME_MAX, self.catch_up())
+                .await;
         }
     }
 
@@ -106,14 +149,14 @@ impl Control {
         loop {
             self.limited("unfinished work", TICK_TIME_MAX, self.tick()).await;
             if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
-                self.limited("sweep", SWEEP_TIME_MAX, self.sweep()).await;
+                self.limited("sweep", TICK_TIME_MAX, self.sweep()).await;
                 swept = Some(Instant::now());
             }
             sleep(TICK).await;
         }
     }
 
-    async fn limited(&self, what: &'static str, limit: Duration, work: impl Future<Output = Result<()>>) {
+    pub(crate) async fn limited(&self, what: &'static str, limit: Duration, work: impl Future<Output = Result<()>>) {
         match timeout(limit, work).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(what, error = %error.explained(), "the workers go on later"),
@@ -129,22 +172,25 @@ impl Control {
         tx.rollback().await?;
         for row in workspaces {
             let id = row.id;
-            self.go_on(id.as_uuid(), move |control| async move {
-                control.finish_workspace(id).await
+            self.go_on(id.as_uuid(), move |control, lease| async move {
+                control.finish_workspace_under(&lease, id).await
             });
         }
         for row in databases {
             let id = row.database.id;
-            self.go_on(
-                id.as_uuid(),
-                move |control| async move { control.finish_database(id).await },
-            );
+            self.go_on(id.as_uuid(), move |control, lease| async move {
+                control.finish_database_under(&lease, id).await
+            });
         }
         for row in templates {
-            // Whoever builds holds the workspace's lock; only what nobody builds is looked at.
-            if let Some(_alone) = self.inner.building.try_lock(row.workspace.as_uuid()) {
-                self.go_on_with_template(&row).await;
-            }
+            self.alone_in_background(
+                Subject::Builds(row.workspace, row.physical.server.clone()),
+                "a template",
+                move |control, _| async move {
+                    control.go_on_with_template(&row).await;
+                    Ok(())
+                },
+            );
         }
         for (project, name) in leaving {
             self.forget_tenant(&project, &name).await?;
@@ -159,46 +205,51 @@ impl Control {
         }
     }
 
-    /// In a task of its own, unless somebody is at it.
-    fn go_on<F>(&self, id: Uuid, work: impl FnOnce(Control) -> F)
+    /// Works on a database in a task of its own, unless another task or process is at it.
+    fn go_on<F>(&self, id: Uuid, work: impl FnOnce(Control, Lease) -> F + Send + 'static)
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        if self.inner.busy.try_lock(id).is_none() {
-            return;
-        }
-        // A failure is in its row and in the log already.
-        self.inner.tasks.spawn_on(work(self.clone()), &self.inner.runtime);
+        let control = self.clone();
+        let task = async move {
+            match control.inner.leases.try_take(Subject::Database(id)).await {
+                // A failure is in its row and in the log already.
+                Ok(Some(lease)) => drop(work(control, lease).await),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%id, error = %error.explained(), "unfinished work is taken up later"),
+            }
+        };
+        self.inner.tasks.spawn_on(task, &self.inner.runtime);
     }
 
-    async fn drain_on_a_timer(&self) {
-        loop {
-            sleep(self.inner.settings.drain_interval).await;
-            let found = async {
-                let tx = self.inner.store.jobs().await?;
-                let rows = workspaces::ready(&tx).await?;
-                tx.rollback().await?;
-                Ok::<Vec<WorkspaceRow>, ControlError>(rows)
+    /// In a task of its own, so that a server that does not answer holds up nothing else.
+    pub(crate) fn in_background<F>(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        work: impl FnOnce(Control) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let control = self.clone();
+        let task = async move { control.limited(what, limit, work(control.clone())).await };
+        self.inner.tasks.spawn_on(task, &self.inner.runtime);
+    }
+
+    /// The same under a lease; nothing where another task or process has it.
+    pub(crate) fn alone_in_background<F>(
+        &self,
+        subject: Subject,
+        what: &'static str,
+        work: impl FnOnce(Control, Arc<Lease>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.in_background(what, BACKGROUND_TIME_MAX, move |control| async move {
+            let Some(lease) = control.inner.leases.try_take(subject).await?.map(Arc::new) else {
+                return Ok(());
             };
-            match found.await {
-                Ok(rows) => {
-                    for row in rows {
-                        self.drain_if_possible(&row).await;
-                        if self.inner.changed.take_quiet(row.id, QUIET) {
-                            let control = self.clone();
-                            self.inner.tasks.spawn_on(
-                                async move {
-                                    control
-                                        .limited("build ahead", SWEEP_TIME_MAX, control.build_ahead(&row))
-                                        .await;
-                                },
-                                &self.inner.runtime,
-                            );
-                        }
-                    }
-                }
-                Err(error) => tracing::warn!(error = %error.explained(), "journals are drained later"),
-            }
-        }
+            lease.during(work(control.clone(), lease.clone())).await
+        });
     }
 }

@@ -8,14 +8,16 @@ mod idempotency;
 mod identity;
 mod jobs;
 mod keyed;
+mod leases;
 mod lifecycle;
+mod metrics;
 pub mod model;
 mod points;
 mod schema;
 mod sweep;
 mod throttle;
 
-pub use control::{Control, ControlSettings, Limit, Signup};
+pub use control::{Control, ControlSettings, Limit, Page, Signup};
 pub use error::ControlError;
 pub use idempotency::{IdempotencyKey, Kept, Once};
 pub use identity::{Identity, KeyScope};

@@ -1,6 +1,7 @@
 //! What every engine has: accounts, servers, workspaces, tenants, credentials and where their databases are.
 
 pub(crate) mod accounts;
+pub(crate) mod creations;
 pub(crate) mod credentials;
 pub(crate) mod fleet;
 pub(crate) mod place;

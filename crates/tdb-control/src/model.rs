@@ -16,7 +16,7 @@ pub use deployment::{
 };
 pub use schema::{
     Difference, DriftReport, QueryResult, ResultColumn, Schema, SchemaColumn, SchemaObject, Table, TenantDrift,
-    TenantQuery, TenantQueryResult, WorkspaceDrift,
+    TenantQuery, TenantQueryResult, Unchecked, WorkspaceDrift,
 };
 pub use tenant::{
     DatabaseRequest, DatabaseStatus, Deletion, IsolationLevel, NewTenant, Tenant, TenantDatabase, TenantRequest,

@@ -4,6 +4,7 @@ pub(crate) mod blueprints;
 pub(crate) mod builds;
 pub(crate) mod deployments;
 pub(crate) mod drain;
+pub(crate) mod drift;
 pub(crate) mod extensions;
 pub(crate) mod failing;
 pub(crate) mod plan;

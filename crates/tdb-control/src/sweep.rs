@@ -6,6 +6,7 @@ use tdb_store::{database_roles, deployments, events, idempotency, physical, serv
 
 use crate::control::Control;
 use crate::error::{Result, upstream};
+use crate::leases::Subject;
 
 /// Longer than any journal waits for its drain and any proxy is away.
 const SESSIONS_KEPT_DAYS: i32 = 30;
@@ -20,16 +21,16 @@ impl Control {
         deployments::complete(&tx).await?;
         templates::retire_old(&tx).await?;
         database_roles::forget_gone(&tx).await?;
-        let all = servers::list(&tx, i64::MAX).await?;
+        let all = servers::names(&tx).await?;
         tx.commit().await?;
-        self.catch_up().await?;
-        for row in all {
-            let name = row.endpoint.name;
-            if let Err(error) = self.sweep_server(&name).await {
-                tracing::warn!(server = %name, error = %error.explained(), "the server is swept later");
-            }
+        for name in all {
+            self.alone_in_background(
+                Subject::Sweep(name.clone()),
+                "sweep of a server",
+                move |control, _| async move { control.sweep_server(&name).await },
+            );
         }
-        Ok(())
+        self.catch_up().await
     }
 
     async fn sweep_server(&self, name: &ServerName) -> Result<()> {

@@ -4,6 +4,7 @@ mod support;
 
 use support::{World, deploy_all, eventually, target, tenant};
 use tdb_control::ControlSettings;
+use tdb_control::Page;
 use tdb_control::model::{Deletion, DeploymentStatus, Drift, TargetStatus, TenantStatus};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -189,11 +190,10 @@ async fn a_dry_run_makes_no_job_and_no_version() {
         (DeploymentStatus::Planned, 3)
     );
     assert_eq!((target(&plan, "one").from, target(&plan, "one").changes_total), (2, 1));
-    let limit = tdb_control::Limit::DEFAULT;
     assert!(
         world
             .control
-            .deployments(&world.identity, limit)
+            .deployments(&world.identity, &Page::default())
             .await
             .unwrap()
             .is_empty()
@@ -201,7 +201,7 @@ async fn a_dry_run_makes_no_job_and_no_version() {
     assert_eq!(
         world
             .control
-            .versions(&world.identity, &support::blueprint("app"), limit)
+            .versions(&world.identity, &support::blueprint("app"), &Page::default())
             .await
             .unwrap()
             .len(),
@@ -218,7 +218,7 @@ async fn what_a_tenant_changed_is_drift_object_by_object() {
     world.tenant("straight", "app").await;
     let sql = "ALTER TABLE t ADD COLUMN own int; CREATE TABLE extra (id int)";
     world.session("app__own-way").await.batch_execute(sql).await.unwrap();
-    let report = world.control.drift(&world.identity, None).await.unwrap();
+    let report = world.drift(None).await;
     assert_eq!(report.tenants.len(), 1, "{report:#?}");
     let text = format!("{:?}", report.tenants[0].differences);
     assert!(text.contains("own") && text.contains("extra"), "{text}");

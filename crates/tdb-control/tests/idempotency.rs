@@ -6,7 +6,7 @@ mod support;
 use secrecy::ExposeSecret;
 use support::{World, blueprint, deploy_all, request};
 use tdb_control::model::{CredentialRequest, CredentialScope, Rights};
-use tdb_control::{IdempotencyKey, Identity, Kept, KeyScope, Limit, Once};
+use tdb_control::{IdempotencyKey, Identity, Kept, KeyScope, Once, Page};
 
 async fn once(world: &World, key: &str, body: &[u8]) -> Result<Once, tdb_control::ControlError> {
     let key = IdempotencyKey::parse(key).unwrap();
@@ -47,7 +47,7 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
     let again = control.create_api_key(&second, "one", &[KeyScope::Read]).await.unwrap();
     assert_eq!(again.key.expose_secret(), made.key.expose_secret());
     assert_eq!(
-        control.api_keys(&world.identity, Limit::DEFAULT).await.unwrap().len(),
+        control.api_keys(&world.identity, &Page::default()).await.unwrap().len(),
         2
     );
     finish(&second).await;
@@ -62,7 +62,7 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
         made.connection.connection_string()
     );
     assert_eq!(
-        control.projects(&world.identity, Limit::DEFAULT).await.unwrap().len(),
+        control.projects(&world.identity, &Page::default()).await.unwrap().len(),
         2
     );
     finish(&second).await;
@@ -116,7 +116,7 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
     assert_eq!(again.summary.id, made.summary.id);
     assert_eq!(
         control
-            .deployments(&world.identity, Limit::DEFAULT)
+            .deployments(&world.identity, &Page::default())
             .await
             .unwrap()
             .len(),
@@ -167,7 +167,7 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
     assert_eq!(
         world
             .control
-            .api_keys(&world.identity, Limit::DEFAULT)
+            .api_keys(&world.identity, &Page::default())
             .await
             .unwrap()
             .len(),

@@ -6,7 +6,7 @@ mod support;
 
 use support::{World, blueprint, eventually, request, tenant};
 use tdb_control::model::{Deletion, TenantStatus};
-use tdb_control::{ControlSettings, Limit};
+use tdb_control::{ControlSettings, Page};
 use tdb_store::physical::Step;
 use tdb_store::templates::{self, TemplateRow, TemplateStatus};
 use tdb_store::workspaces::{self, WorkspaceStatus};
@@ -211,7 +211,7 @@ async fn a_quiet_workspace_is_built_ahead_and_says_what_is_broken() {
     .await;
     let versions = world
         .control
-        .versions(&world.identity, &blueprint("app"), Limit::DEFAULT)
+        .versions(&world.identity, &blueprint("app"), &Page::default())
         .await;
     assert_eq!(
         versions.unwrap().len(),
@@ -339,7 +339,7 @@ async fn a_creation_that_was_left_is_taken_up_by_the_next_start() {
     })
     .await;
     assert_eq!(
-        next.versions(&world.identity, &blueprint("app"), Limit::DEFAULT)
+        next.versions(&world.identity, &blueprint("app"), &Page::default())
             .await
             .unwrap()
             .len(),

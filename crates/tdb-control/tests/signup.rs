@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use secrecy::ExposeSecret;
 use support::World;
-use tdb_control::{ControlSettings, Limit, Signup};
+use tdb_control::{ControlSettings, Page, Signup};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -49,7 +49,7 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
     assert_eq!(
         world
             .control
-            .servers(&world.identity, Limit::DEFAULT)
+            .servers(&world.identity, &Page::default())
             .await
             .unwrap()
             .len(),
@@ -60,7 +60,7 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
         .delete_project(&world.identity, world.identity.project().as_str())
         .await
         .unwrap();
-    let refused = world.control.servers(&ada, Limit::DEFAULT).await.unwrap_err();
+    let refused = world.control.servers(&ada, &Page::default()).await.unwrap_err();
     assert_eq!(refused.code().as_str(), "operator_only");
     let name = "main".parse().unwrap();
     for refused in [

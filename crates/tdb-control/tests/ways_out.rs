@@ -5,7 +5,7 @@ mod support;
 
 use support::{World, blueprint};
 use tdb_control::model::{ChangeState, DeploymentStatus};
-use tdb_control::{ControlError, Limit};
+use tdb_control::{ControlError, Page};
 
 /// The numbers of the skip that a text recommends.
 fn recommended(text: &str) -> Vec<u32> {
@@ -148,9 +148,9 @@ async fn what_depends_on_a_change_whose_replay_differs_is_not_blamed_alone() {
     world.tenant("acme", "app").await;
     let versions = world
         .control
-        .versions(&world.identity, &blueprint("app"), Limit::DEFAULT)
+        .versions(&world.identity, &blueprint("app"), &Page::default())
         .await;
-    assert_eq!(versions.unwrap()[0].change_ids, [1]);
+    assert_eq!(versions.unwrap().last().unwrap().change_ids, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Named points at which a test kills the process. In a build without debug assertions they are nothing at all.
+//! Named points at which a test kills or stops the process. In a build without debug assertions they are nothing at all.
 
 /// Where the process may be made to die: `point("tenant.create.cloned")`.
 #[cfg(not(debug_assertions))]
@@ -18,7 +18,7 @@ pub use armed::{arm, point};
 pub enum FaultSpecError {
     #[error("this build has no fault points")]
     NotBuilt,
-    #[error("a fault is `name`, `name:N` or `name:hang`, not \"{0}\"")]
+    #[error("a fault is `name`, `name:N`, `name:hang` or `name:stop`, not \"{0}\"")]
     Malformed(String),
     #[error("a fault is armed already")]
     Twice,
@@ -43,9 +43,11 @@ mod armed {
     enum Action {
         Kill,
         Hang,
+        /// Until SIGCONT.
+        Stop,
     }
 
-    /// Dies, or hangs for ever, when this is the armed point and its pass has come.
+    /// Dies, stops or hangs for ever, when this is the armed point and its pass has come.
     pub fn point(name: &str) {
         let Some(fault) = FAULT.get().filter(|fault| fault.name == name) else {
             return;
@@ -59,20 +61,25 @@ mod armed {
         match fault.action {
             // SIGKILL to ourselves: no destructor, no flush, as if the machine had lost power.
             Action::Kill => {
-                let pid = std::process::id().to_string();
-                // The shell's own kill: a bare machine has no other.
-                let _ = std::process::Command::new("sh")
-                    .args(["-c", "kill -KILL \"$0\"", &pid])
-                    .status();
+                signal("-KILL");
                 std::process::abort();
             }
+            Action::Stop => signal("-STOP"),
             Action::Hang => loop {
                 std::thread::park();
             },
         }
     }
 
-    /// Arms one point: `name` (first pass), `name:N` (N-th pass) or `name:hang`. Once per process.
+    /// To this process, by the shell's own kill: a bare machine has no other.
+    fn signal(name: &str) {
+        let pid = std::process::id().to_string();
+        let _ = std::process::Command::new("sh")
+            .args(["-c", "kill \"$0\" \"$1\"", name, &pid])
+            .status();
+    }
+
+    /// Arms one point: `name` (first pass), `name:N` (N-th pass), `name:hang` or `name:stop`. Once per process.
     pub fn arm(spec: &str) -> Result<(), FaultSpecError> {
         FAULT.set(parse(spec)?).map_err(|_| FaultSpecError::Twice)
     }
@@ -82,6 +89,7 @@ mod armed {
         let (name, rest) = spec.split_once(':').unwrap_or((spec, "1"));
         let (pass, action) = match rest {
             "hang" => (1, Action::Hang),
+            "stop" => (1, Action::Stop),
             number => (number.parse::<u32>().map_err(|_| malformed())?, Action::Kill),
         };
         if name.is_empty() || pass == 0 {
@@ -106,6 +114,7 @@ mod armed {
                 ("tenant.create.cloned", 3)
             );
             assert!(matches!(parse("a:hang").unwrap().action, Action::Hang));
+            assert!(matches!(parse("a:stop").unwrap().action, Action::Stop));
             for bad in ["", ":1", "a:0", "a:x"] {
                 assert!(parse(bad).is_err(), "{bad}");
             }

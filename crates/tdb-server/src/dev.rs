@@ -128,7 +128,7 @@ async fn serve(
         let facts = facts_of(secrets, &sockets, upstream_port)?;
         let foundation = Foundation::lay(&config).await?;
         // The directory is locked: whoever had it before is dead.
-        foundation.take_over().await?;
+        foundation.take_over(&directory.path().display().to_string()).await?;
         let running = Running::start(foundation, &config, sockets).await?;
         anyhow::Ok((running, facts))
     };

@@ -61,6 +61,8 @@ struct ConfigArgs {
     config: PathBuf,
 }
 
+const STACK_BYTES: usize = 8 << 20;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli.command) {
@@ -79,6 +81,8 @@ fn run(command: &Command) -> Result<ExitCode> {
     #[cfg(debug_assertions)]
     arm_fault()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        // The futures of a creation are deep, and a build without optimization keeps several of each on the stack.
+        .thread_stack_size(STACK_BYTES)
         .worker_threads(CONTROL_PLANE_THREADS)
         .thread_name("control")
         .enable_all()

@@ -110,9 +110,9 @@ pub fn store_settings(config: &Config) -> StoreSettings {
 }
 
 impl Foundation {
-    /// Says that no other process works with the store: what a killed one held is free.
-    pub async fn take_over(&self) -> Result<()> {
-        let taken = self.control.take_over().await;
+    /// Says that this process alone holds `home`: what a killed one held that had it before is free.
+    pub async fn take_over(&self, home: &str) -> Result<()> {
+        let taken = self.control.take_over(home).await;
         taken.context("cannot take over what the last process held")
     }
 
@@ -143,7 +143,12 @@ impl Foundation {
             enrol(&control, server).await?;
         }
         let registry = Registry::new();
-        let directory = Directory::new(store, Handle::current(), DirectorySettings::default());
+        control.register_metrics(&registry)?;
+        let settings = DirectorySettings {
+            instance: store.instance(),
+            ..DirectorySettings::default()
+        };
+        let directory = Directory::new(store, Handle::current(), settings);
         let data_plane = DataPlane::new(
             proxy_settings(config),
             Arc::new(directory.clone()),

@@ -41,9 +41,10 @@ BEGIN
     END LOOP;
 
     CREATE POLICY owner_numbers ON control_plane.route_events FOR UPDATE TO CURRENT_USER USING (true) WITH CHECK (true);
-    EXECUTE format('GRANT SELECT (name, host, port, tls, opaque_names, status, version, facts, created_at)
+    EXECUTE format('GRANT SELECT (name, host, port, tls, opaque_names, status, version, facts, created_at, answered_at)
                     ON control_plane.servers TO %s', api);
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON control_plane.servers, control_plane.proxies TO %s', jobs);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON control_plane.servers, control_plane.proxies, control_plane.leases,
+                    control_plane.processes TO %s', jobs);
     EXECUTE format('GRANT EXECUTE ON FUNCTION control_plane.credential_by_user(text), control_plane.key_by_prefix(text),
                     control_plane.route(text, text, text, text), control_plane.creation_attempts(uuid),
                     control_plane.newest_epoch(),

@@ -94,11 +94,18 @@ pub async fn insert(tx: &Tx, project: &ProjectId, name: &str, key: &ApiKey, scop
     ApiKeyRow::from_row(&row)
 }
 
-/// Oldest first, at most `limit`.
-pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<ApiKeyRow>> {
+/// Oldest first: those after `after`, at most `limit`.
+pub async fn list(
+    tx: &Tx,
+    project: &ProjectId,
+    after: Option<(OffsetDateTime, KeyId)>,
+    limit: i64,
+) -> Result<Vec<ApiKeyRow>> {
     let sql = "SELECT id, name, prefix, scopes, created_at, last_used_at FROM api_keys
-               WHERE project_id = $1 ORDER BY created_at, id LIMIT $2";
-    let rows = tx.query(sql, &[&project.as_str(), &limit]).await?;
+               WHERE project_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3))
+               ORDER BY created_at, id LIMIT $4";
+    let (at, id) = (after.map(|(at, _)| at), after.map(|(_, id)| id.as_uuid()));
+    let rows = tx.query(sql, &[&project.as_str(), &at, &id, &limit]).await?;
     rows.iter().map(ApiKeyRow::from_row).collect()
 }
 

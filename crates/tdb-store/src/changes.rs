@@ -205,18 +205,6 @@ pub struct HeadCounts {
     pub broken: u32,
 }
 
-pub async fn head_counts(tx: &Tx, workspace: WorkspaceId) -> Result<HeadCounts, StoreError> {
-    let sql = "SELECT count(*) AS changes, coalesce(sum(jsonb_array_length(statements)), 0) AS statements,
-                      count(*) FILTER (WHERE state = 'broken') AS broken
-                 FROM changes WHERE workspace_id = $1 AND state IN ('pending', 'broken')";
-    let row = tx.query_one(sql, &[&workspace.as_uuid()]).await?;
-    Ok(HeadCounts {
-        changes: crate::row::total(&row, "changes")?,
-        statements: crate::row::total(&row, "statements")?,
-        broken: crate::row::total(&row, "broken")?,
-    })
-}
-
 /// A change without its text: what head is computed of.
 #[derive(Clone, Debug)]
 pub struct HeadRow {
@@ -266,17 +254,19 @@ pub async fn first_versions(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<(u32,
 }
 
 /// Changes of head that a tenant database lacks whose tenant is not deleted; all of head while there is none.
-pub async fn undeployed(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<u32>, StoreError> {
+/// Those after number `after`, at most `limit`.
+pub async fn undeployed(tx: &Tx, workspace: WorkspaceId, after: u32, limit: i64) -> Result<Vec<u32>, StoreError> {
     let sql = "WITH fleet AS (
                  SELECT DISTINCT v.number, v.change_ids FROM tenant_databases d
                    JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
                    JOIN versions v ON v.workspace_id = d.workspace_id AND v.number = d.version
                   WHERE d.workspace_id = $1 AND d.status = 'ready' AND t.status IN ('ready', 'suspended'))
                SELECT c.id FROM changes c
-                WHERE c.workspace_id = $1 AND c.state IN ('pending', 'broken')
+                WHERE c.workspace_id = $1 AND c.state IN ('pending', 'broken') AND c.id > $2
                   AND (NOT EXISTS (SELECT FROM fleet) OR EXISTS (SELECT FROM fleet WHERE NOT c.id = ANY (fleet.change_ids)))
-                ORDER BY c.id";
-    let rows = tx.query(sql, &[&workspace.as_uuid()]).await?;
+                ORDER BY c.id LIMIT $3";
+    let after = crate::row::number(after)?;
+    let rows = tx.query(sql, &[&workspace.as_uuid(), &after, &limit]).await?;
     rows.iter().map(|row| count(row, "id")).collect()
 }
 

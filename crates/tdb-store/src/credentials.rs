@@ -137,9 +137,18 @@ pub async fn create_with(
 }
 
 /// Oldest first, at most `limit`.
-pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<CredentialRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM credentials WHERE project_id = $1 ORDER BY created_at, id LIMIT $2");
-    let rows = tx.query(&sql, &[&project.as_str(), &limit]).await?;
+pub async fn list(
+    tx: &Tx,
+    project: &ProjectId,
+    after: Option<(OffsetDateTime, CredentialId)>,
+    limit: i64,
+) -> Result<Vec<CredentialRow>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM credentials WHERE project_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3))
+          ORDER BY created_at, id LIMIT $4"
+    );
+    let (at, id) = (after.map(|(at, _)| at), after.map(|(_, id)| id.as_uuid()));
+    let rows = tx.query(&sql, &[&project.as_str(), &at, &id, &limit]).await?;
     rows.iter().map(CredentialRow::from_row).collect()
 }
 

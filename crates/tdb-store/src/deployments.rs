@@ -1,5 +1,6 @@
 //! Tables `deployments` and `deployment_targets`. A target is worked on by whoever holds its lease.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tdb_names::{BlueprintName, DatabaseId, JobId, ProjectId, ServerName, TenantName, WorkspaceId};
@@ -227,26 +228,28 @@ pub async fn by_id(tx: &Tx, project: &ProjectId, id: &JobId) -> Result<Option<De
     Ok(jobs(tx, rest, &[&project.as_str(), &id.as_str()]).await?.pop())
 }
 
-/// Newest first, at most `limit`.
-pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<DeploymentRow>, StoreError> {
-    let rest = "WHERE p.project_id = $1 ORDER BY p.created_at DESC LIMIT $2";
-    jobs(tx, rest, &[&project.as_str(), &limit]).await
-}
+/// When a deployment was made, and which it is: its place in a list.
+pub type Place = (OffsetDateTime, JobId);
 
-/// The ones that a tenant was a target of, newest first.
-pub async fn of_tenant(
+/// Newest first: those before `after`, at most `limit`; of one tenant, or all.
+pub async fn list(
     tx: &Tx,
     project: &ProjectId,
-    tenant: &TenantName,
+    tenant: Option<&TenantName>,
+    after: Option<&Place>,
     limit: i64,
 ) -> Result<Vec<DeploymentRow>, StoreError> {
-    let rest = "WHERE p.project_id = $1 AND EXISTS (SELECT FROM deployment_targets x WHERE x.deployment_id = p.id AND x.tenant = $2)
-                ORDER BY p.created_at DESC LIMIT $3";
-    jobs(tx, rest, &[&project.as_str(), &tenant.as_str(), &limit]).await
+    let rest = "WHERE p.project_id = $1
+                  AND ($2::text IS NULL OR EXISTS (SELECT FROM deployment_targets x WHERE x.deployment_id = p.id AND x.tenant = $2))
+                  AND ($3::timestamptz IS NULL OR (p.created_at, p.id) < ($3, $4))
+                ORDER BY p.created_at DESC, p.id DESC LIMIT $5";
+    let (at, id) = (after.map(|(at, _)| *at), after.map(|(_, id)| id.as_str()));
+    let tenant = tenant.map(TenantName::as_str);
+    jobs(tx, rest, &[&project.as_str(), &tenant, &at, &id, &limit]).await
 }
 
 const TARGETS: &str =
-    "SELECT tenant, database_id, status, from_version, to_version, changes_done, changes_total, drift, attempts,
+    "SELECT deployment_id, tenant, database_id, status, from_version, to_version, changes_done, changes_total, drift, attempts,
     sqlstate, message, statement, duration_ms, news FROM deployment_targets";
 
 /// By tenant.
@@ -254,6 +257,22 @@ pub async fn targets(tx: &Tx, job: &JobId) -> Result<Vec<TargetRow>, StoreError>
     let sql = format!("{TARGETS} WHERE deployment_id = $1 ORDER BY tenant");
     let rows = tx.query(&sql, &[&job.as_str()]).await?;
     rows.iter().map(TargetRow::from_row).collect()
+}
+
+/// A tenant's targets in these deployments.
+pub async fn targets_of(
+    tx: &Tx,
+    tenant: &TenantName,
+    jobs: &[JobId],
+) -> Result<HashMap<JobId, Vec<TargetRow>>, StoreError> {
+    let ids: Vec<&str> = jobs.iter().map(JobId::as_str).collect();
+    let sql = format!("{TARGETS} WHERE tenant = $1 AND deployment_id = ANY ($2)");
+    let mut found: HashMap<JobId, Vec<TargetRow>> = HashMap::new();
+    for row in &tx.query(&sql, &[&tenant.as_str(), &ids]).await? {
+        let job = parsed(row, "deployment_id")?;
+        found.entry(job).or_default().push(TargetRow::from_row(row)?);
+    }
+    Ok(found)
 }
 
 /// Targets that changed after the one with this number, each as it is now, by number.
@@ -265,26 +284,45 @@ pub async fn news(tx: &Tx, job: &JobId, after: i64) -> Result<Vec<(i64, TargetRo
         .collect()
 }
 
-/// Takes up to `limit` targets of a server that nobody works on: due ones, and those whose worker's lease ran out. A
-/// database that another target works on is left out: one deployment at a time.
-pub async fn claim(
-    tx: &Tx,
-    server: &ServerName,
-    limit: i64,
-    lease: Duration,
-) -> Result<Vec<ClaimedTarget>, StoreError> {
+/// Who claims targets, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// Most targets taken now.
+    pub limit: i64,
+    /// Most targets of the server that are worked on at once, by all processes together.
+    pub at_once: i64,
+    pub lease: Duration,
+    /// The process.
+    pub holder: Uuid,
+}
+
+/// Takes targets of a server that nobody works on: due ones, and those whose worker's lease ran out. A database that
+/// another target works on is left out: one deployment at a time.
+pub async fn claim(tx: &Tx, server: &ServerName, claim: &Claim) -> Result<Vec<ClaimedTarget>, StoreError> {
+    // Processes count one after the other, so that together they stay within the server's room.
+    let lock = "SELECT FROM servers WHERE name = $1 FOR NO KEY UPDATE";
+    tx.query(lock, &[&server.as_str()]).await?;
     let sql = "UPDATE deployment_targets g
-                  SET status = 'running', attempts = g.attempts + 1, lease_owner = gen_random_uuid(),
+                  SET status = 'running', attempts = g.attempts + 1, lease_owner = gen_random_uuid(), lease_holder = $4,
                       lease_until = now() + $3 * interval '1 second', started_at = coalesce(g.started_at, now())
                  FROM (SELECT deployment_id, database_id FROM deployment_targets d
                         WHERE server = $1 AND ((status IN ('pending', 'retrying') AND not_before <= now())
                                                OR (status = 'running' AND lease_until < now()))
                           AND NOT EXISTS (SELECT FROM deployment_targets o WHERE o.database_id = d.database_id
                                              AND o.deployment_id <> d.deployment_id AND o.status = 'running' AND o.lease_until >= now())
-                        ORDER BY not_before, tenant LIMIT $2 FOR UPDATE SKIP LOCKED) AS due
+                        ORDER BY not_before, tenant
+                        LIMIT greatest(0, least($2, $5 - (SELECT count(*) FROM deployment_targets
+                                                           WHERE server = $1 AND status = 'running' AND lease_until >= now())))
+                          FOR UPDATE SKIP LOCKED) AS due
                 WHERE g.deployment_id = due.deployment_id AND g.database_id = due.database_id
             RETURNING g.deployment_id, g.workspace_id, g.project_id, g.database_id, g.to_version, g.attempts, g.lease_owner";
-    let rows = tx.query(sql, &[&server.as_str(), &limit, &lease.as_secs_f64()]).await?;
+    let lease = claim.lease.as_secs_f64();
+    let rows = tx
+        .query(
+            sql,
+            &[&server.as_str(), &claim.limit, &lease, &claim.holder, &claim.at_once],
+        )
+        .await?;
     let claimed = |row: &Row| {
         Ok(ClaimedTarget {
             job: parsed(row, "deployment_id")?,
@@ -305,12 +343,6 @@ pub async fn busy_servers(tx: &Tx) -> Result<Vec<ServerName>, StoreError> {
                WHERE (status IN ('pending', 'retrying') AND not_before <= now()) OR (status = 'running' AND lease_until < now())";
     let rows = tx.query(sql, &[]).await?;
     rows.iter().map(|row| parsed(row, "server")).collect()
-}
-
-/// Targets of workers that were killed are due now. Only where no other process works with the store.
-pub async fn end_leases(tx: &Tx) -> Result<u64, StoreError> {
-    let sql = "UPDATE deployment_targets SET lease_until = now() - interval '1 second' WHERE status = 'running'";
-    tx.execute(sql, &[]).await
 }
 
 /// Holds on to a target. False: the lease is lost and somebody else works on it.
@@ -342,7 +374,7 @@ pub async fn heartbeat(
 pub async fn end_attempt(tx: &Tx, target: &ClaimedTarget, end: &TargetEnd<'_>) -> Result<bool, StoreError> {
     let sql = "UPDATE deployment_targets
                   SET status = $4, changes_done = $5, drift = $6, sqlstate = $7, message = $8, statement = $9,
-                      not_before = now() + $10 * interval '1 second', lease_owner = NULL, lease_until = NULL,
+                      not_before = now() + $10 * interval '1 second', lease_owner = NULL, lease_holder = NULL, lease_until = NULL,
                       duration_ms = (extract(epoch FROM clock_timestamp() - started_at) * 1000)::bigint
                 WHERE deployment_id = $1 AND database_id = $2 AND lease_owner = $3 AND status = 'running'";
     let ended = tx
@@ -399,7 +431,8 @@ pub async fn retry_failed(tx: &Tx, project: &ProjectId, job: &JobId) -> Result<u
 
 /// Targets of databases that are to be deleted: nobody waits for them.
 pub async fn skip_database(tx: &Tx, database: DatabaseId) -> Result<(), StoreError> {
-    let sql = "UPDATE deployment_targets SET status = 'skipped', lease_owner = NULL, lease_until = NULL
+    let sql =
+        "UPDATE deployment_targets SET status = 'skipped', lease_owner = NULL, lease_holder = NULL, lease_until = NULL
                WHERE database_id = $1 AND status IN ('pending', 'running', 'retrying')";
     tx.execute(sql, &[&database.as_uuid()]).await?;
     Ok(())
@@ -435,14 +468,4 @@ pub async fn late(tx: &Tx) -> Result<Vec<Late>, StoreError> {
         })
     };
     rows.iter().map(late).collect()
-}
-
-/// Databases that hold part of a version that is not theirs yet: a deployment to it waits, works or failed there.
-pub async fn between_versions(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<DatabaseId>, StoreError> {
-    let sql = "SELECT DISTINCT g.database_id FROM deployment_targets g JOIN tenant_databases d ON d.id = g.database_id
-               WHERE g.workspace_id = $1 AND g.status IN ('pending', 'running', 'retrying', 'failed') AND g.to_version > d.version";
-    let rows = tx.query(sql, &[&workspace.as_uuid()]).await?;
-    rows.iter()
-        .map(|row| Ok(DatabaseId::from_uuid(column(row, "database_id")?)))
-        .collect()
 }

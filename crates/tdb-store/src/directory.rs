@@ -31,6 +31,8 @@ pub struct Directory {
 
 #[derive(Clone, Copy, Debug)]
 pub struct DirectorySettings {
+    /// The proxy's name towards the control planes: its process.
+    pub instance: Uuid,
     /// How long a proxy that is silent is still waited for when something is suspended, deleted or rotated.
     pub lease: Duration,
 }
@@ -38,6 +40,7 @@ pub struct DirectorySettings {
 impl Default for DirectorySettings {
     fn default() -> Self {
         Self {
+            instance: Uuid::new_v4(),
             lease: Duration::from_secs(10),
         }
     }
@@ -49,7 +52,7 @@ impl Directory {
         Self {
             store,
             runtime,
-            reader: Arc::new(Reader::new(settings.lease)),
+            reader: Arc::new(Reader::new(settings.instance, settings.lease)),
         }
     }
 

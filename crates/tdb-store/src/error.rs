@@ -19,6 +19,9 @@ pub enum StoreError {
     /// The row exists already, or another refers to it, or it was changed meanwhile.
     #[error("conflict in the metadata store: {constraint}")]
     Conflict { constraint: String },
+    /// Another process holds the lease under which this was to be written.
+    #[error("the lease \"{name}\" is lost")]
+    LeaseLost { name: String },
     #[error("{what} does not exist")]
     NotFound { what: &'static str },
     /// A stored value is none that this code wrote.

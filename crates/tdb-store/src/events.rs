@@ -126,11 +126,6 @@ async fn all_have(store: &Store, epoch: Epoch) -> Result<bool> {
     Ok(behind.is_none())
 }
 
-/// Nobody waits any more for proxies that were killed. Only where no other process works with the store.
-pub async fn forget_proxies(tx: &Tx) -> Result<u64> {
-    tx.execute("DELETE FROM proxies", &[]).await
-}
-
 /// Forgets events older than any proxy may have missed, and proxies that are long gone; in a transaction of
 /// [`Store::jobs`].
 pub async fn forget_old(tx: &Tx, days: i32) -> Result<u64> {

@@ -39,9 +39,9 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// A proxy counts as gone after `lease` without a sign of it; it gives three in that time.
-    pub(crate) fn new(lease: Duration) -> Self {
+    pub(crate) fn new(instance: Uuid, lease: Duration) -> Self {
         Self {
-            instance: Uuid::new_v4(),
+            instance,
             delivered: AtomicI64::new(-1),
             acknowledged: AtomicI64::new(0),
             heartbeat: lease / 3,

@@ -8,6 +8,7 @@
 mod directory;
 mod error;
 mod feed;
+mod metrics;
 mod pools;
 mod pulse;
 mod row;
@@ -20,8 +21,11 @@ pub mod changes;
 pub mod credentials;
 pub mod database_roles;
 pub mod deployments;
+pub mod drift;
 pub mod events;
+pub mod figures;
 pub mod idempotency;
+pub mod leases;
 pub mod log_facts;
 pub mod migrations;
 pub mod physical;
@@ -49,7 +53,9 @@ use secrecy::SecretString;
 use tdb_auth::{ClientTls, MasterKey};
 use tdb_names::ProjectId;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
+use crate::metrics::Metrics;
 use crate::pools::Pools;
 use crate::pulse::Pulse;
 
@@ -63,8 +69,10 @@ pub struct Store {
 struct Inner {
     pools: Pools,
     pulse: Arc<Pulse>,
+    metrics: Metrics,
     master_key: Arc<MasterKey>,
     installation: String,
+    instance: Uuid,
 }
 
 /// How to reach the store.
@@ -84,13 +92,16 @@ impl Store {
         tls: &ClientTls,
     ) -> Result<Self, SetupError> {
         let found = setup::look(&settings.url, &master_key, tls).await?;
-        let pools = Pools::new(settings, &found.logins, tls)?;
+        let metrics = Metrics::new().map_err(StoreError::unavailable)?;
+        let pools = Pools::new(settings, &found.logins, tls, &metrics)?;
         let store = Self {
             inner: Arc::new(Inner {
-                pulse: Arc::new(pools.pulse()),
+                pulse: Arc::new(pools.pulse(&metrics)),
                 pools,
+                metrics,
                 master_key,
                 installation: found.installation,
+                instance: Uuid::new_v4(),
             }),
         };
         store.ping().await?;
@@ -109,11 +120,26 @@ impl Store {
         Tx::begin(&self.inner.pulse, self.inner.pools.jobs(), "BEGIN").await
     }
 
-    /// Asks one of the data plane's functions, as its role. A connection whose answer is in doubt is closed.
+    /// Asks one of the data plane's functions, as its role.
     pub(crate) async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        self.answer_of(self.inner.pools.data_plane(), sql, parameters).await
+    }
+
+    /// A single statement over all projects: what [`Self::jobs`] would need three round trips for.
+    pub(crate) async fn ask_as_jobs(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        self.answer_of(self.inner.pools.jobs(), sql, parameters).await
+    }
+
+    /// A connection whose answer is in doubt is closed.
+    async fn answer_of(
+        &self,
+        connection: impl Future<Output = Result<Object>>,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>> {
         let pulse = &self.inner.pulse;
-        let connection = pulse.answered(self.inner.pools.data_plane()).await?;
-        let answer = pulse.answered(async {
+        let connection = pulse.answered(connection).await?;
+        let answer = pulse.statement(async {
             let statement = connection.prepare_cached(sql).await?;
             connection.query(&statement, parameters).await
         });
@@ -124,6 +150,11 @@ impl Store {
         answer
     }
 
+    /// Shows in `registry` how long this process waits for the store; to be called once.
+    pub fn register_metrics(&self, registry: &prometheus::Registry) -> prometheus::Result<()> {
+        self.inner.metrics.register(registry)
+    }
+
     /// The store takes connections, known within 2.4 seconds.
     pub async fn ping(&self) -> Result<()> {
         self.inner.pulse.check().await
@@ -132,6 +163,11 @@ impl Store {
     /// Eight characters of base32: what this installation's things are called on shared servers.
     pub fn installation(&self) -> &str {
         &self.inner.installation
+    }
+
+    /// This process, towards the others that use the same store.
+    pub fn instance(&self) -> Uuid {
+        self.inner.instance
     }
 
     /// Seals the secret of a database role; it opens only as the secret of this very role.

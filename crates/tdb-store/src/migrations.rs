@@ -13,7 +13,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 11] = [
+const MIGRATIONS: [Migration; 13] = [
     Migration {
         number: 1,
         name: "initial",
@@ -68,6 +68,16 @@ const MIGRATIONS: [Migration; 11] = [
         number: 11,
         name: "roles",
         sql: include_str!("../migrations/0011_roles.sql"),
+    },
+    Migration {
+        number: 12,
+        name: "leases",
+        sql: include_str!("../migrations/0012_leases.sql"),
+    },
+    Migration {
+        number: 13,
+        name: "drift",
+        sql: include_str!("../migrations/0013_drift.sql"),
     },
 ];
 const ACCESS: &str = include_str!("../migrations/access.sql");
@@ -295,12 +305,15 @@ mod tests {
             compared(&[(1, "initial".into(), good.clone(), at)])[0].state,
             MigrationState::Applied { at }
         );
-        let found = compared(&[(1, "initial".into(), "00".into(), at), (999, "later".into(), good, at)]);
+        let found = compared(&[
+            (1, "initial".into(), "00".into(), at),
+            (9_999, "later".into(), good, at),
+        ]);
         assert_eq!(found[0].state, MigrationState::Changed { at });
         assert_eq!(
             found[MIGRATIONS.len()],
             MigrationStatus {
-                number: 999,
+                number: 9_999,
                 name: "later".into(),
                 state: MigrationState::Unknown { at }
             }

@@ -269,11 +269,21 @@ pub struct Used {
 }
 
 pub async fn used_on(tx: &Tx, server: &ServerName) -> Result<Used, StoreError> {
-    let sql = "SELECT count(workspace_id) AS workspaces, count(tenant_database_id) AS tenant_databases
-                 FROM physical_databases WHERE server = $1";
-    let row = tx.query_one(sql, &[&server.as_str()]).await?;
-    Ok(Used {
-        workspaces: crate::row::total(&row, "workspaces")?,
-        tenant_databases: crate::row::total(&row, "tenant_databases")?,
-    })
+    let used = used_on_each(tx, std::slice::from_ref(server)).await?.pop();
+    used.ok_or_else(|| StoreError::corrupt("servers"))
+}
+
+/// In the order of the servers.
+pub async fn used_on_each(tx: &Tx, servers: &[ServerName]) -> Result<Vec<Used>, StoreError> {
+    let names: Vec<&str> = servers.iter().map(ServerName::as_str).collect();
+    let sql = "SELECT count(p.workspace_id) AS workspaces, count(p.tenant_database_id) AS tenant_databases
+                 FROM unnest($1::text[]) WITH ORDINALITY AS s(name, n) LEFT JOIN physical_databases p ON p.server = s.name
+                GROUP BY s.n ORDER BY s.n";
+    let used = |row: &Row| {
+        Ok(Used {
+            workspaces: crate::row::total(row, "workspaces")?,
+            tenant_databases: crate::row::total(row, "tenant_databases")?,
+        })
+    };
+    tx.query(sql, &[&names]).await?.iter().map(used).collect()
 }

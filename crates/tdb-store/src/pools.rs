@@ -1,16 +1,18 @@
 //! One bounded pool per login role of the store. A caller waits a bounded time for a connection, then learns that the
 //! store is busy.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
+use prometheus::Histogram;
 use tdb_auth::ClientTls;
 use tokio_postgres::NoTls;
 
 use crate::StoreSettings;
 use crate::error::{Result, StoreError};
+use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::setup::{Login, Logins, SetupError};
 use crate::url::{Connected, StoreUrl};
@@ -21,24 +23,34 @@ const POOL_SIZE_MIN: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Pools {
-    api: Pool,
-    data_plane: Pool,
-    jobs: Pool,
+    api: Measured,
+    data_plane: Measured,
+    jobs: Measured,
     /// For connections outside the pools: the one that listens.
     listener: StoreUrl,
     tls: ClientTls,
 }
 
 impl Pools {
-    pub(crate) fn new(settings: &StoreSettings, logins: &Logins, tls: &ClientTls) -> Result<Self, SetupError> {
+    pub(crate) fn new(
+        settings: &StoreSettings,
+        logins: &Logins,
+        tls: &ClientTls,
+        metrics: &Metrics,
+    ) -> Result<Self, SetupError> {
         // The data plane asks single small questions; requests and workers hold transactions.
         let total = settings.connections_max.get();
         let data_plane = (total / 4).max(POOL_SIZE_MIN);
         let rest = total.saturating_sub(data_plane);
         let jobs = (rest / 2).max(POOL_SIZE_MIN);
         let api = rest.saturating_sub(jobs).max(POOL_SIZE_MIN);
-        let make =
-            |login: &Login, purpose, size| pool(&settings.url.login_as(&login.name, &login.secret), purpose, size, tls);
+        let make = |login: &Login, purpose, size| -> Result<Measured, SetupError> {
+            let url = settings.url.login_as(&login.name, &login.secret);
+            Ok(Measured {
+                pool: pool(&url, purpose, size, tls)?,
+                waits: metrics.waits(purpose),
+            })
+        };
         Ok(Self {
             api: make(&logins.api, "api", api)?,
             data_plane: make(&logins.data_plane, "data plane", data_plane)?,
@@ -63,8 +75,8 @@ impl Pools {
     }
 
     /// What checks that the store takes connections of the data plane's role.
-    pub(crate) fn pulse(&self) -> Pulse {
-        Pulse::new(self.listener.clone(), self.tls.clone())
+    pub(crate) fn pulse(&self, metrics: &Metrics) -> Pulse {
+        Pulse::new(self.listener.clone(), self.tls.clone(), metrics.answers())
     }
 
     pub(crate) async fn listener(&self) -> Result<Connected> {
@@ -72,8 +84,18 @@ impl Pools {
     }
 }
 
-async fn taken(pool: &Pool) -> Result<Object> {
-    pool.get().await.map_err(|error| match error {
+/// A pool, and how long its users wait.
+#[derive(Debug)]
+struct Measured {
+    pool: Pool,
+    waits: Histogram,
+}
+
+async fn taken(from: &Measured) -> Result<Object> {
+    let asked = Instant::now();
+    let taken = from.pool.get().await;
+    from.waits.observe(asked.elapsed().as_secs_f64());
+    taken.map_err(|error| match error {
         PoolError::Timeout(TimeoutType::Wait) => StoreError::busy("no free connection"),
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => StoreError::timed_out("no new connection"),
         // A login that the store itself refuses may be for want of connections.

@@ -59,10 +59,19 @@ pub async fn by_id(tx: &Tx, id: &ProjectId) -> Result<Option<ProjectRow>> {
 }
 
 /// Of the account that `id` belongs to, `id` included, oldest first; in a transaction of [`crate::Store::jobs`].
-pub async fn of_same_account(tx: &Tx, id: &ProjectId, limit: i64) -> Result<Vec<ProjectRow>> {
+/// Those after `after`, at most `limit`.
+pub async fn of_same_account(
+    tx: &Tx,
+    id: &ProjectId,
+    after: Option<&(OffsetDateTime, ProjectId)>,
+    limit: i64,
+) -> Result<Vec<ProjectRow>> {
     let sql = "SELECT project_id, account, name, created_at FROM projects
-               WHERE account = (SELECT account FROM projects WHERE project_id = $1) ORDER BY created_at, project_id LIMIT $2";
-    let rows = tx.query(sql, &[&id.as_str(), &limit]).await?;
+               WHERE account = (SELECT account FROM projects WHERE project_id = $1)
+                 AND ($2::timestamptz IS NULL OR (created_at, project_id COLLATE \"C\") > ($2, $3))
+               ORDER BY created_at, project_id COLLATE \"C\" LIMIT $4";
+    let (at, after) = (after.map(|(at, _)| *at), after.map(|(_, id)| id.as_str()));
+    let rows = tx.query(sql, &[&id.as_str(), &at, &after, &limit]).await?;
     rows.iter().map(ProjectRow::from_row).collect()
 }
 

@@ -4,6 +4,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use prometheus::Histogram;
 use tdb_auth::ClientTls;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -24,6 +25,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 pub(crate) struct Pulse {
     url: StoreUrl,
     tls: ClientTls,
+    answers: Histogram,
     /// One check at a time.
     last: Mutex<Option<Check>>,
 }
@@ -36,10 +38,11 @@ struct Check {
 
 impl Pulse {
     /// `url` needs no rights but to connect.
-    pub(crate) fn new(url: StoreUrl, tls: ClientTls) -> Self {
+    pub(crate) fn new(url: StoreUrl, tls: ClientTls, answers: Histogram) -> Self {
         Self {
             url,
             tls,
+            answers,
             last: Mutex::new(None),
         }
     }
@@ -61,6 +64,17 @@ impl Pulse {
             outcome,
         });
         check.outcome.clone().map_err(StoreError::unavailable)
+    }
+
+    /// As [`Self::answered`], of a statement: how long it takes is measured.
+    pub(crate) async fn statement<T, E>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T>
+    where
+        StoreError: From<E>,
+    {
+        let asked = Instant::now();
+        let answer = self.answered(future).await;
+        self.answers.observe(asked.elapsed().as_secs_f64());
+        answer
     }
 
     /// Waits for an answer of the store. As cancel safe as `future`.

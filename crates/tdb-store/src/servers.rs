@@ -31,6 +31,8 @@ pub struct ServerRow {
     /// What else the last contact found.
     pub facts: Value,
     pub created_at: OffsetDateTime,
+    /// When some process last had an answer from it.
+    pub answered_at: Option<OffsetDateTime>,
 }
 
 /// How to log in to a server as its administrator.
@@ -42,7 +44,11 @@ pub struct Administrator {
     pub opaque_names: bool,
 }
 
-const COLUMNS: &str = "name, host, port, tls, opaque_names, status, version, facts, created_at";
+/// Which record of a server something was read from; another one after each registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision(Vec<u8>);
+
+const COLUMNS: &str = "name, host, port, tls, opaque_names, status, version, facts, created_at, answered_at";
 
 impl ServerRow {
     fn from_row(row: &Row) -> Result<Self> {
@@ -53,6 +59,7 @@ impl ServerRow {
             version: column(row, "version")?,
             facts: column(row, "facts")?,
             created_at: column(row, "created_at")?,
+            answered_at: column(row, "answered_at")?,
         })
     }
 }
@@ -68,18 +75,20 @@ pub(crate) fn endpoint(row: &Row, name: &str) -> Result<ServerEndpoint> {
 }
 
 /// Records a server, or how to reach it from now on.
-pub async fn upsert(tx: &Tx, store: &Store, server: &Administrator) -> Result<()> {
+pub async fn upsert(tx: &Tx, store: &Store, server: &Administrator) -> Result<Revision> {
     let otherwise = "DO UPDATE SET host = EXCLUDED.host, port = EXCLUDED.port, tls = EXCLUDED.tls,
                      admin_user = EXCLUDED.admin_user, admin_secret = EXCLUDED.admin_secret, opaque_names = EXCLUDED.opaque_names";
-    write(tx, store, server, otherwise).await.map(drop)
+    let (_, revision) = write(tx, store, server, otherwise).await?;
+    Ok(revision)
 }
 
-/// Records a new server; false where there is one of this name.
-pub async fn insert(tx: &Tx, store: &Store, server: &Administrator) -> Result<bool> {
-    Ok(write(tx, store, server, "DO NOTHING").await? == 1)
+/// Records a new server; none where there is one of this name.
+pub async fn insert(tx: &Tx, store: &Store, server: &Administrator) -> Result<Option<Revision>> {
+    let (written, revision) = write(tx, store, server, "DO NOTHING").await?;
+    Ok((written == 1).then_some(revision))
 }
 
-async fn write(tx: &Tx, store: &Store, server: &Administrator, otherwise: &str) -> Result<u64> {
+async fn write(tx: &Tx, store: &Store, server: &Administrator, otherwise: &str) -> Result<(u64, Revision)> {
     let ServerEndpoint { name, host, port, tls } = &server.endpoint;
     let sealed = store.master_key().seal(&context(name), &server.secret)?;
     let sql = format!(
@@ -87,36 +96,50 @@ async fn write(tx: &Tx, store: &Store, server: &Administrator, otherwise: &str) 
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) {otherwise}"
     );
     let (port, tls) = (i32::from(*port), tls.to_string());
-    tx.execute(
-        &sql,
-        &[
-            &name.as_str(),
-            &host,
-            &port,
-            &tls,
-            &server.user,
-            &sealed,
-            &server.opaque_names,
-        ],
-    )
-    .await
+    let written = tx
+        .execute(
+            &sql,
+            &[
+                &name.as_str(),
+                &host,
+                &port,
+                &tls,
+                &server.user,
+                &sealed,
+                &server.opaque_names,
+            ],
+        )
+        .await?;
+    // No two sealed texts are equal, and each record has one of its own.
+    Ok((written, Revision(sealed)))
 }
 
 /// What a contact found.
 pub async fn record_facts(tx: &Tx, name: &ServerName, version: i32, facts: &Value) -> Result<()> {
-    let sql = "UPDATE servers SET version = $2, facts = $3 WHERE name = $1";
+    let sql = "UPDATE servers SET version = $2, facts = $3, answered_at = now() WHERE name = $1";
     tx.execute(sql, &[&name.as_str(), &version, facts]).await?;
     Ok(())
 }
 
-/// By name, at most `limit`; without their administrators.
-pub async fn list(tx: &Tx, limit: i64) -> Result<Vec<ServerRow>> {
-    let rows = tx
-        .query(
-            &format!("SELECT {COLUMNS} FROM servers ORDER BY name LIMIT $1"),
-            &[&limit],
-        )
-        .await?;
+/// The server answered just now; written every few seconds at most. A single statement outside of any transaction.
+pub async fn record_answer(store: &Store, name: &ServerName) -> Result<()> {
+    let sql = "UPDATE servers SET answered_at = now()
+               WHERE name = $1 AND coalesce(answered_at < now() - interval '3 seconds', true)";
+    store.ask_as_jobs(sql, &[&name.as_str()]).await.map(drop)
+}
+
+/// Every server's name.
+pub async fn names(tx: &Tx) -> Result<Vec<ServerName>> {
+    let rows = tx.query("SELECT name FROM servers ORDER BY name", &[]).await?;
+    rows.iter().map(|row| parsed(row, "name")).collect()
+}
+
+/// By name: those after `after`, at most `limit`; without their administrators.
+pub async fn list(tx: &Tx, after: Option<&ServerName>, limit: i64) -> Result<Vec<ServerRow>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM servers WHERE $1::text IS NULL OR name COLLATE \"C\" > $1 ORDER BY name COLLATE \"C\" LIMIT $2"
+    );
+    let rows = tx.query(&sql, &[&after.map(ServerName::as_str), &limit]).await?;
     rows.iter().map(ServerRow::from_row).collect()
 }
 
@@ -130,14 +153,16 @@ pub async fn by_name(tx: &Tx, name: &ServerName) -> Result<Option<ServerRow>> {
     row.as_ref().map(ServerRow::from_row).transpose()
 }
 
-/// The active server with the fewest workspaces and tenant databases (builds, templates and spares follow those); for a
-/// blueprint that exists, of its workspace's major version, so that fingerprints can be compared.
+/// The active server with the fewest workspaces and tenant databases (builds, templates and spares follow those), of those
+/// that answer where there is one; for a blueprint that exists, of its workspace's major version, so that fingerprints can
+/// be compared.
 pub async fn emptiest(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<ServerName>> {
     let sql = "SELECT s.name FROM servers s
                WHERE s.status = 'active' AND NOT EXISTS (
                    SELECT FROM workspaces w JOIN physical_databases p ON p.workspace_id = w.id JOIN servers o ON o.name = p.server
                    WHERE w.project_id = $1 AND w.blueprint = $2 AND o.version / 10000 <> s.version / 10000)
-               ORDER BY (SELECT count(*) FROM physical_databases p WHERE p.server = s.name AND p.template_id IS NULL), s.name LIMIT 1";
+               ORDER BY coalesce(s.answered_at < now() - interval '10 seconds', false),
+                        (SELECT count(*) FROM physical_databases p WHERE p.server = s.name AND p.template_id IS NULL), s.name LIMIT 1";
     let row = tx.query_opt(sql, &[&project.as_str(), &blueprint.as_str()]).await?;
     row.as_ref().map(|row| parsed(row, "name")).transpose()
 }
@@ -154,19 +179,44 @@ pub async fn resume(tx: &Tx, name: &ServerName) -> Result<bool> {
     Ok(tx.execute(sql, &[&name.as_str()]).await? == 1)
 }
 
+/// How to log in to a server, where its record is not the one that is known already.
+#[derive(Clone, Debug)]
+pub enum Looked {
+    Gone,
+    Same,
+    Other(Revision, Administrator),
+}
+
+/// A single statement outside of any transaction.
+pub async fn look(store: &Store, name: &ServerName, known: Option<&Revision>) -> Result<Looked> {
+    let rows = store.ask_as_jobs(ADMINISTRATOR, &[&name.as_str()]).await?;
+    let Some(row) = rows.first() else {
+        return Ok(Looked::Gone);
+    };
+    let revision = Revision(column(row, "admin_secret")?);
+    if known == Some(&revision) {
+        return Ok(Looked::Same);
+    }
+    Ok(Looked::Other(revision, opened(row, store, name)?))
+}
+
+const ADMINISTRATOR: &str =
+    "SELECT name, host, port, tls, opaque_names, admin_user, admin_secret FROM servers WHERE name = $1";
+
 /// With the secret opened.
 pub async fn administrator(tx: &Tx, store: &Store, name: &ServerName) -> Result<Option<Administrator>> {
-    let sql = "SELECT name, host, port, tls, opaque_names, admin_user, admin_secret FROM servers WHERE name = $1";
-    let Some(row) = tx.query_opt(sql, &[&name.as_str()]).await? else {
-        return Ok(None);
-    };
-    let sealed: &[u8] = column(&row, "admin_secret")?;
-    Ok(Some(Administrator {
-        endpoint: endpoint(&row, "name")?,
-        user: column(&row, "admin_user")?,
+    let row = tx.query_opt(ADMINISTRATOR, &[&name.as_str()]).await?;
+    row.map(|row| opened(&row, store, name)).transpose()
+}
+
+fn opened(row: &Row, store: &Store, name: &ServerName) -> Result<Administrator> {
+    let sealed: &[u8] = column(row, "admin_secret")?;
+    Ok(Administrator {
+        endpoint: endpoint(row, "name")?,
+        user: column(row, "admin_user")?,
         secret: store.master_key().open(&context(name), sealed)?,
-        opaque_names: column(&row, "opaque_names")?,
-    }))
+        opaque_names: column(row, "opaque_names")?,
+    })
 }
 
 /// Which extensions the administrator makes there for developers.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tdb_names::{DatabaseId, TenantName, WorkspaceId};
+use tdb_names::{DatabaseId, ServerName, TenantName, WorkspaceId};
 use tokio_postgres::Row;
 
 use crate::error::StoreError;
@@ -82,18 +82,25 @@ pub async fn change(
     Ok(())
 }
 
-/// Tenant databases that are to be given the setting now; of one workspace or of all.
-pub async fn due(tx: &Tx, workspace: Option<WorkspaceId>, limit: i64) -> Result<Vec<DatabaseId>, StoreError> {
+/// Tenant databases that are to be given the setting now; of one workspace or of all, at most `limit` per server.
+pub async fn due(
+    tx: &Tx,
+    workspace: Option<WorkspaceId>,
+    limit: i64,
+) -> Result<Vec<(ServerName, DatabaseId)>, StoreError> {
     let sql = format!(
-        "SELECT d.id FROM tenant_databases d JOIN workspaces w ON w.id = d.workspace_id
-           JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
-          WHERE ($1::uuid IS NULL OR w.id = $1) AND {THERE} AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL}
-            AND d.tenant_ddl_not_before <= now()
-          ORDER BY d.tenant_ddl_not_before, d.tenant LIMIT $2"
+        "SELECT server, id FROM (
+             SELECT p.server, d.id, row_number() OVER (PARTITION BY p.server ORDER BY d.tenant_ddl_not_before, d.tenant) AS place
+               FROM tenant_databases d JOIN workspaces w ON w.id = d.workspace_id
+               JOIN physical_databases p ON p.tenant_database_id = d.id AND p.part = 'serving'
+               JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
+              WHERE ($1::uuid IS NULL OR w.id = $1) AND {THERE} AND d.tenant_ddl IS DISTINCT FROM {TENANT_DDL}
+                AND d.tenant_ddl_not_before <= now()) AS due
+          WHERE place <= $2 ORDER BY server, place"
     );
     let rows = tx.query(&sql, &[&workspace.map(|id| id.as_uuid()), &limit]).await?;
     rows.iter()
-        .map(|row| Ok(DatabaseId::from_uuid(column(row, "id")?)))
+        .map(|row| Ok((parsed(row, "server")?, DatabaseId::from_uuid(column(row, "id")?))))
         .collect()
 }
 
@@ -129,7 +136,18 @@ pub async fn lacking(tx: &Tx, id: DatabaseId) -> Result<Option<TenantDdl>, Store
     row.map(|row| parsed(&row, "wanted")).transpose()
 }
 
-/// What a tenant database has from now on; where something else is wanted meanwhile it is due again.
+/// What a claimed tenant database has from now on; where something else is wanted meanwhile it is due again. Nothing where
+/// another attempt has begun since.
+pub async fn record_claimed(tx: &Tx, id: DatabaseId, claimed: &Claimed) -> Result<(), StoreError> {
+    let sql = "UPDATE tenant_databases SET tenant_ddl = $2, tenant_ddl_attempts = 0, tenant_ddl_error = NULL,
+                      tenant_ddl_not_before = now() WHERE id = $1 AND tenant_ddl IS NULL AND tenant_ddl_attempts = $3";
+    let attempts = crate::row::number(claimed.attempts)?;
+    tx.execute(sql, &[&id.as_uuid(), &claimed.wanted.as_str(), &attempts])
+        .await?;
+    Ok(())
+}
+
+/// What a database that no client reaches has from now on.
 pub async fn record(tx: &Tx, id: DatabaseId, has: TenantDdl) -> Result<(), StoreError> {
     let sql = "UPDATE tenant_databases SET tenant_ddl = $2, tenant_ddl_attempts = 0, tenant_ddl_error = NULL,
                       tenant_ddl_not_before = now() WHERE id = $1";

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use crate::Store;
 use crate::error::StoreError;
 use crate::physical::{self, Holder, Physical, Progress};
 use crate::row::{column, count, number, numbers, parsed, words};
@@ -73,6 +74,12 @@ const IS_OLD: &str = "EXISTS (SELECT FROM templates n JOIN physical_databases q 
                                WHERE n.workspace_id = t.workspace_id AND q.server = p.server AND n.status = 'published'
                                  AND n.version > t.version)";
 
+/// Spares of a version that are ready to be somebody's, the oldest first.
+const SPARE: &str =
+    "WHERE t.workspace_id = $1 AND p.server = $2 AND t.version = $3 AND t.status = 'spare' AND t.step = 'adopted'
+                       AND NOT EXISTS (SELECT FROM database_roles r WHERE r.database_id = t.id AND r.readers = 'old')
+                     ORDER BY t.created_at";
+
 /// The intent of a build, or of a spare of a version.
 pub async fn insert(
     tx: &Tx,
@@ -123,10 +130,13 @@ pub async fn of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<Templat
     rows.iter().map(TemplateRow::from_row).collect()
 }
 
-/// Builds, templates and spares that are not as they are to be: to be finished or dropped.
+/// Builds, templates and spares that are not as they are to be, where nobody builds: to be finished or dropped.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<TemplateRow>, StoreError> {
     let rest = "WHERE t.status <> 'published' AND NOT (t.status IN ('building', 'spare') AND t.step = 'adopted')
-                  AND t.not_before <= now() ORDER BY t.created_at LIMIT 100";
+                  AND t.not_before <= now()
+                  AND NOT EXISTS (SELECT FROM leases l
+                                   WHERE l.name = 'builds:' || t.workspace_id || ':' || p.server AND l.lease_until > now())
+                ORDER BY t.created_at LIMIT 100";
     let rows = tx.query(&select(rest), &[]).await?;
     rows.iter().map(TemplateRow::from_row).collect()
 }
@@ -217,20 +227,24 @@ pub async fn short_of_spares(tx: &Tx, stock: u32, lately: Duration) -> Result<Ve
     rows.iter().map(row).collect()
 }
 
-/// A spare for a tenant, locked: [`crate::tenants::take_over`] gives it away, or the caller deletes its row.
-pub async fn lock_spare(
-    tx: &Tx,
+/// The oldest spare that nobody took yet. A single statement outside of any transaction.
+pub async fn any_spare(
+    store: &Store,
     workspace: WorkspaceId,
     server: &ServerName,
     version: u32,
 ) -> Result<Option<TemplateRow>, StoreError> {
-    let rest =
-        "WHERE t.workspace_id = $1 AND p.server = $2 AND t.version = $3 AND t.status = 'spare' AND t.step = 'adopted'
-                  AND NOT EXISTS (SELECT FROM database_roles r WHERE r.database_id = t.id AND r.readers = 'old')
-                ORDER BY t.created_at LIMIT 1 FOR UPDATE OF t SKIP LOCKED";
+    let sql = select(&format!("{SPARE} LIMIT 1"));
     let parameters: [&(dyn ToSql + Sync); 3] = [&workspace.as_uuid(), &server.as_str(), &number(version)?];
-    let row = tx.query_opt(&select(rest), &parameters).await?;
-    row.as_ref().map(TemplateRow::from_row).transpose()
+    let rows = store.ask_as_jobs(&sql, &parameters).await?;
+    rows.first().map(TemplateRow::from_row).transpose()
+}
+
+/// Holds a spare for a tenant to the end of the transaction, in which [`crate::tenants::take_over`] gives it away. False
+/// where somebody else took it since it was read.
+pub async fn take_spare(tx: &Tx, spare: &TemplateRow) -> Result<bool, StoreError> {
+    let sql = "SELECT FROM templates WHERE id = $1 AND status = 'spare' AND step = 'adopted' FOR UPDATE";
+    Ok(tx.query_opt(sql, &[&spare.id]).await?.is_some())
 }
 
 /// A spare for the next build.
@@ -240,9 +254,12 @@ pub async fn build_from_spare(
     server: &ServerName,
     version: u32,
 ) -> Result<Option<TemplateRow>, StoreError> {
-    let Some(spare) = lock_spare(tx, workspace, server, version).await? else {
+    let rest = format!("{SPARE} LIMIT 1 FOR UPDATE OF t SKIP LOCKED");
+    let parameters: [&(dyn ToSql + Sync); 3] = [&workspace.as_uuid(), &server.as_str(), &number(version)?];
+    let Some(row) = tx.query_opt(&select(&rest), &parameters).await? else {
         return Ok(None);
     };
+    let spare = TemplateRow::from_row(&row)?;
     let sql = "UPDATE templates SET status = 'building', version = NULL WHERE id = $1";
     tx.execute(sql, &[&spare.id]).await?;
     Ok(Some(TemplateRow {

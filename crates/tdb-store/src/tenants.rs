@@ -122,10 +122,17 @@ pub async fn by_name(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<
     row.as_ref().map(TenantRow::from_row).transpose()
 }
 
-/// By name, at most `limit`.
-pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<TenantRow>, StoreError> {
-    let sql = "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 ORDER BY name LIMIT $2";
-    let rows = tx.query(sql, &[&project.as_str(), &limit]).await?;
+/// By name: those after `after`, at most `limit`.
+pub async fn list(
+    tx: &Tx,
+    project: &ProjectId,
+    after: Option<&TenantName>,
+    limit: i64,
+) -> Result<Vec<TenantRow>, StoreError> {
+    let sql = "SELECT name, status, environment, created_at FROM tenants
+               WHERE project_id = $1 AND ($2::text IS NULL OR name COLLATE \"C\" > $2) ORDER BY name COLLATE \"C\" LIMIT $3";
+    let after = after.map(TenantName::as_str);
+    let rows = tx.query(sql, &[&project.as_str(), &after, &limit]).await?;
     rows.iter().map(TenantRow::from_row).collect()
 }
 
@@ -146,15 +153,18 @@ pub async fn change_status(
     Ok(changed == 1)
 }
 
+/// Removes a tenant that is on its way out.
 pub async fn delete(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<(), StoreError> {
-    let sql = "DELETE FROM tenants WHERE project_id = $1 AND name = $2";
+    let sql = "DELETE FROM tenants WHERE project_id = $1 AND name = $2 AND status = 'deleting'";
     tx.execute(sql, &[&project.as_str(), &name.as_str()]).await?;
     Ok(())
 }
 
-/// Tenants on their way out that have no database any more, or whose databases wait to be dropped.
+/// Tenants on their way out that have no database any more.
 pub async fn deleting(tx: &Tx) -> Result<Vec<(ProjectId, TenantName)>, StoreError> {
-    let sql = "SELECT project_id, name FROM tenants WHERE status = 'deleting' ORDER BY created_at LIMIT 100";
+    let sql = "SELECT project_id, name FROM tenants t WHERE status = 'deleting'
+                  AND NOT EXISTS (SELECT FROM tenant_databases d WHERE d.project_id = t.project_id AND d.tenant = t.name)
+                ORDER BY created_at LIMIT 100";
     let rows = tx.query(sql, &[]).await?;
     rows.iter()
         .map(|row| Ok((parsed(row, "project_id")?, parsed(row, "name")?)))
@@ -242,9 +252,29 @@ pub async fn of_blueprint(
     databases(tx, rest, &[&project.as_str(), &blueprint.as_str()]).await
 }
 
-/// Creations and deletions that nobody finished.
+/// Tenants that are not deleted, with the version that each has of these blueprints, by tenant.
+pub async fn deployed_to(
+    tx: &Tx,
+    workspaces: &[WorkspaceId],
+) -> Result<Vec<(WorkspaceId, TenantName, u32)>, StoreError> {
+    let ids: Vec<Uuid> = workspaces.iter().map(|id| id.as_uuid()).collect();
+    let sql = "SELECT d.workspace_id, d.tenant, coalesce(d.version, 1) AS version FROM tenant_databases d
+                 JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
+                WHERE d.workspace_id = ANY ($1) AND d.status = 'ready' AND t.status IN ('ready', 'suspended')
+                ORDER BY d.tenant COLLATE \"C\"";
+    let rows = tx.query(sql, &[&ids]).await?;
+    let one = |row: &Row| {
+        let workspace = WorkspaceId::from_uuid(column(row, "workspace_id")?);
+        Ok((workspace, parsed(row, "tenant")?, count(row, "version")?))
+    };
+    rows.iter().map(one).collect()
+}
+
+/// Creations and deletions that nobody finished and nobody is at.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<FleetRow>, StoreError> {
-    let rest = "WHERE (d.status <> 'ready' OR t.status = 'deleting') AND d.not_before <= now() ORDER BY d.created_at LIMIT 200";
+    let rest = "WHERE (d.status <> 'ready' OR t.status = 'deleting') AND d.not_before <= now()
+                  AND NOT EXISTS (SELECT FROM leases l WHERE l.name = 'database:' || d.id AND l.lease_until > now())
+                ORDER BY d.created_at LIMIT 200";
     databases(tx, rest, &[]).await
 }
 
@@ -267,6 +297,22 @@ pub async fn take_over(tx: &Tx, id: DatabaseId, spare: Uuid, name: &str) -> Resu
     )
     .await?;
     Ok(())
+}
+
+/// Why a tenant gets another version than the current schema; for the answer to its creation.
+pub async fn set_warning(tx: &Tx, id: DatabaseId, warning: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE tenant_databases SET warning = $2 WHERE id = $1";
+    tx.execute(sql, &[&id.as_uuid(), &warning]).await?;
+    Ok(())
+}
+
+/// The warnings of these databases, in their order.
+pub async fn warnings(tx: &Tx, ids: &[DatabaseId]) -> Result<Vec<String>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let sql = "SELECT d.warning FROM unnest($1::uuid[]) WITH ORDINALITY AS asked(id, n) JOIN tenant_databases d ON d.id = asked.id
+                WHERE d.warning IS NOT NULL ORDER BY asked.n";
+    let rows = tx.query(sql, &[&ids]).await?;
+    rows.iter().map(|row| column(row, "warning")).collect()
 }
 
 /// Provisioning is over.

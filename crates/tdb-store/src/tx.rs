@@ -94,7 +94,7 @@ impl Tx {
     async fn counted<T>(&self, run: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>) -> Result<T> {
         let connection = self.connection()?;
         self.unanswered.fetch_add(1, Ordering::Relaxed);
-        let answer = self.pulse.answered(run(connection)).await?;
+        let answer = self.pulse.statement(run(connection)).await?;
         self.unanswered.fetch_sub(1, Ordering::Relaxed);
         Ok(answer)
     }

@@ -101,11 +101,25 @@ pub async fn by_number(tx: &Tx, workspace: WorkspaceId, version: u32) -> Result<
     row.as_ref().map(VersionRow::from_row).transpose()
 }
 
-/// Newest first, at most `limit`.
-pub async fn list(tx: &Tx, workspace: WorkspaceId, limit: i64) -> Result<Vec<VersionRow>, StoreError> {
-    let sql = format!("{SELECT} WHERE workspace_id = $1 ORDER BY number DESC LIMIT $2");
-    let rows = tx.query(&sql, &[&workspace.as_uuid(), &limit]).await?;
+/// By number: those after `after`, at most `limit`.
+pub async fn list(tx: &Tx, workspace: WorkspaceId, after: u32, limit: i64) -> Result<Vec<VersionRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE workspace_id = $1 AND number > $2 ORDER BY number LIMIT $3");
+    let rows = tx.query(&sql, &[&workspace.as_uuid(), &number(after)?, &limit]).await?;
     rows.iter().map(VersionRow::from_row).collect()
+}
+
+/// The newest one.
+pub async fn newest_row(tx: &Tx, workspace: WorkspaceId) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE workspace_id = $1 ORDER BY number DESC LIMIT 1");
+    let row = tx.query_opt(&sql, &[&workspace.as_uuid()]).await?;
+    row.as_ref().map(VersionRow::from_row).transpose()
+}
+
+/// The newest number.
+pub async fn newest(tx: &Tx, workspace: WorkspaceId) -> Result<Option<u32>, StoreError> {
+    let sql = "SELECT number FROM versions WHERE workspace_id = $1 ORDER BY number DESC LIMIT 1";
+    let row = tx.query_opt(sql, &[&workspace.as_uuid()]).await?;
+    row.map(|row| count(&row, "number")).transpose()
 }
 
 /// The newest one that a tenant has, who is not deleted.

@@ -1,15 +1,19 @@
 //! Table `workspaces`: one row per workspace incarnation. Its blueprint has no row of its own: it is the workspace seen
 //! from the tenants' side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use tdb_names::{BlueprintName, ProjectId, WorkspaceId};
+use tdb_names::{BlueprintName, ProjectId, UserName, WorkspaceId};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
+use crate::Store;
+use crate::changes::HeadCounts;
 use crate::error::StoreError;
 use crate::physical::{self, Holder, Physical, Progress, Step};
-use crate::row::{column, parsed, words};
+use crate::row::{column, count, parsed, total, words};
 use crate::tx::Tx;
 
 words! {
@@ -25,6 +29,8 @@ pub struct WorkspaceRow {
     pub physical: Physical,
     pub progress: Progress,
     pub created_at: OffsetDateTime,
+    /// What was committed before this is in the change log. None: not drained on the timer yet.
+    pub drained_at: Option<OffsetDateTime>,
 }
 
 impl WorkspaceRow {
@@ -37,17 +43,21 @@ impl WorkspaceRow {
             physical: Physical::from_row(row)?,
             progress: Progress::from_row(row)?,
             created_at: column(row, "created_at")?,
+            drained_at: column(row, "drained_at")?,
         })
     }
 }
 
-fn select(rest: &str) -> String {
+fn columns() -> String {
     format!(
-        "SELECT w.id, w.project_id, w.blueprint, w.status, w.step, w.attempts, w.last_error, w.created_at, {}
-           FROM workspaces w {} {rest}",
-        physical::COLUMNS,
-        physical::join(Holder::Workspace, "w")
+        "w.id, w.project_id, w.blueprint, w.status, w.step, w.attempts, w.last_error, w.created_at, w.drained_at, {}",
+        physical::COLUMNS
     )
+}
+
+fn select(rest: &str) -> String {
+    let join = physical::join(Holder::Workspace, "w");
+    format!("SELECT {} FROM workspaces w {join} {rest}", columns())
 }
 
 async fn one(
@@ -103,7 +113,7 @@ pub async fn by_id(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, Sto
     one(tx, "WHERE w.id = $1", &[&id.as_uuid()]).await
 }
 
-/// The row, locked to the end of the transaction: one drainer at a time, and no deletion meanwhile. Rows that refer to it
+/// The row, locked to the end of the transaction: one appender at a time, and no deletion meanwhile. Rows that refer to it
 /// may be added.
 pub async fn lock(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
     one(tx, "WHERE w.id = $1 FOR NO KEY UPDATE OF w", &[&id.as_uuid()]).await
@@ -114,11 +124,74 @@ pub async fn lock_for_deletion(tx: &Tx, id: WorkspaceId) -> Result<Option<Worksp
     one(tx, "WHERE w.id = $1 FOR UPDATE OF w", &[&id.as_uuid()]).await
 }
 
-/// By name, at most `limit`.
-pub async fn list(tx: &Tx, project: &ProjectId, limit: i64) -> Result<Vec<WorkspaceRow>, StoreError> {
-    let rest = "WHERE w.project_id = $1 ORDER BY w.blueprint LIMIT $2";
-    let rows = tx.query(&select(rest), &[&project.as_str(), &limit]).await?;
+/// By name: those after `after`, at most `limit`.
+pub async fn list(
+    tx: &Tx,
+    project: &ProjectId,
+    after: Option<&BlueprintName>,
+    limit: i64,
+) -> Result<Vec<WorkspaceRow>, StoreError> {
+    let rest = "WHERE w.project_id = $1 AND ($2::text IS NULL OR w.blueprint COLLATE \"C\" > $2)
+                ORDER BY w.blueprint COLLATE \"C\" LIMIT $3";
+    let after = after.map(BlueprintName::as_str);
+    let rows = tx.query(&select(rest), &[&project.as_str(), &after, &limit]).await?;
     rows.iter().map(WorkspaceRow::from_row).collect()
+}
+
+/// What a list shows of a workspace and its blueprint, besides the row itself.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The newest one.
+    pub version: u32,
+    pub head: HeadCounts,
+    /// Changes of head that a tenant database lacks whose tenant is not deleted; all of head while there is none.
+    pub undeployed: u32,
+    /// Of the workspace's first credential.
+    pub user: Option<UserName>,
+}
+
+/// Of these workspaces, whatever their order.
+pub async fn summaries(tx: &Tx, workspaces: &[WorkspaceId]) -> Result<HashMap<WorkspaceId, Summary>, StoreError> {
+    let ids: Vec<Uuid> = workspaces.iter().map(|id| id.as_uuid()).collect();
+    let sql = "WITH fleet AS (
+                    SELECT DISTINCT d.workspace_id, d.version FROM tenant_databases d
+                      JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
+                     WHERE d.workspace_id = ANY ($1) AND d.status = 'ready' AND t.status IN ('ready', 'suspended')),
+                sizes AS (SELECT workspace_id, count(*) AS n FROM fleet GROUP BY workspace_id),
+                held AS (
+                    SELECT f.workspace_id, c.id, count(*) AS n FROM fleet f
+                      JOIN versions v ON v.workspace_id = f.workspace_id AND v.number = f.version, unnest(v.change_ids) AS c(id)
+                     GROUP BY f.workspace_id, c.id),
+                head AS (
+                    SELECT c.workspace_id, count(*) AS changes, sum(jsonb_array_length(c.statements)) AS statements,
+                           count(*) FILTER (WHERE c.state = 'broken') AS broken,
+                           count(*) FILTER (WHERE s.n IS NULL OR h.n IS DISTINCT FROM s.n) AS undeployed
+                      FROM changes c LEFT JOIN sizes s ON s.workspace_id = c.workspace_id
+                      LEFT JOIN held h ON h.workspace_id = c.workspace_id AND h.id = c.id
+                     WHERE c.workspace_id = ANY ($1) AND c.state IN ('pending', 'broken')
+                     GROUP BY c.workspace_id)
+               SELECT w.id, coalesce((SELECT max(v.number) FROM versions v WHERE v.workspace_id = w.id), 1) AS version,
+                      coalesce(head.changes, 0) AS changes, coalesce(head.statements, 0) AS statements,
+                      coalesce(head.broken, 0) AS broken, coalesce(head.undeployed, 0) AS undeployed,
+                      (SELECT c.user_name FROM credentials c WHERE c.project_id = w.project_id AND c.blueprint = w.blueprint
+                        ORDER BY c.created_at, c.id LIMIT 1) AS user_name
+                 FROM workspaces w LEFT JOIN head ON head.workspace_id = w.id WHERE w.id = ANY ($1)";
+    let rows = tx.query(sql, &[&ids]).await?;
+    let summary = |row: &Row| {
+        let user: Option<&str> = column(row, "user_name")?;
+        let summary = Summary {
+            version: count(row, "version")?,
+            head: HeadCounts {
+                changes: total(row, "changes")?,
+                statements: total(row, "statements")?,
+                broken: total(row, "broken")?,
+            },
+            undeployed: total(row, "undeployed")?,
+            user: user.map(|_| parsed(row, "user_name")).transpose()?,
+        };
+        Ok((WorkspaceId::from_uuid(column(row, "id")?), summary))
+    };
+    rows.iter().map(summary).collect()
 }
 
 /// Compare and set along the one path: provisioning → ready → deleting, and provisioning → deleting.
@@ -138,9 +211,42 @@ pub async fn change_status(
         == 1)
 }
 
-/// Creations and deletions that nobody finished.
+/// Holds a ready workspace for changes that are about to be appended, and notes that nobody has built them ahead. None:
+/// it is not ready, or gone.
+pub async fn begin_append(tx: &Tx, id: WorkspaceId) -> Result<Option<ProjectId>, StoreError> {
+    let sql = "UPDATE workspaces SET unbuilt_since = now() WHERE id = $1 AND status = 'ready' RETURNING project_id";
+    let row = tx.query_opt(sql, &[&id.as_uuid()]).await?;
+    row.map(|row| parsed(&row, "project_id")).transpose()
+}
+
+/// Takes workspaces that were changed and then left alone for `quiet`: whoever takes one builds it ahead.
+pub async fn take_quiet(tx: &Tx, quiet: Duration) -> Result<Vec<WorkspaceRow>, StoreError> {
+    let due = "SELECT id FROM workspaces WHERE status = 'ready' AND unbuilt_since < now() - $1 * interval '1 second'
+                ORDER BY unbuilt_since LIMIT 100 FOR NO KEY UPDATE SKIP LOCKED";
+    let sql = format!(
+        "WITH due AS ({due}), w AS (UPDATE workspaces SET unbuilt_since = NULL WHERE id IN (SELECT id FROM due) RETURNING *)
+         SELECT {} FROM w {}",
+        columns(),
+        physical::join(Holder::Workspace, "w")
+    );
+    let rows = tx.query(&sql, &[&quiet.as_secs_f64()]).await?;
+    rows.iter().map(WorkspaceRow::from_row).collect()
+}
+
+/// These were drained of all that was committed until `ago`; written every few seconds at most. A single statement outside
+/// of any transaction.
+pub async fn record_drained(store: &Store, workspaces: &[WorkspaceId], ago: Duration) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = workspaces.iter().map(|id| id.as_uuid()).collect();
+    let sql = "UPDATE workspaces SET drained_at = now() - $2 * interval '1 second'
+               WHERE id = ANY ($1) AND coalesce(drained_at < now() - interval '5 seconds', true)";
+    store.ask_as_jobs(sql, &[&ids, &ago.as_secs_f64()]).await.map(drop)
+}
+
+/// Creations and deletions that nobody finished and nobody is at.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
-    let rest = "WHERE w.status <> 'ready' AND w.not_before <= now() ORDER BY w.created_at LIMIT 100";
+    let rest = "WHERE w.status <> 'ready' AND w.not_before <= now()
+                  AND NOT EXISTS (SELECT FROM leases l WHERE l.name = 'database:' || w.id AND l.lease_until > now())
+                ORDER BY w.created_at LIMIT 100";
     let rows = tx.query(&select(rest), &[]).await?;
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
@@ -162,10 +268,12 @@ pub async fn delete(tx: &Tx, id: WorkspaceId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What sessions of the owner began with when that was last captured.
+/// What sessions of the owner began with when that was last captured; nothing of a workspace that is gone.
 pub async fn session_settings(tx: &Tx, id: WorkspaceId) -> Result<BTreeMap<String, String>, StoreError> {
     let sql = "SELECT session_settings FROM workspaces WHERE id = $1";
-    let row = tx.query_one(sql, &[&id.as_uuid()]).await?;
+    let Some(row) = tx.query_opt(sql, &[&id.as_uuid()]).await? else {
+        return Ok(BTreeMap::new());
+    };
     serde_json::from_value(column(&row, "session_settings")?).map_err(|_| StoreError::corrupt("session_settings"))
 }
 

@@ -122,9 +122,15 @@ async fn a_change_enters_the_log_once_however_often_it_is_drained() {
     changes::set_state(&tx, design.workspace, 2, ChangeState::Skipped, None)
         .await
         .unwrap();
-    let head = changes::head_counts(&tx, design.workspace).await.unwrap();
+    let summaries = tdb_store::workspaces::summaries(&tx, &[design.workspace])
+        .await
+        .unwrap();
+    let head = summaries[&design.workspace].head;
     assert_eq!((head.changes, head.statements, head.broken), (2, 2, 0));
-    assert_eq!(changes::undeployed(&tx, design.workspace).await.unwrap(), [1, 3]);
+    assert_eq!(
+        changes::undeployed(&tx, design.workspace, 0, 100).await.unwrap(),
+        [1, 3]
+    );
 }
 
 #[tokio::test]
@@ -223,7 +229,7 @@ async fn who_holds_a_change_is_named() {
     assert_eq!(holder(1).await, Some(Holder::Tenant("acme".to_owned())));
     assert_eq!(holder(2).await, None);
     let tx = design.world.store.project(&design.project).await.unwrap();
-    assert_eq!(changes::undeployed(&tx, design.workspace).await.unwrap(), [2]);
+    assert_eq!(changes::undeployed(&tx, design.workspace, 0, 100).await.unwrap(), [2]);
 }
 
 #[tokio::test]

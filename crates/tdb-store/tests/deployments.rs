@@ -10,7 +10,7 @@ use support::World;
 use tdb_names::{JobId, ProjectId, ServerName};
 use tdb_store::Store;
 use tdb_store::deployments::{
-    self, ClaimedTarget, DeploymentStatus, NewDeployment, NewTarget, TargetEnd, TargetStatus,
+    self, Claim, ClaimedTarget, DeploymentStatus, NewDeployment, NewTarget, TargetEnd, TargetStatus,
 };
 use tdb_store::versions::{self, NewVersion};
 
@@ -77,8 +77,18 @@ fn main() -> ServerName {
 }
 
 async fn claim(store: &Store, limit: i64, lease: Duration) -> Vec<ClaimedTarget> {
+    claim_of(store, limit, 100, lease).await
+}
+
+async fn claim_of(store: &Store, limit: i64, at_once: i64, lease: Duration) -> Vec<ClaimedTarget> {
+    let claim = Claim {
+        limit,
+        at_once,
+        lease,
+        holder: store.instance(),
+    };
     let tx = store.jobs().await.unwrap();
-    let claimed = deployments::claim(&tx, &main(), limit, lease).await.unwrap();
+    let claimed = deployments::claim(&tx, &main(), &claim).await.unwrap();
     tx.commit().await.unwrap();
     claimed
 }
@@ -138,13 +148,20 @@ async fn a_target_whose_lease_ran_out_is_taken_over_and_its_first_worker_can_end
     tx.commit().await.unwrap();
     assert!(!end(store, &late, TargetStatus::Failed).await);
     assert!(end(store, again, TargetStatus::Done).await);
-    // A process that knows that the others are dead does not wait.
     assert!(claim(store, 100, LEASE).await.is_empty());
-    let tx = store.jobs().await.unwrap();
-    deployments::end_leases(&tx).await.unwrap();
-    tx.commit().await.unwrap();
-    assert_eq!(claim(store, 100, LEASE).await.len(), TENANTS - 1);
     assert!(!end(store, again, TargetStatus::Failed).await, "ended twice");
+}
+
+#[tokio::test]
+async fn processes_together_stay_within_a_servers_room() {
+    let job = job().await;
+    let claims = (0..6).map(|_| claim_of(&job.world.store, 4, 4, LEASE));
+    let claimed: usize = futures_util::future::join_all(claims).await.iter().map(Vec::len).sum();
+    assert_eq!(claimed, 4);
+    let first = claim_of(&job.world.store, 4, 5, LEASE).await;
+    assert_eq!(first.len(), 1);
+    assert!(end(&job.world.store, &first[0], TargetStatus::Done).await);
+    assert_eq!(claim_of(&job.world.store, 4, 5, LEASE).await.len(), 1);
 }
 
 #[tokio::test]

@@ -276,7 +276,7 @@ async fn an_api_key_is_found_by_itself_only() {
     }
     let tx = world.store.project(&project).await.unwrap();
     assert!(
-        api_keys::list(&tx, &project, 10).await.unwrap()[0]
+        api_keys::list(&tx, &project, None, 10).await.unwrap()[0]
             .last_used_at
             .is_some()
     );
@@ -420,6 +420,7 @@ async fn a_lost_notification_costs_a_heartbeat_only() {
     let project = world.project().await;
     let settings = DirectorySettings {
         lease: Duration::from_millis(900),
+        ..DirectorySettings::default()
     };
     let directory = Directory::new(world.store.clone(), Handle::current(), settings);
     let mut feed = directory.subscribe().await.unwrap();
@@ -440,6 +441,7 @@ async fn whoever_suspends_waits_for_the_proxies_that_live() {
     let project = world.project().await;
     let settings = DirectorySettings {
         lease: Duration::from_millis(600),
+        ..DirectorySettings::default()
     };
     let directory = Directory::new(world.store.clone(), Handle::current(), settings);
     let wait = |time| events::wait_acknowledged(&world.store, time);

@@ -39,6 +39,8 @@ async fn fill(world: &World, project: &ProjectId) -> WorkspaceId {
            VALUES ('{workspace}', '{project}', 1, '{{1}}', '', 'me', 1, true);
          INSERT INTO control_plane.version_facts VALUES ('{workspace}', '{project}', 1, 15, 'hash', '{{}}');
          INSERT INTO control_plane.log_facts VALUES ('{workspace}', '{project}', 1, 15, '{{}}');
+         INSERT INTO control_plane.drift_checks VALUES ('{database}', '{project}', '{workspace}', 1, now(), '[]', NULL);
+         INSERT INTO control_plane.workspace_drift_checks VALUES ('{workspace}', '{project}', now(), '[]');
          INSERT INTO control_plane.deployments (id, project_id, workspace_id, blueprint, version, status, author)
            VALUES ('dep_' || substr('{project}', 5), '{project}', '{workspace}', 'app', 1, 'running', 'me');
          INSERT INTO control_plane.database_roles (database_id, project_id) VALUES ('{workspace}', '{project}');

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::{Uid, User};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -198,6 +199,34 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops every server process where it is, as a machine does whose disk or memory hangs: connections are neither
+    /// answered nor closed.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal_all(Signal::SIGSTOP)
+    }
+
+    /// Undoes [`Self::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.signal_all(Signal::SIGCONT)
+    }
+
+    /// The postmaster first: it starts no further process meanwhile.
+    fn signal_all(&self, signal: Signal) -> Result<()> {
+        let pid_file = fs::read_to_string(self.data_dir().join("postmaster.pid")).context("read postmaster.pid")?;
+        let postmaster: i32 = pid_file.lines().next().context("an empty postmaster.pid")?.parse()?;
+        kill(Pid::from_raw(postmaster), signal)?;
+        for entry in fs::read_dir("/proc").context("list /proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            if parent_of(pid) == Some(postmaster) {
+                // One that has just ended is none.
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the server, after a crash on the same data and port.
     pub fn start_server(&mut self) -> Result<()> {
         let fixed = (self.port != 0).then_some(self.port);
@@ -344,8 +373,17 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // A stopped process would not see that it is to end.
+        let _ = self.thaw();
         self.stop();
     }
+}
+
+/// The fourth field of /proc/PID/stat; the command's name before it may hold spaces and parentheses.
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn account() -> Result<Option<Account>> {

@@ -1,11 +1,21 @@
 //! `tdb drift`.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use tdb_client::drift::Difference;
 use tdb_client::http::Client;
 
 use crate::printer::Printer;
+use crate::progress::Progress;
 use crate::table::harmless;
+
+/// Between two looks at how far a refresh is.
+const LOOK_FIRST: Duration = Duration::from_millis(50);
+const LOOK_LAST: Duration = Duration::from_secs(1);
+/// Past it the rest goes on in the background.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tdb drift --blueprint myapp")]
@@ -13,15 +23,48 @@ pub struct Drift {
     /// Only this blueprint
     #[arg(long)]
     blueprint: Option<String>,
+    /// Show what the last look at each database found, instead of looking now
+    #[arg(long)]
+    stored: bool,
 }
 
 pub fn run(drift: Drift, client: &Client, printer: &Printer) -> Result<()> {
-    let answer = client.drift(drift.blueprint.as_deref())?;
+    let blueprint = drift.blueprint.as_deref();
+    if !drift.stored {
+        client.refresh_drift(blueprint)?;
+    }
+    let answer = if drift.stored {
+        client.drift(blueprint)?
+    } else {
+        refreshed(client, blueprint, printer)?
+    };
     printer.answer(&answer, render)?;
     for unchecked in &answer.unchecked {
         printer.note(&format!("not checked: {}: {}", unchecked.tenant_id, unchecked.reason));
     }
+    if answer.pending > 0 {
+        printer.note(&format!("not checked yet: {} databases", answer.pending));
+    }
     Ok(())
+}
+
+fn refreshed(client: &Client, blueprint: Option<&str>, printer: &Printer) -> Result<tdb_client::drift::Drift> {
+    let deadline = Instant::now() + WAIT_TIME_MAX;
+    let mut progress = Progress::new(printer);
+    let mut pause = LOOK_FIRST;
+    loop {
+        let answer = client.drift(blueprint)?;
+        if answer.pending == 0 || Instant::now() > deadline {
+            return Ok(answer);
+        }
+        // A refresh that is over at once needs no bar.
+        if pause > LOOK_FIRST * 8 {
+            let (done, total) = (answer.checked, answer.checked.saturating_add(answer.pending));
+            progress.show(done, total, &format!("{done} of {total} databases checked"));
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LOOK_LAST);
+    }
 }
 
 fn render(drift: &tdb_client::drift::Drift) -> String {

@@ -8,11 +8,13 @@ use tdb_names::{KeyId, ProjectId};
 use tdb_problems::ProblemCode;
 use tdb_store::projects::{ProjectDeletion, ProjectRow};
 use tdb_store::{Tx, api_keys, credentials, projects};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::control::{Control, Limit};
+use crate::control::{Control, Page};
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::{Lease, Subject};
 use crate::lifecycle::credentials::describe;
 use crate::model::{ApiKeyInfo, NewApiKey, NewCredential, NewProject, Project};
 
@@ -51,7 +53,18 @@ impl Control {
     /// installation. None where a
     /// project exists already.
     pub async fn bootstrap(&self, project_name: &str, key: Option<ApiKey>) -> Result<Option<NewProject>> {
-        let tx = self.inner.store.jobs().await?;
+        // Processes that start at once over an empty store make one between them.
+        let lease = self.inner.leases.take(Subject::Bootstrap).await?;
+        lease.during(self.bootstrap_alone(&lease, project_name, key)).await
+    }
+
+    async fn bootstrap_alone(
+        &self,
+        lease: &Lease,
+        project_name: &str,
+        key: Option<ApiKey>,
+    ) -> Result<Option<NewProject>> {
+        let tx = lease.begin().await?;
         let exists = projects::any(&tx).await?;
         tx.rollback().await?;
         if exists {
@@ -75,11 +88,16 @@ impl Control {
         Ok(Identity::new(holder.project, holder.key, holder.name, scopes))
     }
 
-    /// Those of the account that the key's project belongs to.
-    pub async fn projects(&self, identity: &Identity, limit: Limit) -> Result<Vec<Project>> {
+    /// Those of the account that the key's project belongs to, oldest first.
+    pub async fn projects(
+        &self,
+        identity: &Identity,
+        page: &Page<(OffsetDateTime, ProjectId)>,
+    ) -> Result<Vec<Project>> {
         identity.require(KeyScope::Admin)?;
         let tx = self.inner.store.jobs().await?;
-        let rows = projects::of_same_account(&tx, identity.project(), limit.rows()).await?;
+        let (after, limit) = (page.after.as_ref(), page.limit.rows());
+        let rows = projects::of_same_account(&tx, identity.project(), after, limit).await?;
         let projects = with_counts(&tx, rows).await?;
         tx.rollback().await?;
         Ok(projects)
@@ -195,7 +213,7 @@ impl Control {
     /// A project of the key's account, by id or name.
     async fn project_of(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
         let tx = self.inner.store.jobs().await?;
-        let rows = projects::of_same_account(&tx, identity.project(), i64::MAX).await?;
+        let rows = projects::of_same_account(&tx, identity.project(), None, i64::MAX).await?;
         tx.rollback().await?;
         let ids = rows.into_iter().map(|row| (row.name == reference, row.id));
         let ids = ids
@@ -204,10 +222,11 @@ impl Control {
         only("project", reference, ids.collect(), |id| id.to_string())
     }
 
-    pub async fn api_keys(&self, identity: &Identity, limit: Limit) -> Result<Vec<ApiKeyInfo>> {
+    /// Oldest first.
+    pub async fn api_keys(&self, identity: &Identity, page: &Page<(OffsetDateTime, KeyId)>) -> Result<Vec<ApiKeyInfo>> {
         identity.require(KeyScope::Admin)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let rows = api_keys::list(&tx, identity.project(), limit.rows()).await?;
+        let rows = api_keys::list(&tx, identity.project(), page.after, page.limit.rows()).await?;
         tx.rollback().await?;
         rows.into_iter().map(key_info).collect()
     }

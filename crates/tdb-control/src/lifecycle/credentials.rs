@@ -3,12 +3,12 @@
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
-use tdb_names::{BlueprintName, CredentialId, DatabaseName, ProjectId, UserName};
+use tdb_names::{CredentialId, DatabaseName, ProjectId, UserName};
 use tdb_store::credentials::{CredentialRow, NewCredential as Made};
 use tdb_store::{Tx, credentials, tenants, workspaces};
 use time::OffsetDateTime;
 
-use crate::control::{Control, Limit};
+use crate::control::{Control, Page};
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::accounts::{checked_reference, only};
@@ -22,10 +22,15 @@ struct Receipt {
 }
 
 impl Control {
-    pub async fn credentials(&self, identity: &Identity, limit: Limit) -> Result<Vec<CredentialInfo>> {
+    /// Oldest first.
+    pub async fn credentials(
+        &self,
+        identity: &Identity,
+        page: &Page<(OffsetDateTime, CredentialId)>,
+    ) -> Result<Vec<CredentialInfo>> {
         identity.require(KeyScope::Read)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let rows = credentials::list(&tx, identity.project(), limit.rows()).await?;
+        let rows = credentials::list(&tx, identity.project(), page.after, page.limit.rows()).await?;
         tx.rollback().await?;
         Ok(rows.into_iter().map(describe).collect())
     }
@@ -117,15 +122,6 @@ impl Control {
         let mut connection = self.inner.settings.proxy.connection(made.row.user.clone(), database);
         connection.password = Some(made.password.clone());
         connection
-    }
-
-    /// The user to show in a connection without password: the scope's first credential, else the project's.
-    pub(crate) async fn shown_user(&self, tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<UserName> {
-        let scope = Scope::Workspace(blueprint.clone());
-        if let Some(row) = credentials::first_of_scope(tx, project, &scope).await? {
-            return Ok(row.user);
-        }
-        project_user(tx, project).await
     }
 }
 

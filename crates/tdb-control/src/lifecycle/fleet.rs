@@ -1,27 +1,25 @@
-//! Looking at many tenants at once: queries, each in its tenant's own role, and drift.
+//! Queries of the API: in a workspace, and in many tenants at once, each in its tenant's own role.
 
-use futures_util::StreamExt;
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use tdb_contract::Repair;
 use tdb_engines::postgres::EngineError;
 use tdb_engines::postgres::extensions;
-use tdb_engines::postgres::fingerprint::{self, Difference as Found, Fingerprint};
 use tdb_engines::postgres::query::{self, Access, Limits, Query};
 use tdb_engines::postgres::session_settings;
-use tdb_names::{BlueprintName, TenantName};
+use tdb_names::{BlueprintName, ServerName, TenantName};
 use tdb_store::physical::Physical;
+use tdb_store::tenants;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
-use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
-use tdb_store::{deployments, tenants, versions, workspaces};
 use uuid::Uuid;
 
 use crate::control::Control;
-use crate::error::{ControlError, Result, query_failed, upstream};
+use crate::error::{ControlError, Result, query_failed};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::place::{As, database_name};
-use crate::model::{
-    Difference, DriftReport, QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantDrift, TenantQuery,
-    TenantQueryResult, WorkspaceDrift,
-};
+use crate::model::{QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantQuery, TenantQueryResult};
 
 /// What sessions of the API are called on the server; no name of a customer.
 const APPLICATION: &str = "tdb-query";
@@ -79,10 +77,19 @@ impl Control {
         };
         let (access, sql) = (access_of(identity), query.sql.as_str());
         let width = self.inner.settings.deployments_per_server.get();
-        let results = futures_util::stream::iter(chosen)
-            .map(|row| self.query_one(row, access, sql))
-            .buffered(width);
-        Ok(results.collect().await)
+        // Each server at its own pace: one that does not answer delays its own tenants.
+        let mut of_server: HashMap<ServerName, Vec<(usize, FleetRow)>> = HashMap::new();
+        for (place, row) in chosen.into_iter().enumerate() {
+            let server = row.database.physical.server.clone();
+            of_server.entry(server).or_default().push((place, row));
+        }
+        let asked = of_server.into_values().map(|rows| {
+            let each = |(place, row)| async move { (place, self.query_one(row, access, sql).await) };
+            stream::iter(rows).map(each).buffer_unordered(width).collect::<Vec<_>>()
+        });
+        let mut results = join_all(asked).await.concat();
+        results.sort_unstable_by_key(|(place, _)| *place);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
     }
 
     async fn query_one(&self, row: FleetRow, access: Access, sql: &str) -> TenantQueryResult {
@@ -126,100 +133,6 @@ impl Control {
             other => other,
         };
         opened.map_err(|error| query_failed(&physical.server, error))
-    }
-
-    /// Live schemas against their versions', object by object; of one blueprint, or of all.
-    pub async fn drift(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<DriftReport> {
-        identity.require(KeyScope::Read)?;
-        let rows = match blueprint {
-            Some(name) => vec![
-                self.workspace_row(identity, name)
-                    .await
-                    .map_err(|e| e.naming("blueprint"))?,
-            ],
-            None => {
-                let tx = self.inner.store.project(identity.project()).await?;
-                let rows = workspaces::list(&tx, identity.project(), i64::MAX).await?;
-                tx.rollback().await?;
-                rows
-            }
-        };
-        let mut report = DriftReport::default();
-        for row in rows {
-            self.workspace_drift(&row, &mut report).await;
-            self.drift_of(identity, &row, &mut report).await?;
-        }
-        Ok(report)
-    }
-
-    async fn workspace_drift(&self, workspace: &WorkspaceRow, report: &mut DriftReport) {
-        if workspace.status != WorkspaceStatus::Ready {
-            return;
-        }
-        self.drain_if_possible(workspace).await;
-        match self.uncaptured(workspace).await {
-            Ok(differences) if differences.is_empty() => {}
-            Ok(differences) => report.workspaces.push(WorkspaceDrift {
-                blueprint: workspace.blueprint.clone(),
-                differences: differences.into_iter().map(difference).collect(),
-            }),
-            Err(error) => {
-                tracing::warn!(workspace = %workspace.id, error = %error.explained(), "a workspace could not be compared");
-            }
-        }
-    }
-
-    async fn drift_of(&self, identity: &Identity, workspace: &WorkspaceRow, report: &mut DriftReport) -> Result<()> {
-        let tx = self.inner.store.project(identity.project()).await?;
-        let fleet = tenants::of_blueprint(&tx, identity.project(), &workspace.blueprint).await?;
-        // A tenant between two versions is listed in its deployment.
-        let between = deployments::between_versions(&tx, workspace.id).await?;
-        tx.rollback().await?;
-        let settled = |row: &FleetRow| {
-            row.database.status == DatabaseStatus::Ready
-                && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
-                && !between.contains(&row.database.id)
-        };
-        let width = self.inner.settings.deployments_per_server.get();
-        let looks = fleet.into_iter().filter(settled).map(|row| self.look(workspace, row));
-        let found: Vec<_> = futures_util::stream::iter(looks).buffered(width).collect().await;
-        for (row, differences) in found {
-            let (tenant, version) = (row.database.tenant, row.database.version.unwrap_or(1));
-            match differences {
-                Ok(differences) if differences.is_empty() => {}
-                Ok(differences) => report.tenants.push(TenantDrift {
-                    tenant,
-                    blueprint: workspace.blueprint.clone(),
-                    version,
-                    differences: differences.into_iter().map(difference).collect(),
-                }),
-                Err(error) => report.unreachable.push((tenant, error.to_string())),
-            }
-        }
-        Ok(())
-    }
-
-    async fn look(&self, workspace: &WorkspaceRow, row: FleetRow) -> (FleetRow, Result<Vec<Found>>) {
-        let looked = self.differences(workspace, &row).await;
-        (row, looked)
-    }
-
-    async fn differences(&self, workspace: &WorkspaceRow, row: &FleetRow) -> Result<Vec<Found>> {
-        let physical = &row.database.physical;
-        let server = self.server(&physical.server).await?;
-        let pg_major = self.pg_major(&server).await?;
-        let tx = self.inner.store.jobs().await?;
-        let expected = versions::facts(&tx, workspace.id, row.database.version.unwrap_or(1), pg_major).await?;
-        tx.rollback().await?;
-        let expected = expected
-            .ok_or_else(|| ControlError::not_found("fact list of version", row.database.version.unwrap_or(1)))?;
-        let found = fingerprint::take(&server, database_name(physical)?, &physical.roles.owner.name).await;
-        let found = found.map_err(|e| upstream(&physical.server, e))?;
-        Ok(Fingerprint {
-            hash: expected.hash,
-            facts: expected.facts,
-        }
-        .diff(&found))
     }
 }
 
@@ -277,13 +190,5 @@ fn shown(result: query::QueryResult) -> QueryResult {
         row_count: result.row_count,
         command: result.command,
         truncated: result.truncated,
-    }
-}
-
-fn difference(found: Found) -> Difference {
-    Difference {
-        object: found.object,
-        expected: found.expected,
-        found: found.found,
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
+use crate::leases::{Lease, Subject};
 use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names};
 use crate::lifecycle::workspaces::SYSTEM;
 use crate::model::DatabaseRequest;
@@ -27,8 +28,8 @@ use crate::schema::versions::{HeadProblem, shown};
 
 /// How long a creation's answer waits for the look at its workspace.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
-/// A template that was retired while it was chosen is chosen anew.
-const CHOICES_MAX: u32 = 5;
+/// A template that was retired while it was chosen is chosen anew, and so is a spare that another tenant got.
+const CHOICES_MAX: u32 = 10;
 
 /// A database that its roles own already: what it is called, and what it is going to be called.
 struct Made {
@@ -50,29 +51,21 @@ fn logical_name(row: &TenantDatabaseRow) -> DatabaseName {
     }
 }
 
-/// A spare that is still what its row says; rows of others go.
+/// A spare becomes the tenant's database. None where somebody else took it.
 async fn claim_spare(
     tx: &Tx,
     row: &TenantDatabaseRow,
-    version: u32,
-    server: &Server,
+    spare: &TemplateRow,
     info: ServerInfo<'_>,
 ) -> Result<Option<Made>> {
-    while let Some(spare) = templates::lock_spare(tx, row.workspace, info.name, version).await? {
-        let present = database_name(&spare.physical)?.to_owned();
-        let found = databases::find(server, &present).await;
-        let found = found.map_err(|e| upstream(info.name, e))?;
-        if found.map(|found| found.oid) != spare.physical.oid {
-            tracing::warn!(server = %info.name, database = %present, "a spare is no longer there; it is forgotten");
-            templates::delete(tx, spare.id).await?;
-            continue;
-        }
-        let wanted = choose_name(tx, &info, &logical_name(row), spare.physical.id).await?;
-        tenants::take_over(tx, row.id, spare.id, &wanted).await?;
-        let id = spare.physical.id;
-        return Ok(Some(Made { id, present, wanted }));
+    if !templates::take_spare(tx, spare).await? {
+        return Ok(None);
     }
-    Ok(None)
+    let present = database_name(&spare.physical)?.to_owned();
+    let id = spare.physical.id;
+    let wanted = choose_name(tx, &info, &logical_name(row), id).await?;
+    tenants::take_over(tx, row.id, spare.id, &wanted).await?;
+    Ok(Some(Made { id, present, wanted }))
 }
 
 impl Control {
@@ -91,17 +84,23 @@ impl Control {
                 tracing::warn!(error = %error.explained(), "a tenant's database is not ready yet");
             }
         }
-        let mut warnings = self
-            .inner
-            .warnings
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(made.iter().filter_map(|id| warnings.remove(id)).collect())
+        let tx = self.inner.store.jobs().await?;
+        let warnings = tenants::warnings(&tx, made).await?;
+        tx.rollback().await?;
+        Ok(warnings)
     }
 
     /// Does what is left of a creation or deletion.
     pub(crate) async fn finish_database(&self, id: DatabaseId) -> Result<()> {
-        let _alone = self.inner.busy.lock(id.as_uuid()).await;
+        let lease = self.inner.leases.take(Subject::Database(id.as_uuid())).await?;
+        self.finish_database_under(&lease, id).await
+    }
+
+    pub(crate) async fn finish_database_under(&self, lease: &Lease, id: DatabaseId) -> Result<()> {
+        lease.during(self.finish_database_alone(lease, id)).await
+    }
+
+    async fn finish_database_alone(&self, lease: &Lease, id: DatabaseId) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let row = tenants::database(&tx, id).await?;
         tx.rollback().await?;
@@ -110,8 +109,8 @@ impl Control {
         };
         let done = match database.status {
             DatabaseStatus::Ready => return Ok(()),
-            DatabaseStatus::Provisioning => self.build_database(&database).await,
-            DatabaseStatus::Deleting => self.remove_database(&database).await,
+            DatabaseStatus::Provisioning => Box::pin(self.build_database(lease, &database)).await,
+            DatabaseStatus::Deleting => Box::pin(self.remove_database(lease, &database)).await,
         };
         if let Err(error) = &done {
             self.record_failure(Holder::TenantDatabase, id.as_uuid(), database.progress.attempts, error)
@@ -120,21 +119,22 @@ impl Control {
         done
     }
 
-    async fn build_database(&self, row: &TenantDatabaseRow) -> Result<()> {
+    async fn build_database(&self, lease: &Lease, row: &TenantDatabaseRow) -> Result<()> {
         let server = self.server(&row.physical.server).await?;
         let made = match self.adopt_begun(&server, row).await? {
             Some(made) => made,
-            None => match self.choose_template(&server, row).await? {
+            None => match Box::pin(self.choose_template(lease, &server, row)).await? {
                 Chosen::Spare(made) => made,
-                Chosen::Template(template) => self.clone_for_tenant(&server, row, &template).await?,
+                Chosen::Template(template) => self.clone_for_tenant(lease, &server, row, &template).await?,
             },
         };
         self.guard_before_use(row, &made.present).await?;
         self.admit_before_use(row.id, &made.present).await?;
         fault::point("tenant.create.adopted");
-        self.rename(&server, &made.present, &made.wanted, made.id).await?;
+        self.rename(lease, &server, &made.present, &made.wanted, made.id)
+            .await?;
         fault::point("tenant.create.renamed");
-        let tx = self.inner.store.jobs().await?;
+        let tx = lease.begin().await?;
         tenants::set_ready(&tx, row.id).await?;
         events::tenant_changed(&tx, &row.project, &row.tenant).await?;
         tx.commit().await?;
@@ -160,10 +160,26 @@ impl Control {
         Ok(Some(Made { id, present, wanted }))
     }
 
+    async fn clone_for_tenant(
+        &self,
+        lease: &Lease,
+        server: &Server,
+        row: &TenantDatabaseRow,
+        template: &TemplateRow,
+    ) -> Result<Made> {
+        let place = self.inner.creations.place(&row.physical.server).await?;
+        place.during(self.clone_in_place(lease, server, row, template)).await
+    }
+
     /// Roles beside the clone, and the record beside the adoption: neither waits for the other.
-    async fn clone_for_tenant(&self, server: &Server, row: &TenantDatabaseRow, template: &TemplateRow) -> Result<Made> {
+    async fn clone_in_place(
+        &self,
+        lease: &Lease,
+        server: &Server,
+        row: &TenantDatabaseRow,
+        template: &TemplateRow,
+    ) -> Result<Made> {
         let failed = |e| upstream(&row.physical.server, e);
-        let _turn = self.creation_turn(&row.physical.server).await?;
         let making = databases::construction_name(self.inner.store.installation(), row.physical.id);
         let origin = Origin::Template(database_name(&template.physical)?);
         let (roles, oid) = tokio::join!(
@@ -180,7 +196,13 @@ impl Control {
             databases::adopt(server, &making, &names.owner).await
         };
         let (recorded, adopted) = tokio::join!(
-            self.record_clone(Holder::TenantDatabase, row.id.as_uuid(), &row.physical, &logical, oid),
+            self.record_clone(
+                lease,
+                (Holder::TenantDatabase, row.id.as_uuid()),
+                &row.physical,
+                &logical,
+                oid
+            ),
             inside
         );
         let wanted = recorded?;
@@ -193,7 +215,7 @@ impl Control {
 
     /// The template of the version that was asked for, of head, or of the last deployed version; held against being
     /// retired by the row that names it. Whoever chooses it first gets a spare of it where there is one.
-    async fn choose_template(&self, server: &Server, row: &TenantDatabaseRow) -> Result<Chosen> {
+    async fn choose_template(&self, lease: &Lease, server: &Server, row: &TenantDatabaseRow) -> Result<Chosen> {
         let tx = self.inner.store.jobs().await?;
         let workspace = workspaces::by_id(&tx, row.workspace).await?;
         let chosen = match row.template {
@@ -211,27 +233,49 @@ impl Control {
         };
         for _ in 0..CHOICES_MAX {
             let version = self.version_for(row, &workspace).await?;
-            let template = self.template_of(&workspace, &row.physical.server, &version).await;
+            let template = Box::pin(self.template_of(&workspace, &row.physical.server, &version)).await;
             let template = template.map_err(|problem| problem.into_error(&row.blueprint))?;
-            let tx = self.inner.store.jobs().await?;
-            let taken = tenants::choose_template(&tx, row.id, template.id, version.number).await?;
-            let spare = match taken {
-                true => claim_spare(&tx, row, version.number, server, info).await?,
-                false => None,
+            let spare = self.spare_of(server, row, version.number).await?;
+            let tx = lease.begin().await?;
+            if !tenants::choose_template(&tx, row.id, template.id, version.number).await? {
+                tx.rollback().await?;
+                continue;
+            }
+            let Some(spare) = spare else {
+                tx.commit().await?;
+                return Ok(Chosen::Template(Box::new(template)));
             };
-            tx.commit().await?;
-            if let Some(made) = spare {
+            if let Some(made) = claim_spare(&tx, row, &spare, info).await? {
+                tx.commit().await?;
                 fault::point("tenant.create.claimed");
                 return Ok(Chosen::Spare(made));
             }
-            if taken {
-                return Ok(Chosen::Template(Box::new(template)));
-            }
+            tx.rollback().await?;
         }
         Err(ControlError::busy(
             ProblemCode::HeadBusy,
             "the blueprint changes faster than a tenant can be created from it",
         ))
+    }
+
+    /// A spare that is still what its row says; rows of others are forgotten. Asked before the transaction that takes it:
+    /// none waits for a database server.
+    async fn spare_of(&self, server: &Server, row: &TenantDatabaseRow, version: u32) -> Result<Option<TemplateRow>> {
+        let name = &row.physical.server;
+        loop {
+            let spare = templates::any_spare(&self.inner.store, row.workspace, name, version).await?;
+            let Some(spare) = spare else { return Ok(None) };
+            let present = database_name(&spare.physical)?;
+            let found = databases::find(server, present).await;
+            let found = found.map_err(|e| upstream(name, e))?;
+            if found.map(|found| found.oid) == spare.physical.oid {
+                return Ok(Some(spare));
+            }
+            tracing::warn!(server = %name, database = %present, "a spare is no longer there; it is forgotten");
+            let tx = self.inner.store.jobs().await?;
+            templates::forget(&tx, &spare).await?;
+            tx.commit().await?;
+        }
     }
 
     /// Checks, before anything is created, that there is a schema to give: head, or a version that a tenant has. Waits
@@ -256,7 +300,7 @@ impl Control {
         };
         let server = server.clone();
         self.run_for(workspace.id.as_uuid(), move |control| async move {
-            match control.version_of_head(&workspace, &server, SYSTEM).await {
+            match Box::pin(control.version_of_head(&workspace, &server, SYSTEM)).await {
                 // A failure of the store or the server says nothing about head: the workers try again.
                 Ok(_) | Err(HeadProblem::Other(_)) => Ok(()),
                 Err(problem) => Err(problem.into_error(&workspace.blueprint)),
@@ -309,7 +353,7 @@ impl Control {
         if let Some(version) = self.deployed_version(workspace).await? {
             return Ok(version);
         }
-        let problem = match self.version_of_head(workspace, &row.physical.server, SYSTEM).await {
+        let problem = match Box::pin(self.version_of_head(workspace, &row.physical.server, SYSTEM)).await {
             Ok(version) => return Ok(version),
             Err(HeadProblem::Other(error)) => return Err(error),
             Err(problem) => problem.into_error(&row.blueprint),
@@ -324,12 +368,9 @@ impl Control {
             row.tenant, version.number, row.blueprint
         );
         tracing::warn!(%warning);
-        let mut warnings = self
-            .inner
-            .warnings
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        warnings.insert(row.id, warning);
+        let tx = self.inner.store.jobs().await?;
+        tenants::set_warning(&tx, row.id, &warning).await?;
+        tx.commit().await?;
         Ok(version)
     }
 
@@ -347,10 +388,10 @@ impl Control {
         Ok(version)
     }
 
-    async fn remove_database(&self, row: &TenantDatabaseRow) -> Result<()> {
+    async fn remove_database(&self, lease: &Lease, row: &TenantDatabaseRow) -> Result<()> {
         self.unmake(&row.physical).await?;
         fault::point("tenant.delete.dropped");
-        let tx = self.inner.store.jobs().await?;
+        let tx = lease.begin().await?;
         tenants::delete_database(&tx, row.id).await?;
         tx.commit().await?;
         Ok(())

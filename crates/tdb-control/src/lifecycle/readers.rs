@@ -22,6 +22,10 @@ impl Control {
         let due = database_roles::due(&tx, project, DUE_MAX).await?;
         tx.rollback().await?;
         let width = self.inner.settings.deployments_per_server.get();
+        // A server that does not answer holds up no other: its databases are still due afterwards.
+        let due = due
+            .into_iter()
+            .filter(|row| !self.inner.servers.is_silent(&row.physical.server));
         let work = futures_util::stream::iter(due).map(|row| async move { self.admit_or_record(&row).await });
         let mut done = work.buffer_unordered(width);
         while let Some(one) = done.next().await {

@@ -5,45 +5,34 @@ use std::time::{Duration, Instant};
 
 use tdb_names::ServerName;
 use tdb_problems::ProblemCode;
-use tdb_store::{physical, projects, servers, templates};
+use tdb_store::{Tx, physical, projects, servers, templates};
+use tokio::time::sleep;
 
-use crate::control::{Control, Limit};
+use crate::control::{Control, Page};
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
-use crate::lifecycle::servers::{ServerEnrolment, facts, unfit};
+use crate::leases::Subject;
+use crate::lifecycle::servers::{REMEMBERED_MAX, ServerEnrolment, facts, unfit};
 use crate::model::{ServerInfo, ServerStatus, ServerTest};
 
 impl Control {
-    pub async fn servers(&self, identity: &Identity, limit: Limit) -> Result<Vec<ServerInfo>> {
+    /// By name, as they are stored.
+    pub async fn servers(&self, identity: &Identity, page: &Page<ServerName>) -> Result<Vec<ServerInfo>> {
         self.require_operator(identity, KeyScope::Read).await?;
         let tx = self.inner.store.jobs().await?;
-        let mut found = Vec::new();
-        for row in servers::list(&tx, limit.rows()).await? {
-            let used = physical::used_on(&tx, &row.endpoint.name).await?;
-            found.push(ServerInfo {
-                name: row.endpoint.name,
-                host: row.endpoint.host,
-                port: row.endpoint.port,
-                tls: row.endpoint.tls,
-                status: match row.status {
-                    servers::ServerStatus::Active => ServerStatus::Active,
-                    servers::ServerStatus::Draining => ServerStatus::Draining,
-                },
-                version: row.version,
-                opaque_names: row.opaque_names,
-                workspaces: used.workspaces,
-                tenant_databases: used.tenant_databases,
-                created_at: row.created_at,
-            });
-        }
+        let rows = servers::list(&tx, page.after.as_ref(), page.limit.rows()).await?;
+        let described = describe(&tx, rows).await?;
         tx.rollback().await?;
-        Ok(found)
+        Ok(described)
     }
 
     pub async fn server_info(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
-        let all = self.servers(identity, Limit::ALL).await?;
-        let found = all.into_iter().find(|server| server.name == *name);
-        found.ok_or_else(|| ControlError::not_found("server", name))
+        self.require_operator(identity, KeyScope::Read).await?;
+        let tx = self.inner.store.jobs().await?;
+        let row = servers::by_name(&tx, name).await?;
+        let described = describe(&tx, row.into_iter().collect()).await?.pop();
+        tx.rollback().await?;
+        described.ok_or_else(|| ControlError::not_found("server", name))
     }
 
     /// Looks at the server, prepares it and records it. From then on databases are placed there.
@@ -65,16 +54,15 @@ impl Control {
             return Err(exists());
         }
         let prepared = self.prepare_server(&enrolment).await;
-        let (prepared, probe) = prepared.map_err(not_there)?;
+        let (server, probe) = prepared.map_err(not_there)?;
         let tx = self.inner.store.jobs().await?;
-        if !servers::insert(&tx, &self.inner.store, &enrolment.administrator()).await? {
-            return Err(exists());
-        }
+        let inserted = servers::insert(&tx, &self.inner.store, &enrolment.administrator()).await?;
+        let revision = inserted.ok_or_else(exists)?;
         servers::set_extensions(&tx, &name, &enrolment.extensions).await?;
         servers::record_facts(&tx, &name, probe.version, &facts(&probe)).await?;
         self.leave_receipt(&tx, identity, &name).await?;
         tx.commit().await?;
-        self.remember(&name, prepared);
+        self.remember(server, enrolment.opaque_names, Some(&probe), revision);
         self.server_info(identity, &name).await
     }
 
@@ -141,9 +129,11 @@ impl Control {
         let left = templates::retire_of_server(&tx, name).await?;
         tx.commit().await?;
         for (id, workspace) in left {
-            let _alone = self.inner.building.lock(workspace.as_uuid()).await;
-            self.finish_template(id).await?;
+            let lease = self.inner.leases.take(Subject::Builds(workspace, name.clone())).await?;
+            lease.during(self.finish_template(id)).await?;
         }
+        // Every process has noticed by then that it takes no databases, before its name can mean another server.
+        sleep(REMEMBERED_MAX).await;
         let tx = self.inner.store.jobs().await?;
         servers::delete(&tx, name).await?;
         tx.commit().await?;
@@ -165,6 +155,28 @@ impl Control {
             )),
         }
     }
+}
+
+async fn describe(tx: &Tx, rows: Vec<servers::ServerRow>) -> Result<Vec<ServerInfo>> {
+    let names: Vec<ServerName> = rows.iter().map(|row| row.endpoint.name.clone()).collect();
+    let used = physical::used_on_each(tx, &names).await?;
+    let described = rows.into_iter().zip(used).map(|(row, used)| ServerInfo {
+        name: row.endpoint.name,
+        host: row.endpoint.host,
+        port: row.endpoint.port,
+        tls: row.endpoint.tls,
+        status: match row.status {
+            servers::ServerStatus::Active => ServerStatus::Active,
+            servers::ServerStatus::Draining => ServerStatus::Draining,
+        },
+        version: row.version,
+        opaque_names: row.opaque_names,
+        workspaces: used.workspaces,
+        tenant_databases: used.tenant_databases,
+        created_at: row.created_at,
+        answered_at: row.answered_at,
+    });
+    Ok(described.collect())
 }
 
 /// One that nobody uses yet is the request's fault, not an outage.

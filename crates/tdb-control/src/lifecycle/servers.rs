@@ -1,13 +1,16 @@
 //! Database servers: enrolled by the composition root, chosen for databases, and the administrator's handle on each.
 
-use std::sync::PoisonError;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tdb_engines::postgres::{EngineError, Lack, Probe, Server};
 use tdb_names::{BlueprintName, ProjectId, ServerEndpoint, ServerName};
 use tdb_problems::ProblemCode;
-use tdb_store::servers;
+use tdb_store::servers::{self, Looked, Revision};
+use tokio::time::{Instant, timeout};
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
@@ -24,13 +27,73 @@ pub struct ServerEnrolment {
     pub extensions: Vec<String>,
 }
 
-/// What is kept of a server in memory.
+/// Past this age, what is remembered of a server is compared with the store: another process may have registered it
+/// anew.
+pub(crate) const REMEMBERED_MAX: Duration = Duration::from_secs(1);
+
+/// A server that works answers within this time.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// What this process remembers of servers.
+#[derive(Debug, Default)]
+pub(crate) struct Servers {
+    /// Handles with idle sessions, as long as the store's record is the same.
+    known: Mutex<HashMap<ServerName, Remembered>>,
+    /// Those that did not answer when they were asked last.
+    silent: Mutex<HashSet<ServerName>>,
+}
+
 #[derive(Clone, Debug)]
-pub(crate) struct Known {
-    pub server: Server,
-    pub opaque_names: bool,
+struct Remembered {
+    server: Server,
+    opaque_names: bool,
     /// None before the first look.
-    pub pg_major: Option<u32>,
+    pg_major: Option<u32>,
+    revision: Revision,
+    compared: Instant,
+}
+
+impl Servers {
+    fn of(&self, name: &ServerName) -> Option<Remembered> {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+    }
+
+    fn insert(&self, name: &ServerName, remembered: Remembered) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(name.clone(), remembered);
+    }
+
+    fn remove(&self, name: &ServerName) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn set_major(&self, name: &ServerName, revision: &Revision, pg_major: u32) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(remembered) = all.get_mut(name).filter(|known| known.revision == *revision) {
+            remembered.pg_major = Some(pg_major);
+        }
+    }
+
+    /// True where the server did not answer before.
+    fn note_answer(&self, name: &ServerName) -> bool {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// True where the server answered before.
+    fn note_silence(&self, name: &ServerName) -> bool {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.insert(name.clone())
+    }
+
+    /// Whether it did not answer when it was asked last.
+    pub(crate) fn is_silent(&self, name: &ServerName) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.contains(name)
+    }
 }
 
 impl Control {
@@ -39,47 +102,53 @@ impl Control {
     pub async fn enrol_server(&self, enrolment: ServerEnrolment) -> Result<()> {
         let administrator = enrolment.administrator();
         let name = &administrator.endpoint.name;
-        let (known, probe) = match self.prepare_server(&enrolment).await {
-            Ok((known, probe)) => (known, Some(probe)),
+        let (server, probe) = match self.prepare_server(&enrolment).await {
+            Ok((server, probe)) => (server, Some(probe)),
             Err(error @ ControlError::Upstream { .. }) if self.is_enrolled(name).await? => {
                 tracing::warn!(server = %name, error = %error.explained(), "the server cannot be used now");
-                (self.unseen(&enrolment), None)
+                (self.handle(&administrator), None)
             }
             Err(error) => return Err(error),
         };
         let tx = self.inner.store.jobs().await?;
-        servers::upsert(&tx, &self.inner.store, &administrator).await?;
+        let revision = servers::upsert(&tx, &self.inner.store, &administrator).await?;
         servers::set_extensions(&tx, name, &enrolment.extensions).await?;
-        if let Some(probe) = probe {
-            servers::record_facts(&tx, name, probe.version, &facts(&probe)).await?;
+        if let Some(probe) = &probe {
+            servers::record_facts(&tx, name, probe.version, &facts(probe)).await?;
         }
         tx.commit().await?;
-        self.remember(name, known);
+        self.remember(server, administrator.opaque_names, probe.as_ref(), revision);
         Ok(())
     }
 
     /// Looks at a server, and makes it ready where it is fit.
-    pub(crate) async fn prepare_server(&self, enrolment: &ServerEnrolment) -> Result<(Known, Probe)> {
+    pub(crate) async fn prepare_server(&self, enrolment: &ServerEnrolment) -> Result<(Server, Probe)> {
         let name = &enrolment.endpoint.name;
-        let mut known = self.unseen(enrolment);
-        let probe = known.server.probe().await.map_err(|e| unfit(name, e))?;
-        known.server.prepare().await.map_err(|e| upstream(name, e))?;
-        known.pg_major = u32::try_from(probe.version / 10_000).ok();
-        Ok((known, probe))
+        let server = self.handle(&enrolment.administrator());
+        let probe = server.probe().await.map_err(|e| unfit(name, e))?;
+        server.prepare().await.map_err(|e| upstream(name, e))?;
+        Ok((server, probe))
     }
 
-    fn unseen(&self, enrolment: &ServerEnrolment) -> Known {
-        let server = Server::new(
-            enrolment.endpoint.clone(),
-            enrolment.admin_user.clone(),
-            enrolment.admin_secret.clone(),
+    fn handle(&self, administrator: &servers::Administrator) -> Server {
+        Server::new(
+            administrator.endpoint.clone(),
+            administrator.user.clone(),
+            administrator.secret.clone(),
             self.inner.tls.clone(),
-        );
-        Known {
+        )
+    }
+
+    pub(crate) fn remember(&self, server: Server, opaque_names: bool, probe: Option<&Probe>, revision: Revision) {
+        let name = server.endpoint().name.clone();
+        let remembered = Remembered {
             server,
-            opaque_names: enrolment.opaque_names,
-            pg_major: None,
-        }
+            opaque_names,
+            pg_major: probe.and_then(|probe| u32::try_from(probe.version / 10_000).ok()),
+            revision,
+            compared: Instant::now(),
+        };
+        self.inner.servers.insert(&name, remembered);
     }
 
     async fn is_enrolled(&self, name: &ServerName) -> Result<bool> {
@@ -103,64 +172,81 @@ impl Control {
 
     /// The administrator of a server; its sessions run constant SQL only.
     pub(crate) async fn server(&self, name: &ServerName) -> Result<Server> {
-        Ok(self.known(name).await?.server)
+        Ok(self.remembered(name).await?.server)
     }
 
     pub(crate) async fn names_are_opaque(&self, name: &ServerName) -> Result<bool> {
-        Ok(self.known(name).await?.opaque_names)
+        Ok(self.remembered(name).await?.opaque_names)
     }
 
     pub(crate) async fn pg_major(&self, server: &Server) -> Result<u32> {
         let name = &server.endpoint().name;
-        let mut known = self.known(name).await?;
-        if let Some(major) = known.pg_major {
+        let remembered = self.remembered(name).await?;
+        if let Some(major) = remembered.pg_major {
             return Ok(major);
         }
         let probe = server.probe().await.map_err(|e| upstream(name, e))?;
         let major = u32::try_from(probe.version / 10_000).map_err(ControlError::internal)?;
-        known.pg_major = Some(major);
-        self.remember(name, known);
+        self.inner.servers.set_major(name, &remembered.revision, major);
         Ok(major)
     }
 
-    async fn known(&self, name: &ServerName) -> Result<Known> {
-        if let Some(known) = self
-            .inner
-            .servers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
+    async fn remembered(&self, name: &ServerName) -> Result<Remembered> {
+        let known = self.inner.servers.of(name);
+        if let Some(known) = &known
+            && known.compared.elapsed() < REMEMBERED_MAX
         {
             return Ok(known.clone());
         }
-        let tx = self.inner.store.jobs().await?;
-        let row = servers::administrator(&tx, &self.inner.store, name).await?;
-        tx.rollback().await?;
-        let row = row.ok_or_else(|| ControlError::not_found("server", name))?;
-        let server = Server::new(row.endpoint, row.user, row.secret, self.inner.tls.clone());
-        let known = Known {
-            server,
-            opaque_names: row.opaque_names,
-            pg_major: None,
+        let compared = Instant::now();
+        let revision = known.as_ref().map(|known| &known.revision);
+        let remembered = match (servers::look(&self.inner.store, name, revision).await?, known) {
+            (Looked::Same, Some(known)) => Remembered { compared, ..known },
+            (Looked::Other(revision, administrator), _) => Remembered {
+                server: self.handle(&administrator),
+                opaque_names: administrator.opaque_names,
+                pg_major: None,
+                revision,
+                compared,
+            },
+            (Looked::Gone | Looked::Same, _) => {
+                self.inner.servers.remove(name);
+                return Err(ControlError::not_found("server", name));
+            }
         };
-        self.remember(name, known.clone());
-        Ok(known)
+        self.inner.servers.insert(name, remembered.clone());
+        Ok(remembered)
+    }
+
+    /// Asks a server for a sign of life and records it.
+    pub(crate) async fn look_after(&self, name: &ServerName) -> Result<()> {
+        let server = self.server(name).await?;
+        let answer = match timeout(ANSWER_TIME_MAX, server.ping()).await {
+            Ok(answer) => answer.map_err(|e| upstream(name, e)),
+            Err(_) => Err(ControlError::Upstream {
+                code: ProblemCode::DatabaseTimedOut,
+                server: name.to_string(),
+                reason: format!("no answer within {ANSWER_TIME_MAX:?}"),
+            }),
+        };
+        match answer {
+            Ok(()) => {
+                if self.inner.servers.note_answer(name) {
+                    tracing::info!(server = %name, "the database server answers again");
+                }
+                Ok(servers::record_answer(&self.inner.store, name).await?)
+            }
+            Err(error) => {
+                if self.inner.servers.note_silence(name) {
+                    tracing::warn!(server = %name, error = %error.explained(), "the database server does not answer");
+                }
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn forget(&self, name: &ServerName) {
-        self.inner
-            .servers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
-    }
-
-    pub(crate) fn remember(&self, name: &ServerName, known: Known) {
-        self.inner
-            .servers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.clone(), known);
+        self.inner.servers.remove(name);
     }
 }
 

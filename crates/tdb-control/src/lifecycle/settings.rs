@@ -1,12 +1,13 @@
 //! Settings of a workspace: what is said is stored at once, what tenants' databases carry of it is brought to them one by
 //! one. A database that cannot be reached is tried again; until then the settings name it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tdb_engines::fault;
 use tdb_engines::postgres::tenant_side;
-use tdb_names::{BlueprintName, DatabaseId, WorkspaceId};
+use tdb_names::{BlueprintName, DatabaseId, ServerName, WorkspaceId};
 use tdb_problems::ProblemCode;
 use tdb_store::settings::{self, NewTenants as StoredNew, TenantDdl as StoredDdl};
 use tdb_store::tenants::TenantDatabaseRow;
@@ -16,13 +17,14 @@ use tokio::time::timeout;
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::Subject;
 use crate::lifecycle::place::{database_name, pause_after};
 use crate::model::{NewTenants, SettingsChange, TenantDdl, WaitingTenant, WorkspaceSettings};
 
 /// Whoever works on a database is at the end of it by then, one way or the other.
 const LEASE: Duration = Duration::from_secs(15);
 const WORK_TIME_MAX: Duration = Duration::from_secs(12);
-/// Databases taken up by one look.
+/// Databases of a server taken up by one look.
 const DUE_MAX: i64 = 500;
 /// Tenants named in an answer.
 const NAMED_MAX: i64 = 100;
@@ -50,7 +52,7 @@ impl Control {
         fault::point("settings.changed");
         let id = row.id;
         self.run_for(id.as_uuid(), move |control| async move {
-            control.guard_tenants(Some(id)).await
+            control.guard_tenants_of(id).await
         })
         .await?;
         self.settings_now(&row).await
@@ -83,11 +85,37 @@ impl Control {
         })
     }
 
-    /// Brings `tenant_ddl` to the databases that lack it; of one workspace or of all.
-    pub(crate) async fn guard_tenants(&self, workspace: Option<WorkspaceId>) -> Result<()> {
+    /// Brings `tenant_ddl` to the databases of a workspace that lack it; servers do not wait for each other.
+    async fn guard_tenants_of(&self, workspace: WorkspaceId) -> Result<()> {
+        let due = self.tenants_due(Some(workspace)).await?;
+        let work = due.into_values().map(|ids| self.guard_each(ids));
+        futures_util::future::join_all(work).await.into_iter().collect()
+    }
+
+    /// Has `tenant_ddl` brought to all databases that lack it, one task per server.
+    pub(crate) async fn guard_due_tenants(&self) -> Result<()> {
+        for (server, ids) in self.tenants_due(None).await? {
+            self.alone_in_background(
+                Subject::Settings(server),
+                "settings of tenants",
+                move |control, _| async move { control.guard_each(ids).await },
+            );
+        }
+        Ok(())
+    }
+
+    async fn tenants_due(&self, workspace: Option<WorkspaceId>) -> Result<HashMap<ServerName, Vec<DatabaseId>>> {
         let tx = self.inner.store.jobs().await?;
         let due = settings::due(&tx, workspace, DUE_MAX).await?;
         tx.rollback().await?;
+        let mut of_server: HashMap<ServerName, Vec<DatabaseId>> = HashMap::new();
+        for (server, id) in due {
+            of_server.entry(server).or_default().push(id);
+        }
+        Ok(of_server)
+    }
+
+    async fn guard_each(&self, due: Vec<DatabaseId>) -> Result<()> {
         let width = self.inner.settings.deployments_per_server.get();
         let work = futures_util::stream::iter(due).map(|id| async move { self.guard_one(id).await });
         let mut done = work.buffer_unordered(width);
@@ -120,7 +148,7 @@ impl Control {
         });
         let tx = self.inner.store.jobs().await?;
         match worked {
-            Ok(()) => settings::record(&tx, id, claimed.wanted).await?,
+            Ok(()) => settings::record_claimed(&tx, id, &claimed).await?,
             Err(error) => {
                 tracing::warn!(database = %id, error = %error.explained(), "tenant_ddl did not reach a tenant; it is tried again");
                 settings::record_failure(&tx, id, &error.to_string(), pause_after(claimed.attempts)).await?;

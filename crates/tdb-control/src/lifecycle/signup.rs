@@ -116,7 +116,7 @@ impl Control {
         api_keys::give_to_user(&tx, row.id, user, LOGIN_KEYS_MAX).await?;
         tx.commit().await?;
         let tx = self.inner.store.jobs().await?;
-        let rows = projects::of_same_account(&tx, &project, Limit::DEFAULT.rows()).await?;
+        let rows = projects::of_same_account(&tx, &project, None, Limit::DEFAULT.rows()).await?;
         let projects = with_counts(&tx, rows).await?;
         tx.rollback().await?;
         Ok(Session {

@@ -15,7 +15,7 @@ use tdb_store::workspaces::WorkspaceStatus;
 use tdb_store::{Tx, credentials, database_roles, deployments, events, tenants, versions, workspaces};
 use uuid::Uuid;
 
-use crate::control::{Control, Limit};
+use crate::control::{Control, Page};
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::place::database_name;
@@ -35,10 +35,11 @@ struct Receipt {
 const ENVIRONMENT: &str = "production";
 
 impl Control {
-    pub async fn tenants(&self, identity: &Identity, limit: Limit) -> Result<Vec<Tenant>> {
+    /// By name.
+    pub async fn tenants(&self, identity: &Identity, page: &Page<TenantName>) -> Result<Vec<Tenant>> {
         identity.require(KeyScope::Read)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let rows = tenants::list(&tx, identity.project(), limit.rows()).await?;
+        let rows = tenants::list(&tx, identity.project(), page.after.as_ref(), page.limit.rows()).await?;
         let described = self.describe_tenants(&tx, identity.project(), rows).await?;
         tx.rollback().await?;
         Ok(described)
@@ -325,9 +326,7 @@ impl Control {
         }
         self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
             .await?;
-        if let Err(error) = self.catch_up().await {
-            tracing::warn!(tenant = %name, error = %error.explained(), "it catches up with the next sweep");
-        }
+        self.inner.returned.notify_one();
         self.wait_for_proxies().await?;
         self.tenant_now(project, name).await
     }

@@ -7,16 +7,20 @@ use tdb_contract::{Rights, Scope};
 use tdb_engines::fault;
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::{fingerprint, journal, schema};
-use tdb_names::{BlueprintName, DatabaseName, UserName, WorkspaceId};
+use tdb_names::{BlueprintName, DatabaseName, ProjectId, UserName, WorkspaceId};
 use tdb_problems::ProblemCode;
 use tdb_store::physical::{Holder, Physical, Step};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
-use tdb_store::{changes, credentials, database_roles, events, physical, templates, tenants, versions, workspaces};
+use tdb_store::{
+    StoreError, Tx, credentials, database_roles, events, physical, templates, tenants, versions, workspaces,
+};
 use uuid::Uuid;
 
-use crate::control::{Control, Limit};
+use crate::control::{Control, Page};
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::{Lease, Subject};
+use crate::lifecycle::credentials::project_user;
 use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names, unique_name};
 use crate::model::{NewWorkspace, Schema, SchemaColumn, SchemaObject, Table, Workspace, WorkspaceStatus};
 
@@ -30,21 +34,18 @@ struct Receipt {
 
 /// Who made what nobody asked for.
 pub(crate) const SYSTEM: &str = "system";
+/// Looks that a deletion takes anew because a build began after one.
+const BEGUN_MEANWHILE_MAX: u32 = 5;
 
 impl Control {
-    pub async fn workspaces(&self, identity: &Identity, limit: Limit) -> Result<Vec<Workspace>> {
+    /// By name, as they are stored: no database server is asked.
+    pub async fn workspaces(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Workspace>> {
         identity.require(KeyScope::Read)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let rows = workspaces::list(&tx, identity.project(), limit.rows()).await?;
+        let rows = workspaces::list(&tx, identity.project(), page.after.as_ref(), page.limit.rows()).await?;
+        let described = self.describe_workspaces(&tx, identity.project(), rows).await?;
         tx.rollback().await?;
-        for row in &rows {
-            self.drain_if_possible(row).await;
-        }
-        let mut found = Vec::with_capacity(rows.len());
-        for row in &rows {
-            found.push(self.describe_workspace(row).await?);
-        }
-        Ok(found)
+        Ok(described)
     }
 
     /// Makes the workspace and its blueprint with version 1, the empty schema. Waits for it a bounded time.
@@ -145,15 +146,23 @@ impl Control {
 
     /// Does what is left of a creation or deletion.
     pub(crate) async fn finish_workspace(&self, id: WorkspaceId) -> Result<()> {
-        let _alone = self.inner.busy.lock(id.as_uuid()).await;
+        let lease = self.inner.leases.take(Subject::Database(id.as_uuid())).await?;
+        self.finish_workspace_under(&lease, id).await
+    }
+
+    pub(crate) async fn finish_workspace_under(&self, lease: &Lease, id: WorkspaceId) -> Result<()> {
+        lease.during(self.finish_workspace_alone(lease, id)).await
+    }
+
+    async fn finish_workspace_alone(&self, lease: &Lease, id: WorkspaceId) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let row = workspaces::by_id(&tx, id).await?;
         tx.rollback().await?;
         let Some(row) = row else { return Ok(()) };
         let done = match row.status {
             Stored::Ready => return Ok(()),
-            Stored::Provisioning => self.build_workspace(&row).await,
-            Stored::Deleting => self.remove_workspace(&row).await,
+            Stored::Provisioning => Box::pin(self.build_workspace(lease, &row)).await,
+            Stored::Deleting => Box::pin(self.remove_workspace(lease, &row)).await,
         };
         if let Err(error) = &done {
             self.record_failure(Holder::Workspace, id.as_uuid(), row.progress.attempts, error)
@@ -162,14 +171,14 @@ impl Control {
         done
     }
 
-    async fn build_workspace(&self, row: &WorkspaceRow) -> Result<()> {
+    async fn build_workspace(&self, lease: &Lease, row: &WorkspaceRow) -> Result<()> {
         let server = self.server(&row.physical.server).await?;
         let (id, failed) = (row.physical.id, |e| upstream(&row.physical.server, e));
         self.make_roles(&server, &row.physical).await.map_err(failed)?;
         fault::point("workspace.create.roles");
         let present = match self.present_name(&server, &row.physical).await? {
             Some(name) if row.physical.oid.is_some() => name,
-            _ => self.clone_workspace(row).await?,
+            _ => self.clone_workspace(lease, row).await?,
         };
         let names = role_names(&row.physical);
         databases::open(&server, &present, &names).await.map_err(failed)?;
@@ -182,7 +191,7 @@ impl Control {
             .map_err(failed)?;
         fault::point("workspace.create.journaled");
         let final_name = self.final_name(id).await?;
-        self.rename(&server, &present, &final_name, id).await?;
+        self.rename(lease, &server, &present, &final_name, id).await?;
         fault::point("workspace.create.renamed");
         // The empty schema as it is on this server, for drift; the session it leaves behind serves the first drain.
         let final_name = self.final_name(id).await?;
@@ -190,7 +199,7 @@ impl Control {
             .await
             .map_err(failed)?;
         let pg_major = self.pg_major(&server).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = lease.begin().await?;
         let version = versions::NewVersion {
             change_ids: &[],
             content_hash: &crate::schema::versions::content_hash(&[]),
@@ -212,48 +221,74 @@ impl Control {
     }
 
     /// Gives the name under which it is being made.
-    async fn clone_workspace(&self, row: &WorkspaceRow) -> Result<String> {
+    async fn clone_workspace(&self, lease: &Lease, row: &WorkspaceRow) -> Result<String> {
         let server = self.server(&row.physical.server).await?;
         let making = databases::construction_name(self.inner.store.installation(), row.physical.id);
         let cloned = databases::clone(&server, &making, Origin::Base).await;
         let oid = cloned.map_err(|e| upstream(&row.physical.server, e))?;
         fault::point("workspace.create.cloned");
         let logical = DatabaseName::Workspace(row.blueprint.clone());
-        self.record_clone(Holder::Workspace, row.id.as_uuid(), &row.physical, &logical, oid)
-            .await?;
+        self.record_clone(
+            lease,
+            (Holder::Workspace, row.id.as_uuid()),
+            &row.physical,
+            &logical,
+            oid,
+        )
+        .await?;
         fault::point("workspace.create.recorded");
         Ok(making)
     }
 
-    async fn remove_workspace(&self, row: &WorkspaceRow) -> Result<()> {
+    async fn remove_workspace(&self, lease: &Lease, row: &WorkspaceRow) -> Result<()> {
         self.unmake(&row.physical).await?;
         fault::point("workspace.delete.dropped");
-        // Whoever makes a build or a spare of it is done; nobody begins another for a workspace that is being deleted.
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
-        let tx = self.inner.store.jobs().await?;
-        let builds = templates::of_workspace(&tx, row.id).await?;
-        tx.rollback().await?;
-        for build in &builds {
-            self.remove_template(build).await?;
+        let mut begun_meanwhile = 0;
+        loop {
+            Box::pin(self.remove_templates(row)).await?;
+            fault::point("workspace.delete.templates");
+            let tx = lease.begin().await?;
+            match workspaces::delete(&tx, row.id).await {
+                // A build or a spare that began after the look: another look finds it.
+                Err(StoreError::Conflict { .. }) if begun_meanwhile < BEGUN_MEANWHILE_MAX => {
+                    begun_meanwhile += 1;
+                    tx.rollback().await?;
+                }
+                deleted => {
+                    deleted?;
+                    tx.commit().await?;
+                    return Ok(());
+                }
+            }
         }
-        fault::point("workspace.delete.templates");
+    }
+
+    /// Whoever makes a build or a spare on the workspace's server is waited for, even where there is no row of it yet.
+    async fn remove_templates(&self, row: &WorkspaceRow) -> Result<()> {
+        let home = Subject::Builds(row.id, row.physical.server.clone());
+        drop(self.inner.leases.take(home).await?);
         let tx = self.inner.store.jobs().await?;
-        workspaces::delete(&tx, row.id).await?;
-        tx.commit().await?;
+        let rows = templates::of_workspace(&tx, row.id).await?;
+        tx.rollback().await?;
+        for template in &rows {
+            let builds = Subject::Builds(row.id, template.physical.server.clone());
+            let lease = self.inner.leases.take(builds).await?;
+            lease.during(self.remove_template(template)).await?;
+        }
         Ok(())
     }
 
     /// Records a clone's oid and the name it is going to have.
     pub(crate) async fn record_clone(
         &self,
-        holder: Holder,
-        holder_id: Uuid,
+        lease: &Lease,
+        (holder, holder_id): (Holder, Uuid),
         physical: &Physical,
         logical: &DatabaseName,
         oid: u32,
     ) -> Result<String> {
         let opaque_names = self.names_are_opaque(&physical.server).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = lease.begin().await?;
         let server = ServerInfo {
             name: &physical.server,
             opaque_names,
@@ -275,6 +310,7 @@ impl Control {
     /// Renames; where somebody else's database has the name, to a unique one.
     pub(crate) async fn rename(
         &self,
+        lease: &Lease,
         server: &tdb_engines::postgres::Server,
         from: &str,
         to: &str,
@@ -283,7 +319,7 @@ impl Control {
         match databases::rename(server, from, to).await {
             Err(error) if error.sqlstate().as_str() == "42P04" => {
                 let to = unique_name(to)?;
-                let tx = self.inner.store.jobs().await?;
+                let tx = lease.begin().await?;
                 physical::record_name(&tx, id, &to).await?;
                 tx.commit().await?;
                 databases::rename(server, from, &to)
@@ -296,15 +332,19 @@ impl Control {
 
     /// Removes a build, template or spare and its row, unless somebody took it since the row was read.
     pub(crate) async fn remove_template(&self, row: &templates::TemplateRow) -> Result<()> {
-        let _alone = self.inner.busy.lock(row.id).await;
-        let tx = self.inner.store.jobs().await?;
+        let lease = self.inner.leases.take(Subject::Database(row.id)).await?;
+        lease.during(self.remove_template_alone(&lease, row)).await
+    }
+
+    async fn remove_template_alone(&self, lease: &Lease, row: &templates::TemplateRow) -> Result<()> {
+        let tx = lease.begin().await?;
         let dropping = templates::begin_dropping(&tx, row).await?;
         tx.commit().await?;
         if !dropping {
             return Ok(());
         }
         self.unmake(&row.physical).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = lease.begin().await?;
         templates::delete(&tx, row.id).await?;
         tx.commit().await?;
         Ok(())
@@ -334,29 +374,48 @@ impl Control {
 
     async fn describe_workspace(&self, row: &WorkspaceRow) -> Result<Workspace> {
         let tx = self.inner.store.project(&row.project).await?;
-        let undeployed = changes::undeployed(&tx, row.id).await?;
-        let newest = versions::list(&tx, row.id, 1).await?;
-        let user = self.shown_user(&tx, &row.project, &row.blueprint).await?;
-        let fault = database_roles::faults(&tx, &row.project)
+        let described = self
+            .describe_workspaces(&tx, &row.project, vec![row.clone()])
             .await?
-            .remove(&row.id.as_uuid());
+            .pop();
         tx.rollback().await?;
-        let database = DatabaseName::Workspace(row.blueprint.clone());
-        Ok(Workspace {
-            id: row.id,
-            blueprint: row.blueprint.clone(),
-            status: match row.status {
-                Stored::Provisioning => WorkspaceStatus::Provisioning,
-                Stored::Ready => WorkspaceStatus::Ready,
-                Stored::Deleting => WorkspaceStatus::Deleting,
-            },
-            version: newest.first().map_or(1, |version| version.number),
-            created_at: row.created_at,
-            undeployed_changes: u32::try_from(undeployed.len()).unwrap_or(u32::MAX),
-            schema: None,
-            connection: self.inner.settings.proxy.connection(user, Some(database)),
-            last_error: row.progress.last_error.clone().or(fault),
-        })
+        described.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))
+    }
+
+    async fn describe_workspaces(
+        &self,
+        tx: &Tx,
+        project: &ProjectId,
+        rows: Vec<WorkspaceRow>,
+    ) -> Result<Vec<Workspace>> {
+        let ids: Vec<WorkspaceId> = rows.iter().map(|row| row.id).collect();
+        let mut summaries = workspaces::summaries(tx, &ids).await?;
+        let otherwise = project_user(tx, project).await?;
+        let mut faults = database_roles::faults(tx, project).await?;
+        let described = rows.into_iter().filter_map(|row| {
+            // One that is gone by now is in no list.
+            let summary = summaries.remove(&row.id)?;
+            let user = summary.user.unwrap_or_else(|| otherwise.clone());
+            let fault = faults.remove(&row.id.as_uuid());
+            let database = DatabaseName::Workspace(row.blueprint.clone());
+            Some(Workspace {
+                id: row.id,
+                blueprint: row.blueprint,
+                status: match row.status {
+                    Stored::Provisioning => WorkspaceStatus::Provisioning,
+                    Stored::Ready => WorkspaceStatus::Ready,
+                    Stored::Deleting => WorkspaceStatus::Deleting,
+                },
+                version: summary.version,
+                created_at: row.created_at,
+                drained_at: row.drained_at,
+                undeployed_changes: summary.undeployed,
+                schema: None,
+                connection: self.inner.settings.proxy.connection(user, Some(database)),
+                last_error: row.progress.last_error.or(fault),
+            })
+        });
+        Ok(described.collect())
     }
 
     pub(crate) async fn schema_of(&self, physical: &Physical) -> Result<Schema> {

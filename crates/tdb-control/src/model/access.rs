@@ -156,4 +156,6 @@ pub struct ServerInfo {
     pub workspaces: u32,
     pub tenant_databases: u32,
     pub created_at: OffsetDateTime,
+    /// When it last gave a sign of life.
+    pub answered_at: Option<OffsetDateTime>,
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tdb_names::{BlueprintName, TenantName};
+use time::OffsetDateTime;
 
 use super::SqlFailure;
 
@@ -65,14 +66,20 @@ pub struct TenantQueryResult {
     pub outcome: Result<QueryResult, SqlFailure>,
 }
 
-#[derive(Clone, Debug, Default)]
+/// What is stored of looks at tenants' schemas.
+#[derive(Clone, Debug)]
 pub struct DriftReport {
     /// Only tenants that differ.
     pub tenants: Vec<TenantDrift>,
     /// Only workspaces that differ from the version that their changes give, though nothing is pending.
     pub workspaces: Vec<WorkspaceDrift>,
-    /// Tenants that could not be looked at, and why.
-    pub unreachable: Vec<(TenantName, String)>,
+    pub unchecked: Vec<Unchecked>,
+    /// All that are looked at.
+    pub databases: u32,
+    /// Those that nobody has looked at since they have their version, or since somebody asked.
+    pub pending: u32,
+    /// The oldest of the looks that count.
+    pub checked_at: Option<OffsetDateTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +93,17 @@ pub struct TenantDrift {
     pub tenant: TenantName,
     pub blueprint: BlueprintName,
     pub version: u32,
+    pub checked_at: OffsetDateTime,
     pub differences: Vec<Difference>,
+}
+
+/// A tenant that could not be looked at, and why.
+#[derive(Clone, Debug)]
+pub struct Unchecked {
+    pub tenant: TenantName,
+    pub blueprint: BlueprintName,
+    pub checked_at: OffsetDateTime,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

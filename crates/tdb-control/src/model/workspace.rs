@@ -20,6 +20,8 @@ pub struct Workspace {
     /// The newest version made of it.
     pub version: u32,
     pub created_at: OffsetDateTime,
+    /// What was committed before this counts in what is shown; later changes may.
+    pub drained_at: Option<OffsetDateTime>,
     pub undeployed_changes: u32,
     /// Present for one workspace, absent in lists and while it is being made.
     pub schema: Option<Schema>,
@@ -144,6 +146,8 @@ pub struct Blueprint {
     pub version: u32,
     pub status: BlueprintStatus,
     pub created_at: OffsetDateTime,
+    /// As the workspace's.
+    pub drained_at: Option<OffsetDateTime>,
     /// Present for one blueprint, absent in lists.
     pub schema: Option<Schema>,
     pub counts: DeploymentCounts,

@@ -2,30 +2,26 @@
 
 use std::collections::HashMap;
 
-use tdb_names::{BlueprintName, DatabaseName};
+use tdb_names::{BlueprintName, DatabaseName, WorkspaceId};
 use tdb_store::changes::{self, ChangeRow, ChangeState as Stored};
-use tdb_store::tenants::{DatabaseStatus, TenantStatus};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
-use tdb_store::{tenants, versions, workspaces};
+use tdb_store::{Tx, tenants, workspaces};
 
-use crate::control::{Control, Limit};
-use crate::error::Result;
+use crate::control::{Control, Page};
+use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::model::{Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts};
 use crate::schema::failing::repair;
 
 impl Control {
-    pub async fn blueprints(&self, identity: &Identity, limit: Limit) -> Result<Vec<Blueprint>> {
+    /// By name, as they are stored: no database server is asked.
+    pub async fn blueprints(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Blueprint>> {
         identity.require(KeyScope::Read)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let rows = workspaces::list(&tx, identity.project(), limit.rows()).await?;
+        let rows = workspaces::list(&tx, identity.project(), page.after.as_ref(), page.limit.rows()).await?;
+        let described = describe_blueprints(&tx, rows).await?;
         tx.rollback().await?;
-        let mut found = Vec::with_capacity(rows.len());
-        for row in &rows {
-            self.drain_if_possible(row).await;
-            found.push(self.describe_blueprint(row).await?);
-        }
-        Ok(found)
+        Ok(described)
     }
 
     pub async fn blueprint(&self, identity: &Identity, name: &BlueprintName) -> Result<Blueprint> {
@@ -35,50 +31,14 @@ impl Control {
             .await
             .map_err(|e| e.naming("blueprint"))?;
         self.drain_if_possible(&row).await;
-        let mut blueprint = self.describe_blueprint(&row).await?;
+        let tx = self.inner.store.project(identity.project()).await?;
+        let described = describe_blueprints(&tx, vec![row.clone()]).await?.pop();
+        tx.rollback().await?;
+        let mut blueprint = described.ok_or_else(|| ControlError::not_found("blueprint", name))?;
         if row.status == WorkspaceStatus::Ready {
             blueprint.schema = Some(self.schema_of(&row.physical).await?);
         }
         Ok(blueprint)
-    }
-
-    async fn describe_blueprint(&self, row: &WorkspaceRow) -> Result<Blueprint> {
-        let tx = self.inner.store.project(&row.project).await?;
-        let head = changes::head_counts(&tx, row.id).await?;
-        let undeployed = changes::undeployed(&tx, row.id).await?.len();
-        let fleet = tenants::of_blueprint(&tx, &row.project, &row.blueprint).await?;
-        let newest = versions::list(&tx, row.id, 1).await?;
-        tx.rollback().await?;
-        let counts = |status| matches!(status, TenantStatus::Ready | TenantStatus::Suspended);
-        let deployed_to: Vec<DeployedTo> = fleet
-            .into_iter()
-            .filter(|row| row.database.status == DatabaseStatus::Ready && counts(row.tenant_status))
-            .map(|row| DeployedTo {
-                tenant: row.database.tenant,
-                version: row.database.version.unwrap_or(1),
-            })
-            .collect();
-        let undeployed = u32::try_from(undeployed).unwrap_or(u32::MAX);
-        Ok(Blueprint {
-            name: row.blueprint.clone(),
-            workspace_id: row.id,
-            workspace_database: DatabaseName::Workspace(row.blueprint.clone()),
-            version: newest.first().map_or(1, |version| version.number),
-            status: match (head.changes, head.broken) {
-                (0, _) => BlueprintStatus::Draft,
-                (_, 0) => BlueprintStatus::Ready,
-                (_, _) => BlueprintStatus::Broken,
-            },
-            created_at: row.created_at,
-            schema: None,
-            counts: DeploymentCounts {
-                deployed: undeployed == 0 && !deployed_to.is_empty(),
-                deployed_to_count: u32::try_from(deployed_to.len()).unwrap_or(u32::MAX),
-                ready_to_deploy: undeployed,
-                total_ddl_statements: head.statements,
-            },
-            deployed_to,
-        })
     }
 
     /// What a deployment would bring: changes of head that a tenant lacks, by number.
@@ -86,13 +46,12 @@ impl Control {
         &self,
         identity: &Identity,
         blueprint: &BlueprintName,
-        limit: Limit,
+        page: &Page<u32>,
     ) -> Result<Vec<ChangeInfo>> {
         identity.require(KeyScope::Read)?;
         let row = self.ready_workspace(identity, blueprint).await?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let mut undeployed = changes::undeployed(&tx, row.id).await?;
-        undeployed.truncate(usize::try_from(limit.rows()).unwrap_or(usize::MAX));
+        let undeployed = changes::undeployed(&tx, row.id, page.after.unwrap_or(0), page.limit.rows()).await?;
         let found = changes::of_ids(&tx, row.id, &undeployed).await?;
         let versions: HashMap<u32, u32> = changes::first_versions(&tx, row.id).await?.into_iter().collect();
         tx.rollback().await?;
@@ -107,6 +66,42 @@ impl Control {
         });
         Ok(shown.collect())
     }
+}
+
+async fn describe_blueprints(tx: &Tx, rows: Vec<WorkspaceRow>) -> Result<Vec<Blueprint>> {
+    let ids: Vec<WorkspaceId> = rows.iter().map(|row| row.id).collect();
+    let mut summaries = workspaces::summaries(tx, &ids).await?;
+    let mut fleet: HashMap<WorkspaceId, Vec<DeployedTo>> = HashMap::new();
+    for (workspace, tenant, version) in tenants::deployed_to(tx, &ids).await? {
+        fleet.entry(workspace).or_default().push(DeployedTo { tenant, version });
+    }
+    let described = rows.into_iter().filter_map(|row| {
+        // One that is gone by now is in no list.
+        let summary = summaries.remove(&row.id)?;
+        let deployed_to = fleet.remove(&row.id).unwrap_or_default();
+        Some(Blueprint {
+            workspace_database: DatabaseName::Workspace(row.blueprint.clone()),
+            name: row.blueprint,
+            workspace_id: row.id,
+            version: summary.version,
+            status: match (summary.head.changes, summary.head.broken) {
+                (0, _) => BlueprintStatus::Draft,
+                (_, 0) => BlueprintStatus::Ready,
+                (_, _) => BlueprintStatus::Broken,
+            },
+            created_at: row.created_at,
+            drained_at: row.drained_at,
+            schema: None,
+            counts: DeploymentCounts {
+                deployed: summary.undeployed == 0 && !deployed_to.is_empty(),
+                deployed_to_count: u32::try_from(deployed_to.len()).unwrap_or(u32::MAX),
+                ready_to_deploy: summary.undeployed,
+                total_ddl_statements: summary.head.statements,
+            },
+            deployed_to,
+        })
+    });
+    Ok(described.collect())
 }
 
 pub(crate) fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {

@@ -1,6 +1,7 @@
 //! Builds: databases in which changes are replayed, the templates they become, and a stock of clones of those, ready
 //! for the next tenant or build. A build holds a prefix of what it is brought to, or it is thrown away.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tdb_contract::Repair;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
+use crate::leases::Subject;
 use crate::lifecycle::place::{As, database_name, role_names};
 use crate::schema::versions::HeadProblem;
 
@@ -62,14 +64,14 @@ async fn schema_of(build: &TemplateRow, applied: Applied) -> Result<Fingerprint>
 
 impl Control {
     /// Replays `ids` of a workspace in a build of this server: the one at hand where it fits, else a new one. The caller
-    /// holds the workspace's building lock.
+    /// holds the lease of the workspace's builds.
     pub(crate) async fn build(
         &self,
         row: &WorkspaceRow,
         server: &ServerName,
         ids: &[u32],
     ) -> Result<Built, BuildError> {
-        let (row, applied) = self.replayed(row, server, ids).await?;
+        let (row, applied) = Box::pin(self.replayed(row, server, ids)).await?;
         let fingerprint = schema_of(&row, applied).await?;
         Ok(Built { row, fingerprint })
     }
@@ -77,7 +79,12 @@ impl Control {
     /// Has what a developer made replayed before somebody waits for it: a build of head, without number. A change that
     /// cannot be replayed is known as broken from here on.
     pub(crate) async fn build_ahead(&self, row: &WorkspaceRow) -> Result<()> {
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let builds = Subject::Builds(row.id, row.physical.server.clone());
+        let lease = self.inner.leases.take(builds).await?;
+        lease.during(self.build_ahead_alone(row)).await
+    }
+
+    async fn build_ahead_alone(&self, row: &WorkspaceRow) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let now = workspaces::by_id(&tx, row.id).await?;
         tx.rollback().await?;
@@ -94,23 +101,25 @@ impl Control {
         if self.version_with(row, &head.hash).await?.is_some() {
             return Ok(());
         }
-        match self.replayed(row, &row.physical.server, &head.ids).await {
+        match Box::pin(self.replayed(row, &row.physical.server, &head.ids)).await {
             Ok(_) => Ok(()),
-            Err(error) => match self.replay_problem(row, &head.ids, error).await {
+            Err(error) => match Box::pin(self.replay_problem(row, &row.physical.server, &head.ids, error)).await {
                 HeadProblem::Other(error) => Err(error),
                 _ => Ok(()),
             },
         }
     }
 
-    /// Marks what cannot be replayed because a broken change is not there. The caller holds the building lock.
+    /// Marks what cannot be replayed because a broken change is not there.
     async fn break_dependents(&self, row: &WorkspaceRow) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let heads = changes::heads(&tx, row.id).await?;
         tx.rollback().await?;
         let pending = heads.iter().filter(|change| change.state == ChangeState::Pending);
         let pending: Vec<u32> = pending.map(|change| change.id).collect();
-        self.mark_failing(row, &pending).await.map(drop)
+        Box::pin(self.mark_failing(row, &row.physical.server, &pending))
+            .await
+            .map(drop)
     }
 
     async fn replayed(
@@ -119,11 +128,11 @@ impl Control {
         server: &ServerName,
         ids: &[u32],
     ) -> Result<(TemplateRow, Applied), BuildError> {
-        let build = match self.build_at_hand(row, server, ids).await? {
+        let build = match Box::pin(self.build_at_hand(row, server, ids)).await? {
             Some(build) => build,
-            None => self.begin_build(row, server, ids).await?,
+            None => Box::pin(self.begin_build(row, server, ids)).await?,
         };
-        let applied = self.replay(row, &build, ids).await?;
+        let applied = Box::pin(self.replay(row, &build, ids)).await?;
         Ok((build, applied))
     }
 
@@ -134,13 +143,13 @@ impl Control {
         server: &ServerName,
         ids: &[u32],
     ) -> Result<Fingerprint, BuildError> {
-        let build = self.begin_build(row, server, ids).await?;
+        let build = Box::pin(self.begin_build(row, server, ids)).await?;
         let replayed = async {
-            let applied = self.replay(row, &build, ids).await?;
+            let applied = Box::pin(self.replay(row, &build, ids)).await?;
             Ok(schema_of(&build, applied).await?)
         };
         let fingerprint = replayed.await;
-        self.remove_template(&build).await?;
+        Box::pin(self.remove_template(&build)).await?;
         fingerprint
     }
 
@@ -158,7 +167,7 @@ impl Control {
             if fits && found.is_none() {
                 found = Some(build);
             } else {
-                self.remove_template(&build).await?;
+                Box::pin(self.remove_template(&build)).await?;
             }
         }
         Ok(found)
@@ -182,11 +191,11 @@ impl Control {
         let (id, physical) = (Uuid::new_v4(), self.new_physical(server.clone())?);
         templates::insert(&tx, id, &row.project, row.id, &physical, None).await?;
         tx.commit().await?;
-        self.clone_and_adopt(
+        Box::pin(self.clone_and_adopt(
             id,
             &physical,
             origin.as_ref().map(|(template, held)| (template, held.as_slice())),
-        )
+        ))
         .await
     }
 
@@ -276,12 +285,12 @@ impl Control {
             changes: &changes,
             limits: Limits::default(),
         };
-        let mut applied = bring_up(&login, &plan, &|_| ()).await;
+        let mut applied = Box::pin(bring_up(&login, &plan, &|_| ())).await;
         if let Err(error) = &applied
             && error.is_refused_login()
-            && self.repair_roles_of(build.id).await? == Repair::Done
+            && Box::pin(self.repair_roles_of(build.id)).await? == Repair::Done
         {
-            applied = bring_up(&login, &plan, &|_| ()).await;
+            applied = Box::pin(bring_up(&login, &plan, &|_| ())).await;
         }
         let applied = applied.map_err(BuildError::Replay)?;
         fault::point("build.replayed");
@@ -318,7 +327,7 @@ impl Control {
     }
 
     /// Finishes publishing that somebody began, and removes what is retired or was abandoned. The caller holds the
-    /// workspace's building lock.
+    /// lease of the workspace's builds.
     pub(crate) async fn finish_template(&self, id: Uuid) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let row = templates::by_id(&tx, id).await?;
@@ -326,33 +335,63 @@ impl Control {
         let Some(row) = row else { return Ok(()) };
         match row.status {
             TemplateStatus::Published => Ok(()),
-            TemplateStatus::Publishing => self.publish(&row).await,
-            TemplateStatus::Dropping => self.remove_template(&row).await,
+            TemplateStatus::Publishing => Box::pin(self.publish(&row)).await,
+            TemplateStatus::Dropping => Box::pin(self.remove_template(&row)).await,
             // One that is adopted serves the next version, or the next tenant; one that never got so far is begun anew by
             // whoever needs it.
             TemplateStatus::Building | TemplateStatus::Spare if row.progress.step == Step::Adopted => Ok(()),
-            TemplateStatus::Building | TemplateStatus::Spare => self.remove_template(&row).await,
+            TemplateStatus::Building | TemplateStatus::Spare => Box::pin(self.remove_template(&row)).await,
         }
     }
 
-    /// Makes the spares that are missing, one after the other per workspace.
+    /// Has the spares that are missing made, one task per server.
     pub(crate) async fn restock(&self) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let short = templates::short_of_spares(&tx, STOCK, LATELY).await?;
         tx.rollback().await?;
+        let mut of_server: HashMap<ServerName, Vec<(TemplateRow, u32)>> = HashMap::new();
+        for (template, missing) in short {
+            let server = template.physical.server.clone();
+            of_server.entry(server).or_default().push((template, missing));
+        }
+        for (server, short) in of_server {
+            self.alone_in_background(
+                Subject::Stock(server),
+                "spares of a server",
+                move |control, _| async move { control.restock_server(short).await },
+            );
+        }
+        Ok(())
+    }
+
+    /// One after the other per workspace.
+    async fn restock_server(&self, short: Vec<(TemplateRow, u32)>) -> Result<()> {
         let work = short.iter().map(async |(template, missing)| {
             for _ in 0..*missing {
                 self.make_spare(template).await?;
             }
             Ok(())
         });
-        futures_util::future::join_all(work).await.into_iter().collect()
+        futures_util::future::join_all(work)
+            .await
+            .into_iter()
+            .collect::<Result<()>>()?;
+        // Tenants may have taken some meanwhile.
+        self.inner.restock.notify_one();
+        Ok(())
     }
 
     async fn make_spare(&self, template: &TemplateRow) -> Result<()> {
         let Some(number) = template.version else { return Ok(()) };
-        let _turn = self.creation_turn(&template.physical.server).await?;
-        let _alone = self.inner.building.lock(template.workspace.as_uuid()).await;
+        let place = self.inner.creations.place(&template.physical.server).await?;
+        let builds = Subject::Builds(template.workspace, template.physical.server.clone());
+        let lease = self.inner.leases.take(builds).await?;
+        place
+            .during(lease.during(self.make_spare_alone(template, number)))
+            .await
+    }
+
+    async fn make_spare_alone(&self, template: &TemplateRow, number: u32) -> Result<()> {
         let (id, physical) = (Uuid::new_v4(), self.new_physical(template.physical.server.clone())?);
         let tx = self.inner.store.jobs().await?;
         // Looked at again under the lock: the template may be on its way out, and its workspace too.
@@ -367,8 +406,7 @@ impl Control {
         templates::insert(&tx, id, &template.project, template.workspace, &physical, Some(number)).await?;
         tx.commit().await?;
         fault::point("spare.intended");
-        self.clone_and_adopt(id, &physical, Some((&template, &version.change_ids)))
-            .await?;
+        Box::pin(self.clone_and_adopt(id, &physical, Some((&template, &version.change_ids)))).await?;
         fault::point("spare.ready");
         Ok(())
     }

@@ -11,12 +11,13 @@ use tdb_store::deployments::{
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{tenants, versions, workspaces};
+use tdb_store::{Tx, tenants, versions, workspaces};
 use time::OffsetDateTime;
 
-use crate::control::{Control, Limit};
+use crate::control::{Control, Page};
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::{Lease, Subject};
 use crate::lifecycle::workspaces::SYSTEM;
 use crate::model::{
     Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,
@@ -77,9 +78,8 @@ impl Control {
         let version = match request.version {
             Some(number) => self.version_row(identity, &workspace, number).await?,
             None => {
-                let made = self
-                    .deployable_head(&workspace, &workspace.physical.server, &author)
-                    .await;
+                let made = self.deployable_head(&workspace, &workspace.physical.server, &author);
+                let made = Box::pin(made).await;
                 made.map_err(|problem| problem.into_error(blueprint))?
             }
         };
@@ -88,47 +88,41 @@ impl Control {
             change_ids: version.change_ids,
         };
         let id = self
-            .begin_deployment(&workspace, &goal, &request.tenants, Some(identity))
+            .begin_deployment(identity, &workspace, &goal, &request.tenants)
             .await?;
         self.deployment(identity, &id).await
     }
 
     async fn begin_deployment(
         &self,
+        identity: &Identity,
         workspace: &WorkspaceRow,
         goal: &Goal,
         choice: &TenantChoice,
-        asker: Option<&Identity>,
     ) -> Result<JobId> {
-        let author = asker.map_or_else(|| SYSTEM.to_owned(), Identity::author);
         let targets = self.targets(&workspace.project, workspace, goal, choice).await?;
-        let id: JobId = format!("dep_{}", tdb_auth::base32(10).map_err(ControlError::internal)?)
-            .parse()
-            .map_err(ControlError::internal)?;
-        let job = NewDeployment {
-            id: &id,
-            project: &workspace.project,
-            blueprint: &workspace.blueprint,
-            workspace: workspace.id,
-            version: goal.number,
-            from_versions: &from_versions(&targets),
-            author: &author,
-            all_tenants: matches!(choice, TenantChoice::All),
-        };
         let tx = self.inner.store.project(&workspace.project).await?;
-        deployments::insert(&tx, &job, &targets).await?;
-        deployments::complete(&tx).await?;
-        if let Some(identity) = asker {
-            self.leave_receipt(&tx, identity, &id).await?;
-        }
+        let id = insert_deployment(&tx, workspace, goal, choice, &targets, &identity.author()).await?;
+        self.leave_receipt(&tx, identity, &id).await?;
         tx.commit().await?;
         self.inner.wake.notify_one();
         Ok(id)
     }
 
     /// Brings tenants that were not there when everybody was deployed to (restored ones, new ones that overtook it) to
-    /// the same version.
+    /// the same version: one deployment for all that lag, whoever else looks at the same time.
     pub(crate) async fn catch_up(&self) -> Result<()> {
+        match self.inner.leases.try_take(Subject::CatchUp).await? {
+            Some(lease) => lease.during(self.catch_up_alone(&lease)).await,
+            // Who has it may have looked before the newest tenant came back.
+            None => {
+                self.inner.returned.notify_one();
+                Ok(())
+            }
+        }
+    }
+
+    async fn catch_up_alone(&self, lease: &Lease) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
         let late = deployments::late(&tx).await?;
         tx.rollback().await?;
@@ -146,16 +140,26 @@ impl Control {
                 change_ids: version.change_ids,
             };
             let choice = TenantChoice::Named(group.iter().map(|late| late.tenant.clone()).collect());
-            let job = self.begin_deployment(&workspace, &goal, &choice, None).await?;
+            let targets = self.targets(&workspace.project, &workspace, &goal, &choice).await?;
+            let tx = lease.begin().await?;
+            let job = insert_deployment(&tx, &workspace, &goal, &choice, &targets, SYSTEM).await?;
+            tx.commit().await?;
+            self.inner.wake.notify_one();
             tracing::info!(%job, blueprint = %workspace.blueprint, tenants = group.len(), "tenants that were away catch up");
         }
         Ok(())
     }
 
-    pub async fn deployments(&self, identity: &Identity, limit: Limit) -> Result<Vec<JobSummary>> {
+    /// Newest first.
+    pub async fn deployments(
+        &self,
+        identity: &Identity,
+        page: &Page<(OffsetDateTime, JobId)>,
+    ) -> Result<Vec<JobSummary>> {
         identity.require(KeyScope::Read)?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let rows = deployments::list(&tx, identity.project(), limit.rows()).await?;
+        let (after, limit) = (page.after.as_ref(), page.limit.rows());
+        let rows = deployments::list(&tx, identity.project(), None, after, limit).await?;
         tx.rollback().await?;
         Ok(rows.into_iter().map(summary).collect())
     }
@@ -173,31 +177,31 @@ impl Control {
         })
     }
 
+    /// Newest first, each with this tenant's target only.
     pub async fn tenant_deployments(
         &self,
         identity: &Identity,
         name: &TenantName,
-        limit: Limit,
+        page: &Page<(OffsetDateTime, JobId)>,
     ) -> Result<Vec<Deployment>> {
         identity.require(KeyScope::Read)?;
         let tx = self.inner.store.project(identity.project()).await?;
         if tenants::by_name(&tx, identity.project(), name).await?.is_none() {
             return Err(ControlError::not_found("tenant", name));
         }
-        let mut found = Vec::new();
-        for row in deployments::of_tenant(&tx, identity.project(), name, limit.rows()).await? {
-            let targets = deployments::targets(&tx, &row.id)
-                .await?
-                .into_iter()
-                .filter(|t| t.tenant == *name);
-            let targets = targets.map(target).collect();
-            found.push(Deployment {
-                summary: summary(row),
-                targets,
-            });
-        }
+        let (after, limit) = (page.after.as_ref(), page.limit.rows());
+        let rows = deployments::list(&tx, identity.project(), Some(name), after, limit).await?;
+        let ids: Vec<JobId> = rows.iter().map(|row| row.id.clone()).collect();
+        let mut targets = deployments::targets_of(&tx, name, &ids).await?;
         tx.rollback().await?;
-        Ok(found)
+        let found = rows.into_iter().map(|row| {
+            let targets = targets.remove(&row.id).unwrap_or_default();
+            Deployment {
+                targets: targets.into_iter().map(target).collect(),
+                summary: summary(row),
+            }
+        });
+        Ok(found.collect())
     }
 
     /// Failed targets become pending again; 409 where none failed.
@@ -243,9 +247,9 @@ impl Control {
             .map_err(|problem| problem.into_error(&workspace.blueprint))?;
         let tx = self.inner.store.project(identity.project()).await?;
         let existing = versions::by_content(&tx, workspace.id, &head.hash).await?;
-        let newest = versions::list(&tx, workspace.id, 1).await?;
+        let newest = versions::newest(&tx, workspace.id).await?;
         tx.rollback().await?;
-        let next = newest.first().map_or(1, |version| version.number.saturating_add(1));
+        let next = newest.map_or(1, |number| number.saturating_add(1));
         Ok(Goal {
             number: existing.map_or(next, |version| version.number),
             change_ids: head.ids,
@@ -296,6 +300,33 @@ impl Control {
         };
         Ok(chosen.into_iter().filter_map(target).collect())
     }
+}
+
+/// A job with its targets; closed at once where there is nothing to do.
+async fn insert_deployment(
+    tx: &Tx,
+    workspace: &WorkspaceRow,
+    goal: &Goal,
+    choice: &TenantChoice,
+    targets: &[NewTarget],
+    author: &str,
+) -> Result<JobId> {
+    let id: JobId = format!("dep_{}", tdb_auth::base32(10).map_err(ControlError::internal)?)
+        .parse()
+        .map_err(ControlError::internal)?;
+    let job = NewDeployment {
+        id: &id,
+        project: &workspace.project,
+        blueprint: &workspace.blueprint,
+        workspace: workspace.id,
+        version: goal.number,
+        from_versions: &from_versions(targets),
+        author,
+        all_tenants: matches!(choice, TenantChoice::All),
+    };
+    deployments::insert(tx, &job, targets).await?;
+    deployments::complete(tx).await?;
+    Ok(id)
 }
 
 /// Deleted tenants are left out of "all" and are skipped when they are named; an unknown name is refused.

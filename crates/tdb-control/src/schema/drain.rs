@@ -1,30 +1,46 @@
-//! From a workspace's journal into the change log. One drainer per workspace, by its row's lock in the store: read all,
-//! append each transaction once, commit, and only then let go of the journal's rows.
+//! From a workspace's journal into the change log: read all, append each transaction once, commit, and only then let go of
+//! the journal's rows. One drainer per workspace, by a lease: no transaction is open while a database server is asked. A
+//! drainer that lost its lease appends nothing; what it has appended already is not appended again.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use tdb_contract::{ChangeSink, DataStatements, Drained, Repair, RouteKind, SessionStart, Unavailable};
 use tdb_engines::fault;
+use tdb_engines::postgres::Server;
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::change::{LeftOut, LeftOutKind};
-use tdb_engines::postgres::journal;
-use tdb_names::WorkspaceId;
+use tdb_engines::postgres::journal::{self, Event};
+use tdb_names::{ServerName, WorkspaceId};
 use tdb_problems::ProblemCode;
 use tdb_store::changes::{ChangeState, NewChange};
 use tdb_store::sessions::{SessionRow, Speaker};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{changes, sessions, workspaces};
 use tokio::task::JoinError;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::Identity;
+use crate::leases::{Lease, Subject};
 use crate::lifecycle::place::database_name;
 
 /// For everybody who can wait; the proxy gives up long before.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
+/// A workspace that was changed and then left alone for so long is built ahead.
+const QUIET: Duration = Duration::from_secs(2);
+const BUILD_TIME_MAX: Duration = Duration::from_secs(300);
+/// Of the look at what is to be drained; the drains themselves are tasks of their own.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
+/// Of one server, on the timer.
+const DRAINS_AT_ONCE: usize = 4;
+/// A server refuses within this time, or it does not answer.
+const PROMPT: Duration = Duration::from_secs(2);
+const PLACES_MAX: usize = 10_000;
 /// Characters of a statement in a warning.
 const EXCERPT_LEN: usize = 60;
 
@@ -70,6 +86,46 @@ fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T, Unavailable> {
     }
 }
 
+/// What this process keeps between drains, to drain quicker; nothing depends on it.
+#[derive(Debug, Default)]
+pub(crate) struct Drains {
+    places: Mutex<HashMap<WorkspaceId, Arc<Place>>>,
+}
+
+/// Where the journal of a ready workspace is; the same for all its life.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub server: ServerName,
+    pub database: String,
+    pub owner: String,
+}
+
+impl Drains {
+    fn place(&self, id: WorkspaceId) -> Option<Arc<Place>> {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.get(&id).cloned()
+    }
+
+    fn remember(&self, row: &WorkspaceRow) -> Result<Arc<Place>> {
+        let place = Arc::new(Place {
+            server: row.physical.server.clone(),
+            database: database_name(&row.physical)?.to_owned(),
+            owner: row.physical.roles.owner.name.clone(),
+        });
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() >= PLACES_MAX {
+            places.clear();
+        }
+        places.insert(row.id, place.clone());
+        Ok(place)
+    }
+
+    fn forget(&self, id: WorkspaceId) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.remove(&id);
+    }
+}
+
 impl Control {
     async fn record_session(&self, session: SessionStart) -> Result<()> {
         let server = self.server(&session.server).await?;
@@ -110,7 +166,25 @@ impl Control {
     }
 
     async fn drain_workspace(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
-        match timeout(DRAIN_TIME_MAX, self.drain_now(id, data)).await {
+        self.in_time(Box::pin(self.drain_now(id, data))).await
+    }
+
+    /// For readers; most find nothing, and then nobody is kept waiting.
+    pub(crate) async fn drain_row(&self, row: &WorkspaceRow) -> Result<Drained> {
+        self.in_time(Box::pin(async {
+            let Some((server, place, journaled)) = self.journaled(row.id).await? else {
+                return Ok(Drained::default());
+            };
+            if journaled.is_empty() && !self.is_newly_set(row.id, &server, &place).await? {
+                return Ok(Drained::default());
+            }
+            self.drain_now(row.id, None).await
+        }))
+        .await
+    }
+
+    async fn in_time(&self, drain: impl Future<Output = Result<Drained>>) -> Result<Drained> {
+        match timeout(DRAIN_TIME_MAX, drain).await {
             Ok(drained) => drained,
             Err(_) => Err(ControlError::refused(
                 ProblemCode::TimedOut,
@@ -121,10 +195,6 @@ impl Control {
                 "Try again in a moment.",
             )),
         }
-    }
-
-    pub(crate) async fn drain_row(&self, row: &WorkspaceRow) -> Result<Drained> {
-        self.drain_workspace(row.id, None).await
     }
 
     /// For readers that show what there is when the server is down.
@@ -138,36 +208,34 @@ impl Control {
             server_pid,
             statements: Vec::new(),
         });
-        if row.status == WorkspaceStatus::Ready
-            && let Err(error) = self.drain_workspace(row.id, session).await
-        {
+        if row.status != WorkspaceStatus::Ready {
+            return;
+        }
+        let drained = match session {
+            Some(_) => self.drain_workspace(row.id, session).await,
+            None => Box::pin(self.drain_row(row)).await,
+        };
+        if let Err(error) = drained {
             tracing::warn!(workspace = %row.id, error = %error.explained(), "the journal could not be drained");
         }
     }
 
     async fn drain_now(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
-        // Waiting here costs no connection of the store; between processes the row's lock decides.
-        let _alone = self.inner.draining.lock(id.as_uuid()).await;
-        let tx = self.inner.store.jobs().await?;
-        let row = workspaces::lock(&tx, id).await?;
-        let Some(row) = row.filter(|row| row.status == WorkspaceStatus::Ready) else {
-            tx.rollback().await?;
+        let lease = self.inner.leases.take(Subject::Journal(id)).await?;
+        lease.during(self.drain_alone(&lease, id, data)).await
+    }
+
+    async fn drain_alone(&self, lease: &Lease, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
+        let Some((server, place, journaled)) = self.journaled(id).await? else {
             return Ok(Drained::default());
         };
-        let server = self.server(&row.physical.server).await?;
-        let database = database_name(&row.physical)?;
-        let failed = |e| upstream(&row.physical.server, e);
-        let owner = &row.physical.roles.owner.name;
-        let journaled = journal::read(&server, database, owner).await.map_err(failed)?;
-        let set = self
-            .newly_set(&tx, &row, data.as_ref().map(|data| data.server_pid))
-            .await?;
+        let session = data.as_ref().map(|data| data.server_pid);
+        let set = self.newly_set(id, &server, &place, session).await?;
         if journaled.is_empty() && set.is_nothing() {
-            tx.rollback().await?;
             return Ok(Drained::default());
         }
         fault::point("drain.read");
-        let mut captured = capture::changes(&journaled, owner);
+        let mut captured = capture::changes(&journaled, &place.owner);
         if let Some(data) = data {
             leave_out(&mut captured, data);
         }
@@ -175,18 +243,111 @@ impl Control {
         let mut said: Vec<String> = captured.iter().flat_map(warnings).collect();
         incoming.extend(set.changes);
         said.extend(set.warnings);
-        let numbers = changes::append(&tx, &row.project, row.id, &incoming).await?;
+        let tx = lease.begin().await?;
+        let Some(project) = workspaces::begin_append(&tx, id).await? else {
+            tx.rollback().await?;
+            self.inner.drains.forget(id);
+            return Ok(Drained::default());
+        };
+        let numbers = changes::append(&tx, &project, id, &incoming).await?;
         workspaces::set_session_settings(&tx, id, &set.settings).await?;
         tx.commit().await?;
-        self.inner.changed.note(id);
         fault::point("drain.logged");
-        let seqs: Vec<i64> = journaled.iter().map(|event| event.seq).collect();
-        journal::confirm(&server, database, &seqs).await.map_err(failed)?;
+        let confirmed = journal::confirm(&server, &place.database, &journaled).await;
+        confirmed.map_err(|e| upstream(&place.server, e))?;
         fault::point("drain.confirmed");
         Ok(Drained {
             changes: u32::try_from(numbers.len()).unwrap_or(u32::MAX),
             warnings: said,
         })
+    }
+
+    /// What is in the journal of a workspace. None where the workspace is not ready, or gone.
+    async fn journaled(&self, id: WorkspaceId) -> Result<Option<(Server, Arc<Place>, Vec<Event>)>> {
+        let Some(place) = self.drain_place(id).await? else {
+            return Ok(None);
+        };
+        let server = self.server(&place.server).await?;
+        match journal::read(&server, &place.database, &place.owner).await {
+            Ok(journaled) => Ok(Some((server, place, journaled))),
+            Err(error) => {
+                self.inner.drains.forget(id);
+                Err(upstream(&place.server, error))
+            }
+        }
+    }
+
+    /// None where the workspace is not ready, or gone.
+    async fn drain_place(&self, id: WorkspaceId) -> Result<Option<Arc<Place>>> {
+        if let Some(place) = self.inner.drains.place(id) {
+            return Ok(Some(place));
+        }
+        let tx = self.inner.store.jobs().await?;
+        let row = workspaces::by_id(&tx, id).await?;
+        tx.rollback().await?;
+        let ready = row.filter(|row| row.status == WorkspaceStatus::Ready);
+        ready.map(|row| self.inner.drains.remember(&row)).transpose()
+    }
+
+    /// Drains what nobody asked for, one task per server; and has what was changed and left alone built ahead.
+    pub(crate) async fn drain_on_a_timer(&self) {
+        loop {
+            sleep(self.inner.settings.drain_interval).await;
+            self.limited("drains", LOOK_TIME_MAX, self.begin_drains()).await;
+        }
+    }
+
+    async fn begin_drains(&self) -> Result<()> {
+        let tx = self.inner.store.jobs().await?;
+        let rows = workspaces::ready(&tx).await?;
+        let quiet = workspaces::take_quiet(&tx, QUIET).await?;
+        tx.commit().await?;
+        for row in quiet {
+            self.in_background("build ahead", BUILD_TIME_MAX, move |control| async move {
+                control.build_ahead(&row).await
+            });
+        }
+        let mut of_server: HashMap<ServerName, Vec<WorkspaceRow>> = HashMap::new();
+        for row in rows {
+            of_server.entry(row.physical.server.clone()).or_default().push(row);
+        }
+        for (server, rows) in of_server {
+            // It is asked for a sign of life in a task of its own; until it gives one nobody waits for it here.
+            if !self.inner.servers.is_silent(&server) {
+                self.alone_in_background(
+                    Subject::Drain(server),
+                    "drains of a server",
+                    move |control, _| async move { control.drain_journals(rows).await },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A few workspaces at a time. A server that does not answer is left alone until the next round: the rest of its
+    /// workspaces would wait as long each.
+    async fn drain_journals(&self, rows: Vec<WorkspaceRow>) -> Result<()> {
+        let begun = Instant::now();
+        let (mut drained_all, mut slow) = (Vec::new(), 0);
+        let drains = rows.into_iter().map(|row| async move {
+            let begun = Instant::now();
+            let drained = Box::pin(self.drain_row(&row)).await;
+            (row.id, begun.elapsed(), drained)
+        });
+        let mut drains = stream::iter(drains).buffer_unordered(DRAINS_AT_ONCE);
+        while let Some((workspace, took, drained)) = drains.next().await {
+            let Err(error) = drained else {
+                drained_all.push(workspace);
+                continue;
+            };
+            tracing::warn!(%workspace, error = %error.explained(), "the journal could not be drained");
+            slow += usize::from(took > PROMPT);
+            if slow >= DRAINS_AT_ONCE {
+                break;
+            }
+        }
+        // Each was read after the round began.
+        Ok(workspaces::record_drained(&self.inner.store, &drained_all, begun.elapsed()).await?)
     }
 }
 

@@ -78,7 +78,7 @@ impl Control {
         let server = self.server(place).await?;
         let made = extensions::create(&server, database_name(&row.physical)?, name, version).await;
         let xid = made.map_err(|error| refused(place, name, error))?;
-        self.drain_row(&row).await?;
+        Box::pin(self.drain_row(&row)).await?;
         let xid = i64::try_from(xid).map_err(ControlError::internal)?;
         let tx = self.inner.store.project(identity.project()).await?;
         let change = changes::by_xid(&tx, row.id, xid).await?;

@@ -7,10 +7,10 @@ use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::apply::{ApplyError, NumberedChange};
 use tdb_engines::postgres::capture::repeat::{self, Unrepeatable};
 use tdb_engines::postgres::fingerprint::Difference;
-use tdb_names::BlueprintName;
+use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::changes::{self, ChangeState};
-use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::workspaces::{self, WorkspaceRow};
 
 use crate::control::Control;
 use crate::error::{ControlError, Result};
@@ -39,34 +39,40 @@ impl Failing {
 }
 
 impl Control {
-    /// The changes among `ids` that do not replay when those before them that do are there. The caller holds the
-    /// workspace's building lock.
-    pub(crate) async fn failing(&self, row: &WorkspaceRow, ids: &[u32]) -> Result<Vec<Failing>> {
-        let build = self.begin_build(row, &row.physical.server, ids).await?;
+    /// The changes among `ids` that do not replay when those before them that do are there. The caller holds the lease of
+    /// the workspace's builds on the server.
+    pub(crate) async fn failing(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<Vec<Failing>> {
+        let build = Box::pin(self.begin_build(row, server, ids)).await?;
         let tried = async {
             let (mut left, mut failing) = (ids.to_vec(), Vec::new());
             loop {
-                let error = match self.replay(row, &build, &left).await {
+                let error = match Box::pin(self.replay(row, &build, &left)).await {
                     Ok(_) => return Ok(failing),
                     Err(BuildError::Other(error)) => return Err(error),
                     Err(BuildError::Replay(error)) => error,
                 };
                 let Some(found) = Failing::of(&error) else {
-                    return Err(not_its_fault(row, &error));
+                    return Err(not_its_fault(server, &error));
                 };
                 left.retain(|id| *id != found.change);
                 failing.push(found);
             }
         };
         let failing = tried.await;
-        self.remove_template(&build).await?;
+        Box::pin(self.remove_template(&build)).await?;
         failing
     }
 
-    /// Marks what fails in a replay of `ids` as broken, and gives it. The caller holds the building lock.
-    pub(crate) async fn mark_failing(&self, row: &WorkspaceRow, ids: &[u32]) -> Result<Vec<Failing>> {
-        let mut failing = self.failing(row, ids).await?;
-        failing.extend(self.blamed(row, ids, &failing).await?);
+    /// Marks what fails in a replay of `ids` as broken, and gives it. The caller holds the lease as for
+    /// [`Control::failing`].
+    pub(crate) async fn mark_failing(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+    ) -> Result<Vec<Failing>> {
+        let mut failing = Box::pin(self.failing(row, server, ids)).await?;
+        failing.extend(Box::pin(self.blamed(row, ids, &failing)).await?);
         failing.sort_by_key(|failing| failing.change);
         self.mark_broken(row, &failing).await?;
         Ok(failing)
@@ -74,7 +80,14 @@ impl Control {
 
     pub(crate) async fn mark_broken(&self, row: &WorkspaceRow, failing: &[Failing]) -> Result<()> {
         let tx = self.inner.store.jobs().await?;
-        for broken in failing {
+        workspaces::lock(&tx, row.id).await?;
+        let heads = changes::heads(&tx, row.id).await?;
+        // One that was left out meanwhile stays so: builds on other servers go on at the same time.
+        let in_head = |failing: &&Failing| {
+            let mut changes = heads.iter().filter(|change| change.id == failing.change);
+            changes.any(|change| matches!(change.state, ChangeState::Pending | ChangeState::Broken))
+        };
+        for broken in failing.iter().filter(in_head) {
             changes::set_state(&tx, row.id, broken.change, ChangeState::Broken, Some(&broken.reason)).await?;
         }
         tx.commit().await?;
@@ -158,20 +171,21 @@ impl Control {
     }
 
     /// Whether `rest` replays without `left_out`, as far as it does with it; else 409 naming the changes that need it.
-    /// What fails either way is marked as broken. The caller holds the building lock.
+    /// What fails either way is marked as broken. The caller holds the lease of the builds on the workspace's server.
     pub(crate) async fn replays_without(&self, row: &WorkspaceRow, left_out: &[u32], rest: &[u32]) -> Result<()> {
-        match self.build(row, &row.physical.server, rest).await {
+        let server = &row.physical.server;
+        match Box::pin(self.build(row, server, rest)).await {
             Ok(_) => return Ok(()),
             Err(BuildError::Other(error)) => return Err(error),
             Err(BuildError::Replay(error)) if Failing::of(&error).is_some() => {}
-            Err(BuildError::Replay(error)) => return Err(not_its_fault(row, &error)),
+            Err(BuildError::Replay(error)) => return Err(not_its_fault(server, &error)),
         }
-        let without = self.failing(row, rest).await?;
+        let without = Box::pin(self.failing(row, server, rest)).await?;
         let mut all: Vec<u32> = left_out.iter().chain(rest).copied().collect();
         all.sort_unstable();
         let with = match left_out.is_empty() {
             true => without.clone(),
-            false => self.failing(row, &all).await?,
+            false => Box::pin(self.failing(row, server, &all)).await?,
         };
         let fails_anyway = |failing: &Failing| with.iter().any(|other| other.change == failing.change);
         let (broken, needing): (Vec<_>, Vec<_>) = without.into_iter().partition(fails_anyway);
@@ -188,10 +202,10 @@ fn suspicion(numbered: &NumberedChange, in_versions: &HashSet<i64>) -> Option<Un
 }
 
 /// The server or its state failed a replay.
-pub(crate) fn not_its_fault(row: &WorkspaceRow, error: &ApplyError) -> ControlError {
+pub(crate) fn not_its_fault(server: &ServerName, error: &ApplyError) -> ControlError {
     ControlError::Upstream {
         code: ProblemCode::DatabaseFailed,
-        server: row.physical.server.to_string(),
+        server: server.to_string(),
         reason: format!("{} ({})", error.message, error.sqlstate),
     }
 }

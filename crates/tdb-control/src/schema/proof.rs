@@ -9,13 +9,14 @@ use std::time::Duration;
 use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::fingerprint::{self, CatalogState, Difference, Fingerprint};
 use tdb_engines::postgres::journal;
-use tdb_names::WorkspaceId;
+use tdb_names::{ServerName, WorkspaceId};
 use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{changes, log_facts};
 use tokio::time::{Instant, sleep};
 
 use crate::control::Control;
 use crate::error::{Result, upstream};
+use crate::leases::Subject;
 use crate::lifecycle::place::database_name;
 use crate::schema::builds::{BuildError, Built};
 use crate::schema::versions::{Head, HeadProblem};
@@ -64,21 +65,23 @@ impl Control {
     /// All changes, skipped ones too, give the workspace's schema. `built` is a replay of head.
     pub(crate) async fn prove(&self, row: &WorkspaceRow, head: &Head, built: &Built) -> Result<Proof, HeadProblem> {
         if head.left_out().next().is_none() {
-            return Ok(self
-                .compare(row, head.length(), &built.fingerprint, QUIET_TRIES)
-                .await?);
+            return Ok(Box::pin(self.compare(row, head.length(), &built.fingerprint, QUIET_TRIES)).await?);
         }
-        self.prove_by_shadow(row, head).await
+        Box::pin(self.prove_by_shadow(row, &built.row.physical.server, head)).await
     }
 
     /// The proof for a head that is a version already: nothing is pending, and yet the workspace may have been changed.
     pub(crate) async fn prove_again(&self, row: &WorkspaceRow) -> Result<Proof, HeadProblem> {
         let head = self.head(row).await?;
         if let Some(expected) = self.facts_of_log(row, head.length()).await? {
-            return Ok(self.compare(row, head.length(), &expected, QUIET_TRIES).await?);
+            return Ok(Box::pin(self.compare(row, head.length(), &expected, QUIET_TRIES)).await?);
         }
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
-        self.prove_by_shadow(row, &head).await
+        let home = &row.physical.server;
+        let lease = self.inner.leases.take(Subject::Builds(row.id, home.clone())).await?;
+        // A problem of head is an answer, not an error that the lease has.
+        lease
+            .during(async { Ok(Box::pin(self.prove_by_shadow(row, home, &head)).await) })
+            .await?
     }
 
     /// What a workspace has that its changes do not account for, as far as that can be told without a replay; nothing
@@ -90,21 +93,26 @@ impl Control {
         let Some(expected) = self.facts_of_log(row, length).await? else {
             return Ok(Vec::new());
         };
-        match self.compare(row, length, &expected, 1).await? {
+        match Box::pin(self.compare(row, length, &expected, 1)).await? {
             Proof::Different(differences) => Ok(differences),
             Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(Vec::new()),
         }
     }
 
-    /// The caller holds the workspace's building lock.
-    async fn prove_by_shadow(&self, row: &WorkspaceRow, head: &Head) -> Result<Proof, HeadProblem> {
+    /// The caller holds the lease of the workspace's builds on the server.
+    async fn prove_by_shadow(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        head: &Head,
+    ) -> Result<Proof, HeadProblem> {
         if let Some(change) = head.left_out().find(|change| change.reason.is_some()) {
             let reason = format!("change {} was skipped and cannot be replayed", change.id);
             return Ok(Proof::Impossible(reason));
         }
         let all: Vec<u32> = head.all.iter().map(|change| change.id).collect();
-        match self.shadow(row, &row.physical.server, &all).await {
-            Ok(fingerprint) => Ok(self.compare(row, head.length(), &fingerprint, QUIET_TRIES).await?),
+        match Box::pin(self.shadow(row, server, &all)).await {
+            Ok(fingerprint) => Ok(Box::pin(self.compare(row, head.length(), &fingerprint, QUIET_TRIES)).await?),
             Err(BuildError::Replay(error)) => Ok(Proof::Impossible(format!(
                 "with the skipped changes it does not replay: {}",
                 error.message
@@ -129,7 +137,7 @@ impl Control {
             if attempt > 0 {
                 sleep(QUIET_TIME_MAX.saturating_sub(begun.elapsed()) / (tries - attempt)).await;
             }
-            match self.compare_once(row, length, expected).await? {
+            match Box::pin(self.compare_once(row, length, expected)).await? {
                 Look::Proof(proof) => return Ok(proof),
                 Look::Unquiet => {}
             }
@@ -160,7 +168,7 @@ impl Control {
                 .map_err(failed)?
                 .is_empty();
         if !quiet {
-            self.drain_row(row).await?;
+            Box::pin(self.drain_row(row)).await?;
         }
         let tx = self.inner.store.jobs().await?;
         let same = changes::total(&tx, row.id).await? == length;
@@ -177,7 +185,7 @@ impl Control {
             }
             Ok(Some(found)) if quiet => {
                 // A setting has no row in the journal: a drain knows whether it is new.
-                match self.drain_row(row).await?.changes {
+                match Box::pin(self.drain_row(row)).await?.changes {
                     0 => Ok(Look::Proof(Proof::Different(expected.diff(&found)))),
                     _ => Ok(Look::Proof(Proof::Busy)),
                 }

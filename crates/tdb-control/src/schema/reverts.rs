@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::Subject;
 use crate::lifecycle::place::{As, database_name};
 use crate::model::Reverted;
 use crate::schema::blueprints::info;
@@ -38,14 +39,19 @@ impl Control {
     pub async fn revert_change(&self, identity: &Identity, blueprint: &BlueprintName, id: u32) -> Result<Reverted> {
         identity.require(KeyScope::Write)?;
         let row = self.ready_workspace(identity, blueprint).await?;
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let builds = Subject::Builds(row.id, row.physical.server.clone());
+        let lease = self.inner.leases.take(builds).await?;
+        lease.during(self.revert_alone(identity, &row, id)).await
+    }
+
+    async fn revert_alone(&self, identity: &Identity, row: &WorkspaceRow, id: u32) -> Result<Reverted> {
         let tx = self.inner.store.project(identity.project()).await?;
         let log = changes::all(&tx, row.id).await?;
         tx.rollback().await?;
         let change = log.iter().find(|change| change.id == id);
         let change = change.ok_or_else(|| ControlError::not_found("change", id))?;
         may_be_reverted(change)?;
-        let inverse = self.proven_inverse(&row, &log, change).await?;
+        let inverse = Box::pin(self.proven_inverse(row, &log, change)).await?;
         let login = self.login(&row.physical, As::Owner, APPLICATION).await?;
         let xid = inverse::run(&login, &inverse).await.map_err(|error| match error {
             EngineError::Sql {
@@ -56,8 +62,8 @@ impl Control {
             } => refused(id, &format!("{message} ({sqlstate})"), detail.as_deref()),
             other => upstream(&row.physical.server, other),
         })?;
-        self.drain_row(&row).await?;
-        self.record_revert(identity, &row, id, xid).await
+        Box::pin(self.drain_row(row)).await?;
+        Box::pin(self.record_revert(identity, row, id, xid)).await
     }
 
     /// The inverse of a change, tried on a replay of the whole workspace: it takes back what the change did, and nothing
@@ -69,9 +75,9 @@ impl Control {
             .map(|other| other.id)
             .collect();
         let earlier: Vec<u32> = replayable.iter().copied().filter(|other| *other < change.id).collect();
-        let build = self.begin_build(row, &row.physical.server, &earlier).await?;
-        let proven = self.prove_inverse(row, log, change, &build, &replayable).await;
-        self.remove_template(&build).await?;
+        let build = Box::pin(self.begin_build(row, &row.physical.server, &earlier)).await?;
+        let proven = Box::pin(self.prove_inverse(row, log, change, &build, &replayable)).await;
+        Box::pin(self.remove_template(&build)).await?;
         proven
     }
 
@@ -84,34 +90,40 @@ impl Control {
         replayable: &[u32],
     ) -> Result<Change> {
         let up_to = |id: u32| -> Vec<u32> { replayable.iter().copied().filter(|other| *other <= id).collect() };
-        self.replay(row, build, &up_to(change.id.saturating_sub(1)))
+        Box::pin(self.replay(row, build, &up_to(change.id.saturating_sub(1))))
             .await
             .map_err(|error| cannot_replay(change.id, error))?;
         let before = self.state_of(build).await?;
-        self.replay(row, build, &up_to(change.id))
+        Box::pin(self.replay(row, build, &up_to(change.id)))
             .await
             .map_err(|error| cannot_replay(change.id, error))?;
         let after = self.state_of(build).await?;
         let body: Change = serde_json::from_value(change.body.clone()).map_err(ControlError::internal)?;
         let inverse = inverse::of(&body, &before, &after).map_err(|error| irreversible(change.id, &error))?;
-        self.replay(row, build, replayable)
+        Box::pin(self.replay(row, build, replayable))
             .await
             .map_err(|error| cannot_replay(change.id, error))?;
         let now = self.facts_of(build).await?;
-        if let Err(error) = self.try_inverse(build, &inverse).await? {
+        if let Err(error) = Box::pin(self.try_inverse(build, &inverse)).await? {
             let without: Vec<u32> = replayable.iter().copied().filter(|id| *id != change.id).collect();
             // All of them replay with it: what fails without it needs it.
-            return Err(match self.failing(row, &without).await?.into_iter().next() {
-                Some(later) => {
-                    let reason = format!("without it, it fails with {}", later.reason);
-                    needed(change.id, &Failing { reason, ..later })
-                }
-                None => refused(
-                    change.id,
-                    &format!("{} ({})", error.message, error.sqlstate),
-                    error.detail.as_deref(),
-                ),
-            });
+            return Err(
+                match Box::pin(self.failing(row, &row.physical.server, &without))
+                    .await?
+                    .into_iter()
+                    .next()
+                {
+                    Some(later) => {
+                        let reason = format!("without it, it fails with {}", later.reason);
+                        needed(change.id, &Failing { reason, ..later })
+                    }
+                    None => refused(
+                        change.id,
+                        &format!("{} ({})", error.message, error.sqlstate),
+                        error.detail.as_deref(),
+                    ),
+                },
+            );
         }
         let undone = self.facts_of(build).await?;
         let course = Course {
@@ -126,7 +138,9 @@ impl Control {
                 let reason = format!("undoing it would leave {object} different from what it was");
                 Err(refused(change.id, &reason, None))
             }
-            Err(Astray::ChangedLater(object)) => Err(self.changed_later(row, log, change, replayable, &object).await?),
+            Err(Astray::ChangedLater(object)) => {
+                Err(Box::pin(self.changed_later(row, log, change, replayable, &object)).await?)
+            }
         }
     }
 
@@ -145,10 +159,10 @@ impl Control {
         };
         let candidates: Vec<u32> = log.iter().filter(touches).map(|later| later.id).collect();
         let up_to = |id: u32| -> Vec<u32> { replayable.iter().copied().filter(|other| *other <= id).collect() };
-        let build = self.begin_build(row, &row.physical.server, &up_to(change.id)).await?;
+        let build = Box::pin(self.begin_build(row, &row.physical.server, &up_to(change.id))).await?;
         let searched = async {
             let fact = async |id: u32| {
-                let replayed = self.replay(row, &build, &up_to(id)).await;
+                let replayed = Box::pin(self.replay(row, &build, &up_to(id))).await;
                 replayed.map_err(|error| cannot_replay(change.id, error))?;
                 Ok::<_, ControlError>(self.facts_of(&build).await?.facts.get(object).cloned())
             };
@@ -162,7 +176,7 @@ impl Control {
             Ok(refused(change.id, &format!("{object} was changed since"), None))
         };
         let named = searched.await;
-        self.remove_template(&build).await?;
+        Box::pin(self.remove_template(&build)).await?;
         named
     }
 
@@ -226,7 +240,7 @@ impl Control {
             .filter(|other| *other != id && *other != inverse)
             .collect();
         let without = match rest.iter().any(|other| *other > id) {
-            true => self.replays_without(row, &[id, inverse], &rest).await,
+            true => Box::pin(self.replays_without(row, &[id, inverse], &rest)).await,
             false => Ok(()),
         };
         let dispensable = match without {

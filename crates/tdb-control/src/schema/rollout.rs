@@ -1,8 +1,10 @@
 //! The workers of deployments: claim a target under a lease, bring its database up as its deployer role, look at the
 //! result, record it. Killed anywhere, the next claim goes on: what a tenant has, its own database says.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tdb_contract::Repair;
@@ -13,7 +15,7 @@ use tdb_names::{ServerName, WorkspaceId};
 use tdb_store::deployments::{self, ClaimedTarget, TargetEnd, TargetStatus};
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow, TenantStatus};
 use tdb_store::{tenants, versions, workspaces};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::control::Control;
@@ -51,24 +53,21 @@ impl Control {
         deployments::complete(&tx).await?;
         let servers = deployments::busy_servers(&tx).await?;
         tx.commit().await?;
+        let at_once = i64::try_from(self.inner.settings.deployments_per_server.get()).unwrap_or(i64::MAX);
+        let claim = deployments::Claim {
+            limit: at_once,
+            at_once,
+            lease: LEASE,
+            holder: self.inner.store.instance(),
+        };
         for server in servers {
-            let room = self.deployment_room(&server);
-            let free = i64::try_from(room.available_permits()).unwrap_or(i64::MAX);
-            if free == 0 {
-                continue;
-            }
             let tx = self.inner.store.jobs().await?;
-            let claimed = deployments::claim(&tx, &server, free, LEASE).await?;
+            let claimed = deployments::claim(&tx, &server, &claim).await?;
             tx.commit().await?;
             for target in claimed {
-                // Claims are made by this one loop only, so that there is room.
-                let Ok(permit) = room.clone().try_acquire_owned() else {
-                    break;
-                };
                 let (control, server) = (self.clone(), server.clone());
                 self.inner.tasks.spawn(async move {
                     control.work_on(&server, &target).await;
-                    drop(permit);
                     control.inner.wake.notify_one();
                 });
             }
@@ -81,18 +80,27 @@ impl Control {
         let done = AtomicU32::new(0);
         let work = self.attempt(target, &done);
         tokio::pin!(work);
-        let mut beat = interval(HEARTBEAT);
+        let (mut beat, mut asked) = (interval(HEARTBEAT), Instant::now());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.tick().await;
         let outcome = loop {
-            tokio::select! {
-                outcome = &mut work => break outcome,
-                _ = beat.tick() => {
-                    if let Ok(false) = self.heartbeat(target, done.load(Ordering::Relaxed)).await {
-                        tracing::warn!(job = %target.job, database = %target.database, "the lease is lost; somebody else works on it");
-                        return;
-                    }
+            let step = poll_fn(|cx| {
+                // First, and by the clock too: a process that was paused takes no step before it has asked whether the
+                // target is still its own.
+                if beat.poll_tick(cx).is_ready() || asked.elapsed() > HEARTBEAT * 2 {
+                    return Poll::Ready(None);
                 }
+                work.as_mut().poll(cx).map(Some)
+            });
+            if let Some(outcome) = step.await {
+                break outcome;
+            }
+            asked = Instant::now();
+            // Where the store does not answer the work goes on: whoever else claims the target finds the lock that this
+            // attempt holds in the tenant's database.
+            if let Ok(false) = self.heartbeat(target, done.load(Ordering::Relaxed)).await {
+                tracing::warn!(job = %target.job, database = %target.database, "the lease is lost; somebody else works on it");
+                return;
             }
         };
         if let Err(error) = self.end_attempt(server, target, &outcome).await {
@@ -155,7 +163,7 @@ impl Control {
             limits: Limits::default(),
         };
         let progress = |there: u32| done.store(there.saturating_sub(held), Ordering::Relaxed);
-        match bring_up(&login, &plan, &progress).await {
+        match Box::pin(bring_up(&login, &plan, &progress)).await {
             Ok(applied) => {
                 fault::point("deploy.applied");
                 let changes_done = applied.changes_done.saturating_sub(held);

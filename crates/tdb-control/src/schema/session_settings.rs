@@ -1,17 +1,18 @@
 //! Settings that sessions of a workspace begin with (`ALTER ROLE CURRENT_USER SET`), as changes. No event trigger fires for
-//! them: each drain compares the catalog with what was captured last, under the workspace's lock.
+//! them: each drain compares the catalog with what was captured last, under the lease of the workspace's journal.
 
 use std::collections::BTreeMap;
 
+use tdb_engines::postgres::Server;
 use tdb_engines::postgres::session_settings::{self, SessionSetting};
+use tdb_names::WorkspaceId;
 use tdb_store::changes::{ChangeState, NewChange};
-use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{Tx, changes, sessions, workspaces};
 use time::OffsetDateTime;
 
 use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
-use crate::lifecycle::place::database_name;
+use crate::schema::drain::Place;
 
 /// What was set since the last drain.
 pub(crate) struct NewlySet {
@@ -29,54 +30,85 @@ impl NewlySet {
 }
 
 impl Control {
-    /// The caller holds the workspace's row and stores `settings` with the changes. `server_pid`: the session that is likely
-    /// to have set it.
-    pub(crate) async fn newly_set(&self, tx: &Tx, row: &WorkspaceRow, server_pid: Option<i32>) -> Result<NewlySet> {
-        let server = self.server(&row.physical.server).await?;
-        let (database, owner) = (database_name(&row.physical)?, &row.physical.roles.owner.name);
-        let failed = |e| upstream(&row.physical.server, e);
-        let now = session_settings::read(&server, database, owner).await.map_err(failed)?;
-        let before = workspaces::session_settings(tx, row.id).await?;
-        let settings: BTreeMap<String, String> = now
-            .iter()
-            .map(|(name, set)| (name.clone(), set.value.clone()))
-            .collect();
-        let mut newly = NewlySet {
-            changes: Vec::new(),
-            warnings: Vec::new(),
-            settings,
-        };
-        if newly.settings == before {
-            return Ok(newly);
-        }
-        let started = match server_pid {
-            Some(pid) => sessions::newest_start(tx, row.id, pid).await?.map(|start| (pid, start)),
-            None => None,
-        };
-        let session = started.unwrap_or((0, OffsetDateTime::UNIX_EPOCH));
-        let length = i64::from(changes::total(tx, row.id).await?);
-        for (name, value) in differing(&before, &now, &mut newly.warnings) {
-            let change = session_settings::change(name, value);
-            // No transaction of the journal: its number is one that no transaction has.
-            let xid = -(length + i64::try_from(newly.changes.len()).map_err(ControlError::internal)? + 1);
-            newly.changes.push(NewChange {
-                xid,
-                statements: change.texts(),
-                tags: change.tags(),
-                objects: change.objects(),
-                left_out: Vec::new(),
-                body: serde_json::to_value(&change).map_err(ControlError::internal)?,
-                checksum: change.checksum().as_bytes().to_vec(),
-                state: ChangeState::Pending,
-                reason: None,
-                pid: session.0,
-                backend_start: session.1,
-                role: owner.clone(),
-                committed_at: OffsetDateTime::now_utc(),
-            });
-        }
+    /// Whether something else is set than was captured last.
+    pub(crate) async fn is_newly_set(&self, id: WorkspaceId, server: &Server, place: &Place) -> Result<bool> {
+        let now = set_now(server, place).await?;
+        let tx = self.inner.store.jobs().await?;
+        let before = workspaces::session_settings(&tx, id).await?;
+        tx.rollback().await?;
+        Ok(values(&now) != before)
+    }
+
+    /// The caller holds the lease of the workspace's journal and stores `settings` with the changes. `server_pid`: the
+    /// session that is likely to have set it.
+    pub(crate) async fn newly_set(
+        &self,
+        id: WorkspaceId,
+        server: &Server,
+        place: &Place,
+        server_pid: Option<i32>,
+    ) -> Result<NewlySet> {
+        let now = set_now(server, place).await?;
+        let tx = self.inner.store.jobs().await?;
+        let newly = compared(&tx, id, place, &now, server_pid).await?;
+        tx.rollback().await?;
         Ok(newly)
     }
+}
+
+async fn set_now(server: &Server, place: &Place) -> Result<BTreeMap<String, SessionSetting>> {
+    let read = session_settings::read(server, &place.database, &place.owner).await;
+    read.map_err(|e| upstream(&place.server, e))
+}
+
+fn values(settings: &BTreeMap<String, SessionSetting>) -> BTreeMap<String, String> {
+    let value = |(name, set): (&String, &SessionSetting)| (name.clone(), set.value.clone());
+    settings.iter().map(value).collect()
+}
+
+async fn compared(
+    tx: &Tx,
+    id: WorkspaceId,
+    place: &Place,
+    now: &BTreeMap<String, SessionSetting>,
+    server_pid: Option<i32>,
+) -> Result<NewlySet> {
+    let before = workspaces::session_settings(tx, id).await?;
+    let mut newly = NewlySet {
+        changes: Vec::new(),
+        warnings: Vec::new(),
+        settings: values(now),
+    };
+    if newly.settings == before {
+        return Ok(newly);
+    }
+    let started = match server_pid {
+        Some(pid) => sessions::newest_start(tx, id, pid).await?.map(|start| (pid, start)),
+        None => None,
+    };
+    let session = started.unwrap_or((0, OffsetDateTime::UNIX_EPOCH));
+    let length = i64::from(changes::total(tx, id).await?);
+    for (name, value) in differing(&before, now, &mut newly.warnings) {
+        let change = session_settings::change(name, value);
+        // No transaction of the journal: its number is one that no transaction has.
+        let xid = -(length + i64::try_from(newly.changes.len()).map_err(ControlError::internal)? + 1);
+        newly.changes.push(NewChange {
+            xid,
+            statements: change.texts(),
+            tags: change.tags(),
+            objects: change.objects(),
+            left_out: Vec::new(),
+            body: serde_json::to_value(&change).map_err(ControlError::internal)?,
+            checksum: change.checksum().as_bytes().to_vec(),
+            state: ChangeState::Pending,
+            reason: None,
+            pid: session.0,
+            backend_start: session.1,
+            role: place.owner.clone(),
+            committed_at: OffsetDateTime::now_utc(),
+        });
+    }
+    Ok(newly)
 }
 
 /// What has another value than before, or none any more. What a schema does not carry is a warning once, when it is set.

@@ -11,6 +11,7 @@ use tdb_store::workspaces::{self, WorkspaceRow};
 use crate::control::Control;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::Subject;
 use crate::model::ChangeInfo;
 use crate::schema::blueprints::info;
 
@@ -28,11 +29,22 @@ impl Control {
             let rule = "must name at least one change".to_owned();
             return Err(ControlError::Invalid { field: "ddl_ids", rule });
         };
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let builds = Subject::Builds(row.id, row.physical.server.clone());
+        let lease = self.inner.leases.take(builds).await?;
+        lease.during(self.skip_alone(identity, &row, ids, *first)).await
+    }
+
+    async fn skip_alone(
+        &self,
+        identity: &Identity,
+        row: &WorkspaceRow,
+        ids: &BTreeSet<u32>,
+        first: u32,
+    ) -> Result<Vec<ChangeInfo>> {
         let tx = self.inner.store.project(identity.project()).await?;
         let heads = changes::heads(&tx, row.id).await?;
         may_be_skipped(&heads, ids)?;
-        held_by_none(&tx, &row, ids).await?;
+        held_by_none(&tx, row, ids).await?;
         tx.rollback().await?;
         let pending = |wanted: bool| -> Vec<u32> {
             let all = heads.iter().filter(|change| change.state == ChangeState::Pending);
@@ -42,12 +54,12 @@ impl Control {
         };
         let rest = pending(false);
         // A later change may need one of these: only a replay knows.
-        if rest.iter().any(|id| id > first) {
-            self.replays_without(&row, &pending(true), &rest).await?;
+        if rest.iter().any(|id| *id > first) {
+            Box::pin(self.replays_without(row, &pending(true), &rest)).await?;
         }
         let tx = self.inner.store.project(identity.project()).await?;
         workspaces::lock(&tx, row.id).await?;
-        held_by_none(&tx, &row, ids).await?;
+        held_by_none(&tx, row, ids).await?;
         let ids: Vec<u32> = ids.iter().copied().collect();
         for id in &ids {
             changes::set_state(&tx, row.id, *id, ChangeState::Skipped, None).await?;

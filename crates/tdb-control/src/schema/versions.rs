@@ -9,11 +9,12 @@ use tdb_store::changes::{ChangeState, HeadRow};
 use tdb_store::templates::{TemplateRow, TemplateStatus};
 use tdb_store::versions::{FactsRow, NewVersion, VersionRow};
 use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{StoreError, changes, templates, versions};
+use tdb_store::{StoreError, Tx, changes, templates, versions, workspaces};
 
-use crate::control::{Control, Limit};
+use crate::control::{Control, Page};
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::{Lease, Subject};
 use crate::model::Version;
 use crate::schema::builds::BuildError;
 use crate::schema::failing::{Failing, not_its_fault, numbered, repair};
@@ -182,20 +183,21 @@ impl Head {
 }
 
 impl Control {
-    pub async fn versions(&self, identity: &Identity, name: &BlueprintName, limit: Limit) -> Result<Vec<Version>> {
+    /// In their order.
+    pub async fn versions(&self, identity: &Identity, name: &BlueprintName, page: &Page<u32>) -> Result<Vec<Version>> {
         identity.require(KeyScope::Read)?;
         let row = self
             .workspace_row(identity, name)
             .await
             .map_err(|e| e.naming("blueprint"))?;
         let tx = self.inner.store.project(identity.project()).await?;
-        let rows = versions::list(&tx, row.id, limit.rows()).await?;
+        let rows = versions::list(&tx, row.id, page.after.unwrap_or(0), page.limit.rows()).await?;
         tx.rollback().await?;
         Ok(rows.into_iter().map(version).collect())
     }
 
     pub(crate) async fn head(&self, row: &WorkspaceRow) -> Result<Head, HeadProblem> {
-        self.drain_row(row).await?;
+        Box::pin(self.drain_row(row)).await?;
         let tx = self.inner.store.jobs().await?;
         let all = changes::heads(&tx, row.id).await?;
         tx.rollback().await?;
@@ -226,7 +228,7 @@ impl Control {
             HeadVersion::New(version) => return Ok(version),
             HeadVersion::Existing(version) => version,
         };
-        match self.prove_again(row).await? {
+        match Box::pin(self.prove_again(row)).await? {
             // The changes of a version replayed when it was made: they are not to blame.
             Proof::Different(differences) => Err(HeadProblem::Different(differences)),
             Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(version),
@@ -243,21 +245,35 @@ impl Control {
         if let Some(version) = self.version_with(row, &head.hash).await? {
             return Ok(HeadVersion::Existing(version));
         }
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let builds = Subject::Builds(row.id, server.clone());
+        let lease = self.inner.leases.take(builds).await?;
+        // A problem of head is an answer, not an error that the lease has.
+        lease
+            .during(async { Ok(Box::pin(self.new_version_of_head(&lease, row, server, author)).await) })
+            .await?
+    }
+
+    async fn new_version_of_head(
+        &self,
+        lease: &Lease,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        author: &str,
+    ) -> Result<HeadVersion, HeadProblem> {
         // Somebody else may have made it meanwhile, of more than was there before.
         let head = self.head(row).await?;
         if let Some(version) = self.version_with(row, &head.hash).await? {
             return Ok(HeadVersion::Existing(version));
         }
-        let built = match self.build(row, server, &head.ids).await {
+        let built = match Box::pin(self.build(row, server, &head.ids)).await {
             Ok(built) => built,
-            Err(error) => return Err(self.replay_problem(row, &head.ids, error).await),
+            Err(error) => return Err(Box::pin(self.replay_problem(row, server, &head.ids, error)).await),
         };
-        let proof = self.prove(row, &head, &built).await?;
+        let proof = Box::pin(self.prove(row, &head, &built)).await?;
         let (verified, reason) = match proof {
             Proof::Equal => (true, None),
             Proof::Impossible(reason) => (false, Some(reason)),
-            Proof::Different(differences) => return Err(self.explain(row, &head, differences).await),
+            Proof::Different(differences) => return Err(Box::pin(self.explain(row, &head, differences)).await),
             Proof::Busy => return Err(HeadProblem::Busy),
         };
         let version = NewVersion {
@@ -269,7 +285,11 @@ impl Control {
             reason: reason.as_deref(),
         };
         let pg_major = self.pg_major(&self.server(server).await?).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = lease.begin().await?;
+        if let Some(newer) = overtaken(&tx, row, &head).await? {
+            tx.rollback().await?;
+            return Ok(HeadVersion::Existing(newer));
+        }
         let made = versions::insert(&tx, &row.project, row.id, &version).await?;
         let facts = FactsRow {
             hash: built.fingerprint.hash.clone(),
@@ -279,7 +299,7 @@ impl Control {
         templates::begin_publishing(&tx, built.row.id, made.number).await?;
         tx.commit().await?;
         fault::point("version.recorded");
-        self.publish(&built.row).await?;
+        Box::pin(self.publish(&built.row)).await?;
         Ok(HeadVersion::New(made))
     }
 
@@ -314,21 +334,34 @@ impl Control {
         if let Some(template) = self.published(row, server, version.number).await? {
             return Ok(template);
         }
-        let _alone = self.inner.building.lock(row.id.as_uuid()).await;
+        let builds = Subject::Builds(row.id, server.clone());
+        let lease = self.inner.leases.take(builds).await?;
+        lease
+            .during(async { Ok(Box::pin(self.new_template_of(&lease, row, server, version)).await) })
+            .await?
+    }
+
+    async fn new_template_of(
+        &self,
+        lease: &Lease,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        version: &VersionRow,
+    ) -> Result<TemplateRow, HeadProblem> {
         if let Some(template) = self.published(row, server, version.number).await? {
             return Ok(template);
         }
         if let Some(begun) = self.being_published(row, server, version.number).await? {
-            self.publish(&begun).await?;
+            Box::pin(self.publish(&begun)).await?;
         } else {
-            let built = match self.build(row, server, &version.change_ids).await {
+            let built = match Box::pin(self.build(row, server, &version.change_ids)).await {
                 Ok(built) => built,
-                Err(error) => return Err(self.replay_problem(row, &version.change_ids, error).await),
+                Err(error) => return Err(Box::pin(self.replay_problem(row, server, &version.change_ids, error)).await),
             };
-            let tx = self.inner.store.jobs().await?;
+            let tx = lease.begin().await?;
             templates::begin_publishing(&tx, built.row.id, version.number).await?;
             tx.commit().await?;
-            self.publish(&built.row).await?;
+            Box::pin(self.publish(&built.row)).await?;
         }
         let template = self.published(row, server, version.number).await?;
         template.ok_or_else(|| HeadProblem::Other(ControlError::internal("a template is gone as soon as published")))
@@ -357,16 +390,22 @@ impl Control {
     }
 
     /// Changes that do not replay are broken from now on, those that need them too: skipping them frees head. `ids` is
-    /// what was replayed; the caller holds the building lock.
-    pub(crate) async fn replay_problem(&self, row: &WorkspaceRow, ids: &[u32], error: BuildError) -> HeadProblem {
+    /// what was replayed on the server, of whose builds the caller holds the lease.
+    pub(crate) async fn replay_problem(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+        error: BuildError,
+    ) -> HeadProblem {
         let error = match error {
             BuildError::Other(error) => return HeadProblem::Other(error),
             BuildError::Replay(error) => error,
         };
         if Failing::of(&error).is_none() {
-            return HeadProblem::Other(not_its_fault(row, &error));
+            return HeadProblem::Other(not_its_fault(server, &error));
         }
-        match self.mark_failing(row, ids).await {
+        match Box::pin(self.mark_failing(row, server, ids)).await {
             Ok(failing) => broken(failing),
             Err(error) => HeadProblem::Other(error),
         }
@@ -386,6 +425,19 @@ fn broken(failing: Vec<Failing>) -> HeadProblem {
             HeadProblem::Other(ControlError::refused(ProblemCode::HeadBusy, detail, "Try again."))
         }
     }
+}
+
+/// Whether head has moved on since it was built, which another server's build or a skip can bring about: the newer version
+/// of more changes. The workspace's row is locked, so that this stays true to the end of the transaction.
+async fn overtaken(tx: &Tx, row: &WorkspaceRow, built: &Head) -> Result<Option<VersionRow>, HeadProblem> {
+    workspaces::lock(tx, row.id).await?;
+    let now = Head::of(changes::heads(tx, row.id).await?)?;
+    if !now.ids.starts_with(&built.ids) {
+        return Err(HeadProblem::Busy);
+    }
+    let newest = versions::newest_row(tx, row.id).await?;
+    Ok(newest
+        .filter(|version| version.change_ids.len() > built.ids.len() && version.change_ids.starts_with(&built.ids)))
 }
 
 fn version(row: VersionRow) -> Version {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tdb_auth::{ClientTls, MasterKey, Roots};
 use tdb_control::model::{
-    ChangeInfo, DatabaseRequest, Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, IsolationLevel,
-    NewTenant, TenantChoice, TenantRequest, TenantStatus,
+    ChangeInfo, DatabaseRequest, Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, DriftReport,
+    IsolationLevel, NewTenant, TenantChoice, TenantRequest, TenantStatus,
 };
-use tdb_control::{Control, ControlError, ControlSettings, Identity, Limit, ServerEnrolment};
+use tdb_control::{Control, ControlError, ControlSettings, Identity, Page, ServerEnrolment};
 use tdb_names::{BlueprintName, ServerEndpoint, TenantName, TlsMode};
 use tdb_store::{Store, StoreSettings, StoreUrl, migrations};
 use tdb_testkit::Cluster;
@@ -145,7 +145,7 @@ impl World {
 
     pub async fn diff(&self, name: &str) -> Vec<ChangeInfo> {
         self.control
-            .workspace_diff(&self.identity, &blueprint(name), Limit::DEFAULT)
+            .workspace_diff(&self.identity, &blueprint(name), &Page::default())
             .await
             .unwrap()
     }
@@ -194,15 +194,19 @@ impl World {
     }
 
     pub async fn no_drift(&self, name: &str) {
-        let report = self
-            .control
-            .drift(&self.identity, Some(&blueprint(name)))
-            .await
-            .unwrap();
-        assert!(
-            report.tenants.is_empty() && report.unreachable.is_empty(),
-            "{report:#?}"
-        );
+        let report = self.drift(Some(name)).await;
+        assert!(report.tenants.is_empty() && report.unchecked.is_empty(), "{report:#?}");
+    }
+
+    /// Has the tenants and workspaces looked at now.
+    pub async fn drift(&self, name: Option<&str>) -> DriftReport {
+        let name = name.map(blueprint);
+        self.control.refresh_drift(&self.identity, name.as_ref()).await.unwrap();
+        eventually("every tenant is looked at", async || {
+            let report = self.control.drift(&self.identity, name.as_ref()).await.unwrap();
+            (report.pending == 0).then_some(report)
+        })
+        .await
     }
 }
 

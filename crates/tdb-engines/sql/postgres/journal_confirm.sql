@@ -1,7 +1,8 @@
--- Deletes the rows $1, which the change log has, and their messages. A message that is still running, or one of whose
+-- Deletes the rows $1 of the transactions $2, which the change log has, and their messages. A message that is still running, or one of whose
 -- transactions is open, prepared or not yet drained, keeps its rows: they say what the other transactions of it ran.
 WITH confirmed AS MATERIALIZED (
-  SELECT e.seq, e.pid, e.stmt_at FROM unnest($1::bigint[]) seq JOIN tdb.ddl_event e USING (seq)
+  SELECT e.seq, e.pid, e.stmt_at FROM unnest($1::bigint[], $2::text[]) AS logged(seq, xid)
+    JOIN tdb.ddl_event e ON e.seq = logged.seq AND e.xid = logged.xid::xid8
 ), over AS MATERIALIZED (
   SELECT m.pid, m.stmt_at FROM tdb.ddl_message m
    WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(m.pid) a

@@ -179,14 +179,17 @@ fn script(text: &str, owner: &str) -> String {
         .replace(":owner", &quote(owner))
 }
 
-/// Lets go of rows that the change log has.
-pub async fn confirm(server: &Server, database: &str, seqs: &[i64]) -> Result<(), EngineError> {
-    if seqs.is_empty() {
+/// Lets go of rows that the change log has. They are named with their transactions: a database that has been made anew
+/// under the same name numbers its rows from 1 again, and its transactions never.
+pub async fn confirm(server: &Server, database: &str, events: &[Event]) -> Result<(), EngineError> {
+    if events.is_empty() {
         return Ok(());
     }
+    let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
+    let xids: Vec<String> = events.iter().map(|event| event.xid.to_string()).collect();
     let session = server.session(database).await?;
     session
-        .execute(include_str!("../../sql/postgres/journal_confirm.sql"), &[&seqs])
+        .execute(include_str!("../../sql/postgres/journal_confirm.sql"), &[&seqs, &xids])
         .await?;
     server.keep(database, session);
     Ok(())

@@ -113,6 +113,14 @@ impl Server {
         self.probe_in(session).await
     }
 
+    /// The server answers. Cancel safe: a session that did not is closed.
+    pub async fn ping(&self) -> Result<(), EngineError> {
+        let session = self.maintenance().await?;
+        session.row("SELECT 1", &[]).await?;
+        self.keep_maintenance(session);
+        Ok(())
+    }
+
     async fn probe_in(&self, session: Session) -> Result<Probe, EngineError> {
         let row = session.row(include_str!("../../sql/postgres/probe.sql"), &[]).await?;
         let row = row.ok_or_else(|| EngineError::Unexpected("the probe gave no row".to_owned()))?;

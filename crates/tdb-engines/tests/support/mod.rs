@@ -149,8 +149,7 @@ impl World {
         let owner = &workspace.roles.owner;
         let events = journal::read(&self.server, &workspace.name, owner).await.unwrap();
         let changes = capture::changes(&events, owner);
-        let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
-        journal::confirm(&self.server, &workspace.name, &seqs).await.unwrap();
+        journal::confirm(&self.server, &workspace.name, &events).await.unwrap();
         changes
     }
 

@@ -1,0 +1,62 @@
+//! Figures about the whole installation, for metrics: one query over the tables that hold work.
+
+use crate::error::StoreError;
+use crate::row::{column, total};
+use crate::tx::Tx;
+
+/// How much of what there is; each count by its label.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// How long ago every ready workspace was drained of what had been committed, in seconds: the one that waits longest.
+    pub drain_lag: f64,
+    /// Creations and deletions that are not finished, by kind and state.
+    pub jobs: Vec<(String, String, u32)>,
+    /// Spare databases by state.
+    pub spares: Vec<(String, u32)>,
+    /// Deployments by status.
+    pub deployments: Vec<(String, u32)>,
+    /// Targets of running deployments by status.
+    pub targets: Vec<(String, u32)>,
+}
+
+/// In a transaction of [`crate::Store::jobs`].
+pub async fn read(tx: &Tx) -> Result<Figures, StoreError> {
+    let lag = "SELECT coalesce(extract(epoch FROM max(now() - coalesce(drained_at, created_at))), 0)::float8 AS lag
+                 FROM workspaces WHERE status = 'ready'";
+    // A failing one may be running: that it failed before is what somebody wants to know.
+    let jobs = "SELECT kind, CASE WHEN attempts > 0 THEN 'failing'
+                              WHEN EXISTS (SELECT FROM leases l WHERE l.name = lease AND l.lease_until > now()) THEN 'running'
+                              ELSE 'waiting' END AS state, count(*) AS n
+                  FROM (SELECT 'workspace' AS kind, attempts, 'database:' || id AS lease FROM workspaces WHERE status <> 'ready'
+                        UNION ALL SELECT 'tenant_database', attempts, 'database:' || id FROM tenant_databases WHERE status <> 'ready'
+                        UNION ALL SELECT 'template', t.attempts, 'builds:' || t.workspace_id || ':' || p.server
+                                    FROM templates t JOIN physical_databases p ON p.template_id = t.id
+                                   WHERE t.status <> 'published' AND NOT (t.status IN ('building', 'spare') AND t.step = 'adopted')) AS work
+                 GROUP BY 1, 2";
+    let spares = "SELECT CASE step WHEN 'adopted' THEN 'ready' ELSE 'making' END AS label, count(*) AS n
+                    FROM templates WHERE status = 'spare' GROUP BY 1";
+    let deployments = "SELECT status AS label, count(*) AS n FROM deployments GROUP BY 1";
+    let targets =
+        "SELECT g.status AS label, count(*) AS n FROM deployment_targets g JOIN deployments p ON p.id = g.deployment_id
+                    WHERE p.status = 'running' GROUP BY 1";
+    let mut figures = Figures {
+        drain_lag: column(&tx.query_one(lag, &[]).await?, "lag")?,
+        spares: labelled(tx, spares).await?,
+        deployments: labelled(tx, deployments).await?,
+        targets: labelled(tx, targets).await?,
+        ..Figures::default()
+    };
+    for row in &tx.query(jobs, &[]).await? {
+        figures
+            .jobs
+            .push((column(row, "kind")?, column(row, "state")?, total(row, "n")?));
+    }
+    Ok(figures)
+}
+
+async fn labelled(tx: &Tx, sql: &str) -> Result<Vec<(String, u32)>, StoreError> {
+    let rows = tx.query(sql, &[]).await?;
+    rows.iter()
+        .map(|row| Ok((column(row, "label")?, total(row, "n")?)))
+        .collect()
+}

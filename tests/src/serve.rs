@@ -1,0 +1,206 @@
+//! Several `tenantsdb serve` over one metadata store and one database server, as an operator runs them on several machines.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use secrecy::ExposeSecret;
+use tdb_auth::{ApiKey, MasterKey};
+use tdb_testkit::{Cluster, free_port};
+use tempfile::TempDir;
+
+use crate::{Api, Binaries, Session, clean, connect, eventually};
+
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+const STORE: &str = "tdb_control";
+/// Kills the process when the pipe closes, stopped or not. Arguments: where its pid goes, then its command.
+const KEEPER: &str = r#"file=$1; shift; "$@" & echo $! > "$file.new"; mv "$file.new" "$file"; read -r _; kill -KILL $! 2>/dev/null; wait"#;
+
+/// A store and a database server in clusters of their own; processes are started over them.
+#[derive(Debug)]
+pub struct Site {
+    pub store: Cluster,
+    pub server: Cluster,
+    dir: TempDir,
+    key: ApiKey,
+    master_key: String,
+}
+
+/// One running `tenantsdb serve`. It ends with its value.
+#[derive(Debug)]
+pub struct Serve {
+    name: String,
+    proxy: String,
+    api_url: String,
+    key: String,
+    pid: Pid,
+    log: PathBuf,
+    keeper: Child,
+}
+
+impl Site {
+    pub async fn new() -> Self {
+        let (store, server) = (
+            Cluster::start().expect("a cluster"),
+            Cluster::start().expect("a cluster"),
+        );
+        let admin = store.connect("postgres").await.expect("the store's superuser");
+        let owner = "CREATE ROLE cp_owner LOGIN CREATEROLE PASSWORD 'owner'";
+        admin.batch_execute(owner).await.expect("the store's owner");
+        let database = format!("CREATE DATABASE {STORE} OWNER cp_owner");
+        admin.batch_execute(&database).await.expect("the store's database");
+        Self {
+            store,
+            server,
+            dir: TempDir::with_prefix("tdb-site-").expect("a temporary directory"),
+            key: ApiKey::generate().expect("a key"),
+            master_key: MasterKey::generate().expect("a key").expose_secret().to_owned(),
+        }
+    }
+
+    /// Starts a process and waits until it is ready; with a fault point armed where one is given.
+    pub fn serve(&self, name: &str, fault: Option<&str>) -> Serve {
+        let [proxy, api, metrics] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port().expect("a port")));
+        let file = self.dir.path().join(format!("{name}.toml"));
+        let text = format!(
+            r#"
+            shutdown_timeout = "2s"
+            proxy.listen = "{proxy}"
+            api.listen = "{api}"
+            metrics.listen = "{metrics}"
+            store.url = {{ env = "STORE_URL" }}
+            secrets.master_key = {{ env = "MASTER_KEY" }}
+            bootstrap.api_key = {{ env = "API_KEY" }}
+            [[servers]]
+            name = "main"
+            host = "127.0.0.1"
+            port = {}
+            user = "{}"
+            password = {{ env = "SERVER_PASSWORD" }}
+            tls = "disable"
+            "#,
+            self.server.port(),
+            self.server.superuser(),
+        );
+        fs::write(&file, text).expect("write the configuration");
+        let (pid_file, log) = (
+            self.dir.path().join(format!("{name}.pid")),
+            self.dir.path().join(format!("{name}.log")),
+        );
+        let _ = fs::remove_file(&pid_file);
+        let mut command = self.keeper(&pid_file, &log);
+        command.arg("serve").arg("--config").arg(&file);
+        if let Some(fault) = fault {
+            command.env("TDB_FAULT", fault);
+        }
+        let keeper = command.spawn().expect("start tenantsdb serve");
+        let pid = eventually(START_TIME_MAX, "its pid is known", || {
+            fs::read_to_string(&pid_file).ok()?.trim().parse().ok()
+        });
+        let serve = Serve {
+            name: name.to_owned(),
+            proxy,
+            api_url: format!("http://{api}"),
+            key: self.key.reveal().to_owned(),
+            pid: Pid::from_raw(pid),
+            log,
+            keeper,
+        };
+        let ready = || {
+            Some(
+                Api::new(&format!("http://{metrics}"), None)
+                    .try_send("GET", "/readyz", None)
+                    .ok()?
+                    .status,
+            )
+        };
+        eventually(START_TIME_MAX, &format!("{name} is ready"), || {
+            ready().filter(|status| *status == 200)
+        });
+        serve
+    }
+
+    fn keeper(&self, pid_file: &PathBuf, log: &PathBuf) -> Command {
+        let url = format!(
+            "postgresql://cp_owner:owner@127.0.0.1:{}/{STORE}?sslmode=disable",
+            self.store.port()
+        );
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("open the log");
+        let mut command = clean("/bin/sh");
+        command
+            .args(["-c", KEEPER, "keeper"])
+            .arg(pid_file)
+            .arg(&Binaries::built().tenantsdb)
+            .env("STORE_URL", url)
+            .env("MASTER_KEY", &self.master_key)
+            .env("API_KEY", self.key.reveal())
+            .env("SERVER_PASSWORD", self.server.password())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command
+    }
+
+    /// The metadata store, past row-level security.
+    pub async fn rows(&self, sql: &str) -> Vec<String> {
+        strings(&connect(&self.store.url(STORE)).await.expect("the store"), sql).await
+    }
+
+    /// A database of the server, as its superuser.
+    pub async fn in_database(&self, database: &str, sql: &str) -> Vec<String> {
+        strings(&connect(&self.server.url(database)).await.expect("the database"), sql).await
+    }
+}
+
+async fn strings(session: &Session, sql: &str) -> Vec<String> {
+    let rows = session.query(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+impl Serve {
+    pub fn api(&self) -> Api {
+        Api::new(&self.api_url, Some(&self.key))
+    }
+
+    /// A connection string at this process's proxy.
+    pub fn at_the_proxy(&self, url: &str) -> String {
+        let (before, rest) = url.split_once('@').expect("a connection string with a user");
+        let (_, after) = rest.split_once('/').expect("a connection string with a database");
+        format!("{before}@{}/{after}", self.proxy)
+    }
+
+    /// SIGKILL, SIGSTOP, SIGCONT.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).unwrap_or_else(|e| panic!("{signal} to {}: {e}", self.name));
+    }
+
+    /// Whether it was stopped and not continued yet.
+    pub fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        stat.rsplit_once(')')
+            .is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what {} said:\n{}", self.name, self.log());
+        }
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}

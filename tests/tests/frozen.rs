@@ -1,0 +1,155 @@
+//! A database server that neither answers nor closes its connections: nothing that is not on it gets slower.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tdb_testkit::Cluster;
+use tdb_tests::{Instance, Workspace, eventually, eventually_async, psql};
+
+/// What takes milliseconds, on a machine that runs other tests too; far below every deadline towards a server.
+const PROMPT: Duration = Duration::from_secs(5);
+/// A build ahead begins two quiet seconds after the change.
+const BUILD_TIME_MAX: Duration = Duration::from_secs(40);
+const THAWED_TIME_MAX: Duration = Duration::from_secs(90);
+
+fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    let took = begun.elapsed();
+    assert!(took < PROMPT, "{what} took {took:?}");
+    done
+}
+
+fn server_of(instance: &Instance, tenant: &str) -> Value {
+    let answer = instance.api().get(&format!("/tenants/{tenant}")).ok();
+    answer["databases"][0]["server"].clone()
+}
+
+#[tokio::test]
+async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
+    let (instance, cluster) = (Instance::start(), Cluster::start().unwrap());
+    let api = instance.api();
+    let enrolment = json!({
+        "name": "ice", "host": "127.0.0.1", "port": cluster.port(), "tls": "disable",
+        "admin_user": cluster.superuser(), "admin_password": cluster.password(),
+    });
+    api.post("/servers", enrolment).ok();
+    // Workspaces and tenants on both servers, by the emptiest.
+    let made: Vec<Workspace> = ["fa", "fb", "fc", "fd", "fe", "ff"]
+        .map(|name| instance.workspace(name))
+        .into();
+    let store = instance.store().await;
+    let rows = store
+        .query(
+            "SELECT w.blueprint, p.server FROM control_plane.workspaces w
+               JOIN control_plane.physical_databases p ON p.workspace_id = w.id",
+            &[],
+        )
+        .await
+        .unwrap();
+    let on_ice: Vec<String> = rows
+        .iter()
+        .filter(|row| row.get::<_, &str>(1) == "ice")
+        .map(|row| row.get(0))
+        .collect();
+    assert!((1..made.len()).contains(&on_ice.len()), "{on_ice:?}");
+    let (cold, warm): (Vec<_>, Vec<_>) = made.into_iter().partition(|workspace| on_ice.contains(&workspace.name));
+    for workspace in cold.iter().chain(&warm) {
+        psql(&workspace.url, "CREATE TABLE t (id int)").ok();
+    }
+    let app = &warm[0];
+    for n in 0..4 {
+        instance.tenant(&format!("f{n}"), &app.name);
+    }
+    let (frozen, well): (Vec<String>, Vec<String>) = (0..4)
+        .map(|n| format!("f{n}"))
+        .partition(|tenant| server_of(&instance, tenant) == "ice");
+    assert!(!frozen.is_empty() && !well.is_empty(), "{frozen:?} {well:?}");
+
+    cluster.freeze().unwrap();
+    // Long enough for every timer to have met it.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    for path in [
+        "/workspaces",
+        "/blueprints",
+        "/tenants",
+        "/deployments",
+        "/servers",
+        "/credentials",
+        "/drift",
+    ] {
+        promptly(path, || api.get(path).ok());
+    }
+    let refresh = json!({"blueprint": app.name});
+    let refreshed = promptly("a refresh of drift", || api.post("/drift/refresh", refresh));
+    assert_eq!(refreshed.status, 202, "{:#}", refreshed.body);
+    let drift = eventually(BUILD_TIME_MAX, "all that answer are looked at", || {
+        let drift = api.get(&format!("/drift?blueprint={}", app.name)).ok();
+        (drift["pending"] == 0).then_some(drift)
+    });
+    let unchecked = drift["unchecked"].as_array().expect("those on the frozen server");
+    let unchecked: Vec<&str> = unchecked.iter().filter_map(|one| one["tenant_id"].as_str()).collect();
+    assert_eq!(unchecked, frozen, "{drift:#}");
+    for round in 0..3 {
+        let table = format!("warm{round}");
+        promptly("DDL", || psql(&app.url, &format!("CREATE TABLE {table} (id int)")).ok());
+        let diff = promptly("the diff", || {
+            api.get(&format!("/workspaces/{}/diff?limit=1000", app.name)).ok()
+        });
+        assert!(diff.to_string().contains(&table), "{diff:#}");
+    }
+    let sql = "SELECT EXISTS (SELECT FROM control_plane.templates t JOIN control_plane.physical_databases p ON p.template_id = t.id
+                JOIN control_plane.workspaces w ON w.id = t.workspace_id
+                JOIN control_plane.physical_databases q ON q.workspace_id = w.id AND q.server = p.server
+                WHERE w.blueprint = $1 AND t.status = 'building' AND cardinality(t.change_ids) = 4)";
+    let (store, blueprint) = (&store, &app.name);
+    eventually_async(BUILD_TIME_MAX, "the change is built ahead", || async move {
+        let row = store.query_one(sql, &[blueprint]).await.unwrap();
+        row.get::<_, bool>(0).then_some(())
+    })
+    .await;
+    // Its tenants that are there get the change, the others wait.
+    let job = promptly("a deployment", || {
+        api.post("/deployments", json!({"blueprint_name": app.name, "deploy_all": true}))
+            .ok()
+    });
+    let job = job["job_id"].as_str().unwrap();
+    let done = |job: &Value, tenant: &str| {
+        let targets = job["targets"].as_array().expect("targets");
+        targets
+            .iter()
+            .any(|target| target["tenant_id"] == tenant && target["status"] == "done")
+    };
+    eventually(BUILD_TIME_MAX, "tenants that are there are deployed to", || {
+        let answer = api.get(&format!("/deployments/{job}")).ok();
+        well.iter().all(|tenant| done(&answer, tenant)).then_some(())
+    });
+    // New ones go where there is an answer.
+    for n in 0..3 {
+        let name = format!("new{n}");
+        let body = json!({"tenant_id": name, "databases": [{"blueprint": app.name}]});
+        promptly("a tenant", || api.post("/tenants", body).ok());
+        assert_eq!(server_of(&instance, &name), "dev");
+        assert_eq!(instance.wait_until_ready(&name)["status"], "ready");
+    }
+    promptly("a workspace", || instance.workspace("fresh"));
+    let fresh = store
+        .query_one(
+            "SELECT p.server FROM control_plane.workspaces w JOIN control_plane.physical_databases p ON p.workspace_id = w.id
+              WHERE w.blueprint = 'fresh'",
+            &[],
+        )
+        .await;
+    assert_eq!(fresh.unwrap().get::<_, &str>(0), "dev");
+
+    cluster.thaw().unwrap();
+    eventually(THAWED_TIME_MAX, "everybody is deployed to", || {
+        let answer = api.get(&format!("/deployments/{job}")).ok();
+        assert_ne!(answer["status"], "failed", "{answer:#}");
+        frozen.iter().all(|tenant| done(&answer, tenant)).then_some(())
+    });
+    eventually(THAWED_TIME_MAX, "its workspaces work", || {
+        let url = &cold[0].url;
+        (psql(url, "CREATE TABLE IF NOT EXISTS thawed (id int)").code == 0).then_some(())
+    });
+}

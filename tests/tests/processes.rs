@@ -1,0 +1,318 @@
+//! Several processes over one metadata store: they work side by side, one that is killed leaves nothing undone, and one
+//! that was paused past its leases does no harm when it wakes up.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tdb_tests::{Api, Serve, Site, eventually, eventually_async, psql};
+
+/// From the death of a process to the end of what it had begun: its leases run out first.
+const RECOVERY_TIME_MAX: Duration = Duration::from_secs(90);
+const STOPPED_TIME_MAX: Duration = Duration::from_secs(60);
+const MISSED_AFTER: Duration = Duration::from_secs(5);
+
+fn workspace(serve: &Serve, name: &str) -> String {
+    let answer = serve
+        .api()
+        .post("/workspaces", json!({"name": name, "database": "PostgreSQL"}))
+        .ok();
+    answer["connection_string"]
+        .as_str()
+        .expect("a connection string")
+        .to_owned()
+}
+
+fn tenant_body(name: &str, blueprint: &str) -> Value {
+    json!({"tenant_id": name, "databases": [{"blueprint": blueprint}]})
+}
+
+fn is_ready(api: &Api, tenant: &str) -> bool {
+    let answer = api.get(&format!("/tenants/{tenant}"));
+    answer.status == 200 && answer.body["status"] == "ready"
+}
+
+/// While DDL is running there is no head to deploy; then it is tried again.
+fn deploy(api: &Api, blueprint: &str) -> String {
+    let body = json!({"blueprint_name": blueprint, "deploy_all": true});
+    let job = eventually(RECOVERY_TIME_MAX, "a deployment begins", || {
+        let answer = api.post("/deployments", body.clone());
+        (answer.body["code"] != "head_busy").then(|| answer.ok())
+    });
+    job["job_id"].as_str().expect("a job id").to_owned()
+}
+
+fn ended(api: &Api, job: &str) -> Value {
+    eventually(RECOVERY_TIME_MAX, &format!("deployment {job} ends"), || {
+        let answer = api.get(&format!("/deployments/{job}")).ok();
+        (answer["status"] != "running").then_some(answer)
+    })
+}
+
+/// Store and server say the same: no database without a row, no row without its database, no role without a database,
+/// nothing half done, and each table that a developer saw made is one change.
+async fn audit(site: &Site, tables: &BTreeSet<String>) {
+    eventually_async(RECOVERY_TIME_MAX, "store and server say the same", || async {
+        let known = "SELECT name FROM control_plane.physical_databases WHERE name IS NOT NULL";
+        let found = "SELECT datname::text FROM pg_database
+                     WHERE datname NOT IN ('postgres', 'template0', 'template1', 'tdb_base') ORDER BY 1";
+        let undone = "SELECT 'database ' || tenant FROM control_plane.tenant_databases WHERE status <> 'ready'
+                      UNION ALL SELECT 'target ' || tenant FROM control_plane.deployment_targets
+                      WHERE status NOT IN ('done', 'skipped')";
+        let orphans = "SELECT rolname::text FROM pg_roles r WHERE starts_with(rolname, 'r_') AND NOT EXISTS
+                       (SELECT FROM pg_database d WHERE datallowconn AND has_database_privilege(r.oid, d.oid, 'CONNECT'))";
+        let same: BTreeSet<String> = site.rows(known).await.into_iter().collect();
+        let well = same == site.in_database("postgres", found).await.into_iter().collect()
+            && site.rows(undone).await.is_empty()
+            && site.in_database("postgres", orphans).await.is_empty();
+        well.then_some(())
+    })
+    .await;
+    let log = site.rows("SELECT statements::text FROM control_plane.changes").await;
+    for table in tables {
+        let times = log
+            .iter()
+            .filter(|text| text.contains(&format!("CREATE TABLE {table} ")))
+            .count();
+        assert_eq!(times, 1, "changes that make {table}");
+    }
+}
+
+/// Every tenant has exactly the changes of its version, each once.
+async fn every_tenant_is_whole(site: &Site) {
+    let sql = "SELECT p.name || ' ' || array_to_string(v.change_ids, ',') FROM control_plane.tenant_databases d
+               JOIN control_plane.physical_databases p ON p.tenant_database_id = d.id
+               JOIN control_plane.versions v ON v.workspace_id = d.workspace_id AND v.number = d.version";
+    let rows = site.rows(sql).await;
+    assert!(!rows.is_empty());
+    for row in rows {
+        let (database, expected) = row.split_once(' ').expect("a database and its changes");
+        let found = "SELECT coalesce(string_agg(change_id::text, ',' ORDER BY change_id), '') FROM tdb.deployed_change WHERE state = 'done'";
+        assert_eq!(site.in_database(database, found).await, [expected], "{database}");
+    }
+}
+
+#[tokio::test]
+async fn two_processes_work_side_by_side_and_one_goes_on_where_the_other_was_killed() {
+    let site = Site::new().await;
+    let (one, two) = thread::scope(|scope| {
+        // At once, over an empty store: it is migrated and its first project made once.
+        let one = scope.spawn(|| site.serve("one", None));
+        let two = site.serve("two", None);
+        (one.join().expect("one"), two)
+    });
+    assert_eq!(
+        one.api().get("/projects").ok()["projects"].as_array().map(Vec::len),
+        Some(1)
+    );
+    let url = workspace(&one, "app");
+    psql(&one.at_the_proxy(&url), "CREATE TABLE t (id int)").ok();
+    let mut tables = BTreeSet::from(["t".to_owned()]);
+    let developer = |serve: &Serve, prefix: &str, count: usize| -> BTreeSet<String> {
+        let url = serve.at_the_proxy(&url);
+        let names = (0..count).map(|n| format!("{prefix}{n}"));
+        names
+            .take_while(|name| psql(&url, &format!("CREATE TABLE {name} (id int)")).code == 0)
+            .collect()
+    };
+    let creator = |serve: &Serve, prefix: &str, count: usize| {
+        for n in 0..count {
+            let body = tenant_body(&format!("{prefix}{n}"), "app");
+            eventually(RECOVERY_TIME_MAX, "a tenant is intended", || {
+                // The answer of a process that is killed never comes; while DDL is running there may be no head.
+                let answer = serve.api().try_send("POST", "/tenants", Some(body.clone()));
+                answer
+                    .map_or(true, |answer| answer.body["code"] != "head_busy")
+                    .then_some(())
+            });
+        }
+    };
+
+    // Creations, DDL in one workspace, and deployments, by both.
+    let jobs: Vec<String> = thread::scope(|scope| {
+        let made = [(&one, "a"), (&two, "b")].map(|(serve, name)| {
+            scope.spawn(|| creator(serve, name, 3));
+            scope.spawn(|| developer(serve, name, 8))
+        });
+        let jobs = [&one, &two, &one].map(|serve| deploy(&serve.api(), "app")).to_vec();
+        tables.extend(made.into_iter().flat_map(|made| made.join().expect("a developer")));
+        jobs
+    });
+    for job in &jobs {
+        assert_eq!(ended(&two.api(), job)["status"], "completed");
+    }
+    for tenant in ["a0", "a1", "a2", "b0", "b1", "b2"] {
+        eventually(RECOVERY_TIME_MAX, tenant, || is_ready(&two.api(), tenant).then_some(()));
+    }
+    audit(&site, &tables).await;
+    every_tenant_is_whole(&site).await;
+
+    // Killed in the middle of all three.
+    psql(&two.at_the_proxy(&url), "CREATE TABLE before (id int)").ok();
+    let job = deploy(&one.api(), "app");
+    thread::scope(|scope| {
+        let made = scope.spawn(|| developer(&one, "k", 100));
+        scope.spawn(|| creator(&one, "k", 20));
+        thread::sleep(Duration::from_millis(700));
+        one.signal(Signal::SIGKILL);
+        tables.extend(made.join().expect("a developer"));
+    });
+    drop(one);
+    let api = two.api();
+    assert_eq!(ended(&api, &job)["status"], "completed");
+    eventually(RECOVERY_TIME_MAX, "all tenants are ready", || {
+        let tenants = api.get("/tenants?limit=1000").ok();
+        let all = tenants["tenants"].as_array().expect("tenants").clone();
+        all.iter().all(|tenant| tenant["status"] == "ready").then_some(())
+    });
+    api.get("/workspaces/app/diff").ok();
+    audit(&site, &tables).await;
+    assert_eq!(ended(&api, &deploy(&api, "app"))["status"], "completed");
+    audit(&site, &tables).await;
+    every_tenant_is_whole(&site).await;
+}
+
+/// What is under way when the process stops, and what the other one is asked meanwhile.
+enum Paused {
+    Creation,
+    Deletion,
+    Version,
+    Drain,
+    Deployment,
+}
+
+#[tokio::test]
+async fn a_process_that_was_paused_past_its_leases_wakes_up_and_does_no_harm() {
+    let site = Site::new().await;
+    let steady = site.serve("steady", None);
+    let url = workspace(&steady, "app");
+    psql(&steady.at_the_proxy(&url), "CREATE TABLE t (id int)").ok();
+    steady.api().post("/tenants", tenant_body("first", "app")).ok();
+    let mut tables = BTreeSet::from(["t".to_owned()]);
+    let mut stopped = 0;
+    for (n, (point, paused)) in [
+        ("tenant.create.renamed", Paused::Creation),
+        ("tenant.delete.dropped", Paused::Deletion),
+        ("build.replayed", Paused::Version),
+        ("drain.read", Paused::Drain),
+        ("drain.logged", Paused::Drain),
+        ("deploy.applied", Paused::Deployment),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        stopped += usize::from(paused_at(&site, &steady, &url, n, point, &paused, &mut tables).await);
+    }
+    // The steady process may be quicker: then nothing stops, and nothing is shown.
+    assert!(stopped >= 4, "only {stopped} processes were stopped");
+    every_tenant_is_whole(&site).await;
+}
+
+async fn paused_at(
+    site: &Site,
+    steady: &Serve,
+    url: &str,
+    n: usize,
+    point: &str,
+    paused: &Paused,
+    tables: &mut BTreeSet<String>,
+) -> bool {
+    let (api, tenant, table) = (steady.api(), format!("p{n}"), format!("p{n}"));
+    let create_table = format!("CREATE TABLE {table} (id int)");
+    if let Paused::Deletion = paused {
+        api.post("/tenants", tenant_body(&tenant, "app")).ok();
+    }
+    if let Paused::Version | Paused::Deployment = paused {
+        psql(&steady.at_the_proxy(url), &create_table).ok();
+    }
+    let sleeper = site.serve("sleeper", Some(&format!("{point}:stop")));
+    let known = AtomicBool::new(false);
+    let stopped = thread::scope(|scope| {
+        let asked = scope.spawn(|| match paused {
+            Paused::Creation | Paused::Version => {
+                drop(
+                    sleeper
+                        .api()
+                        .try_send("POST", "/tenants", Some(tenant_body(&tenant, "app"))),
+                );
+            }
+            Paused::Deletion => {
+                // Where the steady process was quicker, once more.
+                while !known.load(Ordering::Relaxed) {
+                    let path = format!("/tenants/{tenant}?hard=true");
+                    drop(sleeper.api().try_send("DELETE", &path, None));
+                    drop(
+                        sleeper
+                            .api()
+                            .try_send("POST", "/tenants", Some(tenant_body(&tenant, "app"))),
+                    );
+                }
+            }
+            Paused::Drain => drop(psql(&sleeper.at_the_proxy(url), &create_table)),
+            Paused::Deployment => drop(deploy(&sleeper.api(), "app")),
+        });
+        let mut answered: Option<Instant> = None;
+        let stopped = eventually(STOPPED_TIME_MAX, &format!("{point} is reached"), || {
+            if asked.is_finished() && answered.is_none() {
+                answered = Some(Instant::now());
+            }
+            // What goes on behind an answer is given its time.
+            let missed = answered.is_some_and(|at| at.elapsed() > MISSED_AFTER);
+            (sleeper.is_stopped() || missed).then(|| sleeper.is_stopped())
+        });
+        known.store(true, Ordering::Relaxed);
+        match paused {
+            Paused::Creation | Paused::Version => {
+                eventually(RECOVERY_TIME_MAX, &format!("{point}: the other one makes it"), || {
+                    // The sleeper may have stopped before it heard of it.
+                    if api.get(&format!("/tenants/{tenant}")).status == 404 {
+                        let _ = api.post("/tenants", tenant_body(&tenant, "app"));
+                    }
+                    is_ready(&api, &tenant).then_some(())
+                });
+            }
+            Paused::Deletion => {
+                // Another tenant of that name: nothing of the deletion is meant for it.
+                eventually(RECOVERY_TIME_MAX, &format!("{point}: the other one deletes it"), || {
+                    let answer = api.post("/tenants", tenant_body(&tenant, "app"));
+                    (answer.status == 201 || !stopped).then_some(())
+                });
+                eventually(RECOVERY_TIME_MAX, &tenant, || is_ready(&api, &tenant).then_some(()));
+            }
+            Paused::Drain => {
+                eventually(RECOVERY_TIME_MAX, &format!("{point}: the other one logs it"), || {
+                    let diff = api.get("/workspaces/app/diff?limit=1000").ok();
+                    diff.to_string().contains(&create_table).then_some(())
+                });
+            }
+            Paused::Deployment => {
+                deploy(&api, "app");
+                eventually(RECOVERY_TIME_MAX, &format!("{point}: the other one deploys"), || {
+                    let jobs = api.get("/deployments?limit=1000").ok();
+                    let jobs = jobs["jobs"].as_array().expect("jobs").clone();
+                    (!jobs.is_empty() && jobs.iter().all(|job| job["status"] == "completed")).then_some(())
+                });
+            }
+        }
+        eprintln!("{point}: stopped {stopped}, and the other one went on");
+        sleeper.signal(Signal::SIGCONT);
+        asked.join().expect("the one who asked");
+        stopped
+    });
+    if !matches!(paused, Paused::Creation | Paused::Deletion) {
+        tables.insert(table);
+    }
+    // Awake, it works as before.
+    eventually(RECOVERY_TIME_MAX, "the process that was paused answers", || {
+        sleeper
+            .api()
+            .try_send("GET", "/workspaces", None)
+            .ok()
+            .filter(|answer| answer.status == 200)
+    });
+    audit(site, tables).await;
+    stopped
+}
