@@ -37,3 +37,6 @@ ALTER TABLE workspaces ADD COLUMN unbuilt_since timestamptz;
 -- drained on the timer yet.
 ALTER TABLE workspaces ADD COLUMN drained_at timestamptz;
 ALTER TABLE workspaces ALTER COLUMN drained_at SET DEFAULT now();
+
+-- What the access rules were when they were applied last: they lock every table, and are applied only where they differ.
+ALTER TABLE system_config ADD COLUMN access text;

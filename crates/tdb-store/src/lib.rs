@@ -5,6 +5,7 @@
 //! Below all of it stands row-level security: the sessions of [`Store::project`] see and write rows of one project,
 //! those of [`Store::jobs`] rows of all, and those of the directory no table at all. A bug above cannot cross projects.
 
+mod access;
 mod directory;
 mod error;
 mod feed;

@@ -2,13 +2,17 @@
 //! transaction of its own, recorded with a checksum. One that was changed after it had been applied stops everything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use tdb_auth::{ClientTls, MasterKey};
 use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
-use crate::setup::{self, Logins, SetupError, hex};
+use crate::access;
+use crate::setup::{self, SetupError, hex};
 use crate::tx::answered;
 use crate::url::StoreUrl;
 
@@ -80,10 +84,13 @@ const MIGRATIONS: [Migration; 13] = [
         sql: include_str!("../migrations/0013_drift.sql"),
     },
 ];
-const ACCESS: &str = include_str!("../migrations/access.sql");
-/// Two programs that start at once: the second waits this long for the first.
-const LOCK: &str =
-    "SET lock_timeout = '60s'; SET statement_timeout = '60s'; SELECT pg_advisory_lock(8390876222181731424)";
+/// Two programs that start at once: the second waits this long for the first. A lock on a table is waited for a short
+/// time at once: the transactions of a running process, which queue behind the wait, are neither slow nor end as the
+/// victims of a deadlock (PostgreSQL looks for one after a second).
+const LOCK: &str = "SET lock_timeout = '60s'; SET statement_timeout = '60s';
+    SELECT pg_advisory_lock(8390876222181731424); SET lock_timeout = '300ms'";
+const LOCKED_TIME_MAX: Duration = Duration::from_secs(60);
+const LOCKED_PAUSE: Duration = Duration::from_millis(100);
 const VERSION_MIN: i32 = 130_000;
 
 struct Migration {
@@ -140,7 +147,7 @@ pub async fn migrate(
     }
     setup::name_installation(client).await?;
     let logins = setup::login_roles(client, master_key).await?;
-    apply_access(client, &logins).await?;
+    access::apply(client, &logins).await?;
     setup::check_privacy(client).await?;
     Ok(applied)
 }
@@ -265,19 +272,25 @@ async fn apply(client: &Client, number: i32) -> Result<(), SetupError> {
         name: migration.name.to_owned(),
         source,
     };
-    client.batch_execute(&script).await.map_err(failed)
+    run(client, &script).await.map_err(failed)
 }
 
-/// Grants and policies, by a loop over the catalog.
-async fn apply_access(client: &Client, logins: &Logins) -> Result<(), SetupError> {
-    let settings = "SELECT set_config('tdb.role_api', $1, false), set_config('tdb.role_data_plane', $2, false),
-                           set_config('tdb.role_jobs', $3, false)";
-    answered(client.query(
-        settings,
-        &[&logins.api.name, &logins.data_plane.name, &logins.jobs.name],
-    ))
-    .await?;
-    answered(client.batch_execute(ACCESS)).await.map_err(SetupError::access)
+/// Runs a script that begins and ends a transaction; again where a running process has a table locked.
+pub(crate) async fn run(client: &Client, script: &str) -> Result<(), tokio_postgres::Error> {
+    let deadline = Instant::now() + LOCKED_TIME_MAX;
+    loop {
+        let done = client.batch_execute(script).await;
+        let locked = done
+            .as_ref()
+            .err()
+            .and_then(tokio_postgres::Error::code)
+            .is_some_and(|code| [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(code));
+        if !locked || Instant::now() > deadline {
+            return done;
+        }
+        client.batch_execute("ROLLBACK").await?;
+        sleep(LOCKED_PAUSE).await;
+    }
 }
 
 impl Migration {

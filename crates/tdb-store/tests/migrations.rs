@@ -4,12 +4,16 @@
 mod support;
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use support::{DATABASE, OWNER, World, cluster, key, settings, tls, url, url_of};
 use tdb_store::migrations::{MigrationState, migrate, status};
 use tdb_store::{SetupError, Store, StoreSettings, StoreUrl};
+use tokio::time::timeout;
 
 const OTHER: &str = "another_store";
+/// What takes no wait, on a machine that does other things too.
+const PROMPT: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn migrating_again_changes_nothing() {
@@ -55,6 +59,58 @@ async fn programs_that_start_at_once_migrate_once() {
     }
     assert_eq!(applied, status(&url(&cluster), &tls()).await.unwrap().len());
     Store::connect(&settings(&cluster), key, &tls()).await.unwrap();
+}
+
+/// Applying the access rules locks every table, of which other processes have some locked all the time.
+#[tokio::test]
+async fn a_start_beside_running_processes_waits_for_none_of_their_transactions() {
+    let world = World::start().await;
+    let held = world.store.jobs().await.unwrap();
+    held.query("SELECT FROM workspaces", &[]).await.unwrap();
+    let (url, tls) = (world.url(), tls());
+    let started = timeout(PROMPT, migrate(&url, &world.master_key, &tls));
+    started.await.expect("no lock is waited for").unwrap();
+    held.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn access_rules_that_are_not_in_force_are_applied_as_soon_as_no_transaction_is_in_the_way() {
+    let world = World::start().await;
+    let superuser = world.superuser().await;
+    let state = "SELECT count(*) FILTER (WHERE polname = 'own_project'),
+                        has_table_privilege((SELECT name FROM control_plane.store_roles WHERE purpose = 'jobs'),
+                                            'control_plane.tenants', 'SELECT')
+                   FROM pg_policy WHERE polrelid = 'control_plane.workspaces'::regclass";
+    let in_force = async || {
+        let row = superuser.query_one(state, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, bool>(1))
+    };
+    assert_eq!(in_force().await, (1, true));
+    superuser
+        .batch_execute("DROP POLICY own_project ON control_plane.workspaces")
+        .await
+        .unwrap();
+    let held = world.store.jobs().await.unwrap();
+    held.query("SELECT FROM workspaces", &[]).await.unwrap();
+    let (url, key) = (world.url(), world.master_key.clone());
+    let migrating = tokio::spawn(async move { migrate(&url, &key, &tls()).await });
+    tokio::time::sleep(PROMPT / 2).await;
+    assert!(!migrating.is_finished());
+    // Of two that wait for each other one would be ended.
+    held.query("SELECT FROM tenants, servers, deployments", &[])
+        .await
+        .unwrap();
+    held.rollback().await.unwrap();
+    timeout(PROMPT, migrating).await.unwrap().unwrap().unwrap();
+    assert_eq!(in_force().await, (1, true));
+    let jobs = "SELECT name FROM control_plane.store_roles WHERE purpose = 'jobs'";
+    let jobs: String = superuser.query_one(jobs, &[]).await.unwrap().get(0);
+    superuser
+        .batch_execute(&format!("REVOKE SELECT ON control_plane.tenants FROM {jobs}"))
+        .await
+        .unwrap();
+    migrate(&world.url(), &world.master_key, &tls()).await.unwrap();
+    assert_eq!(in_force().await, (1, true));
 }
 
 #[tokio::test]

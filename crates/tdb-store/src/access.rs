@@ -1,0 +1,31 @@
+//! Grants and policies of the store. Applying them locks every table, so they are applied only where they are not in
+//! force: a process that starts beside running ones delays none of them.
+
+use ring::digest::{SHA256, digest};
+use tokio_postgres::Client;
+
+use crate::migrations;
+use crate::setup::{Logins, SetupError, hex};
+use crate::tx::answered;
+
+const RULES: &str = include_str!("../migrations/access.sql");
+/// What the catalog has of them: an expression.
+const STATE: &str = include_str!("../migrations/access_state.sql");
+
+/// Applies the rules where they, the roles, or what the catalog has of them are not as they were after the last time.
+pub(crate) async fn apply(client: &Client, logins: &Logins) -> Result<(), SetupError> {
+    let names = [&logins.api.name, &logins.data_plane.name, &logins.jobs.name];
+    let rules = format!("{RULES}{names:?}");
+    let state = format!("'{}' || {STATE}", hex(digest(&SHA256, rules.as_bytes()).as_ref()));
+    let in_force = format!("SELECT access IS NOT DISTINCT FROM {state} FROM control_plane.system_config");
+    let in_force = answered(client.query_one(&in_force, &[])).await?;
+    if in_force.try_get(0).map_err(SetupError::schema_of)? {
+        return Ok(());
+    }
+    let settings = "SELECT set_config('tdb.role_api', $1, false), set_config('tdb.role_data_plane', $2, false),
+                           set_config('tdb.role_jobs', $3, false)";
+    answered(client.query(settings, &[names[0], names[1], names[2]])).await?;
+    let script = format!("BEGIN;\n{RULES}\n;UPDATE control_plane.system_config SET access = {state}; COMMIT");
+    let applied = migrations::run(client, &script).await;
+    applied.map_err(|error| SetupError::access(error.into()))
+}
