@@ -9,6 +9,7 @@ pub mod apply;
 pub mod capture;
 pub mod change;
 pub mod databases;
+mod deparse;
 mod error;
 pub mod extensions;
 pub mod fingerprint;
@@ -25,6 +26,6 @@ mod session;
 pub mod session_settings;
 pub mod tenant_side;
 
-pub use error::{EngineError, ErrorClass, SqlState};
+pub use error::{EngineError, ErrorClass, Lack, SqlState};
 pub use login::Login;
-pub use server::{Lack, Probe, Server};
+pub use server::{Probe, Server};

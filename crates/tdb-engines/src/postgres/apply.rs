@@ -3,58 +3,24 @@
 //! Exactly once: a change and its row in `tdb.deployed_change` commit together, or, where a statement refuses a
 //! transaction, the row says `started` before and the catalog is asked afterwards.
 
+pub(crate) mod failure;
 mod lone;
 mod mutex;
+pub(crate) mod plan;
 mod step;
 
-use std::time::Duration;
+pub use failure::ApplyError;
+pub(crate) use failure::StepError;
+pub use plan::{BringUp, Limits, NumberedChange};
 
-use uuid::Uuid;
-
-use crate::postgres::change::{Change, Checksum};
-use crate::postgres::error::{EngineError, ErrorClass, SqlState};
+use crate::fault;
+use crate::postgres::change::Checksum;
+use crate::postgres::error::EngineError;
+use crate::postgres::extensions;
 use crate::postgres::fingerprint::{self, Fingerprint};
 use crate::postgres::login::Login;
-use crate::postgres::server::Server;
 use crate::postgres::session::Session;
-
-/// A change under its number in the workspace.
-#[derive(Clone, Debug)]
-pub struct NumberedChange {
-    pub id: i64,
-    pub change: Change,
-}
-
-#[derive(Clone, Debug)]
-pub struct BringUp<'a> {
-    /// The database's owner role, under which the statements run.
-    pub owner: &'a str,
-    /// Shown as `tdb-deploy/<attempt>`; sessions of other attempts on this database are ended.
-    pub attempt: Uuid,
-    /// For extensions that only a superuser may make.
-    pub administrator: &'a Server,
-    /// In order. What is there already (same id, same checksum) is passed over.
-    pub changes: &'a [NumberedChange],
-    pub limits: Limits,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub lock_timeout: Duration,
-    pub statement_timeout: Duration,
-    /// How often the deployment lock is asked for, every 100 ms, before its holder is reported.
-    pub lock_polls: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            lock_timeout: Duration::from_secs(2),
-            statement_timeout: Duration::from_secs(600),
-            lock_polls: 50,
-        }
-    }
-}
+use crate::postgres::session_settings;
 
 /// All changes are on the database now.
 #[derive(Debug)]
@@ -75,32 +41,6 @@ impl Applied {
     }
 }
 
-/// Why the database does not have all changes. Those that committed stay.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct ApplyError {
-    pub class: ErrorClass,
-    pub sqlstate: SqlState,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    /// The change and statement that failed, where one did.
-    pub change: Option<i64>,
-    pub statement: Option<String>,
-    /// How many of the changes are on the database.
-    pub changes_done: u32,
-}
-
-impl ApplyError {
-    /// The server did not let the deployer in; nothing was run.
-    pub fn is_refused_login(&self) -> bool {
-        self.change.is_none()
-            && ["28", "58"]
-                .iter()
-                .any(|class| self.sqlstate.as_str().starts_with(class))
-    }
-}
-
 /// A row of `tdb.deployed_change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deployed {
@@ -114,13 +54,6 @@ pub enum DeployedState {
     /// A statement that cannot share a transaction with its row was begun.
     Started,
     Done,
-}
-
-/// What stopped a step, before it is known how far the whole got.
-pub(crate) struct StepError {
-    pub class: ErrorClass,
-    pub error: EngineError,
-    pub statement: Option<String>,
 }
 
 /// Applies each missing change exactly once, in order, logged in as the database's deployer role. `progress` is told how
@@ -153,15 +86,15 @@ pub async fn bring_up(
             Ok(step::Kind::Together) => step::together(&session, plan, numbered).await,
             Ok(step::Kind::Lone(statement)) => lone::run(&session, plan, numbered, statement).await,
             Ok(step::Kind::Extension(extension)) => {
-                crate::postgres::extensions::replay(plan, &login.database, numbered, &extension).await
+                extensions::replay(plan, &login.database, numbered, &extension).await
             }
             Ok(step::Kind::Setting { name, value }) => {
-                crate::postgres::session_settings::replay(plan, &login.database, numbered, name, value).await
+                session_settings::replay(plan, &login.database, numbered, name, value).await
             }
             Err(error) => Err(error),
         };
         step.map_err(|error| error.at(Some(numbered.id), done))?;
-        crate::fault::point("apply.change_committed");
+        fault::point("apply.change_committed");
         applied.push(numbered.id);
         done += 1;
         progress(done);
@@ -218,54 +151,4 @@ fn mismatch(numbered: &NumberedChange, known: &[Deployed]) -> Option<StepError> 
         numbered.id
     );
     Some(StepError::refused(message, None))
-}
-
-impl StepError {
-    pub fn refused(message: String, statement: Option<String>) -> Self {
-        let error = EngineError::Sql {
-            sqlstate: SqlState::new("55000"),
-            message,
-            detail: None,
-            hint: None,
-        };
-        Self {
-            class: ErrorClass::Failed,
-            error,
-            statement,
-        }
-    }
-
-    pub fn while_running(statement: String) -> impl FnOnce(EngineError) -> Self {
-        move |error| Self {
-            statement: Some(statement),
-            ..Self::from(error)
-        }
-    }
-
-    fn at(self, change: Option<i64>, changes_done: u32) -> ApplyError {
-        let (detail, hint) = match &self.error {
-            EngineError::Sql { detail, hint, .. } => (detail.clone(), hint.clone()),
-            _ => (None, None),
-        };
-        ApplyError {
-            class: self.class,
-            sqlstate: self.error.sqlstate(),
-            message: self.error.to_string(),
-            detail,
-            hint,
-            change,
-            statement: self.statement,
-            changes_done,
-        }
-    }
-}
-
-impl From<EngineError> for StepError {
-    fn from(error: EngineError) -> Self {
-        Self {
-            class: error.class(),
-            error,
-            statement: None,
-        }
-    }
 }

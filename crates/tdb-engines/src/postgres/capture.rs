@@ -5,12 +5,14 @@ mod alignment;
 mod attribution;
 mod expected;
 pub mod inverse;
+mod kind;
 mod matching;
 pub mod repeat;
 mod roles;
 mod segments;
 mod split;
 mod temporary;
+mod tree;
 mod units;
 
 use std::collections::HashMap;
@@ -20,8 +22,9 @@ use time::OffsetDateTime;
 
 use crate::postgres::change::{Change, LeftOut, LeftOutKind, Mode, Sql, Statement};
 use crate::postgres::journal::{Caller, Event, EventKind, EventState, Message};
+use kind::Kind;
 use matching::{GoesOn, Portion, Taken};
-use split::{Kind, Split};
+use split::Split;
 use units::Unit;
 
 /// One committed DDL transaction.
@@ -390,15 +393,6 @@ fn left_out(kind: Kind) -> Option<LeftOutKind> {
         | Kind::Control(_)
         | Kind::Silent => None,
     }
-}
-
-/// A statement's text from its tree.
-pub(crate) fn written(node: pg_query::NodeEnum) -> Result<String, String> {
-    let stmt = pg_query::protobuf::Node { node: Some(node) };
-    split::deparse(pg_query::protobuf::RawStmt {
-        stmt: Some(Box::new(stmt)),
-        ..Default::default()
-    })
 }
 
 /// The first reason is the one that is told.

@@ -7,16 +7,12 @@ use uuid::Uuid;
 
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
-use crate::postgres::readers::CLOSE_WRITERS;
 use crate::postgres::roles::RoleNames;
-use crate::postgres::server::{BASE, Server, TEMPLATE_ROLE};
-use crate::postgres::session::Session;
+use crate::postgres::server::{BASE, CLOSE_WRITERS, Server, TEMPLATE_ROLE};
+use crate::postgres::session::{Session, leave, wait_for_none};
 
 /// CREATE DATABASE copies files; it waits 5 s by itself for sessions of its template.
 const CLONE_TIME_MAX: Duration = Duration::from_secs(300);
-/// A server process that was told to end, or whose client left, is gone within this time.
-const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
-const LEAVE_POLL: Duration = Duration::from_millis(2);
 
 /// A database that still has the name under which it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -346,35 +342,9 @@ async fn terminate_all(session: &Session, name: &str) -> Result<(), EngineError>
         .map(|_| ())
 }
 
-/// Ends `inside` and waits for its server process to be gone: a rename in its last moments would wait 100 ms.
-pub(crate) async fn leave(outside: &Session, inside: Session, name: &str) -> Result<(), EngineError> {
-    let pid = inside.pid().await?;
-    std::mem::drop(inside);
-    let gone = "SELECT FROM pg_stat_activity WHERE pid = $1 AND datname = $2";
-    wait_for_none(outside, gone, &[&pid, &name], name).await
-}
-
 async fn wait_empty(outside: &Session, name: &str) -> Result<(), EngineError> {
     let any = "SELECT FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() LIMIT 1";
     wait_for_none(outside, any, &[&name], name).await
-}
-
-async fn wait_for_none(
-    outside: &Session,
-    sql: &str,
-    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-    name: &str,
-) -> Result<(), EngineError> {
-    let deadline = tokio::time::Instant::now() + LEAVE_TIME_MAX;
-    while !outside.rows(sql, parameters).await?.is_empty() {
-        if tokio::time::Instant::now() > deadline {
-            return Err(EngineError::Busy {
-                database: name.to_owned(),
-            });
-        }
-        tokio::time::sleep(LEAVE_POLL).await;
-    }
-    Ok(())
 }
 
 fn missing(name: &str) -> EngineError {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::postgres::server::Lack;
+/// The control plane's own sessions, a few deployments and a few clients.
+pub(crate) const CONNECTIONS_MIN: i32 = 20;
 
 /// Five characters of a server's error.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -40,6 +41,21 @@ pub enum EngineError {
     Unexpected(String),
     #[error(transparent)]
     NoRandom(#[from] tdb_auth::NoRandom),
+}
+
+/// What a server or its administrator lacks, so that it cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Lack {
+    #[error("PostgreSQL 15 or newer is needed, this is {major}")]
+    Version { major: i32 },
+    #[error("it is a standby, which cannot be written to")]
+    Primary,
+    #[error("the administrator has no right to {0}")]
+    Right(&'static str),
+    #[error("the administrator is not a superuser, so that it cannot create event triggers, which capture DDL")]
+    EventTriggers,
+    #[error("it takes {max} connections, and at least {CONNECTIONS_MIN} are needed")]
+    Connections { max: i32 },
 }
 
 /// What to do about an error.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pg_query::NodeEnum;
 
-use crate::postgres::apply::{BringUp, NumberedChange, StepError};
+use crate::postgres::apply::failure::StepError;
+use crate::postgres::apply::plan::{BringUp, NumberedChange};
 use crate::postgres::change::Checksum;
 use crate::postgres::error::{EngineError, SqlState};
 use crate::postgres::ident::{literal, quote};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::postgres::error::EngineError;
 use crate::postgres::server::Server;
-use crate::postgres::session::Session;
+use crate::postgres::session::{Session, leave};
 
 /// Facts of one schema and their hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Finger
     let inside = server.dedicated(database).await?;
     let fingerprint = take_in(&inside, owner).await?;
     let outside = server.maintenance().await?;
-    crate::postgres::databases::leave(&outside, inside, database).await?;
+    leave(&outside, inside, database).await?;
     server.keep_maintenance(outside);
     Ok(fingerprint)
 }

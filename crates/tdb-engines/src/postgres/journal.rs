@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::quote;
 use crate::postgres::server::Server;
-use crate::postgres::session::Session;
+use crate::postgres::session::{Session, leave};
 
 /// Transactions read at a time: bounds memory; the rest comes with the next drain.
 const TRANSACTIONS_MAX: i64 = 5_000;
@@ -130,7 +130,7 @@ pub async fn install(server: &Server, database: &str, owner: &str) -> Result<(),
             .await?;
     }
     let outside = server.maintenance().await?;
-    crate::postgres::databases::leave(&outside, inside, database).await?;
+    leave(&outside, inside, database).await?;
     server.keep_maintenance(outside);
     Ok(())
 }

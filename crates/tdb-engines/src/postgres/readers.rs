@@ -5,10 +5,8 @@
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::roles::RoleNames;
-use crate::postgres::server::{READERS_ROLE, Server, WRITERS_ROLE};
-
-/// Takes the right to write from everybody who is not in `tdb_writers`; what was closed before stays so.
-pub(crate) const CLOSE_WRITERS: &str = include_str!("../../sql/postgres/close_writers.sql");
+use crate::postgres::server::{CLOSE_WRITERS, READERS_ROLE, Server, WRITERS_ROLE};
+use crate::postgres::session::leave;
 
 /// Whether the read-only role is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ pub async fn admit(server: &Server, database: &str, roles: &RoleNames, readers: 
         ))
         .await?;
     let outside = server.maintenance().await?;
-    crate::postgres::databases::leave(&outside, inside, database).await?;
+    leave(&outside, inside, database).await?;
     server.keep_maintenance(outside);
     Ok(())
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tdb_auth::ClientTls;
 use tdb_names::ServerEndpoint;
-use thiserror::Error;
 
-use crate::postgres::error::EngineError;
+use crate::postgres::error::{CONNECTIONS_MIN, EngineError, Lack};
 use crate::postgres::ident::quote;
-use crate::postgres::session::{Session, Target, connect};
+use crate::postgres::session::{Session, Target, connect, leave};
 
 /// Where the administrator goes when no particular database is meant.
 const MAINTENANCE: &str = "postgres";
@@ -21,8 +20,6 @@ const APPLICATION_NAME: &str = "tdb";
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// `STRATEGY` of CREATE DATABASE and `ALLOW_CONNECTIONS` beside it.
 const VERSION_MIN: i32 = 150_000;
-/// The control plane's own sessions, a few deployments and a few clients.
-const CONNECTIONS_MIN: i32 = 20;
 /// Idle administrator sessions kept per database, and databases they are kept for. Draining a journal would otherwise
 /// pay for a login each time.
 const IDLE_PER_DATABASE_MAX: usize = 2;
@@ -38,6 +35,9 @@ pub(crate) const MIGRATORS_ROLE: &str = "tdb_migrators";
 pub(crate) const READERS_ROLE: &str = "tdb_readers";
 /// Every owner is a member: may call the functions of PostgreSQL that write, which PUBLIC may not.
 pub(crate) const WRITERS_ROLE: &str = "tdb_writers";
+
+/// Takes the right to write from everybody who is not in `tdb_writers`; what was closed before stays so.
+pub(crate) const CLOSE_WRITERS: &str = include_str!("../../sql/postgres/close_writers.sql");
 
 /// The administrator of one database server. Cheap to clone; nothing is dialled before it is used.
 #[derive(Clone)]
@@ -59,21 +59,6 @@ pub struct Probe {
     pub max_connections: i32,
     pub superuser_reserved: i32,
     pub databases: i64,
-}
-
-/// What a server or its administrator lacks, so that it cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Lack {
-    #[error("PostgreSQL 15 or newer is needed, this is {major}")]
-    Version { major: i32 },
-    #[error("it is a standby, which cannot be written to")]
-    Primary,
-    #[error("the administrator has no right to {0}")]
-    Right(&'static str),
-    #[error("the administrator is not a superuser, so that it cannot create event triggers, which capture DDL")]
-    EventTriggers,
-    #[error("it takes {max} connections, and at least {CONNECTIONS_MIN} are needed")]
-    Connections { max: i32 },
 }
 
 impl std::fmt::Debug for Server {
@@ -188,8 +173,8 @@ impl Server {
             .await?;
         let inside = self.dedicated(BASE).await?;
         inside.run(include_str!("../../sql/postgres/prepare_base.sql")).await?;
-        inside.run(crate::postgres::readers::CLOSE_WRITERS).await?;
-        crate::postgres::databases::leave(&session, inside, BASE).await?;
+        inside.run(CLOSE_WRITERS).await?;
+        leave(&session, inside, BASE).await?;
         session
             .run(&format!(
                 "ALTER DATABASE {base} IS_TEMPLATE true ALLOW_CONNECTIONS false"

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::ClientTls;
 use tdb_names::{ServerEndpoint, TlsMode};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
@@ -15,6 +16,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::postgres::error::EngineError;
 
+/// A server process that was told to end, or whose client left, is gone within this time.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
+const LEAVE_POLL: Duration = Duration::from_millis(2);
 /// For statements of ours that do not wait for anybody else's locks.
 pub(crate) const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -75,10 +79,37 @@ pub(crate) async fn within<T, E: Into<EngineError>>(
     limit: Duration,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, EngineError> {
-    match tokio::time::timeout(limit, work).await {
+    match timeout(limit, work).await {
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(EngineError::Deadline(limit)),
     }
+}
+
+/// Ends `inside` and waits for its server process to be gone: a rename in its last moments would wait 100 ms.
+pub(crate) async fn leave(outside: &Session, inside: Session, name: &str) -> Result<(), EngineError> {
+    let pid = inside.pid().await?;
+    std::mem::drop(inside);
+    let gone = "SELECT FROM pg_stat_activity WHERE pid = $1 AND datname = $2";
+    wait_for_none(outside, gone, &[&pid, &name], name).await
+}
+
+/// Waits until the query gives no row, a bounded time.
+pub(crate) async fn wait_for_none(
+    outside: &Session,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+    name: &str,
+) -> Result<(), EngineError> {
+    let deadline = Instant::now() + LEAVE_TIME_MAX;
+    while !outside.rows(sql, parameters).await?.is_empty() {
+        if Instant::now() > deadline {
+            return Err(EngineError::Busy {
+                database: name.to_owned(),
+            });
+        }
+        sleep(LEAVE_POLL).await;
+    }
+    Ok(())
 }
 
 impl Session {

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AlterRoleSetStmt, RoleSpec, RoleSpecType};
 
-use crate::postgres::apply::{BringUp, NumberedChange, StepError};
-use crate::postgres::capture::written;
+use crate::postgres::apply::failure::StepError;
+use crate::postgres::apply::plan::{BringUp, NumberedChange};
 use crate::postgres::change::{Change, Mode, Sql, Statement};
+use crate::postgres::deparse::written;
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::server::Server;

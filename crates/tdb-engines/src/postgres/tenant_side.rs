@@ -3,7 +3,7 @@
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::literal;
 use crate::postgres::server::Server;
-use crate::postgres::session::Session;
+use crate::postgres::session::{self, Session};
 
 /// Replaces the function that the guard's event triggers call.
 const GUARD: &str = include_str!("../../sql/postgres/guard.sql");
@@ -47,7 +47,7 @@ pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<
 
 async fn leave(server: &Server, inside: Session, database: &str) -> Result<(), EngineError> {
     let outside = server.maintenance().await?;
-    crate::postgres::databases::leave(&outside, inside, database).await?;
+    session::leave(&outside, inside, database).await?;
     server.keep_maintenance(outside);
     Ok(())
 }

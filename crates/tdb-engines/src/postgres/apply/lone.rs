@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use super::failure::StepError;
+use super::plan::{BringUp, NumberedChange};
 use super::step::{Scope, prologue};
-use super::{BringUp, NumberedChange, StepError};
 use crate::postgres::change::{Mode, Statement};
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::quote;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::StepError;
+use super::failure::StepError;
 use crate::postgres::error::{EngineError, ErrorClass, SqlState};
 use crate::postgres::session::Session;
 

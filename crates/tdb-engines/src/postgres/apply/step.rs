@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{BringUp, NumberedChange, StepError};
+use super::failure::StepError;
+use super::plan::{BringUp, NumberedChange};
 use crate::postgres::change::{Change, Mode, Statement};
 use crate::postgres::error::ErrorClass;
 use crate::postgres::extensions::Extension;

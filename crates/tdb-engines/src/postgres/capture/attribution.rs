@@ -5,7 +5,8 @@ use std::cell::OnceCell;
 
 use super::alignment::{self, Aligned, Leaves, Sides, Unaligned};
 use super::expected::{Certainty, Names};
-use super::split::{Kind, Split};
+use super::kind::Kind;
+use super::split::Split;
 use super::units::Unit;
 use crate::postgres::journal::Caller;
 

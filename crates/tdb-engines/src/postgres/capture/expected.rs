@@ -5,7 +5,8 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::ObjectType;
 use serde_json::Value;
 
-use super::split::{Kind, strings, walk};
+use super::kind::Kind;
+use super::tree::{strings, walk};
 
 /// The row that a statement leaves.
 pub(super) struct Expected {

@@ -4,7 +4,7 @@
 use pg_query::NodeEnum;
 use serde_json::Value;
 
-use super::split::{strings, walk};
+use super::tree::{strings, walk};
 use super::units::components;
 use crate::postgres::change::Change;
 

@@ -7,7 +7,8 @@ use std::ops::Range;
 use pg_query::protobuf::RoleSpecType;
 use serde_json::Value;
 
-use super::split::{Split, walk};
+use super::split::Split;
+use super::tree::walk;
 use crate::postgres::change::Sql;
 use crate::postgres::server::{READERS_ROLE, WRITERS_ROLE};
 

@@ -3,7 +3,8 @@
 //! that ran is different where it has savepoints: after an error, or after the end of the message, a later message can
 //! have gone back to one of them and committed.
 
-use super::split::{Control, Kind, Split};
+use super::kind::{Control, Kind};
+use super::split::Split;
 
 /// Statements that may have been committed together.
 #[derive(Debug)]

@@ -5,6 +5,9 @@ use pg_query::protobuf::{AlterTableType, GrantTargetType, ObjectType, RawStmt, T
 use serde_json::Value;
 
 use super::expected::{Expected, expected};
+use super::kind::{Control, Kind};
+use super::tree::{strings, walk};
+use crate::postgres::deparse::deparse;
 use crate::postgres::journal::Event;
 
 /// One statement of a message.
@@ -21,41 +24,6 @@ pub(super) struct Split<'a> {
     /// The parse tree, walked where node types do not matter.
     pub tree: Value,
     raw: RawStmt,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Ddl,
-    CreateIndexConcurrently,
-    DropIndexConcurrently,
-    DetachConcurrently,
-    Extension {
-        cascade: bool,
-    },
-    /// DO, CALL, SELECT: may hide DDL and replays whole.
-    Carrier,
-    /// Changes rows or a sequence's position; may hide DDL in a trigger.
-    Data,
-    /// EXECUTE, FETCH, EXPLAIN: what they run is elsewhere.
-    Prepared,
-    Control(Control),
-    /// Privileges on the journal's schema: granted by those who have none to grant.
-    Journal,
-    /// Roles, databases, tablespaces, the server's settings.
-    NotSchema,
-    /// SET, SHOW, LISTEN, VACUUM…: of no consequence.
-    Silent,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Control {
-    Begin,
-    Commit,
-    Prepare,
-    Rollback,
-    Savepoint,
-    Release,
-    RollbackTo,
 }
 
 /// The statements of a message, or why it cannot be taken apart.
@@ -243,16 +211,6 @@ fn detaches_concurrently(stmt: &pg_query::protobuf::AlterTableStmt) -> bool {
     })
 }
 
-pub(super) fn strings(tree: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    walk(tree, &mut |key, value| {
-        if let ("sval", Some(text)) = (key, value.as_str()) {
-            found.push(text.to_owned());
-        }
-    });
-    found
-}
-
 fn functions(tree: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(tree, &mut |key, value| {
@@ -264,20 +222,6 @@ fn functions(tree: &Value) -> Vec<String> {
         }
     });
     found
-}
-
-/// Every field of the tree.
-pub(super) fn walk(tree: &Value, visit: &mut dyn FnMut(&str, &Value)) {
-    match tree {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                visit(key, value);
-                walk(value, visit);
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| walk(value, visit)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }
 
 impl Split<'_> {
@@ -377,12 +321,4 @@ pub(super) fn last_component(identity: &str) -> String {
         false => identity.rfind('.').map_or(0, |at| at + 1),
     };
     super::units::unquoted(identity.get(start..).unwrap_or(identity))
-}
-
-pub(super) fn deparse(raw: RawStmt) -> Result<String, String> {
-    let tree = pg_query::protobuf::ParseResult {
-        stmts: vec![raw],
-        ..Default::default()
-    };
-    pg_query::deparse(&tree, Default::default()).map_err(|error| format!("it cannot be written anew: {error}"))
 }

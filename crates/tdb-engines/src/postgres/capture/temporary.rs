@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::split::{Split, walk};
+use super::split::Split;
+use super::tree::walk;
 use crate::postgres::journal::Event;
 
 /// The reason, if the statement reads a temporary table. `row` names those of its session.

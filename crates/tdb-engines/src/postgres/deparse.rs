@@ -1,0 +1,21 @@
+//! SQL text from parse trees.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{Node, ParseResult, RawStmt};
+
+/// A statement's text from its tree.
+pub(crate) fn written(node: NodeEnum) -> Result<String, String> {
+    let stmt = Node { node: Some(node) };
+    deparse(RawStmt {
+        stmt: Some(Box::new(stmt)),
+        ..Default::default()
+    })
+}
+
+pub(crate) fn deparse(raw: RawStmt) -> Result<String, String> {
+    let tree = ParseResult {
+        stmts: vec![raw],
+        ..Default::default()
+    };
+    pg_query::deparse(&tree, Default::default()).map_err(|error| format!("it cannot be written anew: {error}"))
+}
