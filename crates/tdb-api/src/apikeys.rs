@@ -31,7 +31,10 @@ async fn list_api_keys(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<ApiKeyList>>> {
-    let found = control.api_keys(&caller.identity, &caller.params.by_age()?).await?;
+    let found = control
+        .accounts
+        .api_keys(&caller.identity, &caller.params.by_age()?)
+        .await?;
     let (page, next) = caller.params.cut(found, |key| oldest_first(key.created_at, key.id))?;
     Ok(Json(Success::of(ApiKeyList::page(
         page.into_iter().map(|key| render(key, &caller.identity)).collect(),
@@ -53,7 +56,10 @@ async fn create_api_key(
         return Err(Refusal::invalid("scopes", "must name at least one scope"));
     }
     let scopes: Vec<KeyScope> = scopes.into_iter().map(parse_scope).collect();
-    let made = control.create_api_key(&caller.identity, &name, &scopes).await?;
+    let made = control
+        .accounts
+        .create_api_key(&caller.identity, &name, &scopes)
+        .await?;
     let answer = CreatedApiKey {
         api_key: made.key.expose_secret().to_owned(),
         key: render(made.info, &caller.identity),
@@ -73,7 +79,7 @@ async fn delete_api_key(
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
-    control.delete_api_key(&caller.identity, &id).await?;
+    control.accounts.delete_api_key(&caller.identity, &id).await?;
     Ok(Json(Success::of(Done {
         message: format!("API key \"{id}\" is deleted"),
     })))

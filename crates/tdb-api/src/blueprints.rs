@@ -31,7 +31,10 @@ async fn list_blueprints(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<BlueprintList>>> {
-    let found = control.blueprints(&caller.identity, &caller.params.by_key()?).await?;
+    let found = control
+        .blueprints
+        .list(&caller.identity, &caller.params.by_key()?)
+        .await?;
     let (page, next) = caller.params.cut(found, |blueprint| blueprint.name.to_string())?;
     Ok(Json(Success::of(BlueprintList::page(
         page.into_iter()
@@ -49,7 +52,7 @@ async fn read_blueprint(
     caller: Caller,
     InPath(name): InPath<String>,
 ) -> Answer<Json<Success<Blueprint>>> {
-    let blueprint = control.blueprint(&caller.identity, &named(&name)?).await?;
+    let blueprint = control.blueprints.find(&caller.identity, &named(&name)?).await?;
     Ok(Json(Success::of(render(blueprint, &caller.identity))))
 }
 
@@ -63,7 +66,7 @@ async fn list_versions(
     InPath(name): InPath<String>,
 ) -> Answer<Json<Success<VersionList>>> {
     let asked = caller.params.by_key()?;
-    let found = control.versions(&caller.identity, &named(&name)?, &asked).await?;
+    let found = control.versions.list(&caller.identity, &named(&name)?, &asked).await?;
     let (page, next) = caller.params.cut(found, |version| version.number.to_string())?;
     Ok(Json(Success::of(VersionList::page(
         page.into_iter().map(render_version).collect(),

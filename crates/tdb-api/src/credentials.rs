@@ -30,7 +30,10 @@ async fn list_credentials(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<CredentialList>>> {
-    let found = control.credentials(&caller.identity, &caller.params.by_age()?).await?;
+    let found = control
+        .credentials
+        .list(&caller.identity, &caller.params.by_age()?)
+        .await?;
     let (page, next) = caller
         .params
         .cut(found, |credential| oldest_first(credential.created_at, credential.id))?;
@@ -59,7 +62,7 @@ async fn create_credential(
         name: request.name,
         expires_at: request.expires_at,
     };
-    let made = control.create_credential(&caller.identity, request).await?;
+    let made = control.credentials.create(&caller.identity, request).await?;
     let opened = |connection: &model::Connection| OpenedDatabase {
         database: connection
             .database
@@ -93,7 +96,7 @@ async fn delete_credential(
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
-    control.delete_credential(&caller.identity, &id).await?;
+    control.credentials.delete(&caller.identity, &id).await?;
     Ok(Json(Success::of(Done {
         message: format!("credential \"{id}\" is deleted"),
     })))

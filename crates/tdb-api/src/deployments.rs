@@ -29,7 +29,10 @@ async fn list_deployments(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<JobList>>> {
-    let found = control.deployments(&caller.identity, &caller.params.by_news()?).await?;
+    let found = control
+        .deployments
+        .list(&caller.identity, &caller.params.by_news()?)
+        .await?;
     let (page, next) = caller.params.cut(found, job_key)?;
     Ok(Json(Success::of(JobList::page(
         page.into_iter().map(render_summary).collect(),
@@ -49,10 +52,10 @@ async fn create_deployment(
     let dry = request.dry_run;
     let request = parse(request)?;
     let (status, deployment) = if dry {
-        let plan = control.plan_deployment(&caller.identity, request).await?;
+        let plan = control.deployments.plan(&caller.identity, request).await?;
         (StatusCode::OK, render_deployment(plan))
     } else {
-        let deployment = control.create_deployment(&caller.identity, request).await?;
+        let deployment = control.deployments.create(&caller.identity, request).await?;
         (StatusCode::CREATED, render_deployment(deployment))
     };
     let message = match &deployment.job_id {
@@ -74,7 +77,7 @@ async fn read_deployment(
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Job>>> {
-    let deployment = control.deployment(&caller.identity, &job(&id)?).await?;
+    let deployment = control.deployments.find(&caller.identity, &job(&id)?).await?;
     Ok(Json(Success::of(render_deployment(deployment))))
 }
 
@@ -87,7 +90,7 @@ async fn retry_deployment(
     InPath(id): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Job>>> {
-    let deployment = control.retry_deployment(&caller.identity, &job(&id)?).await?;
+    let deployment = control.deployments.retry(&caller.identity, &job(&id)?).await?;
     Ok(Json(Success::of(render_deployment(deployment))))
 }
 

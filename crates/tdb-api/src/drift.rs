@@ -34,7 +34,7 @@ struct DriftParams {
     responses((status = 200, description = "Only tenants that differ, object by object, and workspaces with what no change accounts for", body = Success<Drift>)))]
 async fn read_drift(State(control): State<Control>, caller: Caller<DriftParams>) -> Answer<Json<Success<Drift>>> {
     let blueprint = named(caller.params.blueprint.as_deref())?;
-    let report = control.drift(&caller.identity, blueprint.as_ref()).await?;
+    let report = control.drifts.report(&caller.identity, blueprint.as_ref()).await?;
     Ok(Json(Success::of(render(report))))
 }
 
@@ -47,7 +47,7 @@ async fn refresh_drift(
     Body(request): Body<RefreshDrift>,
 ) -> Answer<(StatusCode, Json<Success<DriftRefresh>>)> {
     let blueprint = named(request.blueprint.as_deref())?;
-    let tenants = control.refresh_drift(&caller.identity, blueprint.as_ref()).await?;
+    let tenants = control.drifts.refresh(&caller.identity, blueprint.as_ref()).await?;
     Ok((StatusCode::ACCEPTED, Json(Success::of(DriftRefresh { tenants }))))
 }
 

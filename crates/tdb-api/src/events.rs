@@ -41,7 +41,7 @@ async fn watch_deployment(
     headers: HeaderMap,
 ) -> Answer<Response> {
     let seen = last_event(&headers)?;
-    let watch = control.watch_deployment(&caller.identity, &job(&id)?, seen).await?;
+    let watch = control.watches.watch(&caller.identity, &job(&id)?, seen).await?;
     if watch.is_exhausted() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

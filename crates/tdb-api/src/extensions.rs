@@ -28,7 +28,7 @@ async fn list_extensions(
     caller: Caller<PageParams>,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<ExtensionList>>> {
-    let all = control.extensions(&caller.identity, &named(&id)?).await?;
+    let all = control.extensions.list(&caller.identity, &named(&id)?).await?;
     let (page, next) = caller.params.cut_whole(all, |extension| extension.name.clone())?;
     Ok(Json(Success::of(ExtensionList::page(
         page.into_iter().map(render).collect(),
@@ -48,7 +48,8 @@ async fn create_extension(
 ) -> Answer<(StatusCode, Json<Success<Change>>)> {
     let blueprint = named(&id)?;
     let change = control
-        .create_extension(&caller.identity, &blueprint, &request.name, request.version.as_deref())
+        .extensions
+        .create(&caller.identity, &blueprint, &request.name, request.version.as_deref())
         .await?;
     Ok((StatusCode::CREATED, Json(Success::of(render_change(change)))))
 }

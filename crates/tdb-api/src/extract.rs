@@ -29,7 +29,7 @@ pub async fn authenticate(State(control): State<Control>, mut request: Request, 
         Refusal::new(ProblemCode::Unauthorized, "no API key was given")
             .hint("Send the header \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\".")
     })?;
-    let identity = control.authenticate(key).await?;
+    let identity = control.accounts.authenticate(key).await?;
     request.extensions_mut().insert(identity);
     Ok(next.run(request).await)
 }

@@ -38,7 +38,11 @@ pub async fn once(State(control): State<Control>, request: Request, next: Next) 
     let (mut parts, body) = request.into_parts();
     let body = read_body(body).await?;
     let asked = parts.uri.path_and_query().map_or("", |asked| asked.as_str());
-    let identity = match control.once(&identity, &key, &[asked.as_bytes(), &body]).await? {
+    let identity = match control
+        .idempotency
+        .once(&identity, &key, &[asked.as_bytes(), &body])
+        .await?
+    {
         Once::Go(identity) => identity,
         Once::Done(kept) => return Ok(again(kept)),
     };
@@ -49,7 +53,10 @@ pub async fn once(State(control): State<Control>, request: Request, next: Next) 
         let response = next.run(request).await;
         settle(&to_settle, &attempt, response).await
     };
-    Ok(control.run_once(identity, work.instrument(Span::current())).await?)
+    Ok(control
+        .idempotency
+        .run_once(identity, work.instrument(Span::current()))
+        .await?)
 }
 
 fn key_of(request: &Request) -> Answer<Option<IdempotencyKey>> {
@@ -72,7 +79,7 @@ fn key_of(request: &Request) -> Answer<Option<IdempotencyKey>> {
 /// Keeps a success before its sender sees it. A refusal creates nothing, so that the key is free again.
 async fn settle(control: &Control, identity: &Identity, response: Response) -> Response {
     if !response.status().is_success() {
-        if let Err(error) = control.release_key(identity).await {
+        if let Err(error) = control.idempotency.release_key(identity).await {
             warn!(%error, "an idempotency key is held until its lease runs out");
         }
         return response;
@@ -87,7 +94,7 @@ async fn settle(control: &Control, identity: &Identity, response: Response) -> R
         status: parts.status.as_u16(),
         body: String::from_utf8_lossy(&body).into_owned().into(),
     };
-    if let Err(error) = control.keep_answer(identity, &kept).await {
+    if let Err(error) = control.idempotency.keep_answer(identity, &kept).await {
         warn!(%error, "an answer was not kept; a repetition is answered from its receipt");
     }
     Response::from_parts(parts, Body::from(body))

@@ -29,7 +29,10 @@ async fn list_projects(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<ProjectList>>> {
-    let found = control.projects(&caller.identity, &caller.params.by_age()?).await?;
+    let found = control
+        .accounts
+        .projects(&caller.identity, &caller.params.by_age()?)
+        .await?;
     let (page, next) = caller
         .params
         .cut(found, |project| oldest_first(project.created_at, &project.id))?;
@@ -47,7 +50,7 @@ async fn create_project(
     caller: Caller,
     Body(request): Body<CreateProject>,
 ) -> Answer<(StatusCode, Json<Success<Created<CreatedProject>>>)> {
-    let made = control.create_project(&caller.identity, &request.name).await?;
+    let made = control.accounts.create_project(&caller.identity, &request.name).await?;
     let answer = CreatedProject {
         project: render(made.project),
         api_key: made.api_key.expose_secret().to_owned(),
@@ -72,7 +75,7 @@ async fn delete_project(
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
-    let id = control.delete_project(&caller.identity, &id).await?;
+    let id = control.accounts.delete_project(&caller.identity, &id).await?;
     Ok(Json(Success::of(Done {
         message: format!("project \"{id}\" is deleted"),
     })))
@@ -87,7 +90,10 @@ async fn rotate_project_credential(
     InPath(id): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<RotatedCredential>>> {
-    let (id, made) = control.rotate_project_credential(&caller.identity, &id).await?;
+    let (id, made) = control
+        .accounts
+        .rotate_project_credential(&caller.identity, &id)
+        .await?;
     Ok(Json(Success::of(RotatedCredential {
         id: id.to_string(),
         connection_string: made.connection.connection_string(),

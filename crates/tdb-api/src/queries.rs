@@ -26,7 +26,7 @@ async fn query_tenants(
     caller: Caller,
     Body(request): Body<AdminQuery>,
 ) -> Answer<Json<Success<AdminQueryResults>>> {
-    let results = control.tenant_query(&caller.identity, parse(request)?).await?;
+    let results = control.queries.in_tenants(&caller.identity, parse(request)?).await?;
     Ok(Json(Success::of(AdminQueryResults {
         results: results.into_iter().map(render).collect(),
     })))

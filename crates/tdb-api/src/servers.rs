@@ -32,7 +32,10 @@ pub fn routes() -> OpenApiRouter<Control> {
 #[utoipa::path(get, path = "/servers", tag = "servers", params(PageParams),
     responses((status = 200, description = "Servers by name", body = Success<ServerList>)))]
 async fn list_servers(State(control): State<Control>, caller: Caller<PageParams>) -> Answer<Json<Success<ServerList>>> {
-    let found = control.servers(&caller.identity, &caller.params.by_key()?).await?;
+    let found = control
+        .registry
+        .list(&caller.identity, &caller.params.by_key()?)
+        .await?;
     let (page, next) = caller.params.cut(found, |server| server.name.to_string())?;
     Ok(Json(Success::of(ServerList::page(
         page.into_iter().map(render).collect(),
@@ -48,7 +51,7 @@ async fn register_server(
     caller: Caller,
     Body(request): Body<RegisterServer>,
 ) -> Answer<(StatusCode, Json<Success<Created<Server>>>)> {
-    let made = control.register_server(&caller.identity, parse(request)?).await?;
+    let made = control.registry.register(&caller.identity, parse(request)?).await?;
     let body = render(made);
     let message = format!("server \"{}\" is registered", body.name);
     Ok((StatusCode::CREATED, Json(Success::of(Created { message, body }))))
@@ -62,7 +65,7 @@ async fn read_server(
     caller: Caller,
     InPath(name): InPath<String>,
 ) -> Answer<Json<Success<Server>>> {
-    let server = control.server_info(&caller.identity, &named(&name)?).await?;
+    let server = control.registry.find(&caller.identity, &named(&name)?).await?;
     Ok(Json(Success::of(render(server))))
 }
 
@@ -75,7 +78,7 @@ async fn delete_server(
     InPath(name): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
     let name = named(&name)?;
-    control.remove_server(&caller.identity, &name).await?;
+    control.registry.remove(&caller.identity, &name).await?;
     Ok(Json(Success::of(Done {
         message: format!(
             "server \"{name}\" is no longer used; its database \"tdb_base\" and the roles \"tdb_template\", \"tdb_migrators\", \"tdb_readers\" and \"tdb_writers\" stay there"
@@ -92,7 +95,7 @@ async fn test_server(
     InPath(name): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<ServerTest>>> {
-    let test = control.test_server(&caller.identity, &named(&name)?).await?;
+    let test = control.registry.test(&caller.identity, &named(&name)?).await?;
     Ok(Json(Success::of(ServerTest {
         name: test.name.to_string(),
         version: version(test.version),
@@ -112,7 +115,7 @@ async fn drain_server(
     InPath(name): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Server>>> {
-    let server = control.drain_server(&caller.identity, &named(&name)?).await?;
+    let server = control.registry.drain(&caller.identity, &named(&name)?).await?;
     Ok(Json(Success::of(render(server))))
 }
 
@@ -125,7 +128,7 @@ async fn resume_server(
     InPath(name): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Server>>> {
-    let server = control.resume_server(&caller.identity, &named(&name)?).await?;
+    let server = control.registry.resume(&caller.identity, &named(&name)?).await?;
     Ok(Json(Success::of(render(server))))
 }
 

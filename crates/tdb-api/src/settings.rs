@@ -25,7 +25,7 @@ async fn read_settings(
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<WorkspaceSettings>>> {
-    let settings = control.settings(&caller.identity, &named(&id)?).await?;
+    let settings = control.settings.find(&caller.identity, &named(&id)?).await?;
     Ok(Json(Success::of(render(settings))))
 }
 
@@ -49,7 +49,7 @@ async fn change_settings(
             NewTenants::Deployed => model::NewTenants::Deployed,
         }),
     };
-    let settings = control.change_settings(&caller.identity, &named(&id)?, change).await?;
+    let settings = control.settings.change(&caller.identity, &named(&id)?, change).await?;
     Ok(Json(Success::of(render(settings))))
 }
 

@@ -44,6 +44,7 @@ async fn sign_up(
     Body(request): Body<SignUp>,
 ) -> Answer<(StatusCode, Json<Success<Created<SignedUp>>>)> {
     let made = control
+        .users
         .sign_up(
             &request.email,
             request.password.into(),
@@ -76,6 +77,7 @@ async fn log_in(
     Body(request): Body<LogIn>,
 ) -> Answer<Json<Success<LoggedIn>>> {
     let session = control
+        .users
         .log_in(&request.email, request.password.into(), address.0)
         .await?;
     let key = session.api_key.expose_secret();

@@ -47,7 +47,7 @@ struct DeletionParams {
 #[utoipa::path(get, path = "/tenants", tag = "tenants", params(PageParams),
     responses((status = 200, description = "Tenants by name", body = Success<TenantList>)))]
 async fn list_tenants(State(control): State<Control>, caller: Caller<PageParams>) -> Answer<Json<Success<TenantList>>> {
-    let found = control.tenants(&caller.identity, &caller.params.by_key()?).await?;
+    let found = control.tenants.list(&caller.identity, &caller.params.by_key()?).await?;
     let (page, next) = caller.params.cut(found, |tenant| tenant.name.to_string())?;
     Ok(Json(Success::of(TenantList::page(
         page.into_iter().map(render).collect(),
@@ -64,7 +64,7 @@ async fn create_tenant(
     caller: Caller,
     Body(request): Body<CreateTenant>,
 ) -> Answer<(StatusCode, Json<Success<Created<Tenant>>>)> {
-    let made = control.create_tenant(&caller.identity, parse(request)?).await?;
+    let made = control.tenants.create(&caller.identity, parse(request)?).await?;
     let mut answer = render(made.tenant);
     answer.warnings = made.warnings;
     let status = match answer.status {
@@ -90,7 +90,7 @@ async fn read_tenant(
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Tenant>>> {
-    let tenant = control.tenant(&caller.identity, &named(&id)?).await?;
+    let tenant = control.tenants.find(&caller.identity, &named(&id)?).await?;
     Ok(Json(Success::of(render(tenant))))
 }
 
@@ -114,7 +114,7 @@ async fn delete_tenant(
             format!("tenant \"{name}\" is deleted; its name and data are kept until it is deleted hard"),
         ),
     };
-    control.delete_tenant(&caller.identity, &name, deletion).await?;
+    control.tenants.delete(&caller.identity, &name, deletion).await?;
     Ok(Json(Success::of(DeletedTenant {
         tenant_id: name.to_string(),
         status: TenantStatus::Deleted,
@@ -131,7 +131,7 @@ async fn suspend_tenant(
     InPath(id): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Tenant>>> {
-    let tenant = control.suspend_tenant(&caller.identity, &named(&id)?).await?;
+    let tenant = control.tenants.suspend(&caller.identity, &named(&id)?).await?;
     Ok(Json(Success::of(render(tenant))))
 }
 
@@ -144,7 +144,7 @@ async fn resume_tenant(
     InPath(id): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Tenant>>> {
-    let tenant = control.resume_tenant(&caller.identity, &named(&id)?).await?;
+    let tenant = control.tenants.resume(&caller.identity, &named(&id)?).await?;
     Ok(Json(Success::of(render(tenant))))
 }
 
@@ -157,7 +157,7 @@ async fn restore_tenant(
     InPath(id): InPath<String>,
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Tenant>>> {
-    let tenant = control.restore_tenant(&caller.identity, &named(&id)?).await?;
+    let tenant = control.tenants.restore(&caller.identity, &named(&id)?).await?;
     Ok(Json(Success::of(render(tenant))))
 }
 
@@ -172,7 +172,8 @@ async fn list_tenant_deployments(
 ) -> Answer<Json<Success<JobList>>> {
     let asked = caller.params.by_news()?;
     let found = control
-        .tenant_deployments(&caller.identity, &named(&id)?, &asked)
+        .deployments
+        .of_tenant(&caller.identity, &named(&id)?, &asked)
         .await?;
     let (page, next) = caller.params.cut(found, |deployment| job_key(&deployment.summary))?;
     Ok(Json(Success::of(JobList::page(

@@ -40,7 +40,10 @@ async fn list_workspaces(
     State(control): State<Control>,
     caller: Caller<PageParams>,
 ) -> Answer<Json<Success<WorkspaceList>>> {
-    let found = control.workspaces(&caller.identity, &caller.params.by_key()?).await?;
+    let found = control
+        .workspaces
+        .list(&caller.identity, &caller.params.by_key()?)
+        .await?;
     let (page, next) = caller.params.cut(found, |workspace| workspace.blueprint.to_string())?;
     Ok(Json(Success::of(WorkspaceList::page(
         page.into_iter().map(render).collect(),
@@ -58,7 +61,7 @@ async fn create_workspace(
 ) -> Answer<(StatusCode, Json<Success<Created<Workspace>>>)> {
     let blueprint: BlueprintName = request.name.parse().map_err(|error| Refusal::invalid("name", error))?;
     check_engine("database", &request.database)?;
-    let made = control.create_workspace(&caller.identity, &blueprint).await?;
+    let made = control.workspaces.create(&caller.identity, &blueprint).await?;
     let mut answer = render(made.workspace);
     answer.connection_string = made.connection.connection_string();
     answer.connection = render_connection(&made.connection);
@@ -77,7 +80,7 @@ async fn read_workspace(
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Workspace>>> {
-    let workspace = control.workspace(&caller.identity, &named(&id)?).await?;
+    let workspace = control.workspaces.find(&caller.identity, &named(&id)?).await?;
     Ok(Json(Success::of(render(workspace))))
 }
 
@@ -90,7 +93,7 @@ async fn delete_workspace(
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<Done>>> {
     let blueprint = named(&id)?;
-    control.delete_workspace(&caller.identity, &blueprint).await?;
+    control.workspaces.delete(&caller.identity, &blueprint).await?;
     Ok(Json(Success::of(Done {
         message: format!("workspace \"{blueprint}\" and its blueprint are deleted"),
     })))
@@ -105,7 +108,7 @@ async fn read_workspace_schema(
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<WorkspaceSchema>>> {
     let blueprint = named(&id)?;
-    let schema = control.workspace_schema(&caller.identity, &blueprint).await?;
+    let schema = control.workspaces.schema(&caller.identity, &blueprint).await?;
     Ok(Json(Success::of(WorkspaceSchema {
         workspace: blueprint.to_string(),
         schema: render_schema(schema),
@@ -122,7 +125,7 @@ async fn diff_workspace(
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<ChangeList>>> {
     let asked = caller.params.by_key()?;
-    let found = control.workspace_diff(&caller.identity, &named(&id)?, &asked).await?;
+    let found = control.blueprints.diff(&caller.identity, &named(&id)?, &asked).await?;
     let (page, next) = caller.params.cut(found, |change| change.id.to_string())?;
     Ok(Json(Success::of(ChangeList::page(
         page.into_iter().map(render_change).collect(),
@@ -142,7 +145,8 @@ async fn skip_change(
     let blueprint = named(&id)?;
     let number = change_number(&ddl_id)?;
     let skipped = control
-        .skip_changes(&caller.identity, &blueprint, &BTreeSet::from([number]))
+        .skips
+        .skip(&caller.identity, &blueprint, &BTreeSet::from([number]))
         .await?;
     let change = skipped.into_iter().next();
     let change = change.ok_or(ControlError::NotFound {
@@ -163,7 +167,7 @@ async fn skip_changes(
     Body(request): Body<SkipChanges>,
 ) -> Answer<Json<Success<ChangeList>>> {
     let numbers: BTreeSet<u32> = request.ddl_ids.into_iter().collect();
-    let skipped = control.skip_changes(&caller.identity, &named(&id)?, &numbers).await?;
+    let skipped = control.skips.skip(&caller.identity, &named(&id)?, &numbers).await?;
     Ok(Json(Success::of(ChangeList::page(
         skipped.into_iter().map(render_change).collect(),
         None,
@@ -181,7 +185,8 @@ async fn revert_change(
     _: Body<Nothing>,
 ) -> Answer<Json<Success<Revert>>> {
     let reverted = control
-        .revert_change(&caller.identity, &named(&id)?, change_number(&ddl_id)?)
+        .reverts
+        .revert(&caller.identity, &named(&id)?, change_number(&ddl_id)?)
         .await?;
     Ok(Json(Success::of(Revert {
         change: render_change(reverted.change),
@@ -200,7 +205,8 @@ async fn query_workspace(
     Body(request): Body<Query>,
 ) -> Answer<Json<Success<QueryResult>>> {
     let result = control
-        .workspace_query(&caller.identity, &named(&id)?, &request.query)
+        .queries
+        .in_workspace(&caller.identity, &named(&id)?, &request.query)
         .await?;
     Ok(Json(Success::of(render_result(result))))
 }

@@ -1,200 +1,458 @@
-//! The handle on all use cases, cheap to clone. Their methods are in the modules named after what they are about; the
-//! ones that take an [`crate::Identity`] act within its project and check its scope themselves.
+//! The control plane, put together: every part once, from the bottom up. A part holds the parts below it and its own
+//! state; methods that take an [`crate::Identity`] act within its project and check its scope themselves.
 
-use std::collections::HashMap;
-use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::ops::Deref;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use tdb_auth::ClientTls;
+use tdb_contract::{ChangeSink, DataStatements, Drained, Repair, RouteKind, SessionStart, Unavailable};
 use tdb_names::WorkspaceId;
 use tdb_store::Store;
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
-use uuid::Uuid;
+use tokio::sync::Notify;
+use tokio::task::JoinError;
 
-use crate::error::{ControlError, Result};
-use crate::leases::Leases;
+use crate::core::{ControlSettings, Core};
+use crate::error::Result;
+use crate::idempotency::Idempotency;
+use crate::jobs::Jobs;
+use crate::lifecycle::accounts::Accounts;
 use crate::lifecycle::creations::Creations;
+use crate::lifecycle::credentials::Credentials;
+use crate::lifecycle::fleet::Queries;
+use crate::lifecycle::place::Placement;
+use crate::lifecycle::provision::Provisioning;
+use crate::lifecycle::readers::ReadAccess;
+use crate::lifecycle::registry::Registry;
+use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::servers::Servers;
-use crate::lifecycle::signup::HASHES_MAX;
+use crate::lifecycle::settings::Settings;
+use crate::lifecycle::signup::Users;
+use crate::lifecycle::tenants::Tenants;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::metrics::Metrics;
-use crate::model::ProxyAddress;
+use crate::schema::ahead::Ahead;
+use crate::schema::blueprints::Blueprints;
+use crate::schema::builds::Builds;
+use crate::schema::deployments::Deployments;
 use crate::schema::drain::Drains;
-use crate::schema::proof::Compared;
-use crate::schema::rollout::Changes;
+use crate::schema::drain_timer::DrainTimer;
+use crate::schema::drift::Drifts;
+use crate::schema::extensions::Extensions;
+use crate::schema::failing::Trials;
+use crate::schema::head::Heads;
+use crate::schema::proof::Proofs;
+use crate::schema::reverts::Reverts;
+use crate::schema::rollout::Rollouts;
+use crate::schema::skips::Skips;
+use crate::schema::stock::Stock;
+use crate::schema::templates::Templates;
+use crate::schema::versions::Versions;
 use crate::schema::watches::Watches;
-use crate::throttle::Throttle;
+use crate::sweep::Sweep;
 
-/// What can be set from outside; the defaults are the shipped configuration's.
-#[derive(Clone, Debug)]
-pub struct ControlSettings {
-    /// What connection strings show.
-    pub proxy: ProxyAddress,
-    /// Deployment targets and tenant queries at work on one server at a time.
-    pub deployments_per_server: NonZeroUsize,
-    /// How long a creation may keep its caller waiting before it answers "provisioning".
-    pub creation_wait: Duration,
-    /// How long suspending and deleting wait for the proxies to have acted.
-    pub acknowledge_wait: Duration,
-    /// How often journals are drained that nobody asked for.
-    pub drain_interval: Duration,
-    /// Whether strangers may sign up.
-    pub signup: Signup,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signup {
-    Open,
-    Closed,
-}
-
+/// The handle on all use cases, cheap to clone: `control.tenants.create(…)`.
 #[derive(Clone)]
 pub struct Control {
-    pub(crate) inner: Arc<Inner>,
+    parts: Arc<Parts>,
 }
 
-pub(crate) struct Inner {
-    pub(crate) store: Store,
-    pub(crate) tls: ClientTls,
-    pub(crate) settings: ControlSettings,
-    /// The control plane's runtime: work goes on there when a caller of another runtime stops waiting.
-    pub(crate) runtime: Handle,
-    pub(crate) tasks: TaskTracker,
-    /// Deployments are to be looked at now rather than at the next tick.
-    pub(crate) wake: Notify,
-    /// A tenant was made, perhaps of a spare: the stock is to be looked at.
-    pub(crate) restock: Notify,
-    /// Somebody asked for looks at tenants' schemas.
-    pub(crate) drift_asked: Notify,
-    /// A tenant came back that may have missed a deployment.
-    pub(crate) returned: Notify,
-    pub(crate) servers: Servers,
-    pub(crate) leases: Leases,
-    pub(crate) creations: Creations,
-    pub(crate) drains: Drains,
-    pub(crate) compared: Compared,
-    /// None where nobody shows them.
-    pub(crate) metrics: OnceLock<Metrics>,
-    pub(crate) throttle: Throttle,
-    pub(crate) hashes: Arc<Semaphore>,
-    pub(crate) changes: Mutex<HashMap<(WorkspaceId, u32), Changes>>,
-    pub(crate) watches: Watches,
+/// What the control plane does, by what it is about.
+pub struct Parts {
+    core: Arc<Core>,
+    /// Enrolment of servers by the composition root.
+    pub servers: Servers,
+    /// Servers, for the operator.
+    pub registry: Registry,
+    /// Workspaces.
+    pub workspaces: Workspaces,
+    /// Blueprints and their changes.
+    pub blueprints: Blueprints,
+    /// Versions of blueprints.
+    pub versions: Versions,
+    /// Changes that leave head.
+    pub skips: Skips,
+    /// Changes that are undone in the workspace.
+    pub reverts: Reverts,
+    /// Extensions that only a superuser may create.
+    pub extensions: Extensions,
+    /// Settings of workspaces.
+    pub settings: Settings,
+    /// Tenants.
+    pub tenants: Tenants,
+    /// Deployments: planned, begun, shown, retried.
+    pub deployments: Deployments,
+    /// Deployments followed as they proceed.
+    pub watches: Watches,
+    /// Differences between databases and their versions.
+    pub drifts: Drifts,
+    /// Queries in workspaces and tenants.
+    pub queries: Queries,
+    /// Credentials of clients.
+    pub credentials: Credentials,
+    /// Projects, API keys, authentication.
+    pub accounts: Accounts,
+    /// Sign-up and login.
+    pub users: Users,
+    /// Requests that may be repeated under a key.
+    pub idempotency: Idempotency,
+    /// Figures for `/metrics`.
+    pub metrics: Metrics,
+    /// The workers.
+    pub jobs: Jobs,
+    repairs: Repairs,
+    drains: Drains,
 }
 
-/// A part of a list: what comes after the entry with the key `after`, at most `limit` entries.
-#[derive(Clone, Debug)]
-pub struct Page<K> {
-    pub after: Option<K>,
-    pub limit: Limit,
+impl Deref for Control {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
-impl<K> Default for Page<K> {
-    fn default() -> Self {
+/// Databases on servers, under workspaces and tenants alike.
+struct BaseParts {
+    core: Arc<Core>,
+    servers: Servers,
+    placement: Placement,
+    read_access: ReadAccess,
+    repairs: Repairs,
+    templates: Templates,
+    drains: Drains,
+    workspaces: Workspaces,
+}
+
+impl BaseParts {
+    fn new(core: Core, tls: ClientTls) -> Self {
+        let core = Arc::new(core);
+        let servers = Servers::new(&core, tls);
+        let placement = Placement {
+            core: core.clone(),
+            servers: servers.clone(),
+        };
+        let templates = Templates {
+            core: core.clone(),
+            servers: servers.clone(),
+            placement: placement.clone(),
+        };
+        let drains = Drains::new(&core, &servers);
         Self {
-            after: None,
-            limit: Limit::DEFAULT,
+            read_access: ReadAccess {
+                core: core.clone(),
+                servers: servers.clone(),
+            },
+            repairs: Repairs {
+                core: core.clone(),
+                servers: servers.clone(),
+                placement: placement.clone(),
+            },
+            workspaces: Workspaces {
+                core: core.clone(),
+                servers: servers.clone(),
+                placement: placement.clone(),
+                templates: templates.clone(),
+                drains: drains.clone(),
+            },
+            core,
+            servers,
+            placement,
+            templates,
+            drains,
         }
     }
 }
 
-/// Most rows of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit(NonZeroU32);
+/// Versions of schemas and what they are made with.
+struct SchemaParts {
+    builds: Builds,
+    stock: Stock,
+    trials: Trials,
+    heads: Heads,
+    proofs: Proofs,
+    versions: Versions,
+    creations: Creations,
+}
+
+impl SchemaParts {
+    fn new(base: &BaseParts) -> Self {
+        let BaseParts { core, servers, .. } = base;
+        let builds = Builds {
+            core: core.clone(),
+            servers: servers.clone(),
+            placement: base.placement.clone(),
+            repairs: base.repairs.clone(),
+            templates: base.templates.clone(),
+        };
+        let creations = Creations::new(core.leases.clone());
+        let stock = Stock::new(core, &base.placement, &creations, &builds);
+        let trials = Trials {
+            core: core.clone(),
+            templates: base.templates.clone(),
+            builds: builds.clone(),
+        };
+        let heads = Heads {
+            core: core.clone(),
+            drains: base.drains.clone(),
+        };
+        let proofs = Proofs::new(core, servers, &base.drains, &builds, &heads);
+        let versions = Versions {
+            core: core.clone(),
+            servers: servers.clone(),
+            workspaces: base.workspaces.clone(),
+            templates: base.templates.clone(),
+            builds: builds.clone(),
+            trials: trials.clone(),
+            heads: heads.clone(),
+            proofs: proofs.clone(),
+        };
+        Self {
+            builds,
+            stock,
+            trials,
+            heads,
+            proofs,
+            versions,
+            creations,
+        }
+    }
+}
+
+/// What brings versions to tenants, and tenants to life.
+struct TenantParts {
+    settings: Settings,
+    provisioning: Provisioning,
+    tenants: Tenants,
+    deployments: Deployments,
+    rollouts: Rollouts,
+    drifts: Drifts,
+    wake: Arc<Notify>,
+    returned: Arc<Notify>,
+}
+
+impl TenantParts {
+    fn new(base: &BaseParts, schemas: &SchemaParts) -> Self {
+        let BaseParts { core, servers, .. } = base;
+        let (wake, returned) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let settings = Settings {
+            core: core.clone(),
+            servers: servers.clone(),
+            workspaces: base.workspaces.clone(),
+        };
+        let provisioning = Provisioning {
+            core: core.clone(),
+            servers: servers.clone(),
+            placement: base.placement.clone(),
+            creations: schemas.creations.clone(),
+            read_access: base.read_access.clone(),
+            settings: settings.clone(),
+            stock: schemas.stock.clone(),
+            proofs: schemas.proofs.clone(),
+            versions: schemas.versions.clone(),
+        };
+        Self {
+            tenants: Tenants {
+                core: core.clone(),
+                servers: servers.clone(),
+                placement: base.placement.clone(),
+                read_access: base.read_access.clone(),
+                settings: settings.clone(),
+                provisioning: provisioning.clone(),
+                returned: returned.clone(),
+            },
+            deployments: Deployments {
+                core: core.clone(),
+                workspaces: base.workspaces.clone(),
+                heads: schemas.heads.clone(),
+                versions: schemas.versions.clone(),
+                wake: wake.clone(),
+                returned: returned.clone(),
+            },
+            rollouts: Rollouts::new(core, servers, &base.placement, &base.repairs, &schemas.builds, &wake),
+            drifts: Drifts::new(core, servers, &base.drains, &base.workspaces, &schemas.proofs),
+            settings,
+            provisioning,
+            wake,
+            returned,
+        }
+    }
+}
 
 impl Control {
     /// Uses a migrated store. Starts nothing; to be called on the runtime that is to do the work.
     pub fn new(store: Store, tls: ClientTls, settings: ControlSettings) -> Self {
-        let leases = Leases::new(store.clone(), Handle::current());
-        Self {
-            inner: Arc::new(Inner {
-                store,
-                tls,
-                settings,
-                runtime: Handle::current(),
-                tasks: TaskTracker::new(),
-                wake: Notify::new(),
-                restock: Notify::new(),
-                drift_asked: Notify::new(),
-                returned: Notify::new(),
-                servers: Servers::default(),
-                creations: Creations::new(leases.clone()),
-                leases,
-                drains: Drains::default(),
-                compared: Compared::default(),
-                metrics: OnceLock::new(),
-                throttle: Throttle::default(),
-                hashes: Arc::new(Semaphore::new(HASHES_MAX)),
-                changes: Mutex::default(),
-                watches: Watches::default(),
-            }),
-        }
+        let base = BaseParts::new(Core::new(store, settings), tls);
+        let schemas = SchemaParts::new(&base);
+        let fleet = TenantParts::new(&base, &schemas);
+        let watches = Watches::new(&base.core);
+        let metrics = Metrics::new(&base.core);
+        let jobs = jobs(&base, &schemas, &fleet, &watches, &metrics);
+        let credentials = Credentials {
+            core: base.core.clone(),
+            read_access: base.read_access.clone(),
+        };
+        let accounts = Accounts {
+            core: base.core.clone(),
+            credentials: credentials.clone(),
+        };
+        let parts = Parts {
+            registry: Registry {
+                core: base.core.clone(),
+                servers: base.servers.clone(),
+                templates: base.templates.clone(),
+            },
+            blueprints: Blueprints {
+                core: base.core.clone(),
+                drains: base.drains.clone(),
+                workspaces: base.workspaces.clone(),
+            },
+            skips: Skips {
+                core: base.core.clone(),
+                workspaces: base.workspaces.clone(),
+                trials: schemas.trials.clone(),
+            },
+            reverts: reverts(&base, &schemas),
+            extensions: Extensions {
+                core: base.core.clone(),
+                servers: base.servers.clone(),
+                drains: base.drains.clone(),
+                workspaces: base.workspaces.clone(),
+            },
+            queries: queries(&base),
+            users: Users::new(&base.core, &accounts),
+            idempotency: Idempotency {
+                core: base.core.clone(),
+            },
+            servers: base.servers,
+            workspaces: base.workspaces,
+            repairs: base.repairs,
+            drains: base.drains,
+            core: base.core,
+            versions: schemas.versions,
+            settings: fleet.settings,
+            tenants: fleet.tenants,
+            deployments: fleet.deployments,
+            drifts: fleet.drifts,
+            watches,
+            credentials,
+            accounts,
+            metrics,
+            jobs,
+        };
+        Self { parts: Arc::new(parts) }
     }
 
     /// The metadata store answers.
     pub async fn health(&self) -> Result<()> {
-        Ok(self.inner.store.ping().await?)
-    }
-
-    /// Does work in a task of its own, so that it goes on when the caller leaves, and waits for it a bounded time. Past
-    /// that the answer is "not finished yet", which is no error.
-    pub(crate) async fn run_for<F>(&self, id: Uuid, work: impl FnOnce(Control) -> F) -> Result<()>
-    where
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        let task = self.inner.tasks.spawn_on(work(self.clone()), &self.inner.runtime);
-        match timeout(self.inner.settings.creation_wait, task).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(error)) => Err(ControlError::internal(error)),
-            Err(_) => {
-                tracing::info!(%id, "not finished in time; it goes on");
-                Ok(())
-            }
-        }
-    }
-
-    /// Waits until every proxy has forgotten routes and ended sessions that were to end. One that is late acts later; its
-    /// lease bounds how late.
-    pub(crate) async fn wait_for_proxies(&self) -> Result<()> {
-        let waited =
-            tdb_store::events::wait_acknowledged(&self.inner.store, self.inner.settings.acknowledge_wait).await?;
-        if waited == tdb_store::events::Acknowledged::NotInTime {
-            tracing::warn!("a proxy has not acted on the change in time");
-        }
-        Ok(())
+        Ok(self.core.store.ping().await?)
     }
 }
 
-impl Limit {
-    pub const MAX: u32 = 100_000;
-    pub const DEFAULT: Limit = Limit(NonZeroU32::new(100).unwrap());
-
-    /// 1 to [`Limit::MAX`].
-    pub fn new(limit: u32) -> Option<Self> {
-        NonZeroU32::new(limit)
-            .filter(|limit| limit.get() <= Self::MAX)
-            .map(Self)
-    }
-
-    pub(crate) fn rows(self) -> i64 {
-        i64::from(self.0.get())
+fn reverts(base: &BaseParts, schemas: &SchemaParts) -> Reverts {
+    Reverts {
+        core: base.core.clone(),
+        servers: base.servers.clone(),
+        placement: base.placement.clone(),
+        templates: base.templates.clone(),
+        drains: base.drains.clone(),
+        workspaces: base.workspaces.clone(),
+        builds: schemas.builds.clone(),
+        trials: schemas.trials.clone(),
     }
 }
 
-impl Default for ControlSettings {
-    fn default() -> Self {
-        Self {
-            proxy: ProxyAddress {
-                host: "127.0.0.1".to_owned(),
-                port: 6432,
-            },
-            deployments_per_server: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
-            creation_wait: Duration::from_secs(10),
-            acknowledge_wait: Duration::from_secs(10),
-            drain_interval: Duration::from_secs(2),
-            signup: Signup::Closed,
-        }
+fn queries(base: &BaseParts) -> Queries {
+    Queries {
+        core: base.core.clone(),
+        placement: base.placement.clone(),
+        read_access: base.read_access.clone(),
+        repairs: base.repairs.clone(),
+        drains: base.drains.clone(),
+        workspaces: base.workspaces.clone(),
+    }
+}
+
+fn jobs(base: &BaseParts, schemas: &SchemaParts, fleet: &TenantParts, watches: &Watches, metrics: &Metrics) -> Jobs {
+    let BaseParts { core, servers, .. } = base;
+    let ahead = Ahead {
+        core: core.clone(),
+        builds: schemas.builds.clone(),
+        trials: schemas.trials.clone(),
+        heads: schemas.heads.clone(),
+        versions: schemas.versions.clone(),
+    };
+    Jobs {
+        core: core.clone(),
+        servers: servers.clone(),
+        placement: base.placement.clone(),
+        read_access: base.read_access.clone(),
+        templates: base.templates.clone(),
+        workspaces: base.workspaces.clone(),
+        stock: schemas.stock.clone(),
+        settings: fleet.settings.clone(),
+        provisioning: fleet.provisioning.clone(),
+        tenants: fleet.tenants.clone(),
+        deployments: fleet.deployments.clone(),
+        rollouts: fleet.rollouts.clone(),
+        watches: watches.clone(),
+        drifts: fleet.drifts.clone(),
+        metrics: metrics.clone(),
+        drain_timer: DrainTimer {
+            core: core.clone(),
+            servers: servers.clone(),
+            drains: base.drains.clone(),
+            ahead,
+        },
+        sweep: Sweep {
+            core: core.clone(),
+            servers: servers.clone(),
+            repairs: base.repairs.clone(),
+            deployments: fleet.deployments.clone(),
+        },
+        wake: fleet.wake.clone(),
+        returned: fleet.returned.clone(),
+    }
+}
+
+#[async_trait]
+impl ChangeSink for Control {
+    async fn session_started(&self, session: SessionStart) -> Result<(), Unavailable> {
+        let drains = self.drains.clone();
+        let recorded = self
+            .core
+            .runtime
+            .spawn(async move { drains.record_session(session).await });
+        joined(recorded.await)
+    }
+
+    async fn drain(&self, workspace: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable> {
+        let drains = self.drains.clone();
+        // On the control plane's own runtime: the caller may stop waiting, and its runtime has clients to serve.
+        let drained = self
+            .core
+            .runtime
+            .spawn(async move { drains.drain_workspace(workspace, data).await });
+        joined(drained.await)
+    }
+
+    async fn login_refused(&self, database: RouteKind) -> Result<Repair, Unavailable> {
+        let repairs = self.repairs.clone();
+        let repaired = self
+            .core
+            .runtime
+            .spawn(async move { repairs.repair_refused(database).await });
+        joined(repaired.await)
+    }
+}
+
+fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T, Unavailable> {
+    match result {
+        Ok(done) => done.map_err(|error| Unavailable {
+            reason: error.explained(),
+        }),
+        Err(error) => Err(Unavailable {
+            reason: error.to_string(),
+        }),
     }
 }

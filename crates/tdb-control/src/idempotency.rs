@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
-use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use secrecy::SecretString;
 use tdb_problems::ProblemCode;
 use tdb_store::idempotency::{self, Claim, Found};
-use tdb_store::{StoreError, Tx};
 use uuid::Uuid;
 
-use crate::control::Control;
+use crate::attempt::{Attempt, in_progress};
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::Identity;
 
@@ -38,17 +36,10 @@ pub struct Kept {
 /// What a key says to the request that brings it.
 #[derive(Debug)]
 pub enum Once {
-    /// Do it, as this identity, and end with [`Control::keep_answer`] or [`Control::release_key`].
+    /// Do it, as this identity, and end with [`Idempotency::keep_answer`] or [`Idempotency::release_key`].
     Go(Identity),
     /// It was done.
     Done(Kept),
-}
-
-/// An attempt's hold on its key, and what an earlier one left.
-#[derive(Clone, Debug)]
-pub(crate) struct Attempt {
-    claim: Claim,
-    receipt: Option<Arc<SecretString>>,
 }
 
 impl IdempotencyKey {
@@ -64,7 +55,13 @@ impl fmt::Display for IdempotencyKey {
     }
 }
 
-impl Control {
+/// Requests that may be repeated under a key.
+#[derive(Clone)]
+pub struct Idempotency {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Idempotency {
     /// Claims a key for a request, described by its `parts`. A conflict while another attempt is at work.
     pub async fn once(&self, identity: &Identity, key: &IdempotencyKey, parts: &[&[u8]]) -> Result<Once> {
         let claim = Claim {
@@ -73,8 +70,8 @@ impl Control {
             attempt: Uuid::new_v4(),
         };
         let request = digest(identity, parts);
-        let tx = self.inner.store.project(&claim.project).await?;
-        let found = idempotency::claim(&tx, &self.inner.store, &claim, &request, LEASE).await?;
+        let tx = self.core.store.project(&claim.project).await?;
+        let found = idempotency::claim(&tx, &self.core.store, &claim, &request, LEASE).await?;
         tx.commit().await?;
         match found {
             Found::Claimed { receipt } => {
@@ -93,24 +90,24 @@ impl Control {
         identity: Identity,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
-        let control = self.clone();
+        let idempotency = self.clone();
         let attempt = async move {
             tokio::pin!(work);
             loop {
                 tokio::select! {
                     done = &mut work => return done,
-                    () = tokio::time::sleep(RENEW_EVERY) => control.renew(&identity).await,
+                    () = tokio::time::sleep(RENEW_EVERY) => idempotency.renew(&identity).await,
                 }
             }
         };
-        let task = self.inner.tasks.spawn_on(attempt, &self.inner.runtime);
+        let task = self.core.tasks.spawn_on(attempt, &self.core.runtime);
         task.await.map_err(ControlError::internal)
     }
 
     async fn renew(&self, identity: &Identity) {
         let Some(attempt) = identity.attempt() else { return };
         let renewed = async {
-            let tx = self.inner.store.project(&attempt.claim.project).await?;
+            let tx = self.core.store.project(&attempt.claim.project).await?;
             idempotency::renew(&tx, &attempt.claim, LEASE).await?;
             tx.commit().await
         };
@@ -124,8 +121,8 @@ impl Control {
         let Some(attempt) = identity.attempt() else {
             return Ok(());
         };
-        let tx = self.inner.store.project(&attempt.claim.project).await?;
-        idempotency::answer(&tx, &self.inner.store, &attempt.claim, answer.status, &answer.body).await?;
+        let tx = self.core.store.project(&attempt.claim.project).await?;
+        idempotency::answer(&tx, &self.core.store, &attempt.claim, answer.status, &answer.body).await?;
         Ok(tx.commit().await?)
     }
 
@@ -134,34 +131,9 @@ impl Control {
         let Some(attempt) = identity.attempt() else {
             return Ok(());
         };
-        let tx = self.inner.store.project(&attempt.claim.project).await?;
+        let tx = self.core.store.project(&attempt.claim.project).await?;
         idempotency::release(&tx, &attempt.claim).await?;
         Ok(tx.commit().await?)
-    }
-
-    /// Notes what the transaction creates, where the request has a key.
-    pub(crate) async fn leave_receipt(&self, tx: &Tx, identity: &Identity, receipt: &impl Serialize) -> Result<()> {
-        let Some(attempt) = identity.attempt() else {
-            return Ok(());
-        };
-        let text: SecretString = serde_json::to_string(receipt).map_err(ControlError::internal)?.into();
-        let left = idempotency::record_receipt(tx, &self.inner.store, &attempt.claim, &text).await;
-        left.map_err(|error| match error {
-            StoreError::Conflict { .. } => in_progress(&IdempotencyKey(attempt.claim.key.clone())),
-            other => other.into(),
-        })
-    }
-}
-
-impl Attempt {
-    /// What an earlier attempt created.
-    pub(crate) fn receipt<T: DeserializeOwned>(&self) -> Result<Option<T>> {
-        let parse = |text: &Arc<SecretString>| serde_json::from_str(text.expose_secret());
-        self.receipt
-            .as_ref()
-            .map(parse)
-            .transpose()
-            .map_err(ControlError::internal)
     }
 }
 
@@ -176,15 +148,6 @@ fn digest(identity: &Identity, parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash
-}
-
-fn in_progress(key: &IdempotencyKey) -> ControlError {
-    ControlError::Refused {
-        code: ProblemCode::IdempotencyInProgress,
-        detail: format!("a request with the idempotency key \"{key}\" is still running"),
-        hint: Some("Send it again in a moment; it gets the same answer.".to_owned()),
-        retry_after: Some(Duration::from_secs(1)),
-    }
 }
 
 fn reused(key: &IdempotencyKey) -> ControlError {

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tdb_names::{KeyId, ProjectId};
+use tdb_store::{Store, Tx};
 
+use crate::attempt::Attempt;
 use crate::error::{ControlError, Result};
-use crate::idempotency::Attempt;
 
 /// What an API key may do; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +63,14 @@ impl Identity {
     /// What an earlier attempt at this very request created.
     pub(crate) fn receipt<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         self.attempt.as_ref().map_or(Ok(None), Attempt::receipt)
+    }
+
+    /// Notes what the transaction creates, where the request has an idempotency key.
+    pub(crate) async fn leave_receipt(&self, tx: &Tx, store: &Store, receipt: &impl Serialize) -> Result<()> {
+        match self.attempt() {
+            Some(attempt) => attempt.leave_receipt(tx, store, receipt).await,
+            None => Ok(()),
+        }
     }
 
     pub fn project(&self) -> &ProjectId {

@@ -8,14 +8,31 @@ use std::time::Duration;
 use tdb_store::physical::Holder;
 use tdb_store::templates::TemplateRow;
 use tdb_store::{leases, servers, templates, tenants, workspaces};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::control::Control;
+use crate::core::{Core, limited};
 use crate::error::Result;
 use crate::leases::{Lease, Subject};
+use crate::lifecycle::place::Placement;
+use crate::lifecycle::provision::Provisioning;
+use crate::lifecycle::readers::ReadAccess;
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::settings::Settings;
+use crate::lifecycle::tenants::Tenants;
+use crate::lifecycle::workspaces::Workspaces;
+use crate::metrics::Metrics;
+use crate::schema::deployments::Deployments;
+use crate::schema::drain_timer::DrainTimer;
+use crate::schema::drift::Drifts;
+use crate::schema::rollout::Rollouts;
+use crate::schema::stock::Stock;
+use crate::schema::templates::Templates;
+use crate::schema::watches::Watches;
+use crate::sweep::Sweep;
 
 /// Between two looks at what is due; a wake-up brings deployments earlier.
 const TICK: Duration = Duration::from_millis(500);
@@ -28,66 +45,88 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// One look at everything.
 const TICK_TIME_MAX: Duration = Duration::from_secs(30);
-/// Work of one server, or of one workspace.
-const BACKGROUND_TIME_MAX: Duration = Duration::from_secs(300);
 /// Tenants of which each is restored within it after the one before are deployed to together.
 const RETURN_QUIET: Duration = Duration::from_secs(1);
 const RETURN_TIME_MAX: Duration = Duration::from_secs(10);
 
-impl Control {
+/// The workers.
+#[derive(Clone)]
+pub struct Jobs {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) placement: Placement,
+    pub(crate) read_access: ReadAccess,
+    pub(crate) templates: Templates,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) stock: Stock,
+    pub(crate) settings: Settings,
+    pub(crate) provisioning: Provisioning,
+    pub(crate) tenants: Tenants,
+    pub(crate) deployments: Deployments,
+    pub(crate) rollouts: Rollouts,
+    pub(crate) watches: Watches,
+    pub(crate) drifts: Drifts,
+    pub(crate) metrics: Metrics,
+    pub(crate) drain_timer: DrainTimer,
+    pub(crate) sweep: Sweep,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) returned: Arc<Notify>,
+}
+
+impl Jobs {
     /// Goes on at once where the process before this one was killed, instead of waiting for its leases to run out. Only
     /// for a process that holds `home`, which one process at a time can hold: a data directory. What other processes hold
     /// stays theirs.
     pub async fn take_over(&self, home: &str) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
-        leases::take_over(&tx, &self.inner.store, home).await?;
+        let tx = self.core.store.jobs().await?;
+        leases::take_over(&tx, &self.core.store, home).await?;
         tx.commit().await?;
         Ok(())
     }
 
     /// Runs the workers until `stop`; what they had in hand is finished by the next start.
-    pub fn start_jobs(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+    pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let worker = |work: Pin<Box<dyn Future<Output = ()> + Send>>| {
             let ended = stop.clone();
             let until_stopped = async move {
                 let _stopped = ended.run_until_cancelled(work).await;
             };
-            tasks.spawn_on(until_stopped, &self.inner.runtime);
+            tasks.spawn_on(until_stopped, &self.core.runtime);
         };
-        let (watches, stopped) = (self.inner.watches.stop.clone(), stop.clone());
+        let (watches, stopped) = (self.watches.stop.clone(), stop.clone());
         tasks.spawn_on(
             async move {
                 stopped.cancelled().await;
                 watches.cancel();
             },
-            &self.inner.runtime,
+            &self.core.runtime,
         );
-        let control = self.clone();
-        worker(Box::pin(async move { control.deploy().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.keep_house().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.keep_stock().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.keep_settings().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.drain_on_a_timer().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.keep_up().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.look_after_servers().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.keep_figures().await }));
-        let control = self.clone();
-        worker(Box::pin(async move { control.keep_drift().await }));
+        let jobs = self.clone();
+        worker(Box::pin(async move { jobs.deploy().await }));
+        let jobs = self.clone();
+        worker(Box::pin(async move { jobs.keep_house().await }));
+        let jobs = self.clone();
+        worker(Box::pin(async move { jobs.keep_stock().await }));
+        let jobs = self.clone();
+        worker(Box::pin(async move { jobs.keep_settings().await }));
+        let drain_timer = self.drain_timer.clone();
+        worker(Box::pin(async move { drain_timer.run().await }));
+        let jobs = self.clone();
+        worker(Box::pin(async move { jobs.keep_up().await }));
+        let jobs = self.clone();
+        worker(Box::pin(async move { jobs.look_after_servers().await }));
+        let metrics = self.metrics.clone();
+        worker(Box::pin(async move { metrics.run().await }));
+        let drifts = self.drifts.clone();
+        worker(Box::pin(async move { drifts.run().await }));
     }
 
     /// In a loop of its own: no deployment waits for a template that is being dropped.
     async fn deploy(&self) {
         loop {
-            self.limited("deployments", TICK_TIME_MAX, self.roll_out()).await;
+            limited("deployments", TICK_TIME_MAX, self.rollouts.roll_out()).await;
             tokio::select! {
-                () = self.inner.wake.notified() => {}
+                () = self.wake.notified() => {}
                 () = sleep(TICK) => {}
             }
         }
@@ -95,9 +134,9 @@ impl Control {
 
     async fn keep_stock(&self) {
         loop {
-            self.limited("spare databases", TICK_TIME_MAX, self.restock()).await;
+            limited("spare databases", TICK_TIME_MAX, self.stock.fill()).await;
             tokio::select! {
-                () = self.inner.restock.notified() => {}
+                () = self.stock.asked.notified() => {}
                 () = sleep(RESTOCK_EVERY) => {}
             }
         }
@@ -105,10 +144,8 @@ impl Control {
 
     async fn keep_settings(&self) {
         loop {
-            self.limited("settings of tenants", TICK_TIME_MAX, self.guard_due_tenants())
-                .await;
-            self.limited("readers of databases", TICK_TIME_MAX, self.admit_readers(None))
-                .await;
+            limited("settings of tenants", TICK_TIME_MAX, self.settings.guard_due_tenants()).await;
+            limited("readers of databases", TICK_TIME_MAX, self.read_access.admit_due(None)).await;
             sleep(SETTINGS_EVERY).await;
         }
     }
@@ -117,17 +154,21 @@ impl Control {
     async fn look_after_servers(&self) {
         loop {
             let look = async {
-                let tx = self.inner.store.jobs().await?;
+                let tx = self.core.store.jobs().await?;
                 let names = servers::names(&tx).await?;
                 tx.rollback().await?;
                 for name in names {
-                    self.in_background("a look at a server", TICK_TIME_MAX, move |control| async move {
-                        control.look_after(&name).await
-                    });
+                    let servers = &self.servers;
+                    self.core.in_background(
+                        servers,
+                        "a look at a server",
+                        TICK_TIME_MAX,
+                        move |servers| async move { servers.look_after(&name).await },
+                    );
                 }
                 Ok(())
             };
-            self.limited("servers", TICK_TIME_MAX, look).await;
+            limited("servers", TICK_TIME_MAX, look).await;
             sleep(LOOK_EVERY).await;
         }
     }
@@ -135,121 +176,86 @@ impl Control {
     /// Tenants that come back one after the other are brought up together.
     async fn keep_up(&self) {
         loop {
-            self.inner.returned.notified().await;
-            let gathering = async { while timeout(RETURN_QUIET, self.inner.returned.notified()).await.is_ok() {} };
+            self.returned.notified().await;
+            let gathering = async { while timeout(RETURN_QUIET, self.returned.notified()).await.is_ok() {} };
             // Past that the others come with the next deployment.
             let _late = timeout(RETURN_TIME_MAX, gathering).await;
-            self.limited("tenants that catch up", TICK_TIME_MAX, self.catch_up())
-                .await;
+            limited("tenants that catch up", TICK_TIME_MAX, self.deployments.catch_up()).await;
         }
     }
 
     async fn keep_house(&self) {
         let mut swept: Option<Instant> = None;
         loop {
-            self.limited("unfinished work", TICK_TIME_MAX, self.tick()).await;
+            limited("unfinished work", TICK_TIME_MAX, self.tick()).await;
             if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
-                self.limited("sweep", TICK_TIME_MAX, self.sweep()).await;
+                limited("sweep", TICK_TIME_MAX, self.sweep.run()).await;
                 swept = Some(Instant::now());
             }
             sleep(TICK).await;
         }
     }
 
-    pub(crate) async fn limited(&self, what: &'static str, limit: Duration, work: impl Future<Output = Result<()>>) {
-        match timeout(limit, work).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(what, error = %error.explained(), "the workers go on later"),
-            Err(_) => tracing::warn!(what, ?limit, "the workers took too long and go on later"),
-        }
-    }
-
     /// Takes up what was left.
     async fn tick(&self) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let (workspaces, databases) = (workspaces::unfinished(&tx).await?, tenants::unfinished(&tx).await?);
         let (templates, leaving) = (templates::unfinished(&tx).await?, tenants::deleting(&tx).await?);
         tx.rollback().await?;
         for row in workspaces {
             let id = row.id;
-            self.go_on(id.as_uuid(), move |control, lease| async move {
-                control.finish_workspace_under(&lease, id).await
+            self.go_on(&self.workspaces, id.as_uuid(), move |workspaces, lease| async move {
+                workspaces.finish_under(&lease, id).await
             });
         }
         for row in databases {
             let id = row.database.id;
-            self.go_on(id.as_uuid(), move |control, lease| async move {
-                control.finish_database_under(&lease, id).await
-            });
+            self.go_on(
+                &self.provisioning,
+                id.as_uuid(),
+                move |provisioning, lease| async move { provisioning.finish_under(&lease, id).await },
+            );
         }
         for row in templates {
-            self.alone_in_background(
+            self.core.alone_in_background(
+                self,
                 Subject::Builds(row.workspace, row.physical.server.clone()),
                 "a template",
-                move |control, _| async move {
-                    control.go_on_with_template(&row).await;
+                move |jobs, _| async move {
+                    jobs.go_on_with_template(&row).await;
                     Ok(())
                 },
             );
         }
         for (project, name) in leaving {
-            self.forget_tenant(&project, &name).await?;
+            self.tenants.forget(&project, &name).await?;
         }
         Ok(())
     }
 
     async fn go_on_with_template(&self, row: &TemplateRow) {
-        if let Err(error) = self.finish_template(row.id).await {
-            self.record_failure(Holder::Template, row.id, row.progress.attempts, &error)
+        if let Err(error) = self.templates.finish(row.id).await {
+            self.placement
+                .record_failure(Holder::Template, row.id, row.progress.attempts, &error)
                 .await;
         }
     }
 
     /// Works on a database in a task of its own, unless another task or process is at it.
-    fn go_on<F>(&self, id: Uuid, work: impl FnOnce(Control, Lease) -> F + Send + 'static)
+    fn go_on<P, F>(&self, part: &P, id: Uuid, work: impl FnOnce(P, Lease) -> F + Send + 'static)
     where
+        P: Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let control = self.clone();
+        let (part, leases) = (part.clone(), self.core.leases.clone());
         let task = async move {
-            match control.inner.leases.try_take(Subject::Database(id)).await {
+            match leases.try_take(Subject::Database(id)).await {
                 // A failure is in its row and in the log already.
-                Ok(Some(lease)) => drop(work(control, lease).await),
+                Ok(Some(lease)) => drop(work(part, lease).await),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%id, error = %error.explained(), "unfinished work is taken up later"),
             }
         };
-        self.inner.tasks.spawn_on(task, &self.inner.runtime);
-    }
-
-    /// In a task of its own, so that a server that does not answer holds up nothing else.
-    pub(crate) fn in_background<F>(
-        &self,
-        what: &'static str,
-        limit: Duration,
-        work: impl FnOnce(Control) -> F + Send + 'static,
-    ) where
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        let control = self.clone();
-        let task = async move { control.limited(what, limit, work(control.clone())).await };
-        self.inner.tasks.spawn_on(task, &self.inner.runtime);
-    }
-
-    /// The same under a lease; nothing where another task or process has it.
-    pub(crate) fn alone_in_background<F>(
-        &self,
-        subject: Subject,
-        what: &'static str,
-        work: impl FnOnce(Control, Arc<Lease>) -> F + Send + 'static,
-    ) where
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.in_background(what, BACKGROUND_TIME_MAX, move |control| async move {
-            let Some(lease) = control.inner.leases.try_take(subject).await?.map(Arc::new) else {
-                return Ok(());
-            };
-            lease.during(work(control.clone(), lease.clone())).await
-        });
+        self.core.tasks.spawn_on(task, &self.core.runtime);
     }
 }

@@ -2,7 +2,9 @@
 //! finish what was begun. It speaks no HTTP and no wire protocol, and no text of a user ever runs in a session of an
 //! administrator.
 
+mod attempt;
 mod control;
+mod core;
 mod error;
 mod idempotency;
 mod identity;
@@ -12,15 +14,18 @@ mod leases;
 mod lifecycle;
 mod metrics;
 pub mod model;
+mod page;
 mod points;
 mod schema;
 mod sweep;
 mod throttle;
 
-pub use control::{Control, ControlSettings, Limit, Page, Signup};
+pub use crate::core::{ControlSettings, Signup};
+pub use control::{Control, Parts};
 pub use error::ControlError;
 pub use idempotency::{IdempotencyKey, Kept, Once};
 pub use identity::{Identity, KeyScope};
 pub use lifecycle::servers::ServerEnrolment;
+pub use page::{Limit, Page};
 pub use points::POINTS;
 pub use schema::watches::{DeploymentWatch, News};

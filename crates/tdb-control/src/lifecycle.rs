@@ -7,6 +7,7 @@ pub(crate) mod fleet;
 pub(crate) mod place;
 pub(crate) mod provision;
 pub(crate) mod readers;
+pub(crate) mod references;
 pub(crate) mod registry;
 pub(crate) mod repairs;
 pub(crate) mod servers;

@@ -1,13 +1,14 @@
 //! What the control plane shows of the installation's work. The figures are the store's, so that each process shows the
 //! same; they are read on a timer, and a scrape reads none.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Gauge, IntGaugeVec, Opts, Registry};
 use tdb_store::figures::{self, Figures};
 use tokio::time::sleep;
 
-use crate::control::Control;
+use crate::core::{Core, limited};
 use crate::error::Result;
 
 const READ_EVERY: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ const DEPLOYMENT_STATUSES: [&str; 3] = ["running", "completed", "failed"];
 const TARGET_STATUSES: [&str; 6] = ["pending", "running", "retrying", "done", "skipped", "failed"];
 
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics {
+struct Gauges {
     drain_lag: Gauge,
     jobs: IntGaugeVec,
     spares: IntGaugeVec,
@@ -28,7 +29,7 @@ pub(crate) struct Metrics {
     targets: IntGaugeVec,
 }
 
-impl Metrics {
+impl Gauges {
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         let labelled = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
             let gauges = IntGaugeVec::new(Opts::new(format!("tenantsdb_control_{name}"), help), labels)?;
@@ -80,31 +81,46 @@ fn set_all(gauges: &IntGaugeVec, labels: &[&str], figures: &[(String, u32)]) {
     }
 }
 
-impl Control {
+/// What the control plane shows of the installation's work.
+#[derive(Clone)]
+pub struct Metrics {
+    core: Arc<Core>,
+    /// Empty until they are registered.
+    gauges: Arc<OnceLock<Gauges>>,
+}
+
+impl Metrics {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        Self {
+            core: core.clone(),
+            gauges: Arc::default(),
+        }
+    }
+
     /// Shows what this process measures, and the installation's figures, in `registry`; to be called once.
-    pub fn register_metrics(&self, registry: &Registry) -> prometheus::Result<()> {
-        self.inner.store.register_metrics(registry)?;
-        let metrics = Metrics::register(registry)?;
-        metrics.show(&Figures::default());
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.core.store.register_metrics(registry)?;
+        let gauges = Gauges::register(registry)?;
+        gauges.show(&Figures::default());
         // A second registry would have been refused by its names.
-        let _ = self.inner.metrics.set(metrics);
+        let _ = self.gauges.set(gauges);
         Ok(())
     }
 
-    pub(crate) async fn keep_figures(&self) {
+    pub(crate) async fn run(&self) {
         loop {
-            if let Some(metrics) = self.inner.metrics.get() {
-                self.limited("figures", READ_TIME_MAX, self.show_figures(metrics)).await;
+            if let Some(gauges) = self.gauges.get() {
+                limited("figures", READ_TIME_MAX, self.show_figures(gauges)).await;
             }
             sleep(READ_EVERY).await;
         }
     }
 
-    async fn show_figures(&self, metrics: &Metrics) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+    async fn show_figures(&self, gauges: &Gauges) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
         let figures = figures::read(&tx).await?;
         tx.rollback().await?;
-        metrics.show(&figures);
+        gauges.show(&figures);
         Ok(())
     }
 }

@@ -1,20 +1,34 @@
 //! What nobody needs any more: databases that no row knows, rows whose database is gone, rows whose time is over.
 
+use std::sync::Arc;
+
 use tdb_engines::postgres::{databases, roles};
 use tdb_names::ServerName;
 use tdb_store::{database_roles, deployments, events, idempotency, physical, servers, sessions, templates};
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{Result, upstream};
 use crate::leases::Subject;
+use crate::lifecycle::repairs::Repairs;
+use crate::lifecycle::servers::Servers;
+use crate::schema::deployments::Deployments;
 
 /// Longer than any journal waits for its drain and any proxy is away.
 const SESSIONS_KEPT_DAYS: i32 = 30;
 const EVENTS_KEPT_DAYS: i32 = 7;
 
-impl Control {
-    pub(crate) async fn sweep(&self) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+/// Removes what belongs to nothing.
+#[derive(Clone)]
+pub(crate) struct Sweep {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) repairs: Repairs,
+    pub(crate) deployments: Deployments,
+}
+
+impl Sweep {
+    pub(crate) async fn run(&self) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
         sessions::forget_old(&tx, SESSIONS_KEPT_DAYS).await?;
         events::forget_old(&tx, EVENTS_KEPT_DAYS).await?;
         idempotency::forget_old(&tx).await?;
@@ -24,25 +38,26 @@ impl Control {
         let all = servers::names(&tx).await?;
         tx.commit().await?;
         for name in all {
-            self.alone_in_background(
+            self.core.alone_in_background(
+                self,
                 Subject::Sweep(name.clone()),
                 "sweep of a server",
-                move |control, _| async move { control.sweep_server(&name).await },
+                move |sweep, _| async move { sweep.sweep_server(&name).await },
             );
         }
-        self.catch_up().await
+        self.deployments.catch_up().await
     }
 
     async fn sweep_server(&self, name: &ServerName) -> Result<()> {
         // Read before the databases: what is recorded as made was there, and a row that changes since is left alone.
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let recorded = templates::made_on(&tx, name).await?;
         tx.rollback().await?;
-        let server = self.server(name).await?;
-        let found = databases::constructed(&server, self.inner.store.installation()).await;
+        let server = self.servers.admin(name).await?;
+        let found = databases::constructed(&server, self.core.store.installation()).await;
         let found = found.map_err(|e| upstream(name, e))?;
         // Read after them: an intent is committed before its database exists, so that one unknown now is nobody's.
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let gone = |row: &&templates::TemplateRow| !found.iter().any(|found| Some(found.oid) == row.physical.oid);
         for row in recorded.iter().filter(gone) {
             if templates::forget(&tx, row).await? {
@@ -59,6 +74,6 @@ impl Control {
         for role in roles::drop_disabled(&server).await.map_err(|e| upstream(name, e))? {
             tracing::info!(server = %name, role, "a disabled role is dropped");
         }
-        self.repair_roles_on(name).await
+        self.repairs.repair_roles_on(name).await
     }
 }

@@ -16,7 +16,8 @@ async fn interleaved_transactions_are_one_change_each_in_the_order_that_replays(
     two.batch_execute("CREATE TABLE b (id int)").await.unwrap();
     let id = world
         .control
-        .workspace(&world.identity, &blueprint("app"))
+        .workspaces
+        .find(&world.identity, &blueprint("app"))
         .await
         .unwrap()
         .id;
@@ -46,7 +47,8 @@ async fn drains_at_once_log_each_transaction_once() {
     world.workspace("app").await;
     let id = world
         .control
-        .workspace(&world.identity, &blueprint("app"))
+        .workspaces
+        .find(&world.identity, &blueprint("app"))
         .await
         .unwrap()
         .id;
@@ -74,7 +76,8 @@ async fn data_is_left_out_with_a_warning() {
     world.workspace("app").await;
     let id = world
         .control
-        .workspace(&world.identity, &blueprint("app"))
+        .workspaces
+        .find(&world.identity, &blueprint("app"))
         .await
         .unwrap()
         .id;
@@ -106,7 +109,12 @@ async fn a_skipped_change_is_left_out_and_the_capture_proof_still_holds() {
     let session = world.session("app__acme").await;
     session.batch_execute("SELECT FROM kept, wanted").await.unwrap();
     session.batch_execute("SELECT FROM unwanted").await.unwrap_err();
-    let versions = world.control.versions(identity, &name, &Page::default()).await.unwrap();
+    let versions = world
+        .control
+        .versions
+        .list(identity, &name, &Page::default())
+        .await
+        .unwrap();
     assert_eq!((versions[1].number, &versions[1].change_ids[..]), (2, &[1, 3][..]));
     assert!(versions[1].verified, "{versions:#?}");
     world.no_drift("app").await;
@@ -147,7 +155,11 @@ async fn without_a_version_to_give_no_tenant_is_created() {
     assert_eq!(refused.code().as_str(), "head_broken", "{refused}");
     assert!(refused.to_string().contains("change 1 "), "{refused}");
     // Nothing of it is left: the name is free for the tenant that is created once there is a version.
-    let missing = world.control.tenant(&world.identity, &support::tenant("acme")).await;
+    let missing = world
+        .control
+        .tenants
+        .find(&world.identity, &support::tenant("acme"))
+        .await;
     assert!(matches!(missing, Err(ControlError::NotFound { .. })), "{missing:?}");
     world.skip("app", &[1]).await.unwrap();
     world.tenant("acme", "app").await;
@@ -165,7 +177,8 @@ async fn a_broken_change_stops_deployments_until_it_is_skipped() {
     world.ddl("app", "ALTER TABLE t ADD COLUMN fine int").await;
     let refused = world
         .control
-        .create_deployment(&world.identity, support::deploy_all("app"))
+        .deployments
+        .create(&world.identity, support::deploy_all("app"))
         .await
         .unwrap_err();
     assert_eq!(refused.code().as_str(), "head_broken", "{refused}");
@@ -193,7 +206,8 @@ async fn a_schema_that_nobody_captured_is_no_version() {
     world.ddl("app", "CREATE TABLE u (id int)").await;
     let refused = world
         .control
-        .create_deployment(&world.identity, support::deploy_all("app"))
+        .deployments
+        .create(&world.identity, support::deploy_all("app"))
         .await
         .unwrap_err();
     assert_eq!(refused.code().as_str(), "head_differs", "{refused}");
@@ -209,7 +223,8 @@ async fn what_no_event_trigger_saw_is_told_and_can_be_repeated_as_ddl() {
     world.ddl("app", "CLUSTER t USING t_pkey").await;
     let refused = world
         .control
-        .create_deployment(&world.identity, support::deploy_all("app"))
+        .deployments
+        .create(&world.identity, support::deploy_all("app"))
         .await
         .unwrap_err();
     let told = "index public.t_pkey is different (the workspace has \"clustered\")";
@@ -241,7 +256,7 @@ async fn what_no_event_trigger_saw_is_told_though_nothing_is_pending() {
             assert_eq!(session.batch_execute(sql).await.is_err(), name == "unfinished");
         }
         let deployment = support::deploy_all("app");
-        let refused = world.control.create_deployment(&world.identity, deployment).await;
+        let refused = world.control.deployments.create(&world.identity, deployment).await;
         let refused = refused.unwrap_err();
         assert_eq!(refused.code().as_str(), "head_differs", "{refused}");
         assert!(refused.to_string().contains(name), "{refused}");
@@ -285,7 +300,8 @@ async fn a_tenant_may_ask_for_any_version_there_is() {
     for (name, version) in [("empty", 1), ("old", 2), ("new", 3)] {
         let made = world
             .control
-            .create_tenant(&world.identity, request(name, "app", Some(version)))
+            .tenants
+            .create(&world.identity, request(name, "app", Some(version)))
             .await
             .unwrap();
         assert_eq!(made.tenant.status, TenantStatus::Ready);
@@ -294,7 +310,8 @@ async fn a_tenant_may_ask_for_any_version_there_is() {
     world.no_drift("app").await;
     let unknown = world
         .control
-        .create_tenant(&world.identity, request("future", "app", Some(9)))
+        .tenants
+        .create(&world.identity, request("future", "app", Some(9)))
         .await
         .unwrap_err();
     assert!(
@@ -323,7 +340,8 @@ async fn what_sessions_begin_with_is_part_of_the_schema() {
     let query = "ALTER DATABASE app_dev SET statement_timeout = '7s'";
     world
         .control
-        .workspace_query(&world.identity, &name, query)
+        .queries
+        .in_workspace(&world.identity, &name, query)
         .await
         .unwrap();
     let diff = world.diff("app").await;
@@ -352,6 +370,6 @@ async fn what_sessions_begin_with_is_part_of_the_schema() {
     let job = world.deploy("app").await;
     assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
     world.no_drift("app").await;
-    let report = world.control.drift(&world.identity, None).await.unwrap();
+    let report = world.control.drifts.report(&world.identity, None).await.unwrap();
     assert!(report.workspaces.is_empty(), "{report:#?}");
 }

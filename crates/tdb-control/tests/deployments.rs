@@ -39,11 +39,11 @@ async fn a_failing_tenant_keeps_what_committed_and_can_be_retried() {
         .await
         .unwrap();
     let id = job.summary.id.clone().unwrap();
-    let again = world.control.retry_deployment(&world.identity, &id).await.unwrap();
+    let again = world.control.deployments.retry(&world.identity, &id).await.unwrap();
     let job = world.finished(&world.control, &again).await;
     assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
     assert_eq!(world.version_of("bad").await, Some(3));
-    let nothing = world.control.retry_deployment(&world.identity, &id).await.unwrap_err();
+    let nothing = world.control.deployments.retry(&world.identity, &id).await.unwrap_err();
     assert_eq!(nothing.code().as_str(), "nothing_to_retry");
     world.no_drift("app").await;
 }
@@ -63,7 +63,7 @@ async fn a_held_lock_is_retried_until_it_is_let_go() {
     let job = world.begin_deployment("app").await;
     let id = job.summary.id.clone().unwrap();
     let retried = eventually("the target is being retried", async || {
-        let job = world.control.deployment(&world.identity, &id).await.unwrap();
+        let job = world.control.deployments.find(&world.identity, &id).await.unwrap();
         let target = target(&job, "held").clone();
         (target.status == TargetStatus::Retrying).then_some(target)
     })
@@ -88,11 +88,12 @@ async fn a_restart_in_the_middle_finishes_the_job() {
     let job = world.begin_deployment("app").await;
     // Workers that are stopped at once: whatever they hold, their leases are the only trace.
     let stop = CancellationToken::new();
-    world.control.start_jobs(&TaskTracker::new(), &stop);
+    world.control.jobs.start(&TaskTracker::new(), &stop);
     eventually("the work has begun", async || {
         let job = world
             .control
-            .deployment(&world.identity, job.summary.id.as_ref().unwrap())
+            .deployments
+            .find(&world.identity, job.summary.id.as_ref().unwrap())
             .await
             .unwrap();
         job.targets
@@ -103,7 +104,7 @@ async fn a_restart_in_the_middle_finishes_the_job() {
     .await;
     stop.cancel();
     let next = world.restarted().await;
-    next.start_jobs(&TaskTracker::new(), &CancellationToken::new());
+    next.jobs.start(&TaskTracker::new(), &CancellationToken::new());
     let job = world.finished(&next, &job).await;
     assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
     for target in &job.targets {
@@ -126,18 +127,21 @@ async fn suspended_tenants_are_deployed_to_and_deleted_ones_catch_up_when_restor
     }
     let asleep = world
         .control
-        .suspend_tenant(&world.identity, &tenant("asleep"))
+        .tenants
+        .suspend(&world.identity, &tenant("asleep"))
         .await
         .unwrap();
     assert_eq!(asleep.status, TenantStatus::Suspended);
     world
         .control
-        .suspend_tenant(&world.identity, &tenant("asleep"))
+        .tenants
+        .suspend(&world.identity, &tenant("asleep"))
         .await
         .unwrap_err();
     let gone = world
         .control
-        .delete_tenant(&world.identity, &tenant("gone"), Deletion::Soft)
+        .tenants
+        .delete(&world.identity, &tenant("gone"), Deletion::Soft)
         .await
         .unwrap();
     assert_eq!(gone.unwrap().status, TenantStatus::Deleted);
@@ -153,7 +157,8 @@ async fn suspended_tenants_are_deployed_to_and_deleted_ones_catch_up_when_restor
     assert!(taken.to_string().contains("restore"), "{taken}");
     let restored = world
         .control
-        .restore_tenant(&world.identity, &tenant("gone"))
+        .tenants
+        .restore(&world.identity, &tenant("gone"))
         .await
         .unwrap();
     assert_ne!(restored.status, TenantStatus::Deleted);
@@ -167,7 +172,8 @@ async fn suspended_tenants_are_deployed_to_and_deleted_ones_catch_up_when_restor
     }
     world
         .control
-        .resume_tenant(&world.identity, &tenant("asleep"))
+        .tenants
+        .resume(&world.identity, &tenant("asleep"))
         .await
         .unwrap();
     world.no_drift("app").await;
@@ -182,7 +188,8 @@ async fn a_dry_run_makes_no_job_and_no_version() {
     world.ddl("app", "ALTER TABLE t ADD COLUMN planned int").await;
     let plan = world
         .control
-        .plan_deployment(&world.identity, deploy_all("app"))
+        .deployments
+        .plan(&world.identity, deploy_all("app"))
         .await
         .unwrap();
     assert_eq!(
@@ -193,7 +200,8 @@ async fn a_dry_run_makes_no_job_and_no_version() {
     assert!(
         world
             .control
-            .deployments(&world.identity, &Page::default())
+            .deployments
+            .list(&world.identity, &Page::default())
             .await
             .unwrap()
             .is_empty()
@@ -201,7 +209,8 @@ async fn a_dry_run_makes_no_job_and_no_version() {
     assert_eq!(
         world
             .control
-            .versions(&world.identity, &support::blueprint("app"), &Page::default())
+            .versions
+            .list(&world.identity, &support::blueprint("app"), &Page::default())
             .await
             .unwrap()
             .len(),

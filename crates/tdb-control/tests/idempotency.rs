@@ -10,7 +10,11 @@ use tdb_control::{IdempotencyKey, Identity, Kept, KeyScope, Once, Page};
 
 async fn once(world: &World, key: &str, body: &[u8]) -> Result<Once, tdb_control::ControlError> {
     let key = IdempotencyKey::parse(key).unwrap();
-    world.control.once(&world.identity, &key, &[b"/path", body]).await
+    world
+        .control
+        .idempotency
+        .once(&world.identity, &key, &[b"/path", body])
+        .await
 }
 
 async fn go(world: &World, key: &str) -> Identity {
@@ -22,7 +26,7 @@ async fn go(world: &World, key: &str) -> Identity {
 
 /// The first attempt dies after its use case: nothing is kept, and its lease is over.
 async fn died(world: &World, identity: &Identity) -> Identity {
-    world.control.release_key(identity).await.unwrap();
+    world.control.idempotency.release_key(identity).await.unwrap();
     go(world, "k").await
 }
 
@@ -33,6 +37,7 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
     let finish = async |identity: &Identity| {
         let body = "{}".to_owned().into();
         control
+            .idempotency
             .keep_answer(identity, &Kept { status: 201, body })
             .await
             .unwrap();
@@ -42,35 +47,53 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
     };
 
     let first = go(&world, "k").await;
-    let made = control.create_api_key(&first, "one", &[KeyScope::Read]).await.unwrap();
+    let made = control
+        .accounts
+        .create_api_key(&first, "one", &[KeyScope::Read])
+        .await
+        .unwrap();
     let second = died(&world, &first).await;
-    let again = control.create_api_key(&second, "one", &[KeyScope::Read]).await.unwrap();
+    let again = control
+        .accounts
+        .create_api_key(&second, "one", &[KeyScope::Read])
+        .await
+        .unwrap();
     assert_eq!(again.key.expose_secret(), made.key.expose_secret());
     assert_eq!(
-        control.api_keys(&world.identity, &Page::default()).await.unwrap().len(),
+        control
+            .accounts
+            .api_keys(&world.identity, &Page::default())
+            .await
+            .unwrap()
+            .len(),
         2
     );
     finish(&second).await;
 
     let first = go(&world, "k").await;
-    let made = control.create_project(&first, "second").await.unwrap();
+    let made = control.accounts.create_project(&first, "second").await.unwrap();
     let second = died(&world, &first).await;
-    let again = control.create_project(&second, "second").await.unwrap();
+    let again = control.accounts.create_project(&second, "second").await.unwrap();
     assert_eq!(again.api_key.expose_secret(), made.api_key.expose_secret());
     assert_eq!(
         again.connection.connection_string(),
         made.connection.connection_string()
     );
     assert_eq!(
-        control.projects(&world.identity, &Page::default()).await.unwrap().len(),
+        control
+            .accounts
+            .projects(&world.identity, &Page::default())
+            .await
+            .unwrap()
+            .len(),
         2
     );
     finish(&second).await;
 
     let first = go(&world, "k").await;
-    let made = control.create_workspace(&first, &blueprint("shop")).await.unwrap();
+    let made = control.workspaces.create(&first, &blueprint("shop")).await.unwrap();
     let second = died(&world, &first).await;
-    let again = control.create_workspace(&second, &blueprint("shop")).await.unwrap();
+    let again = control.workspaces.create(&second, &blueprint("shop")).await.unwrap();
     assert_eq!(
         again.connection.connection_string(),
         made.connection.connection_string()
@@ -81,12 +104,14 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
     world.ddl("shop", "CREATE TABLE t (id int)").await;
     let first = go(&world, "k").await;
     let made = control
-        .create_tenant(&first, request("acme", "shop", None))
+        .tenants
+        .create(&first, request("acme", "shop", None))
         .await
         .unwrap();
     let second = died(&world, &first).await;
     let again = control
-        .create_tenant(&second, request("acme", "shop", None))
+        .tenants
+        .create(&second, request("acme", "shop", None))
         .await
         .unwrap();
     let shown = |made: &tdb_control::model::NewTenant| made.tenant.databases[0].connection.connection_string();
@@ -100,9 +125,9 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
         name: None,
         expires_at: None,
     };
-    let made = control.create_credential(&first, read_only()).await.unwrap();
+    let made = control.credentials.create(&first, read_only()).await.unwrap();
     let second = died(&world, &first).await;
-    let again = control.create_credential(&second, read_only()).await.unwrap();
+    let again = control.credentials.create(&second, read_only()).await.unwrap();
     assert_eq!(
         again.connection.connection_string(),
         made.connection.connection_string()
@@ -110,13 +135,14 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
     finish(&second).await;
 
     let first = go(&world, "k").await;
-    let made = control.create_deployment(&first, deploy_all("shop")).await.unwrap();
+    let made = control.deployments.create(&first, deploy_all("shop")).await.unwrap();
     let second = died(&world, &first).await;
-    let again = control.create_deployment(&second, deploy_all("shop")).await.unwrap();
+    let again = control.deployments.create(&second, deploy_all("shop")).await.unwrap();
     assert_eq!(again.summary.id, made.summary.id);
     assert_eq!(
         control
-            .deployments(&world.identity, &Page::default())
+            .deployments
+            .list(&world.identity, &Page::default())
             .await
             .unwrap()
             .len(),
@@ -129,14 +155,15 @@ async fn a_project_whose_founding_died_half_way_is_founded_with_the_secrets_that
     let world = World::idle(Default::default()).await;
     let first = go(&world, "k").await;
     // The receipt is there, the project is not.
-    let made = world.control.create_project(&first, "second").await.unwrap();
+    let made = world.control.accounts.create_project(&first, "second").await.unwrap();
     world
         .control
+        .accounts
         .delete_project(&world.identity, made.project.id.as_str())
         .await
         .unwrap();
     let second = died(&world, &first).await;
-    let again = world.control.create_project(&second, "second").await.unwrap();
+    let again = world.control.accounts.create_project(&second, "second").await.unwrap();
     assert_eq!(again.project.id, made.project.id);
     assert_eq!(again.api_key.expose_secret(), made.api_key.expose_secret());
 }
@@ -150,23 +177,26 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
     let other = once(&world, "k", b"other").await.unwrap_err();
     assert_eq!(other.code().as_str(), "idempotency_key_reused");
     // A refusal created nothing: the key is free.
-    world.control.release_key(&first).await.unwrap();
+    world.control.idempotency.release_key(&first).await.unwrap();
     let second = go(&world, "k").await;
     // The first attempt lost its hold: what it would create now is refused.
     let late = world
         .control
+        .accounts
         .create_api_key(&first, "late", &[KeyScope::Read])
         .await
         .unwrap_err();
     assert_eq!(late.code().as_str(), "idempotency_in_progress");
     let made = world
         .control
+        .accounts
         .create_api_key(&second, "one", &[KeyScope::Admin])
         .await
         .unwrap();
     assert_eq!(
         world
             .control
+            .accounts
             .api_keys(&world.identity, &Page::default())
             .await
             .unwrap()
@@ -178,16 +208,17 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
         status: 201,
         body: body.clone().into(),
     };
-    world.control.keep_answer(&second, &kept).await.unwrap();
+    world.control.idempotency.keep_answer(&second, &kept).await.unwrap();
     match once(&world, "k", b"{}").await.unwrap() {
         Once::Done(kept) => assert_eq!((kept.status, kept.body.expose_secret()), (201, body.as_str())),
         Once::Go(_) => panic!("it was done"),
     }
     // Another API key of the project is not given it.
-    let stranger = world.control.authenticate(&body).await.unwrap();
+    let stranger = world.control.accounts.authenticate(&body).await.unwrap();
     let key = IdempotencyKey::parse("k").unwrap();
     let refused = world
         .control
+        .idempotency
         .once(&stranger, &key, &[b"/path", b"{}"])
         .await
         .unwrap_err();

@@ -44,7 +44,8 @@ async fn twenty_tenants_made_at_once_are_all_whole() {
         let (control, identity) = (world.control.clone(), world.identity.clone());
         tokio::spawn(async move {
             control
-                .create_tenant(&identity, request(&format!("t{number}"), "app", None))
+                .tenants
+                .create(&identity, request(&format!("t{number}"), "app", None))
                 .await
         })
     });
@@ -54,7 +55,7 @@ async fn twenty_tenants_made_at_once_are_all_whole() {
     for number in 0..20 {
         let name = tenant(&format!("t{number}"));
         eventually("every tenant is ready", async || {
-            let tenant = world.control.tenant(&world.identity, &name).await.unwrap();
+            let tenant = world.control.tenants.find(&world.identity, &name).await.unwrap();
             (tenant.status == TenantStatus::Ready).then_some(())
         })
         .await;
@@ -173,7 +174,7 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
     // Its row was forgotten; this time nobody asks for a spare, and a sweep finds it.
     store.batch_execute(BROUGHT_BACK).await.unwrap();
     let stop = CancellationToken::new();
-    world.restarted().await.start_jobs(&TaskTracker::new(), &stop);
+    world.restarted().await.jobs.start(&TaskTracker::new(), &stop);
     let id: uuid::Uuid = store.query_one("SELECT id FROM past", &[]).await.unwrap().get(0);
     eventually("the spare is forgotten", async || {
         let all = templates(&world).await;
@@ -211,7 +212,8 @@ async fn a_quiet_workspace_is_built_ahead_and_says_what_is_broken() {
     .await;
     let versions = world
         .control
-        .versions(&world.identity, &blueprint("app"), &Page::default())
+        .versions
+        .list(&world.identity, &blueprint("app"), &Page::default())
         .await;
     assert_eq!(
         versions.unwrap().len(),
@@ -242,34 +244,45 @@ async fn what_is_deleted_for_good_leaves_nothing() {
     world.tenant("one", "app").await;
     let refused = world
         .control
-        .delete_workspace(&world.identity, &blueprint("app"))
+        .workspaces
+        .delete(&world.identity, &blueprint("app"))
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("one"), "{refused}");
     world
         .control
-        .delete_tenant(&world.identity, &tenant("one"), Deletion::Soft)
+        .tenants
+        .delete(&world.identity, &tenant("one"), Deletion::Soft)
         .await
         .unwrap();
     world
         .control
-        .delete_workspace(&world.identity, &blueprint("app"))
+        .workspaces
+        .delete(&world.identity, &blueprint("app"))
         .await
         .unwrap_err();
     world
         .control
-        .delete_tenant(&world.identity, &tenant("one"), Deletion::Hard)
-        .await
-        .unwrap();
-    world.control.tenant(&world.identity, &tenant("one")).await.unwrap_err();
-    world
-        .control
-        .delete_workspace(&world.identity, &blueprint("app"))
+        .tenants
+        .delete(&world.identity, &tenant("one"), Deletion::Hard)
         .await
         .unwrap();
     world
         .control
-        .workspace(&world.identity, &blueprint("app"))
+        .tenants
+        .find(&world.identity, &tenant("one"))
+        .await
+        .unwrap_err();
+    world
+        .control
+        .workspaces
+        .delete(&world.identity, &blueprint("app"))
+        .await
+        .unwrap();
+    world
+        .control
+        .workspaces
+        .find(&world.identity, &blueprint("app"))
         .await
         .unwrap_err();
     assert_eq!(names(&world, DATABASES).await, Vec::<String>::new());
@@ -318,11 +331,12 @@ async fn a_creation_that_was_left_is_taken_up_by_the_next_start() {
     let world = World::idle(settings).await;
     world
         .control
-        .create_workspace(&world.identity, &blueprint("app"))
+        .workspaces
+        .create(&world.identity, &blueprint("app"))
         .await
         .unwrap();
     let next = world.restarted().await;
-    next.start_jobs(&TaskTracker::new(), &CancellationToken::new());
+    next.jobs.start(&TaskTracker::new(), &CancellationToken::new());
     eventually("the workspace is ready", async || {
         let tx = world.store.jobs().await.unwrap();
         let row = workspaces::by_name(&tx, world.identity.project(), &blueprint("app"))
@@ -334,12 +348,13 @@ async fn a_creation_that_was_left_is_taken_up_by_the_next_start() {
     let made = world.try_tenant("one", "app").await.unwrap();
     assert_eq!(made.tenant.name, tenant("one"));
     eventually("the tenant is ready", async || {
-        let tenant = next.tenant(&world.identity, &tenant("one")).await.unwrap();
+        let tenant = next.tenants.find(&world.identity, &tenant("one")).await.unwrap();
         (tenant.status == TenantStatus::Ready).then_some(())
     })
     .await;
     assert_eq!(
-        next.versions(&world.identity, &blueprint("app"), &Page::default())
+        next.versions
+            .list(&world.identity, &blueprint("app"), &Page::default())
             .await
             .unwrap()
             .len(),
@@ -357,7 +372,7 @@ async fn databases_of_nobody_are_swept_and_foreign_ones_are_not() {
     for name in [&ours, &theirs] {
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     }
-    world.control.start_jobs(&TaskTracker::new(), &CancellationToken::new());
+    world.control.jobs.start(&TaskTracker::new(), &CancellationToken::new());
     eventually("the orphan is gone", async || {
         let left = names(&world, DATABASES).await;
         assert!(left.contains(&theirs), "{left:?}");

@@ -16,6 +16,7 @@ async fn a_closed_installation_makes_no_users() {
     let world = World::idle(ControlSettings::default()).await;
     let refused = world
         .control
+        .users
         .sign_up(
             "ada@example.com",
             PASSWORD.to_owned().into(),
@@ -37,6 +38,7 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
     let world = World::idle(settings).await;
     let made = world
         .control
+        .users
         .sign_up(
             "ada@example.com",
             PASSWORD.to_owned().into(),
@@ -45,11 +47,17 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
         )
         .await
         .unwrap();
-    let ada = world.control.authenticate(made.api_key.expose_secret()).await.unwrap();
+    let ada = world
+        .control
+        .accounts
+        .authenticate(made.api_key.expose_secret())
+        .await
+        .unwrap();
     assert_eq!(
         world
             .control
-            .servers(&world.identity, &Page::default())
+            .registry
+            .list(&world.identity, &Page::default())
             .await
             .unwrap()
             .len(),
@@ -57,16 +65,17 @@ async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_i
     );
     world
         .control
+        .accounts
         .delete_project(&world.identity, world.identity.project().as_str())
         .await
         .unwrap();
-    let refused = world.control.servers(&ada, &Page::default()).await.unwrap_err();
+    let refused = world.control.registry.list(&ada, &Page::default()).await.unwrap_err();
     assert_eq!(refused.code().as_str(), "operator_only");
     let name = "main".parse().unwrap();
     for refused in [
-        world.control.drain_server(&ada, &name).await.unwrap_err(),
-        world.control.remove_server(&ada, &name).await.unwrap_err(),
-        world.control.test_server(&ada, &name).await.unwrap_err(),
+        world.control.registry.drain(&ada, &name).await.unwrap_err(),
+        world.control.registry.remove(&ada, &name).await.unwrap_err(),
+        world.control.registry.test(&ada, &name).await.unwrap_err(),
     ] {
         assert_eq!(refused.code().as_str(), "operator_only");
     }

@@ -50,7 +50,7 @@ async fn a_schema_reaches_tenants_and_so_does_a_change() {
         tenants: TenantChoice::All,
         sql: "SELECT count(*)::int, max(phone) FROM users".to_owned(),
     };
-    let results = world.control.tenant_query(&world.identity, query).await.unwrap();
+    let results = world.control.queries.in_tenants(&world.identity, query).await.unwrap();
     let rows: Vec<_> = results
         .iter()
         .map(|r| r.outcome.as_ref().unwrap().rows.clone())

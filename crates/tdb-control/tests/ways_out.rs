@@ -148,7 +148,8 @@ async fn what_depends_on_a_change_whose_replay_differs_is_not_blamed_alone() {
     world.tenant("acme", "app").await;
     let versions = world
         .control
-        .versions(&world.identity, &blueprint("app"), &Page::default())
+        .versions
+        .list(&world.identity, &blueprint("app"), &Page::default())
         .await;
     assert_eq!(versions.unwrap().last().unwrap().change_ids, [1]);
 }
@@ -186,7 +187,8 @@ async fn a_revert_names_the_change_that_needs_it_whatever_others_are_called() {
     }
     let refused = world
         .control
-        .revert_change(&world.identity, &blueprint("app"), 2)
+        .reverts
+        .revert(&world.identity, &blueprint("app"), 2)
         .await
         .unwrap_err();
     assert_eq!(refused.code().as_str(), "change_needed", "{refused}");
@@ -197,7 +199,8 @@ async fn a_revert_names_the_change_that_needs_it_whatever_others_are_called() {
     for id in [4, 2] {
         world
             .control
-            .revert_change(&world.identity, &blueprint("app"), id)
+            .reverts
+            .revert(&world.identity, &blueprint("app"), id)
             .await
             .unwrap();
     }

@@ -112,7 +112,7 @@ pub fn store_settings(config: &Config) -> StoreSettings {
 impl Foundation {
     /// Says that this process alone holds `home`: what a killed one held that had it before is free.
     pub async fn take_over(&self, home: &str) -> Result<()> {
-        let taken = self.control.take_over(home).await;
+        let taken = self.control.jobs.take_over(home).await;
         taken.context("cannot take over what the last process held")
     }
 
@@ -143,7 +143,7 @@ impl Foundation {
             enrol(&control, server).await?;
         }
         let registry = Registry::new();
-        control.register_metrics(&registry)?;
+        control.metrics.register(&registry)?;
         let settings = DirectorySettings {
             instance: store.instance(),
             ..DirectorySettings::default()
@@ -202,6 +202,7 @@ async fn bootstrap(store: &Store, control: &Control, config: &Config) -> Result<
         )
     })?;
     control
+        .accounts
         .bootstrap(FIRST_PROJECT, Some(key))
         .await
         .context("cannot make the first project")?;
@@ -221,7 +222,8 @@ async fn enrol(control: &Control, server: &Server) -> Result<()> {
         extensions: server.extensions.clone(),
     };
     control
-        .enrol_server(enrolment)
+        .servers
+        .enrol(enrolment)
         .await
         .with_context(|| format!("cannot enrol the server {}", server.name))
 }
@@ -254,7 +256,7 @@ impl Running {
         running.listen("the API", sockets.api, tdb_api::router(control.clone()), failed.clone())?;
         let health = Health::new(registry, control.clone(), running.proxy.clone())?;
         running.listen("metrics", sockets.metrics, health.router(), failed.clone())?;
-        control.start_jobs(&running.jobs, &running.jobs_stop);
+        control.jobs.start(&running.jobs, &running.jobs_stop);
         running.run_data_plane(data_plane, sockets.proxy, failed)?;
         running.proxy.accepts();
         tracing::info!(proxy = %config.proxy.listen, "ready");

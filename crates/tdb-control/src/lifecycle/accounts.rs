@@ -1,5 +1,7 @@
 //! Projects and API keys: who may ask.
 
+use std::sync::Arc;
+
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tdb_auth::ApiKey;
@@ -11,14 +13,15 @@ use tdb_store::{Tx, api_keys, credentials, projects};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
-use crate::lifecycle::credentials::describe;
+use crate::lifecycle::credentials::{Credentials, describe};
+use crate::lifecycle::references::{checked_reference, only};
 use crate::model::{ApiKeyInfo, NewApiKey, NewCredential, NewProject, Project};
+use crate::page::Page;
 
-const NAME_LEN_MAX: usize = 64;
 /// The name of the key that comes with a project.
 const FIRST_KEY: &str = "first";
 
@@ -48,13 +51,20 @@ struct KeyReceipt {
     key: String,
 }
 
-impl Control {
+/// Projects, their API keys, and authentication.
+#[derive(Clone)]
+pub struct Accounts {
+    pub(crate) core: Arc<Core>,
+    pub(crate) credentials: Credentials,
+}
+
+impl Accounts {
     /// The installation's first project with its first key (scope admin), `key` where one is given; its account runs the
     /// installation. None where a
     /// project exists already.
     pub async fn bootstrap(&self, project_name: &str, key: Option<ApiKey>) -> Result<Option<NewProject>> {
         // Processes that start at once over an empty store make one between them.
-        let lease = self.inner.leases.take(Subject::Bootstrap).await?;
+        let lease = self.core.leases.take(Subject::Bootstrap).await?;
         lease.during(self.bootstrap_alone(&lease, project_name, key)).await
     }
 
@@ -72,7 +82,7 @@ impl Control {
         }
         let seeds = ProjectReceipt::draw(key)?;
         let name = checked_reference("name", project_name)?;
-        let tx = self.inner.store.project(&seeds.id).await?;
+        let tx = self.core.store.project(&seeds.id).await?;
         let made = self.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
         projects::become_operator(&tx).await?;
         tx.commit().await?;
@@ -82,7 +92,7 @@ impl Control {
     /// The one door to an [`Identity`].
     pub async fn authenticate(&self, key: &str) -> Result<Identity> {
         let key = ApiKey::parse(key).ok_or(ControlError::Unauthorized)?;
-        let holder = api_keys::authenticate(&self.inner.store, &key).await?;
+        let holder = api_keys::authenticate(&self.core.store, &key).await?;
         let holder = holder.ok_or(ControlError::Unauthorized)?;
         let scopes = scopes(&holder.scopes)?;
         Ok(Identity::new(holder.project, holder.key, holder.name, scopes))
@@ -95,7 +105,7 @@ impl Control {
         page: &Page<(OffsetDateTime, ProjectId)>,
     ) -> Result<Vec<Project>> {
         identity.require(KeyScope::Admin)?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let (after, limit) = (page.after.as_ref(), page.limit.rows());
         let rows = projects::of_same_account(&tx, identity.project(), after, limit).await?;
         let projects = with_counts(&tx, rows).await?;
@@ -105,7 +115,7 @@ impl Control {
 
     pub async fn create_project(&self, identity: &Identity, name: &str) -> Result<NewProject> {
         identity.require(KeyScope::Admin)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let own = projects::by_id(&tx, identity.project()).await?;
         tx.rollback().await?;
         let own = own.ok_or_else(|| ControlError::not_found("project", identity.project()))?;
@@ -115,14 +125,14 @@ impl Control {
         }
         let seeds = ProjectReceipt::draw(None)?;
         // Its rows are another project's, so that they cannot be in one transaction with the key: the receipt comes first.
-        let tx = self.inner.store.project(identity.project()).await?;
-        self.leave_receipt(&tx, identity, &seeds).await?;
+        let tx = self.core.store.project(identity.project()).await?;
+        identity.leave_receipt(&tx, &self.core.store, &seeds).await?;
         tx.commit().await?;
         self.found_project(own.account, name, seeds).await
     }
 
     async fn go_on_founding(&self, account: Uuid, name: &str, begun: ProjectReceipt) -> Result<NewProject> {
-        let tx = self.inner.store.project(&begun.id).await?;
+        let tx = self.core.store.project(&begun.id).await?;
         let row = projects::by_id(&tx, &begun.id).await?;
         let credential = credentials::first_of_scope(&tx, &begun.id, &Scope::Project).await?;
         tx.rollback().await?;
@@ -136,13 +146,13 @@ impl Control {
         Ok(NewProject {
             project: project(row, 1),
             api_key: begun.key.into(),
-            connection: self.connection_of(&made, None),
+            connection: self.credentials.connection_of(&made, None),
         })
     }
 
     pub(crate) async fn found_project(&self, account: Uuid, name: &str, seeds: ProjectReceipt) -> Result<NewProject> {
         let name = checked_reference("name", name)?;
-        let tx = self.inner.store.project(&seeds.id).await?;
+        let tx = self.core.store.project(&seeds.id).await?;
         let made = self.insert_project(&tx, account, name, seeds).await?;
         tx.commit().await?;
         Ok(made)
@@ -163,7 +173,7 @@ impl Control {
         Ok(NewProject {
             project: project(row, 1),
             api_key: SecretString::from(key.reveal().to_owned()),
-            connection: self.connection_of(&made, None),
+            connection: self.credentials.connection_of(&made, None),
         })
     }
 
@@ -171,7 +181,7 @@ impl Control {
     pub async fn delete_project(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
         identity.require(KeyScope::Admin)?;
         let id = &self.project_of(identity, reference).await?;
-        let tx = self.inner.store.project(id).await?;
+        let tx = self.core.store.project(id).await?;
         match projects::delete(&tx, id).await? {
             ProjectDeletion::Deleted => tx.commit().await?,
             ProjectDeletion::Unknown => return Err(ControlError::not_found("project", id)),
@@ -181,7 +191,7 @@ impl Control {
                 return Err(ControlError::refused(ProblemCode::ProjectNotEmpty, detail, hint));
             }
         }
-        self.wait_for_proxies().await?;
+        self.core.wait_for_proxies().await?;
         Ok(id.clone())
     }
 
@@ -193,17 +203,17 @@ impl Control {
     ) -> Result<(ProjectId, NewCredential)> {
         identity.require(KeyScope::Admin)?;
         let id = &self.project_of(identity, reference).await?;
-        let tx = self.inner.store.project(id).await?;
+        let tx = self.core.store.project(id).await?;
         let old = credentials::first_of_scope(&tx, id, &Scope::Project).await?;
         let rotated = match old {
             Some(old) => credentials::rotate(&tx, id, old.id).await?,
             None => Some(credentials::create(&tx, id, &Scope::Project, Rights::ReadWrite, None).await?),
         };
         tx.commit().await?;
-        self.wait_for_proxies().await?;
+        self.core.wait_for_proxies().await?;
         let made = rotated.ok_or_else(|| ControlError::not_found("credential", id))?;
         let made = NewCredential {
-            connection: self.connection_of(&made, None),
+            connection: self.credentials.connection_of(&made, None),
             databases: Vec::new(),
             info: describe(made.row),
         };
@@ -212,7 +222,7 @@ impl Control {
 
     /// A project of the key's account, by id or name.
     async fn project_of(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let rows = projects::of_same_account(&tx, identity.project(), None, i64::MAX).await?;
         tx.rollback().await?;
         let ids = rows.into_iter().map(|row| (row.name == reference, row.id));
@@ -225,7 +235,7 @@ impl Control {
     /// Oldest first.
     pub async fn api_keys(&self, identity: &Identity, page: &Page<(OffsetDateTime, KeyId)>) -> Result<Vec<ApiKeyInfo>> {
         identity.require(KeyScope::Admin)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = api_keys::list(&tx, identity.project(), page.after, page.limit.rows()).await?;
         tx.rollback().await?;
         rows.into_iter().map(key_info).collect()
@@ -238,7 +248,7 @@ impl Control {
             return Err(ControlError::Invalid { field: "scopes", rule });
         }
         let name = checked_reference("name", name)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         if let Some(made) = identity.receipt::<KeyReceipt>()? {
             let row = api_keys::by_id(&tx, identity.project(), made.id).await?;
             tx.rollback().await?;
@@ -255,7 +265,7 @@ impl Control {
             id: row.id,
             key: key.reveal().to_owned(),
         };
-        self.leave_receipt(&tx, identity, &receipt).await?;
+        identity.leave_receipt(&tx, &self.core.store, &receipt).await?;
         tx.commit().await?;
         Ok(NewApiKey {
             info: key_info(row)?,
@@ -266,28 +276,11 @@ impl Control {
     /// By id or name.
     pub async fn delete_api_key(&self, identity: &Identity, reference: &str) -> Result<()> {
         identity.require(KeyScope::Admin)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = api_keys::by_reference(&tx, identity.project(), reference).await?;
         let key = only("API key", reference, rows, |row| row.id.to_string())?;
         api_keys::delete(&tx, identity.project(), key.id).await?;
         Ok(tx.commit().await?)
-    }
-}
-
-/// The one thing that a name or an id refers to. An id comes before a name; two of one name are refused.
-pub(crate) fn only<T>(what: &'static str, reference: &str, mut found: Vec<T>, id: fn(&T) -> String) -> Result<T> {
-    if let Some(at) = found.iter().position(|one| id(one) == reference) {
-        return Ok(found.swap_remove(at));
-    }
-    let ids: Vec<String> = found.iter().map(id).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(one), true) => Ok(one),
-        (Some(_), false) => Err(ControlError::refused(
-            ProblemCode::AmbiguousName,
-            format!("{} {what}s are called \"{reference}\"", ids.len()),
-            &format!("Use one of their ids: {}.", ids.join(", ")),
-        )),
-        (None, _) => Err(ControlError::not_found(what, reference)),
     }
 }
 
@@ -302,26 +295,6 @@ pub(crate) async fn with_counts(tx: &Tx, rows: Vec<ProjectRow>) -> Result<Vec<Pr
             project(row, keys)
         })
         .collect())
-}
-
-pub(crate) fn checked_name<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
-    match name.chars().count() {
-        1..=NAME_LEN_MAX if !name.chars().any(char::is_control) => Ok(name),
-        _ => Err(ControlError::Invalid {
-            field,
-            rule: "must be 1 to 64 printable characters long".to_owned(),
-        }),
-    }
-}
-
-/// A name that is accepted where an id is must not look like one.
-pub(crate) fn checked_reference<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
-    let name = checked_name(field, name)?;
-    if Uuid::parse_str(name).is_ok() || name.parse::<ProjectId>().is_ok() {
-        let rule = "must not have the form of an id".to_owned();
-        return Err(ControlError::Invalid { field, rule });
-    }
-    Ok(name)
 }
 
 fn scopes(words: &[String]) -> Result<Vec<KeyScope>> {

@@ -20,11 +20,11 @@ const PLACE_TIME_MAX: Duration = Duration::from_secs(120);
 const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_LAST: Duration = Duration::from_millis(250);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Creations {
     leases: Leases,
     /// The queue of this process: first come, first served.
-    queues: Mutex<HashMap<ServerName, Arc<Semaphore>>>,
+    queues: Arc<Mutex<HashMap<ServerName, Arc<Semaphore>>>>,
 }
 
 /// Lets one database be made. Dropping it lets the next one.
@@ -38,7 +38,7 @@ impl Creations {
     pub(crate) fn new(leases: Leases) -> Self {
         Self {
             leases,
-            queues: Mutex::default(),
+            queues: Arc::default(),
         }
     }
 

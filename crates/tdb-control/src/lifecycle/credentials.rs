@@ -1,5 +1,7 @@
 //! Credentials: who may connect, to what, with which rights and until when.
 
+use std::sync::Arc;
+
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
@@ -8,11 +10,13 @@ use tdb_store::credentials::{CredentialRow, NewCredential as Made};
 use tdb_store::{Tx, credentials, tenants, workspaces};
 use time::OffsetDateTime;
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
-use crate::lifecycle::accounts::{checked_reference, only};
-use crate::model::{Connection, CredentialInfo, CredentialRequest, CredentialScope, NewCredential, ProxyAddress};
+use crate::lifecycle::readers::ReadAccess;
+use crate::lifecycle::references::{checked_reference, only};
+use crate::model::{Connection, CredentialInfo, CredentialRequest, CredentialScope, NewCredential};
+use crate::page::Page;
 
 /// What was created for a request that may be repeated: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
@@ -21,21 +25,28 @@ struct Receipt {
     password: String,
 }
 
-impl Control {
+/// Credentials of clients.
+#[derive(Clone)]
+pub struct Credentials {
+    pub(crate) core: Arc<Core>,
+    pub(crate) read_access: ReadAccess,
+}
+
+impl Credentials {
     /// Oldest first.
-    pub async fn credentials(
+    pub async fn list(
         &self,
         identity: &Identity,
         page: &Page<(OffsetDateTime, CredentialId)>,
     ) -> Result<Vec<CredentialInfo>> {
         identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = credentials::list(&tx, identity.project(), page.after, page.limit.rows()).await?;
         tx.rollback().await?;
         Ok(rows.into_iter().map(describe).collect())
     }
 
-    pub async fn create_credential(&self, identity: &Identity, request: CredentialRequest) -> Result<NewCredential> {
+    pub async fn create(&self, identity: &Identity, request: CredentialRequest) -> Result<NewCredential> {
         // The project's credentials are an administrator's, as their rotation is.
         identity.require(match request.scope {
             CredentialScope::Project => KeyScope::Admin,
@@ -60,7 +71,7 @@ impl Control {
             .as_deref()
             .map(|name| checked_reference("name", name))
             .transpose()?;
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let (scope, databases) = opened(&tx, project, scope).await?;
         let made = match receipt {
             Some(Receipt { id, password }) => {
@@ -81,20 +92,21 @@ impl Control {
                     id: made.row.id,
                     password: made.password.expose_secret().to_owned(),
                 };
-                self.leave_receipt(&tx, identity, &receipt).await?;
+                identity.leave_receipt(&tx, &self.core.store, &receipt).await?;
                 made
             }
         };
         tx.commit().await?;
         if rights == Rights::ReadOnly {
             let project = project.clone();
-            self.run_for(made.row.id.as_uuid(), move |control| async move {
-                control.admit_readers(Some(&project)).await
-            })
-            .await?;
+            self.core
+                .run_for(self, made.row.id.as_uuid(), move |credentials| async move {
+                    credentials.read_access.admit_due(Some(&project)).await
+                })
+                .await?;
         }
         // A proxy may have cached that the user is unknown.
-        self.wait_for_proxies().await?;
+        self.core.wait_for_proxies().await?;
         let connections = databases
             .into_iter()
             .map(|database| self.connection_of(&made, Some(database)));
@@ -108,18 +120,18 @@ impl Control {
     }
 
     /// By id, name or user; its sessions end too.
-    pub async fn delete_credential(&self, identity: &Identity, reference: &str) -> Result<()> {
+    pub async fn delete(&self, identity: &Identity, reference: &str) -> Result<()> {
         identity.require(KeyScope::Write)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = credentials::by_reference(&tx, identity.project(), reference).await?;
         let row = only("credential", reference, rows, |row| row.id.to_string())?;
         credentials::revoke(&tx, identity.project(), row.id).await?;
         tx.commit().await?;
-        self.wait_for_proxies().await
+        self.core.wait_for_proxies().await
     }
 
     pub(crate) fn connection_of(&self, made: &Made, database: Option<DatabaseName>) -> Connection {
-        let mut connection = self.inner.settings.proxy.connection(made.row.user.clone(), database);
+        let mut connection = self.core.settings.proxy.connection(made.row.user.clone(), database);
         connection.password = Some(made.password.clone());
         connection
     }
@@ -155,18 +167,6 @@ async fn opened(tx: &Tx, project: &ProjectId, scope: CredentialScope) -> Result<
             (Scope::Tenant(tenant), databases)
         }
     })
-}
-
-impl ProxyAddress {
-    pub(crate) fn connection(&self, user: UserName, database: Option<DatabaseName>) -> Connection {
-        Connection {
-            host: self.host.clone(),
-            port: self.port,
-            database,
-            user,
-            password: None,
-        }
-    }
 }
 
 /// As it is shown, without its password.

@@ -1,6 +1,7 @@
 //! Queries of the API: in a workspace, and in many tenants at once, each in its tenant's own role.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
@@ -15,31 +16,42 @@ use tdb_store::tenants;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use uuid::Uuid;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, query_failed};
 use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::{As, database_name};
+use crate::lifecycle::readers::ReadAccess;
+use crate::lifecycle::repairs::Repairs;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantQuery, TenantQueryResult};
+use crate::schema::drain::Drains;
 
 /// What sessions of the API are called on the server; no name of a customer.
 const APPLICATION: &str = "tdb-query";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-impl Control {
+/// Queries of the API.
+#[derive(Clone)]
+pub struct Queries {
+    pub(crate) core: Arc<Core>,
+    pub(crate) placement: Placement,
+    pub(crate) read_access: ReadAccess,
+    pub(crate) repairs: Repairs,
+    pub(crate) drains: Drains,
+    pub(crate) workspaces: Workspaces,
+}
+
+impl Queries {
     /// In the workspace's own role; keys that may only read: in its read-only role. DDL is captured like any other.
-    pub async fn workspace_query(
-        &self,
-        identity: &Identity,
-        blueprint: &BlueprintName,
-        sql: &str,
-    ) -> Result<QueryResult> {
+    pub async fn in_workspace(&self, identity: &Identity, blueprint: &BlueprintName, sql: &str) -> Result<QueryResult> {
         identity.require(KeyScope::Read)?;
-        let row = self.ready_workspace(identity, blueprint).await?;
+        let row = self.workspaces.ready(identity, blueprint).await?;
         let failed = |error| query_failed(&row.physical.server, error);
         let access = access_of(identity);
         let query = self.open_query(row.id.as_uuid(), &row.physical, access).await?;
         let server_pid = query.server_pid();
-        if let Err(error) = self.record_own_session(identity, &row, server_pid).await {
+        if let Err(error) = self.drains.record_own_session(identity, &row, server_pid).await {
             tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
         }
         let database = database_name(&row.physical)?;
@@ -47,19 +59,20 @@ impl Control {
         let meant = session_settings::for_role(sql, &[database, &logical]);
         let result = query.run(meant.as_deref().unwrap_or(sql), access).await;
         // Before the answer, success or not: an error may have come after a COMMIT.
-        self.drain_after(&row, Some(server_pid)).await;
+        self.drains.drain_after(&row, Some(server_pid)).await;
         result
             .map(shown)
             .map_err(|error| advised_on_extensions(failed(error), sql, blueprint))
     }
 
     /// In each tenant's own role; keys that may only read: in its read-only role.
-    pub async fn tenant_query(&self, identity: &Identity, query: TenantQuery) -> Result<Vec<TenantQueryResult>> {
+    pub async fn in_tenants(&self, identity: &Identity, query: TenantQuery) -> Result<Vec<TenantQueryResult>> {
         identity.require(KeyScope::Read)?;
-        self.workspace_row(identity, &query.blueprint)
+        self.workspaces
+            .row(identity, &query.blueprint)
             .await
             .map_err(|e| e.naming("blueprint"))?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let fleet = tenants::of_blueprint(&tx, identity.project(), &query.blueprint).await?;
         tx.rollback().await?;
         let chosen: Vec<FleetRow> = match &query.tenants {
@@ -76,7 +89,7 @@ impl Control {
             }
         };
         let (access, sql) = (access_of(identity), query.sql.as_str());
-        let width = self.inner.settings.deployments_per_server.get();
+        let width = self.core.settings.deployments_per_server.get();
         // Each server at its own pace: one that does not answer delays its own tenants.
         let mut of_server: HashMap<ServerName, Vec<(usize, FleetRow)>> = HashMap::new();
         for (place, row) in chosen.into_iter().enumerate() {
@@ -121,13 +134,13 @@ impl Control {
         let role = match access {
             Access::ReadWrite => As::Owner,
             Access::ReadOnly => {
-                self.admit_reader_of(id).await?;
+                self.read_access.admit_one(id).await?;
                 As::ReadOnly
             }
         };
-        let login = self.login(physical, role, APPLICATION).await?;
+        let login = self.placement.login(physical, role, APPLICATION).await?;
         let opened = match Query::open(&login, Limits::default()).await {
-            Err(EngineError::Sql { .. }) if self.repair_roles_of(id).await? == Repair::Done => {
+            Err(EngineError::Sql { .. }) if self.repairs.repair_roles_of(id).await? == Repair::Done => {
                 Query::open(&login, Limits::default()).await
             }
             other => other,

@@ -1,5 +1,6 @@
 //! What workspaces, builds and tenant databases share: where they are, by which name, and how their roles log in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -8,11 +9,13 @@ use tdb_engines::postgres::{EngineError, Login, Server, databases};
 use tdb_names::{DatabaseName, PHYSICAL_NAME_LEN_MAX, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::Tx;
-use tdb_store::physical::{self, Holder, Physical, RoleSecret};
+use tdb_store::physical::{self, Holder, Physical, RoleSecret, Step};
 use uuid::Uuid;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
+use crate::leases::Lease;
+use crate::lifecycle::servers::Servers;
 
 /// Length of what makes a taken name unique, with its separator.
 const SUFFIX_LEN: usize = 8;
@@ -38,13 +41,20 @@ pub(crate) enum As {
     ReadOnly,
 }
 
-impl Control {
+/// Where databases are, and how their roles log in.
+#[derive(Clone)]
+pub(crate) struct Placement {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+}
+
+impl Placement {
     /// Fresh roles on a server; the database has no name before it exists.
     pub(crate) fn new_physical(&self, server: ServerName) -> Result<Physical> {
         let names = RoleNames::generate().map_err(|e| upstream(&server, e))?;
         let role = |name: String| -> Result<RoleSecret> {
             let secret = tdb_auth::upstream_secret().map_err(ControlError::internal)?;
-            let sealed = self.inner.store.seal_role(&name, &secret)?;
+            let sealed = self.core.store.seal_role(&name, &secret)?;
             Ok(RoleSecret { name, sealed })
         };
         Ok(Physical {
@@ -61,7 +71,7 @@ impl Control {
     }
 
     pub(crate) fn role_secrets(&self, physical: &Physical) -> Result<RoleSecrets, tdb_store::StoreError> {
-        let open = |role: &RoleSecret| self.inner.store.open_role(&role.name, &role.sealed);
+        let open = |role: &RoleSecret| self.core.store.open_role(&role.name, &role.sealed);
         Ok(RoleSecrets {
             owner: open(&physical.roles.owner)?,
             deployer: open(&physical.roles.deployer)?,
@@ -78,16 +88,16 @@ impl Control {
 
     /// A session to be of one of the database's own roles: the only kind that runs a user's text.
     pub(crate) async fn login(&self, physical: &Physical, role: As, application: &str) -> Result<Login> {
-        let server = self.server(&physical.server).await?;
+        let server = self.servers.admin(&physical.server).await?;
         let role = match role {
             As::Owner => &physical.roles.owner,
             As::Deployer => &physical.roles.deployer,
             As::ReadOnly => &physical.roles.readonly,
         };
-        let secret: SecretString = self.inner.store.open_role(&role.name, &role.sealed)?;
+        let secret: SecretString = self.core.store.open_role(&role.name, &role.sealed)?;
         Ok(Login {
             endpoint: server.endpoint().clone(),
-            tls: self.inner.tls.clone(),
+            tls: self.servers.tls.clone(),
             database: database_name(physical)?.to_owned(),
             role: role.name.clone(),
             secret,
@@ -100,7 +110,7 @@ impl Control {
     /// know a spare that has become a tenant since.
     pub(crate) async fn present_name(&self, server: &Server, physical: &Physical) -> Result<Option<String>> {
         let failed = |e| upstream(&server.endpoint().name, e);
-        let installation = self.inner.store.installation();
+        let installation = self.core.store.installation();
         if let Some(oid) = physical.oid
             && let Some(name) = databases::name_of(server, oid).await.map_err(failed)?
         {
@@ -117,7 +127,7 @@ impl Control {
 
     /// Removes a database and its roles, however far they had been made.
     pub(crate) async fn unmake(&self, physical: &Physical) -> Result<()> {
-        let server = self.server(&physical.server).await?;
+        let server = self.servers.admin(&physical.server).await?;
         let failed = |e| upstream(&physical.server, e);
         if let Some(name) = self.present_name(&server, physical).await? {
             databases::drop(&server, &name).await.map_err(failed)?;
@@ -132,12 +142,57 @@ impl Control {
         tracing::warn!(?holder, %id, attempts, error = %error.explained(), "a step failed; it is tried again");
         let pause = pause_after(attempts);
         let record = async {
-            let tx = self.inner.store.jobs().await?;
+            let tx = self.core.store.jobs().await?;
             physical::record_failure(&tx, holder, id, &error.explained(), pause).await?;
             tx.commit().await
         };
         if let Err(error) = record.await {
             tracing::warn!(%id, %error, "the failure could not be recorded");
+        }
+    }
+
+    /// Records a clone's oid and the name it is going to have.
+    pub(crate) async fn record_clone(
+        &self,
+        lease: &Lease,
+        (holder, holder_id): (Holder, Uuid),
+        physical: &Physical,
+        logical: &DatabaseName,
+        oid: u32,
+    ) -> Result<String> {
+        let opaque_names = self.servers.names_are_opaque(&physical.server).await?;
+        let tx = lease.begin().await?;
+        let server = ServerInfo {
+            name: &physical.server,
+            opaque_names,
+        };
+        let name = choose_name(&tx, &server, logical, physical.id).await?;
+        physical::record_database(&tx, holder, holder_id, Step::Cloned, &name, oid).await?;
+        tx.commit().await?;
+        Ok(name)
+    }
+
+    /// The name that was recorded with the clone.
+    pub(crate) async fn final_name(&self, id: Uuid) -> Result<String> {
+        let tx = self.core.store.jobs().await?;
+        let name = physical::recorded_name(&tx, id).await?;
+        tx.rollback().await?;
+        name.ok_or_else(|| ControlError::internal("the clone's name was not recorded"))
+    }
+
+    /// Renames; where somebody else's database has the name, to a unique one.
+    pub(crate) async fn rename(&self, lease: &Lease, server: &Server, from: &str, to: &str, id: Uuid) -> Result<()> {
+        match databases::rename(server, from, to).await {
+            Err(error) if error.sqlstate().as_str() == "42P04" => {
+                let to = unique_name(to)?;
+                let tx = lease.begin().await?;
+                physical::record_name(&tx, id, &to).await?;
+                tx.commit().await?;
+                databases::rename(server, from, &to)
+                    .await
+                    .map_err(|e| upstream(&server.endpoint().name, e))
+            }
+            other => other.map_err(|e| upstream(&server.endpoint().name, e)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A tenant's database: made from a template, or removed. Steps that can be done again, found by uuid and oid.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tdb_engines::fault;
@@ -18,13 +19,22 @@ use uuid::Uuid;
 
 use tokio::time::timeout;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::leases::{Lease, Subject};
+use crate::lifecycle::creations::Creations;
+use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names};
+use crate::lifecycle::readers::ReadAccess;
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::settings::Settings;
 use crate::lifecycle::workspaces::SYSTEM;
 use crate::model::DatabaseRequest;
-use crate::schema::versions::{HeadProblem, shown};
+use crate::schema::differences::shown;
+use crate::schema::head::HeadProblem;
+use crate::schema::proof::Proofs;
+use crate::schema::stock::Stock;
+use crate::schema::versions::Versions;
 
 /// How long a creation's answer waits for the look at its workspace.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
@@ -68,40 +78,53 @@ async fn claim_spare(
     Ok(Some(Made { id, present, wanted }))
 }
 
-impl Control {
+/// Creates and removes tenants' databases.
+#[derive(Clone)]
+pub(crate) struct Provisioning {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) placement: Placement,
+    pub(crate) creations: Creations,
+    pub(crate) read_access: ReadAccess,
+    pub(crate) settings: Settings,
+    pub(crate) stock: Stock,
+    pub(crate) proofs: Proofs,
+    pub(crate) versions: Versions,
+}
+
+impl Provisioning {
     /// Makes databases that were just intended, side by side. A step that failed is not the caller's error: the row says
     /// so and workers go on.
     pub(crate) async fn finish_new(&self, made: &[DatabaseId]) -> Result<Vec<String>> {
         let work = made.iter().map(|id| {
             let id = *id;
-            self.run_for(
-                id.as_uuid(),
-                move |control| async move { control.finish_database(id).await },
-            )
+            self.core.run_for(self, id.as_uuid(), move |provisioning| async move {
+                provisioning.finish(id).await
+            })
         });
         for done in futures_util::future::join_all(work).await {
             if let Err(error) = done {
                 tracing::warn!(error = %error.explained(), "a tenant's database is not ready yet");
             }
         }
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let warnings = tenants::warnings(&tx, made).await?;
         tx.rollback().await?;
         Ok(warnings)
     }
 
     /// Does what is left of a creation or deletion.
-    pub(crate) async fn finish_database(&self, id: DatabaseId) -> Result<()> {
-        let lease = self.inner.leases.take(Subject::Database(id.as_uuid())).await?;
-        self.finish_database_under(&lease, id).await
+    pub(crate) async fn finish(&self, id: DatabaseId) -> Result<()> {
+        let lease = self.core.leases.take(Subject::Database(id.as_uuid())).await?;
+        self.finish_under(&lease, id).await
     }
 
-    pub(crate) async fn finish_database_under(&self, lease: &Lease, id: DatabaseId) -> Result<()> {
-        lease.during(self.finish_database_alone(lease, id)).await
+    pub(crate) async fn finish_under(&self, lease: &Lease, id: DatabaseId) -> Result<()> {
+        lease.during(self.finish_alone(lease, id)).await
     }
 
-    async fn finish_database_alone(&self, lease: &Lease, id: DatabaseId) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+    async fn finish_alone(&self, lease: &Lease, id: DatabaseId) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
         let row = tenants::database(&tx, id).await?;
         tx.rollback().await?;
         let Some(FleetRow { database, .. }) = row else {
@@ -113,14 +136,15 @@ impl Control {
             DatabaseStatus::Deleting => Box::pin(self.remove_database(lease, &database)).await,
         };
         if let Err(error) = &done {
-            self.record_failure(Holder::TenantDatabase, id.as_uuid(), database.progress.attempts, error)
+            self.placement
+                .record_failure(Holder::TenantDatabase, id.as_uuid(), database.progress.attempts, error)
                 .await;
         }
         done
     }
 
     async fn build_database(&self, lease: &Lease, row: &TenantDatabaseRow) -> Result<()> {
-        let server = self.server(&row.physical.server).await?;
+        let server = self.servers.admin(&row.physical.server).await?;
         let made = match self.adopt_begun(&server, row).await? {
             Some(made) => made,
             None => match Box::pin(self.choose_template(lease, &server, row)).await? {
@@ -128,17 +152,18 @@ impl Control {
                 Chosen::Template(template) => self.clone_for_tenant(lease, &server, row, &template).await?,
             },
         };
-        self.guard_before_use(row, &made.present).await?;
-        self.admit_before_use(row.id, &made.present).await?;
+        self.settings.guard_before_use(row, &made.present).await?;
+        self.read_access.admit_before_use(row.id, &made.present).await?;
         fault::point("tenant.create.adopted");
-        self.rename(lease, &server, &made.present, &made.wanted, made.id)
+        self.placement
+            .rename(lease, &server, &made.present, &made.wanted, made.id)
             .await?;
         fault::point("tenant.create.renamed");
         let tx = lease.begin().await?;
         tenants::set_ready(&tx, row.id).await?;
         events::tenant_changed(&tx, &row.project, &row.tenant).await?;
         tx.commit().await?;
-        self.inner.restock.notify_one();
+        self.stock.asked.notify_one();
         Ok(())
     }
 
@@ -147,12 +172,12 @@ impl Control {
         let Some(wanted) = &row.physical.database else {
             return Ok(None);
         };
-        let Some(present) = self.present_name(server, &row.physical).await? else {
+        let Some(present) = self.placement.present_name(server, &row.physical).await? else {
             return Ok(None);
         };
         let failed = |e| upstream(&row.physical.server, e);
         let names = role_names(&row.physical);
-        self.make_roles(server, &row.physical).await.map_err(failed)?;
+        self.placement.make_roles(server, &row.physical).await.map_err(failed)?;
         databases::open(server, &present, &names).await.map_err(failed)?;
         databases::adopt(server, &present, &names.owner).await.map_err(failed)?;
         let wanted = wanted.clone();
@@ -167,7 +192,7 @@ impl Control {
         row: &TenantDatabaseRow,
         template: &TemplateRow,
     ) -> Result<Made> {
-        let place = self.inner.creations.place(&row.physical.server).await?;
+        let place = self.creations.place(&row.physical.server).await?;
         place.during(self.clone_in_place(lease, server, row, template)).await
     }
 
@@ -180,10 +205,10 @@ impl Control {
         template: &TemplateRow,
     ) -> Result<Made> {
         let failed = |e| upstream(&row.physical.server, e);
-        let making = databases::construction_name(self.inner.store.installation(), row.physical.id);
+        let making = databases::construction_name(self.core.store.installation(), row.physical.id);
         let origin = Origin::Template(database_name(&template.physical)?);
         let (roles, oid) = tokio::join!(
-            self.make_roles(server, &row.physical),
+            self.placement.make_roles(server, &row.physical),
             databases::clone(server, &making, origin)
         );
         roles.map_err(failed)?;
@@ -196,7 +221,7 @@ impl Control {
             databases::adopt(server, &making, &names.owner).await
         };
         let (recorded, adopted) = tokio::join!(
-            self.record_clone(
+            self.placement.record_clone(
                 lease,
                 (Holder::TenantDatabase, row.id.as_uuid()),
                 &row.physical,
@@ -216,7 +241,7 @@ impl Control {
     /// The template of the version that was asked for, of head, or of the last deployed version; held against being
     /// retired by the row that names it. Whoever chooses it first gets a spare of it where there is one.
     async fn choose_template(&self, lease: &Lease, server: &Server, row: &TenantDatabaseRow) -> Result<Chosen> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let workspace = workspaces::by_id(&tx, row.workspace).await?;
         let chosen = match row.template {
             Some(id) => templates::by_id(&tx, id).await?,
@@ -229,11 +254,11 @@ impl Control {
         let workspace = workspace.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))?;
         let info = ServerInfo {
             name: &row.physical.server,
-            opaque_names: self.names_are_opaque(&row.physical.server).await?,
+            opaque_names: self.servers.names_are_opaque(&row.physical.server).await?,
         };
         for _ in 0..CHOICES_MAX {
             let version = self.version_for(row, &workspace).await?;
-            let template = Box::pin(self.template_of(&workspace, &row.physical.server, &version)).await;
+            let template = Box::pin(self.versions.template_of(&workspace, &row.physical.server, &version)).await;
             let template = template.map_err(|problem| problem.into_error(&row.blueprint))?;
             let spare = self.spare_of(server, row, version.number).await?;
             let tx = lease.begin().await?;
@@ -263,7 +288,7 @@ impl Control {
     async fn spare_of(&self, server: &Server, row: &TenantDatabaseRow, version: u32) -> Result<Option<TemplateRow>> {
         let name = &row.physical.server;
         loop {
-            let spare = templates::any_spare(&self.inner.store, row.workspace, name, version).await?;
+            let spare = templates::any_spare(&self.core.store, row.workspace, name, version).await?;
             let Some(spare) = spare else { return Ok(None) };
             let present = database_name(&spare.physical)?;
             let found = databases::find(server, present).await;
@@ -272,7 +297,7 @@ impl Control {
                 return Ok(Some(spare));
             }
             tracing::warn!(server = %name, database = %present, "a spare is no longer there; it is forgotten");
-            let tx = self.inner.store.jobs().await?;
+            let tx = self.core.store.jobs().await?;
             templates::forget(&tx, &spare).await?;
             tx.commit().await?;
         }
@@ -287,7 +312,7 @@ impl Control {
         blueprint: &BlueprintName,
         server: &ServerName,
     ) -> Result<()> {
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let workspace = workspaces::by_name(&tx, project, blueprint).await?;
         let workspace = workspace.filter(|workspace| workspace.status == WorkspaceStatus::Ready);
         let deployed = match &workspace {
@@ -299,14 +324,15 @@ impl Control {
             return Ok(());
         };
         let server = server.clone();
-        self.run_for(workspace.id.as_uuid(), move |control| async move {
-            match Box::pin(control.version_of_head(&workspace, &server, SYSTEM)).await {
-                // A failure of the store or the server says nothing about head: the workers try again.
-                Ok(_) | Err(HeadProblem::Other(_)) => Ok(()),
-                Err(problem) => Err(problem.into_error(&workspace.blueprint)),
-            }
-        })
-        .await
+        self.core
+            .run_for(self, workspace.id.as_uuid(), move |provisioning| async move {
+                match Box::pin(provisioning.versions.of_head(&workspace, &server, SYSTEM)).await {
+                    // A failure of the store or the server says nothing about head: the workers try again.
+                    Ok(_) | Err(HeadProblem::Other(_)) => Ok(()),
+                    Err(problem) => Err(problem.into_error(&workspace.blueprint)),
+                }
+            })
+            .await
     }
 
     /// For tenants that get head: what a workspace has that no change accounts for, and so no tenant. Said where it can
@@ -326,7 +352,7 @@ impl Control {
     }
 
     async fn uncaptured_warning(&self, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<String>> {
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let workspace = workspaces::by_name(&tx, project, blueprint).await?;
         tx.rollback().await?;
         let Some(workspace) = workspace.filter(|workspace| workspace.status == WorkspaceStatus::Ready) else {
@@ -335,7 +361,7 @@ impl Control {
         if self.deployed_version(&workspace).await?.is_some() {
             return Ok(None);
         }
-        let differences = self.uncaptured(&workspace).await?;
+        let differences = self.proofs.uncaptured(&workspace).await?;
         let warning = || {
             let what = shown(&differences);
             format!("the workspace \"{blueprint}\" has what no change accounts for, and no tenant gets: {what}")
@@ -345,7 +371,7 @@ impl Control {
 
     async fn version_for(&self, row: &TenantDatabaseRow, workspace: &WorkspaceRow) -> Result<VersionRow> {
         if let Some(number) = row.wanted_version {
-            let tx = self.inner.store.jobs().await?;
+            let tx = self.core.store.jobs().await?;
             let version = versions::by_number(&tx, workspace.id, number).await?;
             tx.rollback().await?;
             return version.ok_or_else(|| ControlError::not_found("version", number));
@@ -353,12 +379,12 @@ impl Control {
         if let Some(version) = self.deployed_version(workspace).await? {
             return Ok(version);
         }
-        let problem = match Box::pin(self.version_of_head(workspace, &row.physical.server, SYSTEM)).await {
+        let problem = match Box::pin(self.versions.of_head(workspace, &row.physical.server, SYSTEM)).await {
             Ok(version) => return Ok(version),
             Err(HeadProblem::Other(error)) => return Err(error),
             Err(problem) => problem.into_error(&row.blueprint),
         };
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let version = versions::newest_deployed(&tx, workspace.id).await?;
         tx.rollback().await?;
         // Without a deployed version there is only the empty schema, which no customer is given in place of head.
@@ -368,7 +394,7 @@ impl Control {
             row.tenant, version.number, row.blueprint
         );
         tracing::warn!(%warning);
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         tenants::set_warning(&tx, row.id, &warning).await?;
         tx.commit().await?;
         Ok(version)
@@ -376,7 +402,7 @@ impl Control {
 
     /// Where new tenants are to get what others have. None where they get head: so it is set, or this is the first tenant.
     async fn deployed_version(&self, workspace: &WorkspaceRow) -> Result<Option<VersionRow>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let new_tenants = settings::of(&tx, workspace.id)
             .await?
             .map(|settings| settings.new_tenants);
@@ -389,7 +415,7 @@ impl Control {
     }
 
     async fn remove_database(&self, lease: &Lease, row: &TenantDatabaseRow) -> Result<()> {
-        self.unmake(&row.physical).await?;
+        self.placement.unmake(&row.physical).await?;
         fault::point("tenant.delete.dropped");
         let tx = lease.begin().await?;
         tenants::delete_database(&tx, row.id).await?;

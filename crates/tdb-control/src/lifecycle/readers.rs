@@ -1,31 +1,41 @@
 //! Who only reads: read-only credentials and the queries of keys with the scope `read`. A database's read-only role gets
 //! its rights when a credential covers the database, or a query comes.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use tdb_engines::postgres::readers;
 use tdb_names::{DatabaseId, ProjectId};
 use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 use uuid::Uuid;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::lifecycle::place::{database_name, pause_after, role_names};
+use crate::lifecycle::servers::Servers;
 
 /// Databases taken up by one look.
 const DUE_MAX: i64 = 500;
 
-impl Control {
+/// The rights of read-only roles in their databases.
+#[derive(Clone)]
+pub(crate) struct ReadAccess {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+}
+
+impl ReadAccess {
     /// Lets readers into the databases that a read-only credential covers, and takes the rights over the whole server from
     /// roles that an older program made; of one project or of all. A database that fails is tried again.
-    pub(crate) async fn admit_readers(&self, project: Option<&ProjectId>) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+    pub(crate) async fn admit_due(&self, project: Option<&ProjectId>) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
         let due = database_roles::due(&tx, project, DUE_MAX).await?;
         tx.rollback().await?;
-        let width = self.inner.settings.deployments_per_server.get();
+        let width = self.core.settings.deployments_per_server.get();
         // A server that does not answer holds up no other: its databases are still due afterwards.
         let due = due
             .into_iter()
-            .filter(|row| !self.inner.servers.is_silent(&row.physical.server));
+            .filter(|row| !self.servers.is_silent(&row.physical.server));
         let work = futures_util::stream::iter(due).map(|row| async move { self.admit_or_record(&row).await });
         let mut done = work.buffer_unordered(width);
         while let Some(one) = done.next().await {
@@ -41,15 +51,15 @@ impl Control {
             return Ok(());
         };
         tracing::warn!(database = %row.id, error = %error.explained(), "readers cannot be admitted to a database yet");
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         database_roles::record_failure(&tx, row, pause_after(row.attempts)).await?;
         tx.commit().await?;
         Ok(())
     }
 
     /// Before a query of a key that may only read.
-    pub(crate) async fn admit_reader_of(&self, id: Uuid) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+    pub(crate) async fn admit_one(&self, id: Uuid) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id).await?;
         tx.rollback().await?;
         let row = row.ok_or_else(|| ControlError::not_found("database", id))?;
@@ -61,7 +71,7 @@ impl Control {
 
     /// For a database that no client reaches yet, or again; `present` is what it is called now.
     pub(crate) async fn admit_before_use(&self, id: DatabaseId, present: &str) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id.as_uuid()).await?;
         tx.rollback().await?;
         match row.as_ref().and_then(|row| Some((row, row.due()?))) {
@@ -75,10 +85,10 @@ impl Control {
             Readers::Admitted => readers::Readers::Admitted,
             Readers::Old | Readers::None => readers::Readers::None,
         };
-        let server = self.server(&row.physical.server).await?;
+        let server = self.servers.admin(&row.physical.server).await?;
         let done = readers::admit(&server, database, &role_names(&row.physical), admitted).await;
         done.map_err(|e| upstream(&row.physical.server, e))?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         database_roles::record_readers(&tx, row, readers).await?;
         tx.commit().await?;
         Ok(())

@@ -1,34 +1,46 @@
 //! The registry of database servers: listed, registered, tested, drained and removed by whoever runs the installation.
 //! Servers belong to no project, so that only keys of the operator's account get here.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use tdb_names::ServerName;
 use tdb_problems::ProblemCode;
 use tdb_store::{Tx, physical, projects, servers, templates};
 use tokio::time::sleep;
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
+use crate::lifecycle::servers::Servers;
 use crate::lifecycle::servers::{REMEMBERED_MAX, ServerEnrolment, facts, unfit};
 use crate::model::{ServerInfo, ServerStatus, ServerTest};
+use crate::page::Page;
+use crate::schema::templates::Templates;
 
-impl Control {
+/// The servers as the installation's operator sees and changes them.
+#[derive(Clone)]
+pub struct Registry {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) templates: Templates,
+}
+
+impl Registry {
     /// By name, as they are stored.
-    pub async fn servers(&self, identity: &Identity, page: &Page<ServerName>) -> Result<Vec<ServerInfo>> {
+    pub async fn list(&self, identity: &Identity, page: &Page<ServerName>) -> Result<Vec<ServerInfo>> {
         self.require_operator(identity, KeyScope::Read).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let rows = servers::list(&tx, page.after.as_ref(), page.limit.rows()).await?;
         let described = describe(&tx, rows).await?;
         tx.rollback().await?;
         Ok(described)
     }
 
-    pub async fn server_info(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
+    pub async fn find(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
         self.require_operator(identity, KeyScope::Read).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = servers::by_name(&tx, name).await?;
         let described = describe(&tx, row.into_iter().collect()).await?.pop();
         tx.rollback().await?;
@@ -36,44 +48,45 @@ impl Control {
     }
 
     /// Looks at the server, prepares it and records it. From then on databases are placed there.
-    pub async fn register_server(&self, identity: &Identity, enrolment: ServerEnrolment) -> Result<ServerInfo> {
+    pub async fn register(&self, identity: &Identity, enrolment: ServerEnrolment) -> Result<ServerInfo> {
         self.require_operator(identity, KeyScope::Admin).await?;
         let name = enrolment.endpoint.name.clone();
         if identity.receipt::<ServerName>()?.is_some() {
-            return self.server_info(identity, &name).await;
+            return self.find(identity, &name).await;
         }
         let exists = || ControlError::Exists {
             what: "server",
             name: name.to_string(),
             hint: None,
         };
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let known = servers::by_name(&tx, &name).await?;
         tx.rollback().await?;
         if known.is_some() {
             return Err(exists());
         }
-        let prepared = self.prepare_server(&enrolment).await;
+        let prepared = self.servers.prepare(&enrolment).await;
         let (server, probe) = prepared.map_err(not_there)?;
-        let tx = self.inner.store.jobs().await?;
-        let inserted = servers::insert(&tx, &self.inner.store, &enrolment.administrator()).await?;
+        let tx = self.core.store.jobs().await?;
+        let inserted = servers::insert(&tx, &self.core.store, &enrolment.administrator()).await?;
         let revision = inserted.ok_or_else(exists)?;
         servers::set_extensions(&tx, &name, &enrolment.extensions).await?;
         servers::record_facts(&tx, &name, probe.version, &facts(&probe)).await?;
-        self.leave_receipt(&tx, identity, &name).await?;
+        identity.leave_receipt(&tx, &self.core.store, &name).await?;
         tx.commit().await?;
-        self.remember(server, enrolment.opaque_names, Some(&probe), revision);
-        self.server_info(identity, &name).await
+        self.servers
+            .remember(server, enrolment.opaque_names, Some(&probe), revision);
+        self.find(identity, &name).await
     }
 
     /// Looks at the server now, in a connection of its own, as a registration does.
-    pub async fn test_server(&self, identity: &Identity, name: &ServerName) -> Result<ServerTest> {
+    pub async fn test(&self, identity: &Identity, name: &ServerName) -> Result<ServerTest> {
         self.require_operator(identity, KeyScope::Admin).await?;
-        let server = self.server(name).await?;
+        let server = self.servers.admin(name).await?;
         let begun = Instant::now();
         let probe = server.probe_anew().await.map_err(|e| unfit(name, e))?;
         let took = begun.elapsed();
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         servers::record_facts(&tx, name, probe.version, &facts(&probe)).await?;
         tx.commit().await?;
         Ok(ServerTest {
@@ -87,31 +100,31 @@ impl Control {
     }
 
     /// No new databases there from now on; what is there stays and works.
-    pub async fn drain_server(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
+    pub async fn drain(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
         self.require_operator(identity, KeyScope::Admin).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         if !servers::drain(&tx, name).await? {
             return Err(ControlError::not_found("server", name));
         }
         tx.commit().await?;
-        self.server_info(identity, name).await
+        self.find(identity, name).await
     }
 
     /// Undoes a drain.
-    pub async fn resume_server(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
+    pub async fn resume(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
         self.require_operator(identity, KeyScope::Admin).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         if !servers::resume(&tx, name).await? {
             return Err(ControlError::not_found("server", name));
         }
         tx.commit().await?;
-        self.server_info(identity, name).await
+        self.find(identity, name).await
     }
 
     /// 409 while workspaces or tenant databases are on it. Templates that nobody needs there are dropped first.
-    pub async fn remove_server(&self, identity: &Identity, name: &ServerName) -> Result<()> {
+    pub async fn remove(&self, identity: &Identity, name: &ServerName) -> Result<()> {
         self.require_operator(identity, KeyScope::Admin).await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         // Locks the row: whoever places a database there at this moment comes before it or is refused.
         if !servers::drain(&tx, name).await? {
             return Err(ControlError::not_found("server", name));
@@ -129,21 +142,21 @@ impl Control {
         let left = templates::retire_of_server(&tx, name).await?;
         tx.commit().await?;
         for (id, workspace) in left {
-            let lease = self.inner.leases.take(Subject::Builds(workspace, name.clone())).await?;
-            lease.during(self.finish_template(id)).await?;
+            let lease = self.core.leases.take(Subject::Builds(workspace, name.clone())).await?;
+            lease.during(self.templates.finish(id)).await?;
         }
         // Every process has noticed by then that it takes no databases, before its name can mean another server.
         sleep(REMEMBERED_MAX).await;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         servers::delete(&tx, name).await?;
         tx.commit().await?;
-        self.forget(name);
+        self.servers.forget(name);
         Ok(())
     }
 
     async fn require_operator(&self, identity: &Identity, scope: KeyScope) -> Result<()> {
         identity.require(scope)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let operator = projects::is_operator(&tx).await?;
         tx.rollback().await?;
         match operator {
@@ -188,11 +201,5 @@ fn not_there(error: ControlError) -> ControlError {
             "Check host, port and tls: TenantsDB itself must reach the server.",
         ),
         other => other,
-    }
-}
-
-impl ServerTest {
-    pub fn took_ms(&self) -> u64 {
-        u64::try_from(self.took.min(Duration::from_secs(3600)).as_millis()).unwrap_or(u64::MAX)
     }
 }

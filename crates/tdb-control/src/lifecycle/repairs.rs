@@ -2,20 +2,31 @@
 //! before it is repaired, so that the API can show it for as long as it is.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use tdb_contract::{Repair, RouteKind};
 use tdb_engines::postgres::role_states::{self, Differing, Expected, Groups};
 use tdb_names::ServerName;
 use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{Result, upstream};
+use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::role_names;
+use crate::lifecycle::servers::Servers;
 
-impl Control {
+/// Sets roles again that a client changed.
+#[derive(Clone)]
+pub(crate) struct Repairs {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) placement: Placement,
+}
+
+impl Repairs {
     /// Compares the roles of every database on a server with what was set: one query.
     pub(crate) async fn repair_roles_on(&self, name: &ServerName) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let rows = database_roles::on_server(&tx, name).await?;
         tx.rollback().await?;
         self.repair_roles(name, rows).await?;
@@ -32,7 +43,7 @@ impl Control {
     }
 
     pub(crate) async fn repair_roles_of(&self, id: uuid::Uuid) -> Result<Repair> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id).await?;
         tx.rollback().await?;
         match row {
@@ -46,7 +57,7 @@ impl Control {
 
     /// A database whose roles cannot be set again now is left for the next sweep; the others are not.
     async fn repair_roles(&self, name: &ServerName, rows: Vec<DatabaseRoles>) -> Result<Repair> {
-        let server = self.server(name).await?;
+        let server = self.servers.admin(name).await?;
         let expected: Vec<Expected> = rows.iter().map(|row| self.expected(row)).collect::<Result<_>>()?;
         let found = role_states::inspect(&server, &expected).await;
         let found = found.map_err(|e| upstream(name, e))?;
@@ -60,7 +71,7 @@ impl Control {
             }
             let fault = described(&differing);
             tracing::warn!(database = %row.id, server = %name, fault, "a client changed a role; it is set again");
-            let tx = self.inner.store.jobs().await?;
+            let tx = self.core.store.jobs().await?;
             database_roles::record_fault(&tx, row, &fault).await?;
             tx.commit().await?;
             match role_states::repair(&server, expected, &differing).await {
@@ -75,7 +86,7 @@ impl Control {
     }
 
     async fn record_repair(&self, row: &DatabaseRoles) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         database_roles::record_repair(&tx, row.id).await?;
         tx.commit().await?;
         Ok(())
@@ -84,7 +95,7 @@ impl Control {
     fn expected(&self, row: &DatabaseRoles) -> Result<Expected> {
         Ok(Expected {
             names: role_names(&row.physical),
-            secrets: self.role_secrets(&row.physical)?,
+            secrets: self.placement.role_secrets(&row.physical)?,
             groups: match row.readers {
                 Readers::Old => Groups::Ignored,
                 Readers::None | Readers::Admitted => Groups::Checked,

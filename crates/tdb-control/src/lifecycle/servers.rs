@@ -1,18 +1,19 @@
 //! Database servers: enrolled by the composition root, chosen for databases, and the administrator's handle on each.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tdb_auth::ClientTls;
 use tdb_engines::postgres::{EngineError, Lack, Probe, Server};
 use tdb_names::{BlueprintName, ProjectId, ServerEndpoint, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::servers::{self, Looked, Revision};
 use tokio::time::{Instant, timeout};
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 
 /// An administrator's way into a database server.
@@ -36,7 +37,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What this process remembers of servers.
 #[derive(Debug, Default)]
-pub(crate) struct Servers {
+struct ServerCache {
     /// Handles with idle sessions, as long as the store's record is the same.
     known: Mutex<HashMap<ServerName, Remembered>>,
     /// Those that did not answer when they were asked last.
@@ -53,7 +54,7 @@ struct Remembered {
     compared: Instant,
 }
 
-impl Servers {
+impl ServerCache {
     fn of(&self, name: &ServerName) -> Option<Remembered> {
         self.known
             .lock()
@@ -90,19 +91,35 @@ impl Servers {
     }
 
     /// Whether it did not answer when it was asked last.
-    pub(crate) fn is_silent(&self, name: &ServerName) -> bool {
+    fn is_silent(&self, name: &ServerName) -> bool {
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.contains(name)
     }
 }
 
-impl Control {
+/// The registered database servers, with the handles that this process keeps.
+#[derive(Clone)]
+pub struct Servers {
+    core: Arc<Core>,
+    pub(crate) tls: ClientTls,
+    cache: Arc<ServerCache>,
+}
+
+impl Servers {
+    pub(crate) fn new(core: &Arc<Core>, tls: ClientTls) -> Self {
+        Self {
+            core: core.clone(),
+            tls,
+            cache: Arc::default(),
+        }
+    }
+
     /// Prepares the server (roles, base database) and records it; again with changed facts: updates it. One that was
     /// prepared before may be away: the others' tenants do not wait for it.
-    pub async fn enrol_server(&self, enrolment: ServerEnrolment) -> Result<()> {
+    pub async fn enrol(&self, enrolment: ServerEnrolment) -> Result<()> {
         let administrator = enrolment.administrator();
         let name = &administrator.endpoint.name;
-        let (server, probe) = match self.prepare_server(&enrolment).await {
+        let (server, probe) = match self.prepare(&enrolment).await {
             Ok((server, probe)) => (server, Some(probe)),
             Err(error @ ControlError::Upstream { .. }) if self.is_enrolled(name).await? => {
                 tracing::warn!(server = %name, error = %error.explained(), "the server cannot be used now");
@@ -110,8 +127,8 @@ impl Control {
             }
             Err(error) => return Err(error),
         };
-        let tx = self.inner.store.jobs().await?;
-        let revision = servers::upsert(&tx, &self.inner.store, &administrator).await?;
+        let tx = self.core.store.jobs().await?;
+        let revision = servers::upsert(&tx, &self.core.store, &administrator).await?;
         servers::set_extensions(&tx, name, &enrolment.extensions).await?;
         if let Some(probe) = &probe {
             servers::record_facts(&tx, name, probe.version, &facts(probe)).await?;
@@ -122,7 +139,7 @@ impl Control {
     }
 
     /// Looks at a server, and makes it ready where it is fit.
-    pub(crate) async fn prepare_server(&self, enrolment: &ServerEnrolment) -> Result<(Server, Probe)> {
+    pub(crate) async fn prepare(&self, enrolment: &ServerEnrolment) -> Result<(Server, Probe)> {
         let name = &enrolment.endpoint.name;
         let server = self.handle(&enrolment.administrator());
         let probe = server.probe().await.map_err(|e| unfit(name, e))?;
@@ -135,7 +152,7 @@ impl Control {
             administrator.endpoint.clone(),
             administrator.user.clone(),
             administrator.secret.clone(),
-            self.inner.tls.clone(),
+            self.tls.clone(),
         )
     }
 
@@ -148,19 +165,19 @@ impl Control {
             revision,
             compared: Instant::now(),
         };
-        self.inner.servers.insert(&name, remembered);
+        self.cache.insert(&name, remembered);
     }
 
     async fn is_enrolled(&self, name: &ServerName) -> Result<bool> {
-        let tx = self.inner.store.jobs().await?;
-        let row = servers::administrator(&tx, &self.inner.store, name).await?;
+        let tx = self.core.store.jobs().await?;
+        let row = servers::administrator(&tx, &self.core.store, name).await?;
         tx.rollback().await?;
         Ok(row.is_some())
     }
 
     /// Where a blueprint's next database goes.
     pub(crate) async fn place_for(&self, project: &ProjectId, blueprint: &BlueprintName) -> Result<ServerName> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let found = servers::emptiest(&tx, project, blueprint).await?;
         tx.rollback().await?;
         found.ok_or_else(|| {
@@ -171,7 +188,7 @@ impl Control {
     }
 
     /// The administrator of a server; its sessions run constant SQL only.
-    pub(crate) async fn server(&self, name: &ServerName) -> Result<Server> {
+    pub(crate) async fn admin(&self, name: &ServerName) -> Result<Server> {
         Ok(self.remembered(name).await?.server)
     }
 
@@ -187,12 +204,12 @@ impl Control {
         }
         let probe = server.probe().await.map_err(|e| upstream(name, e))?;
         let major = u32::try_from(probe.version / 10_000).map_err(ControlError::internal)?;
-        self.inner.servers.set_major(name, &remembered.revision, major);
+        self.cache.set_major(name, &remembered.revision, major);
         Ok(major)
     }
 
     async fn remembered(&self, name: &ServerName) -> Result<Remembered> {
-        let known = self.inner.servers.of(name);
+        let known = self.cache.of(name);
         if let Some(known) = &known
             && known.compared.elapsed() < REMEMBERED_MAX
         {
@@ -200,7 +217,7 @@ impl Control {
         }
         let compared = Instant::now();
         let revision = known.as_ref().map(|known| &known.revision);
-        let remembered = match (servers::look(&self.inner.store, name, revision).await?, known) {
+        let remembered = match (servers::look(&self.core.store, name, revision).await?, known) {
             (Looked::Same, Some(known)) => Remembered { compared, ..known },
             (Looked::Other(revision, administrator), _) => Remembered {
                 server: self.handle(&administrator),
@@ -210,17 +227,17 @@ impl Control {
                 compared,
             },
             (Looked::Gone | Looked::Same, _) => {
-                self.inner.servers.remove(name);
+                self.cache.remove(name);
                 return Err(ControlError::not_found("server", name));
             }
         };
-        self.inner.servers.insert(name, remembered.clone());
+        self.cache.insert(name, remembered.clone());
         Ok(remembered)
     }
 
     /// Asks a server for a sign of life and records it.
     pub(crate) async fn look_after(&self, name: &ServerName) -> Result<()> {
-        let server = self.server(name).await?;
+        let server = self.admin(name).await?;
         let answer = match timeout(ANSWER_TIME_MAX, server.ping()).await {
             Ok(answer) => answer.map_err(|e| upstream(name, e)),
             Err(_) => Err(ControlError::Upstream {
@@ -231,13 +248,13 @@ impl Control {
         };
         match answer {
             Ok(()) => {
-                if self.inner.servers.note_answer(name) {
+                if self.cache.note_answer(name) {
                     tracing::info!(server = %name, "the database server answers again");
                 }
-                Ok(servers::record_answer(&self.inner.store, name).await?)
+                Ok(servers::record_answer(&self.core.store, name).await?)
             }
             Err(error) => {
-                if self.inner.servers.note_silence(name) {
+                if self.cache.note_silence(name) {
                     tracing::warn!(server = %name, error = %error.explained(), "the database server does not answer");
                 }
                 Ok(())
@@ -245,8 +262,13 @@ impl Control {
         }
     }
 
+    /// Whether it did not answer when it was asked last.
+    pub(crate) fn is_silent(&self, name: &ServerName) -> bool {
+        self.cache.is_silent(name)
+    }
+
     pub(crate) fn forget(&self, name: &ServerName) {
-        self.inner.servers.remove(name);
+        self.cache.remove(name);
     }
 }
 

@@ -2,6 +2,7 @@
 //! one. A database that cannot be reached is tried again; until then the settings name it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,11 +15,13 @@ use tdb_store::tenants::TenantDatabaseRow;
 use tdb_store::workspaces::WorkspaceRow;
 use tokio::time::timeout;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
 use crate::lifecycle::place::{database_name, pause_after};
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{NewTenants, SettingsChange, TenantDdl, WaitingTenant, WorkspaceSettings};
 
 /// Whoever works on a database is at the end of it by then, one way or the other.
@@ -29,37 +32,46 @@ const DUE_MAX: i64 = 500;
 /// Tenants named in an answer.
 const NAMED_MAX: i64 = 100;
 
-impl Control {
-    pub async fn settings(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceSettings> {
+/// Settings of workspaces and what their tenants' databases carry of them.
+#[derive(Clone)]
+pub struct Settings {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) workspaces: Workspaces,
+}
+
+impl Settings {
+    pub async fn find(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceSettings> {
         identity.require(KeyScope::Read)?;
-        let row = self.workspace_row(identity, blueprint).await?;
+        let row = self.workspaces.row(identity, blueprint).await?;
         self.settings_now(&row).await
     }
 
     /// Changes what is given and brings it to the tenants; waits for them a bounded time.
-    pub async fn change_settings(
+    pub async fn change(
         &self,
         identity: &Identity,
         blueprint: &BlueprintName,
         change: SettingsChange,
     ) -> Result<WorkspaceSettings> {
         identity.require(KeyScope::Write)?;
-        let row = self.workspace_row(identity, blueprint).await?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let row = self.workspaces.row(identity, blueprint).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let (ddl, new) = (change.tenant_ddl.map(stored_ddl), change.new_tenants.map(stored_new));
         settings::change(&tx, row.id, ddl, new).await?;
         tx.commit().await?;
         fault::point("settings.changed");
         let id = row.id;
-        self.run_for(id.as_uuid(), move |control| async move {
-            control.guard_tenants_of(id).await
-        })
-        .await?;
+        self.core
+            .run_for(self, id.as_uuid(), move |settings| async move {
+                settings.guard_tenants_of(id).await
+            })
+            .await?;
         self.settings_now(&row).await
     }
 
     async fn settings_now(&self, row: &WorkspaceRow) -> Result<WorkspaceSettings> {
-        let tx = self.inner.store.project(&row.project).await?;
+        let tx = self.core.store.project(&row.project).await?;
         let found = settings::of(&tx, row.id).await?;
         let (counts, waiting) = settings::waiting(&tx, row.id, NAMED_MAX).await?;
         tx.rollback().await?;
@@ -95,17 +107,18 @@ impl Control {
     /// Has `tenant_ddl` brought to all databases that lack it, one task per server.
     pub(crate) async fn guard_due_tenants(&self) -> Result<()> {
         for (server, ids) in self.tenants_due(None).await? {
-            self.alone_in_background(
+            self.core.alone_in_background(
+                self,
                 Subject::Settings(server),
                 "settings of tenants",
-                move |control, _| async move { control.guard_each(ids).await },
+                move |settings, _| async move { settings.guard_each(ids).await },
             );
         }
         Ok(())
     }
 
     async fn tenants_due(&self, workspace: Option<WorkspaceId>) -> Result<HashMap<ServerName, Vec<DatabaseId>>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let due = settings::due(&tx, workspace, DUE_MAX).await?;
         tx.rollback().await?;
         let mut of_server: HashMap<ServerName, Vec<DatabaseId>> = HashMap::new();
@@ -116,7 +129,7 @@ impl Control {
     }
 
     async fn guard_each(&self, due: Vec<DatabaseId>) -> Result<()> {
-        let width = self.inner.settings.deployments_per_server.get();
+        let width = self.core.settings.deployments_per_server.get();
         let work = futures_util::stream::iter(due).map(|id| async move { self.guard_one(id).await });
         let mut done = work.buffer_unordered(width);
         while let Some(one) = done.next().await {
@@ -128,13 +141,13 @@ impl Control {
 
     /// Brings `tenant_ddl` to one database. An error of its server is recorded and given back as `Ok`.
     async fn guard_one(&self, id: DatabaseId) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let claimed = settings::claim(&tx, id, LEASE).await?;
         tx.commit().await?;
         let Some(claimed) = claimed else { return Ok(()) };
         fault::point("settings.claimed");
         let work = async {
-            let server = self.server(&claimed.physical.server).await?;
+            let server = self.servers.admin(&claimed.physical.server).await?;
             let name = database_name(&claimed.physical)?;
             let set = tenant_side::set_ddl(&server, name, engine_ddl(claimed.wanted)).await;
             set.map_err(|e| upstream(&claimed.physical.server, e))
@@ -146,7 +159,7 @@ impl Control {
                 reason: format!("no answer within {WORK_TIME_MAX:?}"),
             })
         });
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         match worked {
             Ok(()) => settings::record_claimed(&tx, id, &claimed).await?,
             Err(error) => {
@@ -160,14 +173,14 @@ impl Control {
 
     /// Gives a database that no client reaches at this moment what its workspace says.
     pub(crate) async fn guard_before_use(&self, row: &TenantDatabaseRow, present: &str) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let lacking = settings::lacking(&tx, row.id).await?;
         tx.rollback().await?;
         let Some(wanted) = lacking else { return Ok(()) };
-        let server = self.server(&row.physical.server).await?;
+        let server = self.servers.admin(&row.physical.server).await?;
         let set = tenant_side::set_ddl(&server, present, engine_ddl(wanted)).await;
         set.map_err(|e| upstream(&row.physical.server, e))?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         settings::record(&tx, row.id, wanted).await?;
         tx.commit().await?;
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -10,14 +11,18 @@ use tdb_auth::{ApiKey, PasswordHash};
 use tdb_names::ProjectId;
 use tdb_problems::ProblemCode;
 use tdb_store::{api_keys, projects, users};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::control::{Control, Limit, Signup};
+use crate::core::{Core, Signup};
 use crate::error::{ControlError, Result};
 use crate::identity::KeyScope;
-use crate::lifecycle::accounts::{ProjectReceipt, checked_reference, with_counts};
+use crate::lifecycle::accounts::{Accounts, ProjectReceipt, with_counts};
+use crate::lifecycle::references::checked_reference;
 use crate::model::{NewProject, Session};
+use crate::page::Limit;
+use crate::throttle::Throttle;
 
 const EMAIL_LEN_MAX: usize = 254;
 const PASSWORD_LEN_MIN: usize = 8;
@@ -27,7 +32,7 @@ const PASSWORD_CHARACTERS_MIN: usize = 5;
 /// Longer ones are hashed first anyway; this bounds the work.
 const PASSWORD_LEN_MAX: usize = 256;
 /// Hashes at work at a time: each keeps a core busy for a while.
-pub(crate) const HASHES_MAX: usize = 2;
+const HASHES_MAX: usize = 2;
 /// How long somebody waits for a turn to have a password hashed.
 const TURN_TIME_MAX: Duration = Duration::from_secs(5);
 const LOGIN_KEY: &str = "login";
@@ -39,7 +44,25 @@ const PROJECT_DEFAULT: &str = "default";
 /// An address in lower case, found valid.
 struct Email(String);
 
-impl Control {
+/// Sign-up and login with email and password.
+#[derive(Clone)]
+pub struct Users {
+    core: Arc<Core>,
+    accounts: Accounts,
+    throttle: Arc<Throttle>,
+    hashes: Arc<Semaphore>,
+}
+
+impl Users {
+    pub(crate) fn new(core: &Arc<Core>, accounts: &Accounts) -> Self {
+        Self {
+            core: core.clone(),
+            accounts: accounts.clone(),
+            throttle: Arc::default(),
+            hashes: Arc::new(Semaphore::new(HASHES_MAX)),
+        }
+    }
+
     /// A user with an account, a project and its first key.
     pub async fn sign_up(
         &self,
@@ -48,7 +71,7 @@ impl Control {
         project_name: Option<&str>,
         address: IpAddr,
     ) -> Result<NewProject> {
-        if self.inner.settings.signup == Signup::Closed {
+        if self.core.settings.signup == Signup::Closed {
             return Err(ControlError::refused(
                 ProblemCode::SignupClosed,
                 "sign-up is disabled on this installation",
@@ -62,8 +85,8 @@ impl Control {
         let hash = self.hashed(move || PasswordHash::derive(&password)).await?;
         let hash = hash.map_err(ControlError::internal)?;
         let seeds = ProjectReceipt::draw(None)?;
-        let tx = self.inner.store.project(&seeds.id).await?;
-        let made = self.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
+        let tx = self.core.store.project(&seeds.id).await?;
+        let made = self.accounts.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
         if !users::insert(&tx, Uuid::new_v4(), &email.0, &hash.to_text()).await? {
             return Err(ControlError::Exists {
                 what: "user",
@@ -72,7 +95,7 @@ impl Control {
             });
         }
         tx.commit().await?;
-        self.inner.throttle.give_back(&email.0, address);
+        self.throttle.give_back(&email.0, address);
         Ok(made)
     }
 
@@ -83,7 +106,7 @@ impl Control {
             return Err(wrong_login());
         }
         self.throttled(&email, address)?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let known = users::by_email(&tx, &email.0).await?;
         tx.rollback().await?;
         let (user, stored) = known.map_or((None, None), |(user, text)| (Some(user), Some(text)));
@@ -93,14 +116,15 @@ impl Control {
         };
         let genuine = self.hashed(move || stored.opens_with(&password)).await?;
         let user = user.filter(|_| genuine).ok_or_else(wrong_login)?;
-        self.inner.throttle.give_back(&email.0, address);
-        let tx = self.inner.store.jobs().await?;
+        self.throttle.give_back(&email.0, address);
+        let tx = self.core.store.jobs().await?;
         let project = users::first_project(&tx, user.account).await?;
         tx.rollback().await?;
         let project = match project {
             Some(project) => project,
             None => {
                 let made = self
+                    .accounts
                     .found_project(user.account, PROJECT_DEFAULT, ProjectReceipt::draw(None)?)
                     .await?;
                 made.project.id
@@ -111,11 +135,11 @@ impl Control {
 
     async fn login_key(&self, user: Uuid, project: ProjectId) -> Result<Session> {
         let key = ApiKey::generate().map_err(ControlError::internal)?;
-        let tx = self.inner.store.project(&project).await?;
+        let tx = self.core.store.project(&project).await?;
         let row = api_keys::insert(&tx, &project, LOGIN_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
         api_keys::give_to_user(&tx, row.id, user, LOGIN_KEYS_MAX).await?;
         tx.commit().await?;
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let rows = projects::of_same_account(&tx, &project, None, Limit::DEFAULT.rows()).await?;
         let projects = with_counts(&tx, rows).await?;
         tx.rollback().await?;
@@ -127,7 +151,7 @@ impl Control {
     }
 
     fn throttled(&self, email: &Email, address: IpAddr) -> Result<()> {
-        let taken = self.inner.throttle.take(&email.0, address, Instant::now());
+        let taken = self.throttle.take(&email.0, address, Instant::now());
         taken.map_err(|after| ControlError::Refused {
             code: ProblemCode::LimitReached,
             detail: "too many attempts with this email or from this address".to_owned(),
@@ -138,10 +162,10 @@ impl Control {
 
     /// Slow work, off the threads that serve requests, and little of it at a time.
     async fn hashed<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let turn = timeout(TURN_TIME_MAX, self.inner.hashes.clone().acquire_owned()).await;
+        let turn = timeout(TURN_TIME_MAX, self.hashes.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| ControlError::busy(ProblemCode::LoginsBusy, "too many logins at the same time"))?;
         let turn = turn.map_err(ControlError::internal)?;
-        let hashed = self.inner.runtime.spawn_blocking(move || {
+        let hashed = self.core.runtime.spawn_blocking(move || {
             // Held to the end of the work, even if nobody waits for it any more.
             let _turn = turn;
             work()

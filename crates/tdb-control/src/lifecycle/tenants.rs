@@ -2,6 +2,7 @@
 //! `provision`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -13,16 +14,23 @@ use tdb_problems::ProblemCode;
 use tdb_store::tenants::{DatabaseStatus as Stored, FleetRow, NewDatabase, TenantRow, TenantStatus as StoredTenant};
 use tdb_store::workspaces::WorkspaceStatus;
 use tdb_store::{Tx, credentials, database_roles, deployments, events, tenants, versions, workspaces};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::database_name;
+use crate::lifecycle::provision::Provisioning;
+use crate::lifecycle::readers::ReadAccess;
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::settings::Settings;
 use crate::model::{
     DatabaseRequest, DatabaseStatus, Deletion, IsolationLevel, NewTenant, Tenant, TenantDatabase, TenantRequest,
     TenantStatus,
 };
+use crate::page::Page;
 
 /// What was created for a request that may be repeated: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
@@ -34,25 +42,38 @@ struct Receipt {
 
 const ENVIRONMENT: &str = "production";
 
-impl Control {
+/// Tenants from their creation to their deletion.
+#[derive(Clone)]
+pub struct Tenants {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) placement: Placement,
+    pub(crate) read_access: ReadAccess,
+    pub(crate) settings: Settings,
+    pub(crate) provisioning: Provisioning,
+    /// A tenant came back that may have missed a deployment.
+    pub(crate) returned: Arc<Notify>,
+}
+
+impl Tenants {
     /// By name.
-    pub async fn tenants(&self, identity: &Identity, page: &Page<TenantName>) -> Result<Vec<Tenant>> {
+    pub async fn list(&self, identity: &Identity, page: &Page<TenantName>) -> Result<Vec<Tenant>> {
         identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = tenants::list(&tx, identity.project(), page.after.as_ref(), page.limit.rows()).await?;
         let described = self.describe_tenants(&tx, identity.project(), rows).await?;
         tx.rollback().await?;
         Ok(described)
     }
 
-    pub async fn tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+    pub async fn find(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Read)?;
         self.tenant_now(identity.project(), name).await
     }
 
     /// Makes a tenant with its databases and its credential, or gives an existing tenant further databases. Waits for
     /// them a bounded time.
-    pub async fn create_tenant(&self, identity: &Identity, request: TenantRequest) -> Result<NewTenant> {
+    pub async fn create(&self, identity: &Identity, request: TenantRequest) -> Result<NewTenant> {
         identity.require(KeyScope::Write)?;
         if request.databases.is_empty() {
             let rule = "must name at least one blueprint".to_owned();
@@ -67,8 +88,8 @@ impl Control {
             None => self.intend_tenant(identity, &request).await?,
         };
         let (warnings, uncaptured) = tokio::join!(
-            self.finish_new(&made),
-            self.uncaptured_warnings(project, &request.databases)
+            self.provisioning.finish_new(&made),
+            self.provisioning.uncaptured_warnings(project, &request.databases)
         );
         let mut warnings = warnings?;
         warnings.extend(uncaptured);
@@ -92,13 +113,15 @@ impl Control {
         let project = identity.project();
         let mut physicals = Vec::with_capacity(request.databases.len());
         for database in &request.databases {
-            let server = self.place_for(project, &database.blueprint).await?;
+            let server = self.servers.place_for(project, &database.blueprint).await?;
             if database.version.is_none() {
-                self.require_schema(project, &database.blueprint, &server).await?;
+                self.provisioning
+                    .require_schema(project, &database.blueprint, &server)
+                    .await?;
             }
-            physicals.push(self.new_physical(server)?);
+            physicals.push(self.placement.new_physical(server)?);
         }
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let environment = request.environment.as_deref().unwrap_or(ENVIRONMENT);
         let credential = match tenants::insert(&tx, project, &request.name, environment).await? {
             true => {
@@ -120,7 +143,7 @@ impl Control {
             databases: made,
             credential,
         };
-        self.leave_receipt(&tx, identity, &receipt).await?;
+        identity.leave_receipt(&tx, &self.core.store, &receipt).await?;
         tx.commit().await?;
         fault::point("tenant.create.intended");
         Ok((receipt.databases, receipt.credential))
@@ -197,12 +220,7 @@ impl Control {
     }
 
     /// Soft: refuses connections, keeps name and data. Hard: drops databases, roles and rows.
-    pub async fn delete_tenant(
-        &self,
-        identity: &Identity,
-        name: &TenantName,
-        deletion: Deletion,
-    ) -> Result<Option<Tenant>> {
+    pub async fn delete(&self, identity: &Identity, name: &TenantName, deletion: Deletion) -> Result<Option<Tenant>> {
         identity.require(KeyScope::Write)?;
         match deletion {
             Deletion::Soft => self.delete_softly(identity.project(), name).await.map(Some),
@@ -220,7 +238,7 @@ impl Control {
             .iter()
             .filter(|row| row.database.status == Stored::Ready)
         {
-            let server = self.server(&row.database.physical.server).await?;
+            let server = self.servers.admin(&row.database.physical.server).await?;
             let closed = databases::close(&server, database_name(&row.database.physical)?).await;
             closed.map_err(|e| upstream(&row.database.physical.server, e))?;
         }
@@ -228,7 +246,7 @@ impl Control {
     }
 
     async fn delete_for_good(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         tenants::lock(&tx, project, name)
             .await?
             .ok_or_else(|| ControlError::not_found("tenant", name))?;
@@ -249,21 +267,21 @@ impl Control {
         events::tenant_changed(&tx, project, name).await?;
         tx.commit().await?;
         fault::point("tenant.delete.intended");
-        self.wait_for_proxies().await?;
+        self.core.wait_for_proxies().await?;
         for row in &fleet {
             let id = row.database.id;
-            self.run_for(
-                id.as_uuid(),
-                move |control| async move { control.finish_database(id).await },
-            )
-            .await?;
+            self.core
+                .run_for(self, id.as_uuid(), move |tenants| async move {
+                    tenants.provisioning.finish(id).await
+                })
+                .await?;
         }
-        self.forget_tenant(project, name).await
+        self.forget(project, name).await
     }
 
     /// Removes the row of a tenant that has no database any more.
-    pub(crate) async fn forget_tenant(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
-        let tx = self.inner.store.project(project).await?;
+    pub(crate) async fn forget(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+        let tx = self.core.store.project(project).await?;
         if tenants::of_tenant(&tx, project, name).await?.is_empty() {
             credentials::revoke_of_tenant(&tx, project, name).await?;
             tenants::delete(&tx, project, name).await?;
@@ -274,7 +292,7 @@ impl Control {
     }
 
     /// Refuses clients; answers when every proxy has ended its sessions.
-    pub async fn suspend_tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+    pub async fn suspend(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Write)?;
         self.shut(
             identity.project(),
@@ -286,7 +304,7 @@ impl Control {
         self.tenant_now(identity.project(), name).await
     }
 
-    pub async fn resume_tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+    pub async fn resume(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Write)?;
         self.change(
             identity.project(),
@@ -295,15 +313,15 @@ impl Control {
             StoredTenant::Ready,
         )
         .await?;
-        self.wait_for_proxies().await?;
+        self.core.wait_for_proxies().await?;
         self.tenant_now(identity.project(), name).await
     }
 
     /// Undoes a soft deletion; it catches up with the deployments that it missed.
-    pub async fn restore_tenant(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
+    pub async fn restore(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Write)?;
         let project = identity.project();
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let row = tenants::by_name(&tx, project, name).await?;
         tx.rollback().await?;
         let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
@@ -317,17 +335,17 @@ impl Control {
             .iter()
             .filter(|row| row.database.status == Stored::Ready)
         {
-            let server = self.server(&row.database.physical.server).await?;
+            let server = self.servers.admin(&row.database.physical.server).await?;
             let name = database_name(&row.database.physical)?;
             let opened = databases::reopen(&server, name).await;
             opened.map_err(|e| upstream(&row.database.physical.server, e))?;
-            self.guard_before_use(&row.database, name).await?;
-            self.admit_before_use(row.database.id, name).await?;
+            self.settings.guard_before_use(&row.database, name).await?;
+            self.read_access.admit_before_use(row.database.id, name).await?;
         }
         self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
             .await?;
-        self.inner.returned.notify_one();
-        self.wait_for_proxies().await?;
+        self.returned.notify_one();
+        self.core.wait_for_proxies().await?;
         self.tenant_now(project, name).await
     }
 
@@ -340,7 +358,7 @@ impl Control {
         to: StoredTenant,
     ) -> Result<()> {
         self.change(project, name, from, to).await?;
-        self.wait_for_proxies().await
+        self.core.wait_for_proxies().await
     }
 
     async fn change(
@@ -350,7 +368,7 @@ impl Control {
         from: &[StoredTenant],
         to: StoredTenant,
     ) -> Result<()> {
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let row = tenants::lock(&tx, project, name).await?;
         let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
         if !tenants::change_status(&tx, project, name, from, to).await? {
@@ -367,14 +385,14 @@ impl Control {
     }
 
     pub(crate) async fn fleet_of(&self, project: &ProjectId, name: &TenantName) -> Result<Vec<FleetRow>> {
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let rows = tenants::of_tenant(&tx, project, name).await?;
         tx.rollback().await?;
         Ok(rows)
     }
 
     async fn tenant_now(&self, project: &ProjectId, name: &TenantName) -> Result<Tenant> {
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let row = tenants::by_name(&tx, project, name).await?;
         let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
         let described = self.describe_tenants(&tx, project, vec![row]).await?.pop();
@@ -433,7 +451,7 @@ impl Control {
             isolation_level: IsolationLevel::Pooled,
             version: database.version,
             server: database.physical.server.clone(),
-            connection: self.inner.settings.proxy.connection(user.clone(), Some(name)),
+            connection: self.core.settings.proxy.connection(user.clone(), Some(name)),
             last_error: database.progress.last_error.clone(),
         }
     }

@@ -1,6 +1,8 @@
 //! Workspaces: made, shown, deleted. Creation and deletion are rows first and steps afterwards; whoever finds the row
 //! unfinished does the steps again.
 
+use std::sync::Arc;
+
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
@@ -11,18 +13,21 @@ use tdb_names::{BlueprintName, DatabaseName, ProjectId, UserName, WorkspaceId};
 use tdb_problems::ProblemCode;
 use tdb_store::physical::{Holder, Physical, Step};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
-use tdb_store::{
-    StoreError, Tx, credentials, database_roles, events, physical, templates, tenants, versions, workspaces,
-};
+use tdb_store::{StoreError, Tx, credentials, database_roles, events, templates, tenants, versions, workspaces};
 use uuid::Uuid;
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
 use crate::lifecycle::credentials::project_user;
-use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names, unique_name};
+use crate::lifecycle::place::{Placement, database_name, role_names};
+use crate::lifecycle::servers::Servers;
 use crate::model::{NewWorkspace, Schema, SchemaColumn, SchemaObject, Table, Workspace, WorkspaceStatus};
+use crate::page::Page;
+use crate::schema::drain::Drains;
+use crate::schema::head::content_hash;
+use crate::schema::templates::Templates;
 
 /// What was created for a request that may be repeated: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
@@ -37,44 +42,56 @@ pub(crate) const SYSTEM: &str = "system";
 /// Looks that a deletion takes anew because a build began after one.
 const BEGUN_MEANWHILE_MAX: u32 = 5;
 
-impl Control {
+/// Workspaces from their creation to their deletion.
+#[derive(Clone)]
+pub struct Workspaces {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) placement: Placement,
+    pub(crate) templates: Templates,
+    pub(crate) drains: Drains,
+}
+
+impl Workspaces {
     /// By name, as they are stored: no database server is asked.
-    pub async fn workspaces(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Workspace>> {
+    pub async fn list(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Workspace>> {
         identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = workspaces::list(&tx, identity.project(), page.after.as_ref(), page.limit.rows()).await?;
-        let described = self.describe_workspaces(&tx, identity.project(), rows).await?;
+        let described = self.describe_all(&tx, identity.project(), rows).await?;
         tx.rollback().await?;
         Ok(described)
     }
 
     /// Makes the workspace and its blueprint with version 1, the empty schema. Waits for it a bounded time.
-    pub async fn create_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<NewWorkspace> {
+    pub async fn create(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<NewWorkspace> {
         identity.require(KeyScope::Write)?;
         let begun = match identity.receipt::<Receipt>()? {
             Some(begun) => begun,
-            None => self.intend_workspace(identity, blueprint).await?,
+            None => self.intend(identity, blueprint).await?,
         };
         let id = begun.id;
-        let finish = move |control: Control| async move { control.finish_workspace(id).await };
-        if let Err(error) = self.run_for(id.as_uuid(), finish).await {
+        let finish = move |workspaces: Self| async move { workspaces.finish(id).await };
+        if let Err(error) = self.core.run_for(self, id.as_uuid(), finish).await {
             // The row says why, the workers go on, and the password is shown now or never.
             tracing::warn!(workspace = %id, error = %error.explained(), "a workspace is not ready yet");
         }
-        let row = self.workspace_row(identity, blueprint).await?;
-        let workspace = self.describe_workspace(&row).await?;
+        let row = self.row(identity, blueprint).await?;
+        let workspace = self.describe(&row).await?;
         let database = DatabaseName::Workspace(blueprint.clone());
-        let mut connection = self.inner.settings.proxy.connection(begun.user, Some(database));
+        let mut connection = self.core.settings.proxy.connection(begun.user, Some(database));
         connection.password = Some(begun.password.into());
         Ok(NewWorkspace { workspace, connection })
     }
 
     /// Everything that the workers need to finish it, in one transaction.
-    async fn intend_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Receipt> {
+    async fn intend(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Receipt> {
         let project = identity.project();
         let id = WorkspaceId::from_uuid(Uuid::new_v4());
-        let physical = self.new_physical(self.place_for(project, blueprint).await?)?;
-        let tx = self.inner.store.project(project).await?;
+        let physical = self
+            .placement
+            .new_physical(self.servers.place_for(project, blueprint).await?)?;
+        let tx = self.core.store.project(project).await?;
         if !workspaces::insert(&tx, id, project, blueprint, &physical).await? {
             return Err(ControlError::Exists {
                 what: "workspace",
@@ -89,36 +106,36 @@ impl Control {
             user: credential.row.user,
             password: credential.password.expose_secret().to_owned(),
         };
-        self.leave_receipt(&tx, identity, &receipt).await?;
+        identity.leave_receipt(&tx, &self.core.store, &receipt).await?;
         tx.commit().await?;
         fault::point("workspace.create.intended");
         Ok(receipt)
     }
 
-    pub async fn workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Workspace> {
+    pub async fn find(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Workspace> {
         identity.require(KeyScope::Read)?;
-        let row = self.workspace_row(identity, blueprint).await?;
-        self.drain_if_possible(&row).await;
-        let mut workspace = self.describe_workspace(&row).await?;
+        let row = self.row(identity, blueprint).await?;
+        self.drains.drain_if_possible(&row).await;
+        let mut workspace = self.describe(&row).await?;
         if row.status == Stored::Ready {
             workspace.schema = Some(self.schema_of(&row.physical).await?);
         }
         Ok(workspace)
     }
 
-    pub async fn workspace_schema(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Schema> {
+    pub async fn schema(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Schema> {
         identity.require(KeyScope::Read)?;
-        let row = self.ready_workspace(identity, blueprint).await?;
+        let row = self.ready(identity, blueprint).await?;
         self.schema_of(&row.physical).await
     }
 
     /// 409 while any tenant database exists, those of deleted tenants too.
-    pub async fn delete_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<()> {
+    pub async fn delete(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<()> {
         identity.require(KeyScope::Write)?;
-        let row = self.workspace_row(identity, blueprint).await?;
+        let row = self.row(identity, blueprint).await?;
         // What developers were told is captured is in the log until the log itself goes.
-        self.drain_if_possible(&row).await;
-        let tx = self.inner.store.project(identity.project()).await?;
+        self.drains.drain_if_possible(&row).await;
+        let tx = self.core.store.project(identity.project()).await?;
         workspaces::lock_for_deletion(&tx, row.id).await?;
         let fleet = tenants::of_blueprint(&tx, identity.project(), blueprint).await?;
         if let Some(first) = fleet.first() {
@@ -136,49 +153,54 @@ impl Control {
         events::workspace_closed(&tx, identity.project(), blueprint, row.id).await?;
         tx.commit().await?;
         fault::point("workspace.delete.intended");
-        self.wait_for_proxies().await?;
+        self.core.wait_for_proxies().await?;
         let id = row.id;
-        self.run_for(id.as_uuid(), move |control| async move {
-            control.finish_workspace(id).await
-        })
-        .await
+        self.core
+            .run_for(self, id.as_uuid(), move |workspaces| async move {
+                workspaces.finish(id).await
+            })
+            .await
     }
 
     /// Does what is left of a creation or deletion.
-    pub(crate) async fn finish_workspace(&self, id: WorkspaceId) -> Result<()> {
-        let lease = self.inner.leases.take(Subject::Database(id.as_uuid())).await?;
-        self.finish_workspace_under(&lease, id).await
+    pub(crate) async fn finish(&self, id: WorkspaceId) -> Result<()> {
+        let lease = self.core.leases.take(Subject::Database(id.as_uuid())).await?;
+        self.finish_under(&lease, id).await
     }
 
-    pub(crate) async fn finish_workspace_under(&self, lease: &Lease, id: WorkspaceId) -> Result<()> {
-        lease.during(self.finish_workspace_alone(lease, id)).await
+    pub(crate) async fn finish_under(&self, lease: &Lease, id: WorkspaceId) -> Result<()> {
+        lease.during(self.finish_alone(lease, id)).await
     }
 
-    async fn finish_workspace_alone(&self, lease: &Lease, id: WorkspaceId) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+    async fn finish_alone(&self, lease: &Lease, id: WorkspaceId) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
         let row = workspaces::by_id(&tx, id).await?;
         tx.rollback().await?;
         let Some(row) = row else { return Ok(()) };
         let done = match row.status {
             Stored::Ready => return Ok(()),
-            Stored::Provisioning => Box::pin(self.build_workspace(lease, &row)).await,
-            Stored::Deleting => Box::pin(self.remove_workspace(lease, &row)).await,
+            Stored::Provisioning => Box::pin(self.build(lease, &row)).await,
+            Stored::Deleting => Box::pin(self.remove(lease, &row)).await,
         };
         if let Err(error) = &done {
-            self.record_failure(Holder::Workspace, id.as_uuid(), row.progress.attempts, error)
+            self.placement
+                .record_failure(Holder::Workspace, id.as_uuid(), row.progress.attempts, error)
                 .await;
         }
         done
     }
 
-    async fn build_workspace(&self, lease: &Lease, row: &WorkspaceRow) -> Result<()> {
-        let server = self.server(&row.physical.server).await?;
+    async fn build(&self, lease: &Lease, row: &WorkspaceRow) -> Result<()> {
+        let server = self.servers.admin(&row.physical.server).await?;
         let (id, failed) = (row.physical.id, |e| upstream(&row.physical.server, e));
-        self.make_roles(&server, &row.physical).await.map_err(failed)?;
+        self.placement
+            .make_roles(&server, &row.physical)
+            .await
+            .map_err(failed)?;
         fault::point("workspace.create.roles");
-        let present = match self.present_name(&server, &row.physical).await? {
+        let present = match self.placement.present_name(&server, &row.physical).await? {
             Some(name) if row.physical.oid.is_some() => name,
-            _ => self.clone_workspace(lease, row).await?,
+            _ => self.clone_base(lease, row).await?,
         };
         let names = role_names(&row.physical);
         databases::open(&server, &present, &names).await.map_err(failed)?;
@@ -190,19 +212,19 @@ impl Control {
             .await
             .map_err(failed)?;
         fault::point("workspace.create.journaled");
-        let final_name = self.final_name(id).await?;
-        self.rename(lease, &server, &present, &final_name, id).await?;
+        let final_name = self.placement.final_name(id).await?;
+        self.placement.rename(lease, &server, &present, &final_name, id).await?;
         fault::point("workspace.create.renamed");
         // The empty schema as it is on this server, for drift; the session it leaves behind serves the first drain.
-        let final_name = self.final_name(id).await?;
+        let final_name = self.placement.final_name(id).await?;
         let empty = fingerprint::take(&server, &final_name, &names.owner)
             .await
             .map_err(failed)?;
-        let pg_major = self.pg_major(&server).await?;
+        let pg_major = self.servers.pg_major(&server).await?;
         let tx = lease.begin().await?;
         let version = versions::NewVersion {
             change_ids: &[],
-            content_hash: &crate::schema::versions::content_hash(&[]),
+            content_hash: &content_hash(&[]),
             author: SYSTEM,
             statements: 0,
             verified: true,
@@ -221,27 +243,28 @@ impl Control {
     }
 
     /// Gives the name under which it is being made.
-    async fn clone_workspace(&self, lease: &Lease, row: &WorkspaceRow) -> Result<String> {
-        let server = self.server(&row.physical.server).await?;
-        let making = databases::construction_name(self.inner.store.installation(), row.physical.id);
+    async fn clone_base(&self, lease: &Lease, row: &WorkspaceRow) -> Result<String> {
+        let server = self.servers.admin(&row.physical.server).await?;
+        let making = databases::construction_name(self.core.store.installation(), row.physical.id);
         let cloned = databases::clone(&server, &making, Origin::Base).await;
         let oid = cloned.map_err(|e| upstream(&row.physical.server, e))?;
         fault::point("workspace.create.cloned");
         let logical = DatabaseName::Workspace(row.blueprint.clone());
-        self.record_clone(
-            lease,
-            (Holder::Workspace, row.id.as_uuid()),
-            &row.physical,
-            &logical,
-            oid,
-        )
-        .await?;
+        self.placement
+            .record_clone(
+                lease,
+                (Holder::Workspace, row.id.as_uuid()),
+                &row.physical,
+                &logical,
+                oid,
+            )
+            .await?;
         fault::point("workspace.create.recorded");
         Ok(making)
     }
 
-    async fn remove_workspace(&self, lease: &Lease, row: &WorkspaceRow) -> Result<()> {
-        self.unmake(&row.physical).await?;
+    async fn remove(&self, lease: &Lease, row: &WorkspaceRow) -> Result<()> {
+        self.placement.unmake(&row.physical).await?;
         fault::point("workspace.delete.dropped");
         let mut begun_meanwhile = 0;
         loop {
@@ -266,100 +289,28 @@ impl Control {
     /// Whoever makes a build or a spare on the workspace's server is waited for, even where there is no row of it yet.
     async fn remove_templates(&self, row: &WorkspaceRow) -> Result<()> {
         let home = Subject::Builds(row.id, row.physical.server.clone());
-        drop(self.inner.leases.take(home).await?);
-        let tx = self.inner.store.jobs().await?;
+        drop(self.core.leases.take(home).await?);
+        let tx = self.core.store.jobs().await?;
         let rows = templates::of_workspace(&tx, row.id).await?;
         tx.rollback().await?;
         for template in &rows {
             let builds = Subject::Builds(row.id, template.physical.server.clone());
-            let lease = self.inner.leases.take(builds).await?;
-            lease.during(self.remove_template(template)).await?;
+            let lease = self.core.leases.take(builds).await?;
+            lease.during(self.templates.remove(template)).await?;
         }
         Ok(())
     }
 
-    /// Records a clone's oid and the name it is going to have.
-    pub(crate) async fn record_clone(
-        &self,
-        lease: &Lease,
-        (holder, holder_id): (Holder, Uuid),
-        physical: &Physical,
-        logical: &DatabaseName,
-        oid: u32,
-    ) -> Result<String> {
-        let opaque_names = self.names_are_opaque(&physical.server).await?;
-        let tx = lease.begin().await?;
-        let server = ServerInfo {
-            name: &physical.server,
-            opaque_names,
-        };
-        let name = choose_name(&tx, &server, logical, physical.id).await?;
-        physical::record_database(&tx, holder, holder_id, Step::Cloned, &name, oid).await?;
-        tx.commit().await?;
-        Ok(name)
-    }
-
-    /// The name that was recorded with the clone.
-    pub(crate) async fn final_name(&self, id: Uuid) -> Result<String> {
-        let tx = self.inner.store.jobs().await?;
-        let name = physical::recorded_name(&tx, id).await?;
-        tx.rollback().await?;
-        name.ok_or_else(|| ControlError::internal("the clone's name was not recorded"))
-    }
-
-    /// Renames; where somebody else's database has the name, to a unique one.
-    pub(crate) async fn rename(
-        &self,
-        lease: &Lease,
-        server: &tdb_engines::postgres::Server,
-        from: &str,
-        to: &str,
-        id: Uuid,
-    ) -> Result<()> {
-        match databases::rename(server, from, to).await {
-            Err(error) if error.sqlstate().as_str() == "42P04" => {
-                let to = unique_name(to)?;
-                let tx = lease.begin().await?;
-                physical::record_name(&tx, id, &to).await?;
-                tx.commit().await?;
-                databases::rename(server, from, &to)
-                    .await
-                    .map_err(|e| upstream(&server.endpoint().name, e))
-            }
-            other => other.map_err(|e| upstream(&server.endpoint().name, e)),
-        }
-    }
-
-    /// Removes a build, template or spare and its row, unless somebody took it since the row was read.
-    pub(crate) async fn remove_template(&self, row: &templates::TemplateRow) -> Result<()> {
-        let lease = self.inner.leases.take(Subject::Database(row.id)).await?;
-        lease.during(self.remove_template_alone(&lease, row)).await
-    }
-
-    async fn remove_template_alone(&self, lease: &Lease, row: &templates::TemplateRow) -> Result<()> {
-        let tx = lease.begin().await?;
-        let dropping = templates::begin_dropping(&tx, row).await?;
-        tx.commit().await?;
-        if !dropping {
-            return Ok(());
-        }
-        self.unmake(&row.physical).await?;
-        let tx = lease.begin().await?;
-        templates::delete(&tx, row.id).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
-    pub(crate) async fn workspace_row(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
-        let tx = self.inner.store.project(identity.project()).await?;
+    pub(crate) async fn row(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
+        let tx = self.core.store.project(identity.project()).await?;
         let row = workspaces::by_name(&tx, identity.project(), blueprint).await?;
         tx.rollback().await?;
         row.ok_or_else(|| ControlError::not_found("workspace", blueprint))
     }
 
     /// The workspace, drained; 409 while it is being made or deleted.
-    pub(crate) async fn ready_workspace(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
-        let row = self.workspace_row(identity, blueprint).await?;
+    pub(crate) async fn ready(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
+        let row = self.row(identity, blueprint).await?;
         if row.status != Stored::Ready {
             let detail = format!("workspace \"{blueprint}\" is {}", row.status.as_str());
             return Err(ControlError::refused(
@@ -368,26 +319,18 @@ impl Control {
                 "Try again in a moment.",
             ));
         }
-        self.drain_row(&row).await?;
+        self.drains.drain_row(&row).await?;
         Ok(row)
     }
 
-    async fn describe_workspace(&self, row: &WorkspaceRow) -> Result<Workspace> {
-        let tx = self.inner.store.project(&row.project).await?;
-        let described = self
-            .describe_workspaces(&tx, &row.project, vec![row.clone()])
-            .await?
-            .pop();
+    async fn describe(&self, row: &WorkspaceRow) -> Result<Workspace> {
+        let tx = self.core.store.project(&row.project).await?;
+        let described = self.describe_all(&tx, &row.project, vec![row.clone()]).await?.pop();
         tx.rollback().await?;
         described.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))
     }
 
-    async fn describe_workspaces(
-        &self,
-        tx: &Tx,
-        project: &ProjectId,
-        rows: Vec<WorkspaceRow>,
-    ) -> Result<Vec<Workspace>> {
+    async fn describe_all(&self, tx: &Tx, project: &ProjectId, rows: Vec<WorkspaceRow>) -> Result<Vec<Workspace>> {
         let ids: Vec<WorkspaceId> = rows.iter().map(|row| row.id).collect();
         let mut summaries = workspaces::summaries(tx, &ids).await?;
         let otherwise = project_user(tx, project).await?;
@@ -411,7 +354,7 @@ impl Control {
                 drained_at: row.drained_at,
                 undeployed_changes: summary.undeployed,
                 schema: None,
-                connection: self.inner.settings.proxy.connection(user, Some(database)),
+                connection: self.core.settings.proxy.connection(user, Some(database)),
                 last_error: row.progress.last_error.or(fault),
             })
         });
@@ -419,7 +362,7 @@ impl Control {
     }
 
     pub(crate) async fn schema_of(&self, physical: &Physical) -> Result<Schema> {
-        let server = self.server(&physical.server).await?;
+        let server = self.servers.admin(&physical.server).await?;
         let tables = schema::describe(&server, database_name(physical)?).await;
         let tables = tables.map_err(|e| upstream(&physical.server, e))?;
         Ok(Schema {

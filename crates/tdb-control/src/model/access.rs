@@ -18,6 +18,18 @@ pub struct ProxyAddress {
     pub port: u16,
 }
 
+impl ProxyAddress {
+    pub(crate) fn connection(&self, user: UserName, database: Option<DatabaseName>) -> Connection {
+        Connection {
+            host: self.host.clone(),
+            port: self.port,
+            database,
+            user,
+            password: None,
+        }
+    }
+}
+
 /// How a client connects. The password is present only in the answer that made it.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -158,4 +170,10 @@ pub struct ServerInfo {
     pub created_at: OffsetDateTime,
     /// When it last gave a sign of life.
     pub answered_at: Option<OffsetDateTime>,
+}
+
+impl ServerTest {
+    pub fn took_ms(&self) -> u64 {
+        u64::try_from(self.took.min(Duration::from_secs(3600)).as_millis()).unwrap_or(u64::MAX)
+    }
 }

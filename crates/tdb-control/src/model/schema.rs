@@ -4,7 +4,7 @@ use serde_json::Value;
 use tdb_names::{BlueprintName, TenantName};
 use time::OffsetDateTime;
 
-use super::SqlFailure;
+use super::deployment::SqlFailure;
 
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
@@ -56,7 +56,7 @@ pub struct ResultColumn {
 #[derive(Clone, Debug)]
 pub struct TenantQuery {
     pub blueprint: BlueprintName,
-    pub tenants: super::TenantChoice,
+    pub tenants: super::deployment::TenantChoice,
     pub sql: String,
 }
 

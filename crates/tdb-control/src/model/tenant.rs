@@ -3,7 +3,7 @@
 use tdb_names::{BlueprintName, ServerName, TenantName};
 use time::OffsetDateTime;
 
-use super::Connection;
+use super::access::Connection;
 
 /// INTERFACE's status words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,8 @@
 use tdb_names::{BlueprintName, DatabaseName, TenantName, WorkspaceId};
 use time::OffsetDateTime;
 
-use super::{Connection, Schema};
+use super::access::Connection;
+use super::schema::Schema;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkspaceStatus {

@@ -1,56 +1,69 @@
 //! Blueprints: the workspace seen from the tenants' side, with its change log.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tdb_names::{BlueprintName, DatabaseName, WorkspaceId};
 use tdb_store::changes::{self, ChangeRow, ChangeState as Stored};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{Tx, tenants, workspaces};
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts};
+use crate::page::Page;
+use crate::schema::drain::Drains;
 use crate::schema::failing::repair;
 
-impl Control {
+/// Blueprints and their change log.
+#[derive(Clone)]
+pub struct Blueprints {
+    pub(crate) core: Arc<Core>,
+    pub(crate) drains: Drains,
+    pub(crate) workspaces: Workspaces,
+}
+
+impl Blueprints {
     /// By name, as they are stored: no database server is asked.
-    pub async fn blueprints(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Blueprint>> {
+    pub async fn list(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Blueprint>> {
         identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = workspaces::list(&tx, identity.project(), page.after.as_ref(), page.limit.rows()).await?;
         let described = describe_blueprints(&tx, rows).await?;
         tx.rollback().await?;
         Ok(described)
     }
 
-    pub async fn blueprint(&self, identity: &Identity, name: &BlueprintName) -> Result<Blueprint> {
+    pub async fn find(&self, identity: &Identity, name: &BlueprintName) -> Result<Blueprint> {
         identity.require(KeyScope::Read)?;
         let row = self
-            .workspace_row(identity, name)
+            .workspaces
+            .row(identity, name)
             .await
             .map_err(|e| e.naming("blueprint"))?;
-        self.drain_if_possible(&row).await;
-        let tx = self.inner.store.project(identity.project()).await?;
+        self.drains.drain_if_possible(&row).await;
+        let tx = self.core.store.project(identity.project()).await?;
         let described = describe_blueprints(&tx, vec![row.clone()]).await?.pop();
         tx.rollback().await?;
         let mut blueprint = described.ok_or_else(|| ControlError::not_found("blueprint", name))?;
         if row.status == WorkspaceStatus::Ready {
-            blueprint.schema = Some(self.schema_of(&row.physical).await?);
+            blueprint.schema = Some(self.workspaces.schema_of(&row.physical).await?);
         }
         Ok(blueprint)
     }
 
     /// What a deployment would bring: changes of head that a tenant lacks, by number.
-    pub async fn workspace_diff(
+    pub async fn diff(
         &self,
         identity: &Identity,
         blueprint: &BlueprintName,
         page: &Page<u32>,
     ) -> Result<Vec<ChangeInfo>> {
         identity.require(KeyScope::Read)?;
-        let row = self.ready_workspace(identity, blueprint).await?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let row = self.workspaces.ready(identity, blueprint).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let undeployed = changes::undeployed(&tx, row.id, page.after.unwrap_or(0), page.limit.rows()).await?;
         let found = changes::of_ids(&tx, row.id, &undeployed).await?;
         let versions: HashMap<u32, u32> = changes::first_versions(&tx, row.id).await?.into_iter().collect();

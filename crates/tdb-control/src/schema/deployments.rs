@@ -1,6 +1,7 @@
 //! Deployments as their owner sees them: planned, begun, watched, retried. The work is in `rollout`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tdb_names::{BlueprintName, JobId, ProjectId, TenantName};
 use tdb_problems::ProblemCode;
@@ -13,17 +14,22 @@ use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{Tx, tenants, versions, workspaces};
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
 use crate::lifecycle::workspaces::SYSTEM;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{
     Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,
     TenantChoice,
 };
+use crate::page::Page;
+use crate::schema::head::Heads;
 use crate::schema::plan::{self, Path};
+use crate::schema::versions::Versions;
 
 /// A version's number and content.
 struct Goal {
@@ -31,12 +37,26 @@ struct Goal {
     change_ids: Vec<u32>,
 }
 
-impl Control {
+/// Deployments as their owner sees them.
+#[derive(Clone)]
+pub struct Deployments {
+    pub(crate) core: Arc<Core>,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) heads: Heads,
+    pub(crate) versions: Versions,
+    /// Deployments are to be checked now rather than at the next tick.
+    pub(crate) wake: Arc<Notify>,
+    /// A tenant came back that may have missed a deployment.
+    pub(crate) returned: Arc<Notify>,
+}
+
+impl Deployments {
     /// The dry run: what a deployment would do; makes no version and no job.
-    pub async fn plan_deployment(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
+    pub async fn plan(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
         identity.require(KeyScope::Read)?;
         let workspace = self
-            .ready_workspace(identity, &request.blueprint)
+            .workspaces
+            .ready(identity, &request.blueprint)
             .await
             .map_err(|e| e.naming("blueprint"))?;
         let goal = self.goal_of_plan(identity, &workspace, request.version).await?;
@@ -64,21 +84,24 @@ impl Control {
     }
 
     /// Makes a job and lets the workers begin.
-    pub async fn create_deployment(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
+    pub async fn create(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
         identity.require(KeyScope::Write)?;
         if let Some(id) = identity.receipt::<JobId>()? {
-            return self.deployment(identity, &id).await;
+            return self.find(identity, &id).await;
         }
         let blueprint = &request.blueprint;
         let workspace = self
-            .ready_workspace(identity, blueprint)
+            .workspaces
+            .ready(identity, blueprint)
             .await
             .map_err(|e| e.naming("blueprint"))?;
         let author = identity.author();
         let version = match request.version {
             Some(number) => self.version_row(identity, &workspace, number).await?,
             None => {
-                let made = self.deployable_head(&workspace, &workspace.physical.server, &author);
+                let made = self
+                    .versions
+                    .deployable_head(&workspace, &workspace.physical.server, &author);
                 let made = Box::pin(made).await;
                 made.map_err(|problem| problem.into_error(blueprint))?
             }
@@ -87,13 +110,11 @@ impl Control {
             number: version.number,
             change_ids: version.change_ids,
         };
-        let id = self
-            .begin_deployment(identity, &workspace, &goal, &request.tenants)
-            .await?;
-        self.deployment(identity, &id).await
+        let id = self.begin(identity, &workspace, &goal, &request.tenants).await?;
+        self.find(identity, &id).await
     }
 
-    async fn begin_deployment(
+    async fn begin(
         &self,
         identity: &Identity,
         workspace: &WorkspaceRow,
@@ -101,34 +122,34 @@ impl Control {
         choice: &TenantChoice,
     ) -> Result<JobId> {
         let targets = self.targets(&workspace.project, workspace, goal, choice).await?;
-        let tx = self.inner.store.project(&workspace.project).await?;
+        let tx = self.core.store.project(&workspace.project).await?;
         let id = insert_deployment(&tx, workspace, goal, choice, &targets, &identity.author()).await?;
-        self.leave_receipt(&tx, identity, &id).await?;
+        identity.leave_receipt(&tx, &self.core.store, &id).await?;
         tx.commit().await?;
-        self.inner.wake.notify_one();
+        self.wake.notify_one();
         Ok(id)
     }
 
     /// Brings tenants that were not there when everybody was deployed to (restored ones, new ones that overtook it) to
     /// the same version: one deployment for all that lag, whoever else looks at the same time.
     pub(crate) async fn catch_up(&self) -> Result<()> {
-        match self.inner.leases.try_take(Subject::CatchUp).await? {
+        match self.core.leases.try_take(Subject::CatchUp).await? {
             Some(lease) => lease.during(self.catch_up_alone(&lease)).await,
             // Who has it may have looked before the newest tenant came back.
             None => {
-                self.inner.returned.notify_one();
+                self.returned.notify_one();
                 Ok(())
             }
         }
     }
 
     async fn catch_up_alone(&self, lease: &Lease) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let late = deployments::late(&tx).await?;
         tx.rollback().await?;
         for group in late.chunk_by(|a, b| a.workspace == b.workspace && a.version == b.version) {
             let Some(first) = group.first() else { continue };
-            let tx = self.inner.store.jobs().await?;
+            let tx = self.core.store.jobs().await?;
             let workspace = workspaces::by_id(&tx, first.workspace).await?;
             let version = versions::by_number(&tx, first.workspace, first.version).await?;
             tx.rollback().await?;
@@ -144,29 +165,25 @@ impl Control {
             let tx = lease.begin().await?;
             let job = insert_deployment(&tx, &workspace, &goal, &choice, &targets, SYSTEM).await?;
             tx.commit().await?;
-            self.inner.wake.notify_one();
+            self.wake.notify_one();
             tracing::info!(%job, blueprint = %workspace.blueprint, tenants = group.len(), "tenants that were away catch up");
         }
         Ok(())
     }
 
     /// Newest first.
-    pub async fn deployments(
-        &self,
-        identity: &Identity,
-        page: &Page<(OffsetDateTime, JobId)>,
-    ) -> Result<Vec<JobSummary>> {
+    pub async fn list(&self, identity: &Identity, page: &Page<(OffsetDateTime, JobId)>) -> Result<Vec<JobSummary>> {
         identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let (after, limit) = (page.after.as_ref(), page.limit.rows());
         let rows = deployments::list(&tx, identity.project(), None, after, limit).await?;
         tx.rollback().await?;
         Ok(rows.into_iter().map(summary).collect())
     }
 
-    pub async fn deployment(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
+    pub async fn find(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
         identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let row = deployments::by_id(&tx, identity.project(), job).await?;
         let row = row.ok_or_else(|| ControlError::not_found("deployment", job))?;
         let targets = deployments::targets(&tx, job).await?;
@@ -178,14 +195,14 @@ impl Control {
     }
 
     /// Newest first, each with this tenant's target only.
-    pub async fn tenant_deployments(
+    pub async fn of_tenant(
         &self,
         identity: &Identity,
         name: &TenantName,
         page: &Page<(OffsetDateTime, JobId)>,
     ) -> Result<Vec<Deployment>> {
         identity.require(KeyScope::Read)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         if tenants::by_name(&tx, identity.project(), name).await?.is_none() {
             return Err(ControlError::not_found("tenant", name));
         }
@@ -205,9 +222,9 @@ impl Control {
     }
 
     /// Failed targets become pending again; 409 where none failed.
-    pub async fn retry_deployment(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
+    pub async fn retry(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
         identity.require(KeyScope::Write)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let row = deployments::by_id(&tx, identity.project(), job).await?;
         row.ok_or_else(|| ControlError::not_found("deployment", job))?;
         if deployments::retry_failed(&tx, identity.project(), job).await? == 0 {
@@ -215,12 +232,12 @@ impl Control {
             return Err(ControlError::refused(ProblemCode::NothingToRetry, detail, ""));
         }
         tx.commit().await?;
-        self.inner.wake.notify_one();
-        self.deployment(identity, job).await
+        self.wake.notify_one();
+        self.find(identity, job).await
     }
 
     async fn version_row(&self, identity: &Identity, workspace: &WorkspaceRow, number: u32) -> Result<VersionRow> {
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let version = versions::by_number(&tx, workspace.id, number).await?;
         tx.rollback().await?;
         version.ok_or_else(|| {
@@ -242,10 +259,11 @@ impl Control {
             });
         }
         let head = self
-            .head(workspace)
+            .heads
+            .of(workspace)
             .await
             .map_err(|problem| problem.into_error(&workspace.blueprint))?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let existing = versions::by_content(&tx, workspace.id, &head.hash).await?;
         let newest = versions::newest(&tx, workspace.id).await?;
         tx.rollback().await?;
@@ -263,7 +281,7 @@ impl Control {
         goal: &Goal,
         choice: &TenantChoice,
     ) -> Result<Vec<NewTarget>> {
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let fleet = tenants::of_blueprint(&tx, project, &workspace.blueprint).await?;
         let chosen = chosen(fleet, choice, &workspace.blueprint)?;
         let mut held: BTreeMap<u32, Vec<u32>> = BTreeMap::new();

@@ -2,133 +2,55 @@
 //! the journal's rows. One drainer per workspace, by a lease: no transaction is open while a database server is asked. A
 //! drainer that lost its lease appends nothing; what it has appended already is not appended again.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
-use tdb_contract::{ChangeSink, DataStatements, Drained, Repair, RouteKind, SessionStart, Unavailable};
+use tdb_contract::{DataStatements, Drained, SessionStart};
 use tdb_engines::fault;
 use tdb_engines::postgres::Server;
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::change::{LeftOut, LeftOutKind};
 use tdb_engines::postgres::journal::{self, Event};
-use tdb_names::{ServerName, WorkspaceId};
+use tdb_names::WorkspaceId;
 use tdb_problems::ProblemCode;
 use tdb_store::changes::{ChangeState, NewChange};
 use tdb_store::sessions::{SessionRow, Speaker};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{changes, sessions, workspaces};
-use tokio::task::JoinError;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::Identity;
 use crate::leases::{Lease, Subject};
-use crate::lifecycle::place::database_name;
+use crate::lifecycle::servers::Servers;
+use crate::schema::journals::{JournalPlace, JournalPlaces};
+use crate::schema::session_settings::{is_newly_set, newly_set};
 
 /// For everybody who can wait; the proxy gives up long before.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
-/// A workspace that was changed and then left alone for so long is built ahead.
-const QUIET: Duration = Duration::from_secs(2);
-const BUILD_TIME_MAX: Duration = Duration::from_secs(300);
-/// Of the look at what is to be drained; the drains themselves are tasks of their own.
-const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
-/// Of one server, on the timer.
-const DRAINS_AT_ONCE: usize = 4;
-/// A server refuses within this time, or it does not answer.
-const PROMPT: Duration = Duration::from_secs(2);
-const PLACES_MAX: usize = 10_000;
 /// Characters of a statement in a warning.
 const EXCERPT_LEN: usize = 60;
 
-#[async_trait]
-impl ChangeSink for Control {
-    async fn session_started(&self, session: SessionStart) -> Result<(), Unavailable> {
-        let control = self.clone();
-        let recorded = self
-            .inner
-            .runtime
-            .spawn(async move { control.record_session(session).await });
-        joined(recorded.await)
-    }
-
-    async fn drain(&self, workspace: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable> {
-        let control = self.clone();
-        // On the control plane's own runtime: the caller may stop waiting, and its runtime has clients to serve.
-        let drained = self
-            .inner
-            .runtime
-            .spawn(async move { control.drain_workspace(workspace, data).await });
-        joined(drained.await)
-    }
-
-    async fn login_refused(&self, database: RouteKind) -> Result<Repair, Unavailable> {
-        let control = self.clone();
-        let repaired = self
-            .inner
-            .runtime
-            .spawn(async move { control.repair_refused(database).await });
-        joined(repaired.await)
-    }
-}
-
-fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T, Unavailable> {
-    match result {
-        Ok(done) => done.map_err(|error| Unavailable {
-            reason: error.explained(),
-        }),
-        Err(error) => Err(Unavailable {
-            reason: error.to_string(),
-        }),
-    }
-}
-
-/// What this process keeps between drains, to drain quicker; nothing depends on it.
-#[derive(Debug, Default)]
+/// Moves workspaces' journals into the change log.
+#[derive(Clone)]
 pub(crate) struct Drains {
-    places: Mutex<HashMap<WorkspaceId, Arc<Place>>>,
-}
-
-/// Where the journal of a ready workspace is; the same for all its life.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub server: ServerName,
-    pub database: String,
-    pub owner: String,
+    core: Arc<Core>,
+    servers: Servers,
+    places: Arc<JournalPlaces>,
 }
 
 impl Drains {
-    fn place(&self, id: WorkspaceId) -> Option<Arc<Place>> {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.get(&id).cloned()
-    }
-
-    fn remember(&self, row: &WorkspaceRow) -> Result<Arc<Place>> {
-        let place = Arc::new(Place {
-            server: row.physical.server.clone(),
-            database: database_name(&row.physical)?.to_owned(),
-            owner: row.physical.roles.owner.name.clone(),
-        });
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= PLACES_MAX {
-            places.clear();
+    pub(crate) fn new(core: &Arc<Core>, servers: &Servers) -> Self {
+        Self {
+            core: core.clone(),
+            servers: servers.clone(),
+            places: Arc::default(),
         }
-        places.insert(row.id, place.clone());
-        Ok(place)
     }
 
-    fn forget(&self, id: WorkspaceId) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.remove(&id);
-    }
-}
-
-impl Control {
-    async fn record_session(&self, session: SessionStart) -> Result<()> {
-        let server = self.server(&session.server).await?;
+    pub(crate) async fn record_session(&self, session: SessionStart) -> Result<()> {
+        let server = self.servers.admin(&session.server).await?;
         let started = tdb_engines::postgres::activity::backend_start(&server, session.server_pid).await;
         let row = SessionRow {
             workspace: session.workspace,
@@ -145,7 +67,7 @@ impl Control {
     /// The same for a session of the API.
     pub(crate) async fn record_own_session(&self, identity: &Identity, row: &WorkspaceRow, pid: i32) -> Result<()> {
         let name = &row.physical.server;
-        let started = tdb_engines::postgres::activity::backend_start(&self.server(name).await?, pid).await;
+        let started = tdb_engines::postgres::activity::backend_start(&self.servers.admin(name).await?, pid).await;
         let row = SessionRow {
             workspace: row.id,
             server: name.to_string(),
@@ -159,13 +81,13 @@ impl Control {
     }
 
     async fn record_session_row(&self, row: &SessionRow) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         sessions::insert(&tx, row).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    async fn drain_workspace(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
+    pub(crate) async fn drain_workspace(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
         self.in_time(Box::pin(self.drain_now(id, data))).await
     }
 
@@ -175,7 +97,7 @@ impl Control {
             let Some((server, place, journaled)) = self.journaled(row.id).await? else {
                 return Ok(Drained::default());
             };
-            if journaled.is_empty() && !self.is_newly_set(row.id, &server, &place).await? {
+            if journaled.is_empty() && !is_newly_set(&self.core.store, row.id, &server, &place).await? {
                 return Ok(Drained::default());
             }
             self.drain_now(row.id, None).await
@@ -221,7 +143,7 @@ impl Control {
     }
 
     async fn drain_now(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
-        let lease = self.inner.leases.take(Subject::Journal(id)).await?;
+        let lease = self.core.leases.take(Subject::Journal(id)).await?;
         lease.during(self.drain_alone(&lease, id, data)).await
     }
 
@@ -230,7 +152,7 @@ impl Control {
             return Ok(Drained::default());
         };
         let session = data.as_ref().map(|data| data.server_pid);
-        let set = self.newly_set(id, &server, &place, session).await?;
+        let set = newly_set(&self.core.store, id, &server, &place, session).await?;
         if journaled.is_empty() && set.is_nothing() {
             return Ok(Drained::default());
         }
@@ -246,7 +168,7 @@ impl Control {
         let tx = lease.begin().await?;
         let Some(project) = workspaces::begin_append(&tx, id).await? else {
             tx.rollback().await?;
-            self.inner.drains.forget(id);
+            self.places.forget(id);
             return Ok(Drained::default());
         };
         let numbers = changes::append(&tx, &project, id, &incoming).await?;
@@ -263,91 +185,30 @@ impl Control {
     }
 
     /// What is in the journal of a workspace. None where the workspace is not ready, or gone.
-    async fn journaled(&self, id: WorkspaceId) -> Result<Option<(Server, Arc<Place>, Vec<Event>)>> {
+    async fn journaled(&self, id: WorkspaceId) -> Result<Option<(Server, Arc<JournalPlace>, Vec<Event>)>> {
         let Some(place) = self.drain_place(id).await? else {
             return Ok(None);
         };
-        let server = self.server(&place.server).await?;
+        let server = self.servers.admin(&place.server).await?;
         match journal::read(&server, &place.database, &place.owner).await {
             Ok(journaled) => Ok(Some((server, place, journaled))),
             Err(error) => {
-                self.inner.drains.forget(id);
+                self.places.forget(id);
                 Err(upstream(&place.server, error))
             }
         }
     }
 
     /// None where the workspace is not ready, or gone.
-    async fn drain_place(&self, id: WorkspaceId) -> Result<Option<Arc<Place>>> {
-        if let Some(place) = self.inner.drains.place(id) {
+    async fn drain_place(&self, id: WorkspaceId) -> Result<Option<Arc<JournalPlace>>> {
+        if let Some(place) = self.places.place(id) {
             return Ok(Some(place));
         }
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = workspaces::by_id(&tx, id).await?;
         tx.rollback().await?;
         let ready = row.filter(|row| row.status == WorkspaceStatus::Ready);
-        ready.map(|row| self.inner.drains.remember(&row)).transpose()
-    }
-
-    /// Drains what nobody asked for, one task per server; and has what was changed and left alone built ahead.
-    pub(crate) async fn drain_on_a_timer(&self) {
-        loop {
-            sleep(self.inner.settings.drain_interval).await;
-            self.limited("drains", LOOK_TIME_MAX, self.begin_drains()).await;
-        }
-    }
-
-    async fn begin_drains(&self) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
-        let rows = workspaces::ready(&tx).await?;
-        let quiet = workspaces::take_quiet(&tx, QUIET).await?;
-        tx.commit().await?;
-        for row in quiet {
-            self.in_background("build ahead", BUILD_TIME_MAX, move |control| async move {
-                control.build_ahead(&row).await
-            });
-        }
-        let mut of_server: HashMap<ServerName, Vec<WorkspaceRow>> = HashMap::new();
-        for row in rows {
-            of_server.entry(row.physical.server.clone()).or_default().push(row);
-        }
-        for (server, rows) in of_server {
-            // It is asked for a sign of life in a task of its own; until it gives one nobody waits for it here.
-            if !self.inner.servers.is_silent(&server) {
-                self.alone_in_background(
-                    Subject::Drain(server),
-                    "drains of a server",
-                    move |control, _| async move { control.drain_journals(rows).await },
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// A few workspaces at a time. A server that does not answer is left alone until the next round: the rest of its
-    /// workspaces would wait as long each.
-    async fn drain_journals(&self, rows: Vec<WorkspaceRow>) -> Result<()> {
-        let begun = Instant::now();
-        let (mut drained_all, mut slow) = (Vec::new(), 0);
-        let drains = rows.into_iter().map(|row| async move {
-            let begun = Instant::now();
-            let drained = Box::pin(self.drain_row(&row)).await;
-            (row.id, begun.elapsed(), drained)
-        });
-        let mut drains = stream::iter(drains).buffer_unordered(DRAINS_AT_ONCE);
-        while let Some((workspace, took, drained)) = drains.next().await {
-            let Err(error) = drained else {
-                drained_all.push(workspace);
-                continue;
-            };
-            tracing::warn!(%workspace, error = %error.explained(), "the journal could not be drained");
-            slow += usize::from(took > PROMPT);
-            if slow >= DRAINS_AT_ONCE {
-                break;
-            }
-        }
-        // Each was read after the round began.
-        Ok(workspaces::record_drained(&self.inner.store, &drained_all, begun.elapsed()).await?)
+        ready.map(|row| self.places.remember(&row)).transpose()
     }
 }
 

@@ -12,15 +12,19 @@ use tdb_store::drift::{self, Due};
 use tdb_store::tenants::FleetRow;
 use tdb_store::workspaces::WorkspaceStatus;
 use tdb_store::{tenants, versions, workspaces};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep};
 
-use crate::control::Control;
+use crate::core::{Core, limited};
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
 use crate::lifecycle::place::database_name;
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{Difference, DriftReport, TenantDrift, Unchecked, WorkspaceDrift};
+use crate::schema::drain::Drains;
+use crate::schema::proof::Proofs;
 
 /// Between two looks for what somebody asked for in another process.
 const ASKED_EVERY: Duration = Duration::from_secs(2);
@@ -40,13 +44,42 @@ enum Checked {
     Workspace(WorkspaceId),
 }
 
-impl Control {
+/// Differences between live schemas and versions.
+#[derive(Clone)]
+pub struct Drifts {
+    core: Arc<Core>,
+    servers: Servers,
+    drains: Drains,
+    workspaces: Workspaces,
+    proofs: Proofs,
+    /// A look at tenants' schemas was requested.
+    asked: Arc<Notify>,
+}
+
+impl Drifts {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        servers: &Servers,
+        drains: &Drains,
+        workspaces: &Workspaces,
+        proofs: &Proofs,
+    ) -> Self {
+        Self {
+            core: core.clone(),
+            servers: servers.clone(),
+            drains: drains.clone(),
+            workspaces: workspaces.clone(),
+            proofs: proofs.clone(),
+            asked: Arc::default(),
+        }
+    }
+
     /// What is stored: tenants whose schema differs from their version's, and workspaces that have what no change accounts
     /// for, object by object; of one blueprint, or of all.
-    pub async fn drift(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<DriftReport> {
+    pub async fn report(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<DriftReport> {
         identity.require(KeyScope::Read)?;
         self.require_blueprint(identity, blueprint).await?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let (rows, progress) = drift::report(&tx, identity.project(), blueprint).await?;
         let (workspaces, waiting) = drift::workspaces(&tx, identity.project(), blueprint).await?;
         tx.rollback().await?;
@@ -83,47 +116,46 @@ impl Control {
     }
 
     /// Has the tenants and the workspaces looked at anew; gives how many tenants. The looks are taken in the background.
-    pub async fn refresh_drift(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<u32> {
+    pub async fn refresh(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<u32> {
         identity.require(KeyScope::Read)?;
         self.require_blueprint(identity, blueprint).await?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let asked = drift::ask(&tx, identity.project(), blueprint).await?;
         tx.commit().await?;
-        self.inner.drift_asked.notify_one();
+        self.asked.notify_one();
         Ok(asked)
     }
 
     async fn require_blueprint(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<()> {
         let Some(name) = blueprint else { return Ok(()) };
-        let row = self.workspace_row(identity, name).await;
+        let row = self.workspaces.row(identity, name).await;
         row.map(drop).map_err(|e| e.naming("blueprint"))
     }
 
     /// Takes the looks that somebody asked for, and in between those that are due by their age.
-    pub(crate) async fn keep_drift(&self) {
+    pub(crate) async fn run(&self) {
         let mut swept: Option<Instant> = None;
         loop {
-            self.limited("drift", TIME_MAX, self.look_at_due(Due::Asked)).await;
+            limited("drift", TIME_MAX, self.look_at_due(Due::Asked)).await;
             if swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
-                self.limited("drift", TIME_MAX, self.look_at_due(Due::Since(AGE_MAX)))
-                    .await;
+                limited("drift", TIME_MAX, self.look_at_due(Due::Since(AGE_MAX))).await;
                 swept = Some(Instant::now());
             }
             tokio::select! {
-                () = self.inner.drift_asked.notified() => {}
+                () = self.asked.notified() => {}
                 () = sleep(ASKED_EVERY) => {}
             }
         }
     }
 
     async fn look_at_due(&self, due: Due) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let workspaces = drift::due_workspaces(&tx, due, DUE_MAX).await?;
         let databases = drift::due(&tx, due, DUE_MAX).await?;
         tx.rollback().await?;
         // What somebody waits for takes what a deployment may take; the rest goes on beside everything else.
         let width = match due {
-            Due::Asked => self.inner.settings.deployments_per_server.get(),
+            Due::Asked => self.core.settings.deployments_per_server.get(),
             Due::Since(_) => 1,
         };
         let mut of_server: HashMap<ServerName, Vec<Checked>> = HashMap::new();
@@ -138,9 +170,10 @@ impl Control {
                 Due::Asked => Subject::Drift(server.clone()),
                 Due::Since(_) => Subject::DriftSweep(server.clone()),
             };
-            self.alone_in_background(subject, "drift of a server", move |control, lease| async move {
-                control.look_at_server(&lease, &server, checked, width).await
-            });
+            self.core
+                .alone_in_background(self, subject, "drift of a server", move |drifts, lease| async move {
+                    drifts.look_at_server(&lease, &server, checked, width).await
+                });
         }
         Ok(())
     }
@@ -164,13 +197,13 @@ impl Control {
             looked?;
         }
         // More may be due than were taken up, or asked for meanwhile.
-        self.inner.drift_asked.notify_one();
+        self.asked.notify_one();
         Ok(())
     }
 
     /// A workspace that cannot be looked at keeps what was found before; an error is the store's.
     async fn look_at_workspace(&self, lease: &Lease, server: &ServerName, id: WorkspaceId) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = workspaces::by_id(&tx, id).await?;
         tx.rollback().await?;
         let Some(row) = row.filter(|row| row.status == WorkspaceStatus::Ready) else {
@@ -178,9 +211,9 @@ impl Control {
         };
         let begun = Instant::now();
         let mut found = None;
-        if !self.inner.servers.is_silent(server) {
-            self.drain_if_possible(&row).await;
-            match Box::pin(self.uncaptured(&row)).await {
+        if !self.servers.is_silent(server) {
+            self.drains.drain_if_possible(&row).await;
+            match Box::pin(self.proofs.uncaptured(&row)).await {
                 Ok(differences) => found = Some(differences.into_iter().map(stored).collect::<Vec<_>>()),
                 Err(error) => {
                     tracing::warn!(workspace = %id, error = %error.explained(), "a workspace could not be compared");
@@ -194,14 +227,14 @@ impl Control {
 
     /// What is wrong with the tenant's database is stored; an error is the store's.
     async fn look_at(&self, lease: &Lease, server: &ServerName, id: DatabaseId, expected: &Expected) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = tenants::database(&tx, id).await?;
         tx.rollback().await?;
         let Some((row, version)) = row.and_then(|row| row.database.version.map(|version| (row, version))) else {
             return Ok(());
         };
         let begun = Instant::now();
-        let found = if self.inner.servers.is_silent(server) {
+        let found = if self.servers.is_silent(server) {
             Err(format!("server \"{server}\" does not answer"))
         } else {
             self.differences(&row, version, expected)
@@ -215,8 +248,8 @@ impl Control {
 
     async fn differences(&self, row: &FleetRow, version: u32, expected: &Expected) -> Result<Vec<drift::Difference>> {
         let physical = &row.database.physical;
-        let server = self.server(&physical.server).await?;
-        let pg_major = self.pg_major(&server).await?;
+        let server = self.servers.admin(&physical.server).await?;
+        let pg_major = self.servers.pg_major(&server).await?;
         let expected = self
             .facts_of_version(expected, row.database.workspace, version, pg_major)
             .await?;
@@ -239,7 +272,7 @@ impl Control {
         if let Some(facts) = known.lock().await.get(&key) {
             return Ok(facts.clone());
         }
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = versions::facts(&tx, workspace, version, pg_major).await?;
         tx.rollback().await?;
         let row = row.ok_or_else(|| ControlError::not_found("fact list of version", version))?;

@@ -2,18 +2,22 @@
 //! it: a change of its own.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tdb_engines::postgres::extensions::{self, ExtensionError};
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::{changes, servers};
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, query_failed, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::place::database_name;
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{ChangeInfo, ExtensionInfo};
 use crate::schema::blueprints::info;
+use crate::schema::drain::Drains;
 
 /// Of a server's allow list: everything but [`reaches_too_far`].
 const ALL: &str = "*";
@@ -37,13 +41,22 @@ const TOO_FAR: [&str; 13] = [
     "xml2",
 ];
 
-impl Control {
+/// Extensions of workspaces.
+#[derive(Clone)]
+pub struct Extensions {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) drains: Drains,
+    pub(crate) workspaces: Workspaces,
+}
+
+impl Extensions {
     /// What the workspace's server has, and may be asked for.
-    pub async fn extensions(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Vec<ExtensionInfo>> {
+    pub async fn list(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Vec<ExtensionInfo>> {
         identity.require(KeyScope::Read)?;
-        let row = self.workspace_row(identity, blueprint).await?;
+        let row = self.workspaces.row(identity, blueprint).await?;
         let name = &row.physical.server;
-        let server = self.server(name).await?;
+        let server = self.servers.admin(name).await?;
         let available = extensions::available(&server, database_name(&row.physical)?).await;
         let allowed = self.allowed_extensions(name).await?;
         let mut found = available.map_err(|e| upstream(name, e))?;
@@ -58,7 +71,7 @@ impl Control {
     }
 
     /// Makes an extension in the workspace as the server's administrator; tenants get it by deployment.
-    pub async fn create_extension(
+    pub async fn create(
         &self,
         identity: &Identity,
         blueprint: &BlueprintName,
@@ -68,19 +81,19 @@ impl Control {
         identity.require(KeyScope::Write)?;
         check_word("name", name)?;
         version.map_or(Ok(()), |version| check_word("version", version))?;
-        let row = self.ready_workspace(identity, blueprint).await?;
+        let row = self.workspaces.ready(identity, blueprint).await?;
         let place = &row.physical.server;
         if !is_allowed(&self.allowed_extensions(place).await?, name) {
             let detail = format!("extension \"{name}\" is not allowed on server \"{place}\"");
             let hint = "Whoever runs this installation allows it with \"extensions\" of the server in proxy.toml.";
             return Err(ControlError::refused(ProblemCode::ExtensionNotAllowed, detail, hint));
         }
-        let server = self.server(place).await?;
+        let server = self.servers.admin(place).await?;
         let made = extensions::create(&server, database_name(&row.physical)?, name, version).await;
         let xid = made.map_err(|error| refused(place, name, error))?;
-        Box::pin(self.drain_row(&row)).await?;
+        Box::pin(self.drains.drain_row(&row)).await?;
         let xid = i64::try_from(xid).map_err(ControlError::internal)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let change = changes::by_xid(&tx, row.id, xid).await?;
         let mut change = change.ok_or_else(|| ControlError::internal("the extension was not captured"))?;
         change.author = identity.author();
@@ -90,7 +103,7 @@ impl Control {
     }
 
     async fn allowed_extensions(&self, server: &ServerName) -> Result<Vec<String>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let allowed = servers::extensions(&tx, server).await?;
         tx.rollback().await?;
         Ok(allowed)

@@ -2,6 +2,7 @@
 //! rest goes on. So a change that others need is known with all of them, and by what they do, not by what they are called.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::apply::{ApplyError, NumberedChange};
@@ -12,10 +13,11 @@ use tdb_problems::ProblemCode;
 use tdb_store::changes::{self, ChangeState};
 use tdb_store::workspaces::{self, WorkspaceRow};
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result};
-use crate::schema::builds::BuildError;
-use crate::schema::versions::shown;
+use crate::schema::builds::{BuildError, Builds};
+use crate::schema::differences::shown;
+use crate::schema::templates::Templates;
 
 /// A change that does not replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +40,23 @@ impl Failing {
     }
 }
 
-impl Control {
+/// Replays that show which changes fail.
+#[derive(Clone)]
+pub(crate) struct Trials {
+    pub(crate) core: Arc<Core>,
+    pub(crate) templates: Templates,
+    pub(crate) builds: Builds,
+}
+
+impl Trials {
     /// The changes among `ids` that do not replay when those before them that do are there. The caller holds the lease of
     /// the workspace's builds on the server.
     pub(crate) async fn failing(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<Vec<Failing>> {
-        let build = Box::pin(self.begin_build(row, server, ids)).await?;
+        let build = Box::pin(self.builds.begin_build(row, server, ids)).await?;
         let tried = async {
             let (mut left, mut failing) = (ids.to_vec(), Vec::new());
             loop {
-                let error = match Box::pin(self.replay(row, &build, &left)).await {
+                let error = match Box::pin(self.builds.replay(row, &build, &left)).await {
                     Ok(_) => return Ok(failing),
                     Err(BuildError::Other(error)) => return Err(error),
                     Err(BuildError::Replay(error)) => error,
@@ -59,12 +69,12 @@ impl Control {
             }
         };
         let failing = tried.await;
-        Box::pin(self.remove_template(&build)).await?;
+        Box::pin(self.templates.remove(&build)).await?;
         failing
     }
 
     /// Marks what fails in a replay of `ids` as broken, and gives it. The caller holds the lease as for
-    /// [`Control::failing`].
+    /// [`Trials::failing`].
     pub(crate) async fn mark_failing(
         &self,
         row: &WorkspaceRow,
@@ -79,7 +89,7 @@ impl Control {
     }
 
     pub(crate) async fn mark_broken(&self, row: &WorkspaceRow, failing: &[Failing]) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         workspaces::lock(&tx, row.id).await?;
         let heads = changes::heads(&tx, row.id).await?;
         // One that was left out meanwhile stays so: builds on other servers go on at the same time.
@@ -104,7 +114,7 @@ impl Control {
     ) -> Result<Vec<Failing>> {
         let mut found = Vec::new();
         let proven = self.in_versions(row).await?;
-        for numbered in self.numbered_changes(row, ids).await? {
+        for numbered in self.builds.numbered_changes(row, ids).await? {
             let Some(why) = suspicion(&numbered, &proven) else {
                 continue;
             };
@@ -138,7 +148,10 @@ impl Control {
 
     /// Earlier changes among `ids` that made, in the workspace alone, what a failing change is about.
     async fn blamed(&self, row: &WorkspaceRow, ids: &[u32], failing: &[Failing]) -> Result<Vec<Failing>> {
-        let (changes, proven) = (self.numbered_changes(row, ids).await?, self.in_versions(row).await?);
+        let (changes, proven) = (
+            self.builds.numbered_changes(row, ids).await?,
+            self.in_versions(row).await?,
+        );
         let is_failing = |id: i64| failing.iter().any(|failing| i64::from(failing.change) == id);
         let mut found = Vec::new();
         for (at, numbered) in changes.iter().enumerate() {
@@ -164,7 +177,7 @@ impl Control {
     }
 
     async fn in_versions(&self, row: &WorkspaceRow) -> Result<HashSet<i64>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let first = changes::first_versions(&tx, row.id).await?;
         tx.rollback().await?;
         Ok(first.into_iter().map(|(id, _)| i64::from(id)).collect())
@@ -174,7 +187,7 @@ impl Control {
     /// What fails either way is marked as broken. The caller holds the lease of the builds on the workspace's server.
     pub(crate) async fn replays_without(&self, row: &WorkspaceRow, left_out: &[u32], rest: &[u32]) -> Result<()> {
         let server = &row.physical.server;
-        match Box::pin(self.build(row, server, rest)).await {
+        match Box::pin(self.builds.build(row, server, rest)).await {
             Ok(_) => return Ok(()),
             Err(BuildError::Other(error)) => return Err(error),
             Err(BuildError::Replay(error)) if Failing::of(&error).is_some() => {}

@@ -3,7 +3,7 @@
 //! catalog) is found by it and by nothing else.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tdb_engines::postgres::ErrorClass;
@@ -14,12 +14,14 @@ use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{changes, log_facts};
 use tokio::time::{Instant, sleep};
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{Result, upstream};
 use crate::leases::Subject;
 use crate::lifecycle::place::database_name;
-use crate::schema::builds::{BuildError, Built};
-use crate::schema::versions::{Head, HeadProblem};
+use crate::lifecycle::servers::Servers;
+use crate::schema::builds::{BuildError, Builds, Built};
+use crate::schema::drain::Drains;
+use crate::schema::head::{Head, HeadProblem, Heads};
 
 /// How long a workspace that is being worked on is waited for, and how often it is looked at.
 const QUIET_TIME_MAX: Duration = Duration::from_secs(5);
@@ -41,7 +43,7 @@ pub(crate) enum Proof {
 /// The catalogs of workspaces when they were last seen to be what so many changes give. Only spares work: a process that
 /// does not remember compares again.
 #[derive(Default)]
-pub(crate) struct Compared(Mutex<HashMap<WorkspaceId, (u32, CatalogState)>>);
+struct Compared(Mutex<HashMap<WorkspaceId, (u32, CatalogState)>>);
 
 impl Compared {
     fn is_equal(&self, id: WorkspaceId, changes: u32, state: &CatalogState) -> bool {
@@ -61,7 +63,29 @@ impl Compared {
     }
 }
 
-impl Control {
+/// Compares workspaces with what their changes give.
+#[derive(Clone)]
+pub(crate) struct Proofs {
+    core: Arc<Core>,
+    servers: Servers,
+    drains: Drains,
+    builds: Builds,
+    heads: Heads,
+    compared: Arc<Compared>,
+}
+
+impl Proofs {
+    pub(crate) fn new(core: &Arc<Core>, servers: &Servers, drains: &Drains, builds: &Builds, heads: &Heads) -> Self {
+        Self {
+            core: core.clone(),
+            servers: servers.clone(),
+            drains: drains.clone(),
+            builds: builds.clone(),
+            heads: heads.clone(),
+            compared: Arc::default(),
+        }
+    }
+
     /// All changes, skipped ones too, give the workspace's schema. `built` is a replay of head.
     pub(crate) async fn prove(&self, row: &WorkspaceRow, head: &Head, built: &Built) -> Result<Proof, HeadProblem> {
         if head.left_out().next().is_none() {
@@ -72,12 +96,12 @@ impl Control {
 
     /// The proof for a head that is a version already: nothing is pending, and yet the workspace may have been changed.
     pub(crate) async fn prove_again(&self, row: &WorkspaceRow) -> Result<Proof, HeadProblem> {
-        let head = self.head(row).await?;
+        let head = self.heads.of(row).await?;
         if let Some(expected) = self.facts_of_log(row, head.length()).await? {
             return Ok(Box::pin(self.compare(row, head.length(), &expected, QUIET_TRIES)).await?);
         }
         let home = &row.physical.server;
-        let lease = self.inner.leases.take(Subject::Builds(row.id, home.clone())).await?;
+        let lease = self.core.leases.take(Subject::Builds(row.id, home.clone())).await?;
         // A problem of head is an answer, not an error that the lease has.
         lease
             .during(async { Ok(Box::pin(self.prove_by_shadow(row, home, &head)).await) })
@@ -87,7 +111,7 @@ impl Control {
     /// What a workspace has that its changes do not account for, as far as that can be told without a replay; nothing
     /// while it is being changed.
     pub(crate) async fn uncaptured(&self, row: &WorkspaceRow) -> Result<Vec<Difference>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let length = changes::total(&tx, row.id).await?;
         tx.rollback().await?;
         let Some(expected) = self.facts_of_log(row, length).await? else {
@@ -111,7 +135,7 @@ impl Control {
             return Ok(Proof::Impossible(reason));
         }
         let all: Vec<u32> = head.all.iter().map(|change| change.id).collect();
-        match Box::pin(self.shadow(row, server, &all)).await {
+        match Box::pin(self.builds.shadow(row, server, &all)).await {
             Ok(fingerprint) => Ok(Box::pin(self.compare(row, head.length(), &fingerprint, QUIET_TRIES)).await?),
             Err(BuildError::Replay(error)) => Ok(Proof::Impossible(format!(
                 "with the skipped changes it does not replay: {}",
@@ -123,8 +147,11 @@ impl Control {
 
     /// What a replay of exactly so many changes was seen to give, in the words of the server's present version.
     async fn facts_of_log(&self, row: &WorkspaceRow, length: u32) -> Result<Option<Fingerprint>> {
-        let pg_major = self.pg_major(&self.server(&row.physical.server).await?).await?;
-        let tx = self.inner.store.jobs().await?;
+        let pg_major = self
+            .servers
+            .pg_major(&self.servers.admin(&row.physical.server).await?)
+            .await?;
+        let tx = self.core.store.jobs().await?;
         let facts = log_facts::of(&tx, row.id, length, pg_major).await?;
         tx.rollback().await?;
         Ok(facts.map(Fingerprint::from_facts))
@@ -146,7 +173,7 @@ impl Control {
     }
 
     async fn compare_once(&self, row: &WorkspaceRow, length: u32, expected: &Fingerprint) -> Result<Look> {
-        let server = self.server(&row.physical.server).await?;
+        let server = self.servers.admin(&row.physical.server).await?;
         let database = database_name(&row.physical)?;
         let owner = &row.physical.roles.owner.name;
         let failed = |e| upstream(&row.physical.server, e);
@@ -157,7 +184,7 @@ impl Control {
         let state = fingerprint::catalog_state(&server, database, owner)
             .await
             .map_err(failed)?;
-        let equal = self.inner.compared.is_equal(row.id, length, &state);
+        let equal = self.compared.is_equal(row.id, length, &state);
         let found = match equal {
             true => Ok(None),
             false => fingerprint::take(&server, database, owner).await.map(Some),
@@ -168,9 +195,9 @@ impl Control {
                 .map_err(failed)?
                 .is_empty();
         if !quiet {
-            Box::pin(self.drain_row(row)).await?;
+            Box::pin(self.drains.drain_row(row)).await?;
         }
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let same = changes::total(&tx, row.id).await? == length;
         tx.rollback().await?;
         if !same {
@@ -185,7 +212,7 @@ impl Control {
             }
             Ok(Some(found)) if quiet => {
                 // A setting has no row in the journal: a drain knows whether it is new.
-                match Box::pin(self.drain_row(row)).await?.changes {
+                match Box::pin(self.drains.drain_row(row)).await?.changes {
                     0 => Ok(Look::Proof(Proof::Different(expected.diff(&found)))),
                     _ => Ok(Look::Proof(Proof::Busy)),
                 }
@@ -203,11 +230,14 @@ impl Control {
         state: CatalogState,
         found: &Fingerprint,
     ) -> Result<()> {
-        let pg_major = self.pg_major(&self.server(&row.physical.server).await?).await?;
-        let tx = self.inner.store.jobs().await?;
+        let pg_major = self
+            .servers
+            .pg_major(&self.servers.admin(&row.physical.server).await?)
+            .await?;
+        let tx = self.core.store.jobs().await?;
         log_facts::store(&tx, &row.project, row.id, length, pg_major, &found.facts).await?;
         tx.commit().await?;
-        self.inner.compared.note(row.id, length, state);
+        self.compared.note(row.id, length, state);
         Ok(())
     }
 }

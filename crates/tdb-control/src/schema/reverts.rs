@@ -2,6 +2,7 @@
 //! only then run in the workspace as the workspace's own role, where it is captured like any other.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tdb_engines::postgres::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
 use tdb_engines::postgres::capture::inverse::{self, Irreversible, State};
@@ -16,15 +17,22 @@ use tdb_store::templates::{self, TemplateRow};
 use tdb_store::workspaces::{self, WorkspaceRow};
 use uuid::Uuid;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
+use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::{As, database_name};
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::Reverted;
 use crate::schema::blueprints::info;
 use crate::schema::builds::BuildError;
+use crate::schema::builds::Builds;
+use crate::schema::drain::Drains;
 use crate::schema::failing::Failing;
+use crate::schema::failing::Trials;
+use crate::schema::templates::Templates;
 
 /// What the session is called on the server.
 const APPLICATION: &str = "tdb-revert";
@@ -33,26 +41,39 @@ const INVERSE_ID: i64 = 1 << 32;
 /// Changes are numbered from 1.
 const NO_CHANGE: u32 = 0;
 
-impl Control {
+/// Undoes changes in the workspace.
+#[derive(Clone)]
+pub struct Reverts {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) placement: Placement,
+    pub(crate) templates: Templates,
+    pub(crate) drains: Drains,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) builds: Builds,
+    pub(crate) trials: Trials,
+}
+
+impl Reverts {
     /// Undoes a change in the workspace. 409 where no inverse is certain, naming the statement, or where a later change
     /// needs it, naming that one.
-    pub async fn revert_change(&self, identity: &Identity, blueprint: &BlueprintName, id: u32) -> Result<Reverted> {
+    pub async fn revert(&self, identity: &Identity, blueprint: &BlueprintName, id: u32) -> Result<Reverted> {
         identity.require(KeyScope::Write)?;
-        let row = self.ready_workspace(identity, blueprint).await?;
+        let row = self.workspaces.ready(identity, blueprint).await?;
         let builds = Subject::Builds(row.id, row.physical.server.clone());
-        let lease = self.inner.leases.take(builds).await?;
+        let lease = self.core.leases.take(builds).await?;
         lease.during(self.revert_alone(identity, &row, id)).await
     }
 
     async fn revert_alone(&self, identity: &Identity, row: &WorkspaceRow, id: u32) -> Result<Reverted> {
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let log = changes::all(&tx, row.id).await?;
         tx.rollback().await?;
         let change = log.iter().find(|change| change.id == id);
         let change = change.ok_or_else(|| ControlError::not_found("change", id))?;
         may_be_reverted(change)?;
         let inverse = Box::pin(self.proven_inverse(row, &log, change)).await?;
-        let login = self.login(&row.physical, As::Owner, APPLICATION).await?;
+        let login = self.placement.login(&row.physical, As::Owner, APPLICATION).await?;
         let xid = inverse::run(&login, &inverse).await.map_err(|error| match error {
             EngineError::Sql {
                 sqlstate,
@@ -62,7 +83,7 @@ impl Control {
             } => refused(id, &format!("{message} ({sqlstate})"), detail.as_deref()),
             other => upstream(&row.physical.server, other),
         })?;
-        Box::pin(self.drain_row(row)).await?;
+        Box::pin(self.drains.drain_row(row)).await?;
         Box::pin(self.record_revert(identity, row, id, xid)).await
     }
 
@@ -75,9 +96,9 @@ impl Control {
             .map(|other| other.id)
             .collect();
         let earlier: Vec<u32> = replayable.iter().copied().filter(|other| *other < change.id).collect();
-        let build = Box::pin(self.begin_build(row, &row.physical.server, &earlier)).await?;
+        let build = Box::pin(self.builds.begin_build(row, &row.physical.server, &earlier)).await?;
         let proven = Box::pin(self.prove_inverse(row, log, change, &build, &replayable)).await;
-        Box::pin(self.remove_template(&build)).await?;
+        Box::pin(self.templates.remove(&build)).await?;
         proven
     }
 
@@ -90,17 +111,17 @@ impl Control {
         replayable: &[u32],
     ) -> Result<Change> {
         let up_to = |id: u32| -> Vec<u32> { replayable.iter().copied().filter(|other| *other <= id).collect() };
-        Box::pin(self.replay(row, build, &up_to(change.id.saturating_sub(1))))
+        Box::pin(self.builds.replay(row, build, &up_to(change.id.saturating_sub(1))))
             .await
             .map_err(|error| cannot_replay(change.id, error))?;
         let before = self.state_of(build).await?;
-        Box::pin(self.replay(row, build, &up_to(change.id)))
+        Box::pin(self.builds.replay(row, build, &up_to(change.id)))
             .await
             .map_err(|error| cannot_replay(change.id, error))?;
         let after = self.state_of(build).await?;
         let body: Change = serde_json::from_value(change.body.clone()).map_err(ControlError::internal)?;
         let inverse = inverse::of(&body, &before, &after).map_err(|error| irreversible(change.id, &error))?;
-        Box::pin(self.replay(row, build, replayable))
+        Box::pin(self.builds.replay(row, build, replayable))
             .await
             .map_err(|error| cannot_replay(change.id, error))?;
         let now = self.facts_of(build).await?;
@@ -108,7 +129,7 @@ impl Control {
             let without: Vec<u32> = replayable.iter().copied().filter(|id| *id != change.id).collect();
             // All of them replay with it: what fails without it needs it.
             return Err(
-                match Box::pin(self.failing(row, &row.physical.server, &without))
+                match Box::pin(self.trials.failing(row, &row.physical.server, &without))
                     .await?
                     .into_iter()
                     .next()
@@ -159,10 +180,10 @@ impl Control {
         };
         let candidates: Vec<u32> = log.iter().filter(touches).map(|later| later.id).collect();
         let up_to = |id: u32| -> Vec<u32> { replayable.iter().copied().filter(|other| *other <= id).collect() };
-        let build = Box::pin(self.begin_build(row, &row.physical.server, &up_to(change.id))).await?;
+        let build = Box::pin(self.builds.begin_build(row, &row.physical.server, &up_to(change.id))).await?;
         let searched = async {
             let fact = async |id: u32| {
-                let replayed = Box::pin(self.replay(row, &build, &up_to(id))).await;
+                let replayed = Box::pin(self.builds.replay(row, &build, &up_to(id))).await;
                 replayed.map_err(|error| cannot_replay(change.id, error))?;
                 Ok::<_, ControlError>(self.facts_of(&build).await?.facts.get(object).cloned())
             };
@@ -176,24 +197,25 @@ impl Control {
             Ok(refused(change.id, &format!("{object} was changed since"), None))
         };
         let named = searched.await;
-        Box::pin(self.remove_template(&build)).await?;
+        Box::pin(self.templates.remove(&build)).await?;
         named
     }
 
     async fn try_inverse(&self, build: &TemplateRow, inverse: &Change) -> Result<std::result::Result<(), ApplyError>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         // Whoever finds it after a kill sees that it is no build of any version.
         templates::record_changes(&tx, build.id, &[NO_CHANGE]).await?;
         tx.commit().await?;
         let attempt = Uuid::new_v4();
         let login = self
+            .placement
             .login(&build.physical, As::Deployer, &format!("tdb-deploy/{attempt}"))
             .await?;
         let changes = [NumberedChange {
             id: INVERSE_ID,
             change: inverse.clone(),
         }];
-        let administrator = self.server(&build.physical.server).await?;
+        let administrator = self.servers.admin(&build.physical.server).await?;
         let plan = BringUp {
             administrator: &administrator,
             owner: &build.physical.roles.owner.name,
@@ -206,14 +228,14 @@ impl Control {
 
     async fn state_of(&self, build: &TemplateRow) -> Result<State> {
         let facts = self.facts_of(build).await?;
-        let server = self.server(&build.physical.server).await?;
+        let server = self.servers.admin(&build.physical.server).await?;
         let tables = schema::describe(&server, database_name(&build.physical)?).await;
         let tables = tables.map_err(|e| upstream(&build.physical.server, e))?;
         Ok(State { tables, facts })
     }
 
     async fn facts_of(&self, build: &TemplateRow) -> Result<Fingerprint> {
-        let server = self.server(&build.physical.server).await?;
+        let server = self.servers.admin(&build.physical.server).await?;
         let owner = &build.physical.roles.owner.name;
         let facts = fingerprint::take(&server, database_name(&build.physical)?, owner).await;
         facts.map_err(|e| upstream(&build.physical.server, e))
@@ -223,7 +245,7 @@ impl Control {
     /// killed before this, both stay in it, which gives the same schema.
     async fn record_revert(&self, identity: &Identity, row: &WorkspaceRow, id: u32, xid: u64) -> Result<Reverted> {
         let xid = i64::try_from(xid).map_err(ControlError::internal)?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let inverse = changes::by_xid(&tx, row.id, xid).await?;
         let inverse = inverse
             .ok_or_else(|| ControlError::internal("the inverse was not captured"))?
@@ -240,7 +262,7 @@ impl Control {
             .filter(|other| *other != id && *other != inverse)
             .collect();
         let without = match rest.iter().any(|other| *other > id) {
-            true => Box::pin(self.replays_without(row, &[id, inverse], &rest)).await,
+            true => Box::pin(self.trials.replays_without(row, &[id, inverse], &rest)).await,
             false => Ok(()),
         };
         let dispensable = match without {
@@ -248,7 +270,7 @@ impl Control {
             Err(error) if error.code().status() == 409 => false,
             Err(error) => return Err(error),
         };
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         workspaces::lock(&tx, row.id).await?;
         let versions: HashMap<u32, u32> = changes::first_versions(&tx, row.id).await?.into_iter().collect();
         let held = [id, inverse].iter().any(|change| versions.contains_key(change));

@@ -1,9 +1,10 @@
 //! The workers of deployments: claim a target under a lease, bring its database up as its deployer role, look at the
 //! result, record it. Killed anywhere, the next claim goes on: what a tenant has, its own database says.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,12 +16,17 @@ use tdb_names::{ServerName, WorkspaceId};
 use tdb_store::deployments::{self, ClaimedTarget, TargetEnd, TargetStatus};
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow, TenantStatus};
 use tdb_store::{tenants, versions, workspaces};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::lifecycle::place::As;
+use crate::lifecycle::place::Placement;
+use crate::lifecycle::repairs::Repairs;
+use crate::lifecycle::servers::Servers;
+use crate::schema::builds::Builds;
 
 /// A worker that says nothing for so long is taken for dead.
 const LEASE: Duration = Duration::from_secs(15);
@@ -35,7 +41,7 @@ const SERVER_PAUSE: Duration = Duration::from_secs(5);
 const VERSIONS_KEPT: usize = 16;
 
 /// A version's changes, read once for all targets.
-pub(crate) type Changes = Arc<Vec<NumberedChange>>;
+type ReplayChanges = Arc<Vec<NumberedChange>>;
 
 /// What became of an attempt.
 struct Outcome {
@@ -46,29 +52,61 @@ struct Outcome {
     pause: Duration,
 }
 
-impl Control {
+/// The work on the targets of deployments.
+#[derive(Clone)]
+pub(crate) struct Rollouts {
+    core: Arc<Core>,
+    servers: Servers,
+    placement: Placement,
+    repairs: Repairs,
+    builds: Builds,
+    wake: Arc<Notify>,
+    /// Of versions, which never change.
+    kept: Arc<Mutex<HashMap<(WorkspaceId, u32), ReplayChanges>>>,
+}
+
+impl Rollouts {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        servers: &Servers,
+        placement: &Placement,
+        repairs: &Repairs,
+        builds: &Builds,
+        wake: &Arc<Notify>,
+    ) -> Self {
+        Self {
+            core: core.clone(),
+            servers: servers.clone(),
+            placement: placement.clone(),
+            repairs: repairs.clone(),
+            builds: builds.clone(),
+            wake: wake.clone(),
+            kept: Arc::default(),
+        }
+    }
+
     /// Begins work on whatever is due and for which a server has room. Called on every wake-up.
     pub(crate) async fn roll_out(&self) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         deployments::complete(&tx).await?;
         let servers = deployments::busy_servers(&tx).await?;
         tx.commit().await?;
-        let at_once = i64::try_from(self.inner.settings.deployments_per_server.get()).unwrap_or(i64::MAX);
+        let at_once = i64::try_from(self.core.settings.deployments_per_server.get()).unwrap_or(i64::MAX);
         let claim = deployments::Claim {
             limit: at_once,
             at_once,
             lease: LEASE,
-            holder: self.inner.store.instance(),
+            holder: self.core.store.instance(),
         };
         for server in servers {
-            let tx = self.inner.store.jobs().await?;
+            let tx = self.core.store.jobs().await?;
             let claimed = deployments::claim(&tx, &server, &claim).await?;
             tx.commit().await?;
             for target in claimed {
-                let (control, server) = (self.clone(), server.clone());
-                self.inner.tasks.spawn(async move {
-                    control.work_on(&server, &target).await;
-                    control.inner.wake.notify_one();
+                let (rollouts, server) = (self.clone(), server.clone());
+                self.core.tasks.spawn(async move {
+                    rollouts.work_on(&server, &target).await;
+                    rollouts.wake.notify_one();
                 });
             }
         }
@@ -110,7 +148,7 @@ impl Control {
     }
 
     async fn heartbeat(&self, target: &ClaimedTarget, done: u32) -> Result<bool> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let held = deployments::heartbeat(&tx, target, LEASE, Some(done)).await?;
         tx.commit().await?;
         Ok(held)
@@ -128,7 +166,7 @@ impl Control {
     }
 
     async fn try_target(&self, target: &ClaimedTarget, done: &AtomicU32) -> Result<Outcome> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = tenants::database(&tx, target.database).await?;
         tx.rollback().await?;
         let Some(FleetRow {
@@ -151,10 +189,11 @@ impl Control {
         let held = u32::try_from(held).unwrap_or(u32::MAX);
         let attempt = Uuid::new_v4();
         let login = self
+            .placement
             .login(&database.physical, As::Deployer, &format!("tdb-deploy/{attempt}"))
             .await?;
         let owner = database.physical.roles.owner.name.as_str();
-        let administrator = self.server(&database.physical.server).await?;
+        let administrator = self.servers.admin(&database.physical.server).await?;
         let plan = BringUp {
             administrator: &administrator,
             owner,
@@ -179,7 +218,7 @@ impl Control {
             // A change may hold code that altered the role it ran in: the next attempt finds it as it was set.
             Err(error)
                 if error.is_refused_login()
-                    && self.repair_roles_of(target.database.as_uuid()).await? == Repair::Done =>
+                    && self.repairs.repair_roles_of(target.database.as_uuid()).await? == Repair::Done =>
             {
                 Ok(Outcome::retrying(target, 0, error))
             }
@@ -194,9 +233,9 @@ impl Control {
         database: &TenantDatabaseRow,
         applied: Applied,
     ) -> Result<Option<bool>> {
-        let server = self.server(&database.physical.server).await?;
+        let server = self.servers.admin(&database.physical.server).await?;
         let expected = self
-            .expected_hash(target.workspace, target.version, self.pg_major(&server).await?)
+            .expected_hash(target.workspace, target.version, self.servers.pg_major(&server).await?)
             .await?;
         let Some(expected) = expected else { return Ok(None) };
         let owner = &database.physical.roles.owner.name;
@@ -207,37 +246,27 @@ impl Control {
     }
 
     async fn expected_hash(&self, workspace: WorkspaceId, version: u32, pg_major: u32) -> Result<Option<Arc<str>>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let facts = versions::facts_hash(&tx, workspace, version, pg_major).await?;
         tx.rollback().await?;
         Ok(facts.map(Arc::from))
     }
 
     /// The changes of a version in its order; versions never change, so that they may be kept.
-    pub(crate) async fn changes_of(&self, workspace: WorkspaceId, version: u32) -> Result<Changes> {
+    async fn changes_of(&self, workspace: WorkspaceId, version: u32) -> Result<ReplayChanges> {
         let key = (workspace, version);
-        if let Some(changes) = self
-            .inner
-            .changes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(&key)
-        {
+        if let Some(changes) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(changes.clone());
         }
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let row = workspaces::by_id(&tx, workspace).await?;
         let number = versions::by_number(&tx, workspace, version).await?;
         tx.rollback().await?;
         let (Some(row), Some(version)) = (row, number) else {
             return Err(ControlError::not_found("version", version));
         };
-        let changes: Changes = Arc::new(self.numbered_changes(&row, &version.change_ids).await?);
-        let mut kept = self
-            .inner
-            .changes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let changes: ReplayChanges = Arc::new(self.builds.numbered_changes(&row, &version.change_ids).await?);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= VERSIONS_KEPT {
             kept.clear();
         }
@@ -246,7 +275,7 @@ impl Control {
     }
 
     async fn end_attempt(&self, server: &ServerName, target: &ClaimedTarget, outcome: &Outcome) -> Result<()> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let failure = outcome.failure.as_ref();
         let end = TargetEnd {
             status: outcome.status,

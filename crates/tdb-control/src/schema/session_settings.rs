@@ -7,12 +7,11 @@ use tdb_engines::postgres::Server;
 use tdb_engines::postgres::session_settings::{self, SessionSetting};
 use tdb_names::WorkspaceId;
 use tdb_store::changes::{ChangeState, NewChange};
-use tdb_store::{Tx, changes, sessions, workspaces};
+use tdb_store::{Store, Tx, changes, sessions, workspaces};
 use time::OffsetDateTime;
 
-use crate::control::Control;
 use crate::error::{ControlError, Result, upstream};
-use crate::schema::drain::Place;
+use crate::schema::journals::JournalPlace;
 
 /// What was set since the last drain.
 pub(crate) struct NewlySet {
@@ -29,34 +28,37 @@ impl NewlySet {
     }
 }
 
-impl Control {
-    /// Whether something else is set than was captured last.
-    pub(crate) async fn is_newly_set(&self, id: WorkspaceId, server: &Server, place: &Place) -> Result<bool> {
-        let now = set_now(server, place).await?;
-        let tx = self.inner.store.jobs().await?;
-        let before = workspaces::session_settings(&tx, id).await?;
-        tx.rollback().await?;
-        Ok(values(&now) != before)
-    }
-
-    /// The caller holds the lease of the workspace's journal and stores `settings` with the changes. `server_pid`: the
-    /// session that is likely to have set it.
-    pub(crate) async fn newly_set(
-        &self,
-        id: WorkspaceId,
-        server: &Server,
-        place: &Place,
-        server_pid: Option<i32>,
-    ) -> Result<NewlySet> {
-        let now = set_now(server, place).await?;
-        let tx = self.inner.store.jobs().await?;
-        let newly = compared(&tx, id, place, &now, server_pid).await?;
-        tx.rollback().await?;
-        Ok(newly)
-    }
+/// Whether something else is set than was captured last.
+pub(crate) async fn is_newly_set(
+    store: &Store,
+    id: WorkspaceId,
+    server: &Server,
+    place: &JournalPlace,
+) -> Result<bool> {
+    let now = set_now(server, place).await?;
+    let tx = store.jobs().await?;
+    let before = workspaces::session_settings(&tx, id).await?;
+    tx.rollback().await?;
+    Ok(values(&now) != before)
 }
 
-async fn set_now(server: &Server, place: &Place) -> Result<BTreeMap<String, SessionSetting>> {
+/// The caller holds the lease of the workspace's journal and stores `settings` with the changes. `server_pid`: the
+/// session that is likely to have set it.
+pub(crate) async fn newly_set(
+    store: &Store,
+    id: WorkspaceId,
+    server: &Server,
+    place: &JournalPlace,
+    server_pid: Option<i32>,
+) -> Result<NewlySet> {
+    let now = set_now(server, place).await?;
+    let tx = store.jobs().await?;
+    let newly = compared(&tx, id, place, &now, server_pid).await?;
+    tx.rollback().await?;
+    Ok(newly)
+}
+
+async fn set_now(server: &Server, place: &JournalPlace) -> Result<BTreeMap<String, SessionSetting>> {
     let read = session_settings::read(server, &place.database, &place.owner).await;
     read.map_err(|e| upstream(&place.server, e))
 }
@@ -69,7 +71,7 @@ fn values(settings: &BTreeMap<String, SessionSetting>) -> BTreeMap<String, Strin
 async fn compared(
     tx: &Tx,
     id: WorkspaceId,
-    place: &Place,
+    place: &JournalPlace,
     now: &BTreeMap<String, SessionSetting>,
     server_pid: Option<i32>,
 ) -> Result<NewlySet> {

@@ -1,6 +1,7 @@
 //! Skips: changes that stay in the workspace and leave head for good.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tdb_names::BlueprintName;
 use tdb_problems::ProblemCode;
@@ -8,29 +9,39 @@ use tdb_store::Tx;
 use tdb_store::changes::{self, ChangeState, HeadRow, Holder};
 use tdb_store::workspaces::{self, WorkspaceRow};
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::ChangeInfo;
 use crate::schema::blueprints::info;
+use crate::schema::failing::Trials;
 
-impl Control {
+/// Leaves changes out of head.
+#[derive(Clone)]
+pub struct Skips {
+    pub(crate) core: Arc<Core>,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) trials: Trials,
+}
+
+impl Skips {
     /// Leaves changes out of head, all or none of them. 409 naming who holds one, or the later changes that need one.
-    pub async fn skip_changes(
+    pub async fn skip(
         &self,
         identity: &Identity,
         blueprint: &BlueprintName,
         ids: &BTreeSet<u32>,
     ) -> Result<Vec<ChangeInfo>> {
         identity.require(KeyScope::Write)?;
-        let row = self.ready_workspace(identity, blueprint).await?;
+        let row = self.workspaces.ready(identity, blueprint).await?;
         let Some(first) = ids.first() else {
             let rule = "must name at least one change".to_owned();
             return Err(ControlError::Invalid { field: "ddl_ids", rule });
         };
         let builds = Subject::Builds(row.id, row.physical.server.clone());
-        let lease = self.inner.leases.take(builds).await?;
+        let lease = self.core.leases.take(builds).await?;
         lease.during(self.skip_alone(identity, &row, ids, *first)).await
     }
 
@@ -41,7 +52,7 @@ impl Control {
         ids: &BTreeSet<u32>,
         first: u32,
     ) -> Result<Vec<ChangeInfo>> {
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let heads = changes::heads(&tx, row.id).await?;
         may_be_skipped(&heads, ids)?;
         held_by_none(&tx, row, ids).await?;
@@ -55,9 +66,9 @@ impl Control {
         let rest = pending(false);
         // A later change may need one of these: only a replay knows.
         if rest.iter().any(|id| *id > first) {
-            Box::pin(self.replays_without(row, &pending(true), &rest)).await?;
+            Box::pin(self.trials.replays_without(row, &pending(true), &rest)).await?;
         }
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         workspaces::lock(&tx, row.id).await?;
         held_by_none(&tx, row, ids).await?;
         let ids: Vec<u32> = ids.iter().copied().collect();

@@ -1,29 +1,29 @@
 //! Versions: what head is, whether it replays and gives the workspace's schema, and the immutable row made of it.
 
-use ring::digest::{Context, SHA256};
+use std::sync::Arc;
+
 use tdb_engines::fault;
 use tdb_engines::postgres::fingerprint::Difference;
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
-use tdb_store::changes::{ChangeState, HeadRow};
 use tdb_store::templates::{TemplateRow, TemplateStatus};
 use tdb_store::versions::{FactsRow, NewVersion, VersionRow};
 use tdb_store::workspaces::WorkspaceRow;
-use tdb_store::{StoreError, Tx, changes, templates, versions, workspaces};
+use tdb_store::{Tx, changes, templates, versions, workspaces};
 
-use crate::control::{Control, Page};
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
+use crate::lifecycle::servers::Servers;
+use crate::lifecycle::workspaces::Workspaces;
 use crate::model::Version;
-use crate::schema::builds::BuildError;
-use crate::schema::failing::{Failing, not_its_fault, numbered, repair};
-use crate::schema::proof::Proof;
-
-/// Differences named in a refusal.
-const DIFFERENCES_SHOWN: usize = 5;
-/// Characters of what differs in one of them.
-const EXCERPT_LEN: usize = 100;
+use crate::page::Page;
+use crate::schema::builds::{BuildError, Builds};
+use crate::schema::failing::{Failing, Trials, not_its_fault};
+use crate::schema::head::{Head, HeadProblem, Heads};
+use crate::schema::proof::{Proof, Proofs};
+use crate::schema::templates::Templates;
 
 /// A version whose content is head's.
 enum HeadVersion {
@@ -32,180 +32,36 @@ enum HeadVersion {
     New(VersionRow),
 }
 
-/// Why head is no version.
-#[derive(Debug)]
-pub(crate) enum HeadProblem {
-    /// Changes cannot be replayed; the reason is the first one's.
-    Broken {
-        first: u32,
-        reason: String,
-        all: Vec<u32>,
-    },
-    Different(Vec<Difference>),
-    Busy,
-    Other(ControlError),
+/// Makes versions of head, and their templates.
+#[derive(Clone)]
+pub struct Versions {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) templates: Templates,
+    pub(crate) builds: Builds,
+    pub(crate) trials: Trials,
+    pub(crate) heads: Heads,
+    pub(crate) proofs: Proofs,
 }
 
-impl From<ControlError> for HeadProblem {
-    fn from(error: ControlError) -> Self {
-        HeadProblem::Other(error)
-    }
-}
-
-impl From<StoreError> for HeadProblem {
-    fn from(error: StoreError) -> Self {
-        HeadProblem::Other(error.into())
-    }
-}
-
-impl HeadProblem {
-    pub(crate) fn into_error(self, blueprint: &BlueprintName) -> ControlError {
-        match self {
-            HeadProblem::Other(error) => error,
-            HeadProblem::Broken { first, reason, all } => {
-                let mut detail = format!("change {first} of \"{blueprint}\" cannot be replayed: {reason}");
-                if all.len() > 1 {
-                    detail.push_str(&format!("; {} cannot be replayed", numbered(&all)));
-                }
-                ControlError::refused(ProblemCode::HeadBroken, detail, &repair(blueprint, &all))
-            }
-            HeadProblem::Different(differences) => {
-                let hint = "Something changed the workspace without being captured; bring it back or repeat it as DDL.";
-                let detail = format!(
-                    "the changes of \"{blueprint}\" do not give the workspace's schema: {}",
-                    shown(&differences)
-                );
-                ControlError::refused(ProblemCode::HeadDiffers, detail, hint)
-            }
-            HeadProblem::Busy => {
-                let detail = format!("the workspace of \"{blueprint}\" is currently being modified");
-                ControlError::refused(ProblemCode::HeadBusy, detail, "Try again when no DDL is running in it.")
-            }
-        }
-    }
-}
-
-/// Some differences in words, for people.
-pub(crate) fn shown(differences: &[Difference]) -> String {
-    let one = |d: &Difference| match (&d.expected, &d.found) {
-        (Some(_), None) => format!("{} is missing in the workspace", d.object),
-        (None, _) => format!("{} is only in the workspace", d.object),
-        (Some(expected), Some(found)) => format!("{} is different{}", d.object, told_apart(expected, found)),
-    };
-    let first: Vec<String> = differences.iter().take(DIFFERENCES_SHOWN).map(one).collect();
-    let more = differences.len().saturating_sub(DIFFERENCES_SHOWN);
-    match more {
-        0 => first.join("; "),
-        more => format!("{}; and {more} more", first.join("; ")),
-    }
-}
-
-/// Which of an object's facts differ.
-fn told_apart(expected: &str, found: &str) -> String {
-    let only_in = |one: &str, other: &str| {
-        let parts = one
-            .split(", ")
-            .filter(|part| !other.split(", ").any(|same| same == *part));
-        let text = parts.collect::<Vec<_>>().join(", ");
-        text.chars().take(EXCERPT_LEN).collect::<String>()
-    };
-    let (workspace, replay) = (only_in(found, expected), only_in(expected, found));
-    match (workspace.as_str(), replay.as_str()) {
-        ("", "") => String::new(),
-        (workspace, "") => format!(" (the workspace has \"{workspace}\")"),
-        ("", replay) => format!(" (the workspace lacks \"{replay}\")"),
-        (workspace, replay) => format!(" (the workspace has \"{workspace}\" instead of \"{replay}\")"),
-    }
-}
-
-/// SHA-256 over the ordered changes of a version.
-pub(crate) fn content_hash(content: &[(u32, &[u8])]) -> Vec<u8> {
-    let mut context = Context::new(&SHA256);
-    for (id, checksum) in content {
-        context.update(&id.to_be_bytes());
-        context.update(checksum);
-    }
-    context.finish().as_ref().to_vec()
-}
-
-/// What head is at this moment.
-#[derive(Debug)]
-pub(crate) struct Head {
-    pub all: Vec<HeadRow>,
-    pub ids: Vec<u32>,
-    pub hash: Vec<u8>,
-    pub statements: u32,
-}
-
-impl Head {
-    fn of(all: Vec<HeadRow>) -> Result<Self, HeadProblem> {
-        let head: Vec<&HeadRow> = all
-            .iter()
-            .filter(|c| matches!(c.state, ChangeState::Pending | ChangeState::Broken))
-            .collect();
-        let broken: Vec<&HeadRow> = head
-            .iter()
-            .filter(|change| change.state == ChangeState::Broken)
-            .copied()
-            .collect();
-        if let Some(first) = broken.first() {
-            return Err(HeadProblem::Broken {
-                first: first.id,
-                reason: first.reason.clone().unwrap_or_default(),
-                all: broken.iter().map(|change| change.id).collect(),
-            });
-        }
-        let content: Vec<(u32, &[u8])> = head
-            .iter()
-            .map(|change| (change.id, change.checksum.as_slice()))
-            .collect();
-        let (ids, hash) = (head.iter().map(|change| change.id).collect(), content_hash(&content));
-        let statements = head.iter().map(|change| change.statements).sum();
-        Ok(Self {
-            ids,
-            hash,
-            statements,
-            all,
-        })
-    }
-
-    /// How many changes the log has, skipped ones too.
-    pub(crate) fn length(&self) -> u32 {
-        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Changes that are in the workspace and not in head.
-    pub(crate) fn left_out(&self) -> impl Iterator<Item = &HeadRow> {
-        self.all
-            .iter()
-            .filter(|change| matches!(change.state, ChangeState::Skipped | ChangeState::Reverted))
-    }
-}
-
-impl Control {
+impl Versions {
     /// In their order.
-    pub async fn versions(&self, identity: &Identity, name: &BlueprintName, page: &Page<u32>) -> Result<Vec<Version>> {
+    pub async fn list(&self, identity: &Identity, name: &BlueprintName, page: &Page<u32>) -> Result<Vec<Version>> {
         identity.require(KeyScope::Read)?;
         let row = self
-            .workspace_row(identity, name)
+            .workspaces
+            .row(identity, name)
             .await
             .map_err(|e| e.naming("blueprint"))?;
-        let tx = self.inner.store.project(identity.project()).await?;
+        let tx = self.core.store.project(identity.project()).await?;
         let rows = versions::list(&tx, row.id, page.after.unwrap_or(0), page.limit.rows()).await?;
         tx.rollback().await?;
         Ok(rows.into_iter().map(version).collect())
     }
 
-    pub(crate) async fn head(&self, row: &WorkspaceRow) -> Result<Head, HeadProblem> {
-        Box::pin(self.drain_row(row)).await?;
-        let tx = self.inner.store.jobs().await?;
-        let all = changes::heads(&tx, row.id).await?;
-        tx.rollback().await?;
-        Head::of(all)
-    }
-
     /// Head as a version: the existing one, or a new one with its proofs. Its template is published on the server.
-    pub(crate) async fn version_of_head(
+    pub(crate) async fn of_head(
         &self,
         row: &WorkspaceRow,
         server: &ServerName,
@@ -216,7 +72,7 @@ impl Control {
         }
     }
 
-    /// As [`Control::version_of_head`], for a deployment: what the workspace has that no change accounts for is a problem
+    /// As [`Versions::of_head`], for a deployment: what the workspace has that no change accounts for is a problem
     /// though nothing is pending. A workspace that is being changed is not compared with an existing version.
     pub(crate) async fn deployable_head(
         &self,
@@ -228,7 +84,7 @@ impl Control {
             HeadVersion::New(version) => return Ok(version),
             HeadVersion::Existing(version) => version,
         };
-        match Box::pin(self.prove_again(row)).await? {
+        match Box::pin(self.proofs.prove_again(row)).await? {
             // The changes of a version replayed when it was made: they are not to blame.
             Proof::Different(differences) => Err(HeadProblem::Different(differences)),
             Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(version),
@@ -241,12 +97,12 @@ impl Control {
         server: &ServerName,
         author: &str,
     ) -> Result<HeadVersion, HeadProblem> {
-        let head = self.head(row).await?;
-        if let Some(version) = self.version_with(row, &head.hash).await? {
+        let head = self.heads.of(row).await?;
+        if let Some(version) = self.with_content(row, &head.hash).await? {
             return Ok(HeadVersion::Existing(version));
         }
         let builds = Subject::Builds(row.id, server.clone());
-        let lease = self.inner.leases.take(builds).await?;
+        let lease = self.core.leases.take(builds).await?;
         // A problem of head is an answer, not an error that the lease has.
         lease
             .during(async { Ok(Box::pin(self.new_version_of_head(&lease, row, server, author)).await) })
@@ -261,15 +117,15 @@ impl Control {
         author: &str,
     ) -> Result<HeadVersion, HeadProblem> {
         // Somebody else may have made it meanwhile, of more than was there before.
-        let head = self.head(row).await?;
-        if let Some(version) = self.version_with(row, &head.hash).await? {
+        let head = self.heads.of(row).await?;
+        if let Some(version) = self.with_content(row, &head.hash).await? {
             return Ok(HeadVersion::Existing(version));
         }
-        let built = match Box::pin(self.build(row, server, &head.ids)).await {
+        let built = match Box::pin(self.builds.build(row, server, &head.ids)).await {
             Ok(built) => built,
             Err(error) => return Err(Box::pin(self.replay_problem(row, server, &head.ids, error)).await),
         };
-        let proof = Box::pin(self.prove(row, &head, &built)).await?;
+        let proof = Box::pin(self.proofs.prove(row, &head, &built)).await?;
         let (verified, reason) = match proof {
             Proof::Equal => (true, None),
             Proof::Impossible(reason) => (false, Some(reason)),
@@ -284,7 +140,7 @@ impl Control {
             verified,
             reason: reason.as_deref(),
         };
-        let pg_major = self.pg_major(&self.server(server).await?).await?;
+        let pg_major = self.servers.pg_major(&self.servers.admin(server).await?).await?;
         let tx = lease.begin().await?;
         if let Some(newer) = overtaken(&tx, row, &head).await? {
             tx.rollback().await?;
@@ -299,15 +155,15 @@ impl Control {
         templates::begin_publishing(&tx, built.row.id, made.number).await?;
         tx.commit().await?;
         fault::point("version.recorded");
-        Box::pin(self.publish(&built.row)).await?;
+        Box::pin(self.templates.publish(&built.row)).await?;
         Ok(HeadVersion::New(made))
     }
 
     /// Names the changes whose replay differs from what they did in the workspace: they are broken from now on.
     async fn explain(&self, row: &WorkspaceRow, head: &Head, differences: Vec<Difference>) -> HeadProblem {
         let named = async {
-            let named = self.unrepeatable(row, &head.ids, &differences).await?;
-            self.mark_broken(row, &named).await?;
+            let named = self.trials.unrepeatable(row, &head.ids, &differences).await?;
+            self.trials.mark_broken(row, &named).await?;
             Ok(named)
         };
         match named.await {
@@ -317,8 +173,8 @@ impl Control {
         }
     }
 
-    pub(crate) async fn version_with(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
-        let tx = self.inner.store.jobs().await?;
+    pub(crate) async fn with_content(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
+        let tx = self.core.store.jobs().await?;
         let version = versions::by_content(&tx, row.id, hash).await?;
         tx.rollback().await?;
         Ok(version)
@@ -335,7 +191,7 @@ impl Control {
             return Ok(template);
         }
         let builds = Subject::Builds(row.id, server.clone());
-        let lease = self.inner.leases.take(builds).await?;
+        let lease = self.core.leases.take(builds).await?;
         lease
             .during(async { Ok(Box::pin(self.new_template_of(&lease, row, server, version)).await) })
             .await?
@@ -352,23 +208,23 @@ impl Control {
             return Ok(template);
         }
         if let Some(begun) = self.being_published(row, server, version.number).await? {
-            Box::pin(self.publish(&begun)).await?;
+            Box::pin(self.templates.publish(&begun)).await?;
         } else {
-            let built = match Box::pin(self.build(row, server, &version.change_ids)).await {
+            let built = match Box::pin(self.builds.build(row, server, &version.change_ids)).await {
                 Ok(built) => built,
                 Err(error) => return Err(Box::pin(self.replay_problem(row, server, &version.change_ids, error)).await),
             };
             let tx = lease.begin().await?;
             templates::begin_publishing(&tx, built.row.id, version.number).await?;
             tx.commit().await?;
-            Box::pin(self.publish(&built.row)).await?;
+            Box::pin(self.templates.publish(&built.row)).await?;
         }
         let template = self.published(row, server, version.number).await?;
         template.ok_or_else(|| HeadProblem::Other(ControlError::internal("a template is gone as soon as published")))
     }
 
     async fn published(&self, row: &WorkspaceRow, server: &ServerName, version: u32) -> Result<Option<TemplateRow>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let template = templates::published(&tx, row.id, server, version).await?;
         tx.rollback().await?;
         Ok(template)
@@ -380,7 +236,7 @@ impl Control {
         server: &ServerName,
         version: u32,
     ) -> Result<Option<TemplateRow>> {
-        let tx = self.inner.store.jobs().await?;
+        let tx = self.core.store.jobs().await?;
         let rows = templates::of_workspace(&tx, row.id).await?;
         tx.rollback().await?;
         let begun = |t: &TemplateRow| {
@@ -405,7 +261,7 @@ impl Control {
         if Failing::of(&error).is_none() {
             return HeadProblem::Other(not_its_fault(server, &error));
         }
-        match Box::pin(self.mark_failing(row, server, ids)).await {
+        match Box::pin(self.trials.mark_failing(row, server, ids)).await {
             Ok(failing) => broken(failing),
             Err(error) => HeadProblem::Other(error),
         }

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::Control;
+use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::model::{DeploymentStatus, DeploymentTarget, JobSummary};
@@ -35,23 +35,14 @@ pub struct News {
     pub last: bool,
 }
 
-/// Deployments that are watched at this moment.
-#[derive(Clone, Debug)]
-pub(crate) struct Watches {
+/// Deployments that are being watched.
+#[derive(Clone)]
+pub struct Watches {
+    core: Arc<Core>,
     boards: Arc<Mutex<HashMap<JobId, Arc<Watched>>>>,
     seats: Arc<Semaphore>,
-    /// At the stop of the workers watchers are let go: another process has news for them.
+    /// Cancelled when the workers stop: another process has news for the watchers.
     pub(crate) stop: CancellationToken,
-}
-
-impl Default for Watches {
-    fn default() -> Self {
-        Self {
-            boards: Arc::default(),
-            seats: Arc::new(Semaphore::new(WATCHERS_MAX)),
-            stop: CancellationToken::new(),
-        }
-    }
 }
 
 /// What is known of a watched deployment, for all of its watchers.
@@ -80,27 +71,31 @@ pub struct DeploymentWatch {
     _seat: OwnedSemaphorePermit,
 }
 
-impl Control {
+impl Watches {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        Self {
+            core: core.clone(),
+            boards: Arc::default(),
+            seats: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            stop: CancellationToken::new(),
+        }
+    }
+
     /// Watches a deployment; `seen` is the number of the newest news that the watcher has from before.
-    pub async fn watch_deployment(
-        &self,
-        identity: &Identity,
-        job: &JobId,
-        seen: Option<u64>,
-    ) -> Result<DeploymentWatch> {
+    pub async fn watch(&self, identity: &Identity, job: &JobId, seen: Option<u64>) -> Result<DeploymentWatch> {
         identity.require(KeyScope::Read)?;
-        let seat = self.inner.watches.seats.clone().try_acquire_owned();
+        let seat = self.seats.clone().try_acquire_owned();
         let seat = seat.map_err(|_| {
             let detail = format!("{WATCHERS_MAX} watches of deployments are open");
             let hint = "Poll GET /deployments/{id} instead, or try again later.";
             ControlError::refused(ProblemCode::LimitReached, detail, hint)
         })?;
         let project = identity.project();
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let row = deployments::by_id(&tx, project, job).await?;
         tx.rollback().await?;
         let row = row.ok_or_else(|| ControlError::not_found("deployment", job))?;
-        let watched = match self.inner.watches.find(job) {
+        let watched = match self.known(job) {
             Some(watched) => watched,
             None => {
                 let mut board = Board::empty(summary(row));
@@ -124,19 +119,19 @@ impl Control {
             board: Mutex::new(board),
             changed: watch::Sender::new(0),
         });
-        self.inner.watches.insert(job, &watched);
-        let (control, project, job) = (self.clone(), project.clone(), job.clone());
+        self.insert(job, &watched);
+        let (watches, project, job) = (self.clone(), project.clone(), job.clone());
         let looked_at = watched.clone();
         let work = async move {
-            let stop = control.inner.watches.stop.clone();
+            let stop = watches.stop.clone();
             let _stopped = stop
-                .run_until_cancelled(control.keep_looking(&project, &job, &looked_at))
+                .run_until_cancelled(watches.keep_looking(&project, &job, &looked_at))
                 .await;
-            control.inner.watches.remove(&job, &looked_at);
+            watches.remove(&job, &looked_at);
             // Whoever still waits learns that nothing more comes from here.
             looked_at.changed.send_modify(|count| *count = OVER);
         };
-        self.inner.tasks.spawn_on(work, &self.inner.runtime);
+        self.core.tasks.spawn_on(work, &self.core.runtime);
         watched
     }
 
@@ -160,7 +155,7 @@ impl Control {
     /// First the whole, then its targets: these may be newer, never older.
     async fn news(&self, project: &ProjectId, job: &JobId, after: u64) -> Result<Found> {
         let after = i64::try_from(after).map_err(ControlError::internal)?;
-        let tx = self.inner.store.project(project).await?;
+        let tx = self.core.store.project(project).await?;
         let row = deployments::by_id(&tx, project, job).await?;
         let targets = deployments::news(&tx, job, after).await?;
         tx.rollback().await?;
@@ -181,7 +176,7 @@ struct Found {
 }
 
 impl Watches {
-    fn find(&self, job: &JobId) -> Option<Arc<Watched>> {
+    fn known(&self, job: &JobId) -> Option<Arc<Watched>> {
         let boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
         boards.get(job).filter(|watched| !watched.is_over()).cloned()
     }

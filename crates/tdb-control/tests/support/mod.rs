@@ -38,7 +38,7 @@ impl World {
 
     pub async fn start_with(settings: ControlSettings) -> Self {
         let world = Self::idle(settings).await;
-        world.control.start_jobs(&TaskTracker::new(), &world.stop);
+        world.control.jobs.start(&TaskTracker::new(), &world.stop);
         world
     }
 
@@ -81,9 +81,10 @@ impl World {
             opaque_names: false,
             extensions: vec!["*".to_owned()],
         };
-        control.enrol_server(enrolment).await.unwrap();
-        let project = control.bootstrap("default", None).await.unwrap().unwrap();
+        control.servers.enrol(enrolment).await.unwrap();
+        let project = control.accounts.bootstrap("default", None).await.unwrap().unwrap();
         let identity = control
+            .accounts
             .authenticate(secrecy::ExposeSecret::expose_secret(&project.api_key))
             .await
             .unwrap();
@@ -105,7 +106,8 @@ impl World {
 
     pub async fn workspace(&self, name: &str) {
         self.control
-            .create_workspace(&self.identity, &blueprint(name))
+            .workspaces
+            .create(&self.identity, &blueprint(name))
             .await
             .unwrap();
     }
@@ -133,7 +135,8 @@ impl World {
 
     pub async fn try_tenant(&self, name: &str, of: &str) -> Result<NewTenant, ControlError> {
         self.control
-            .create_tenant(&self.identity, request(name, of, None))
+            .tenants
+            .create(&self.identity, request(name, of, None))
             .await
     }
 
@@ -145,25 +148,27 @@ impl World {
 
     pub async fn diff(&self, name: &str) -> Vec<ChangeInfo> {
         self.control
-            .workspace_diff(&self.identity, &blueprint(name), &Page::default())
+            .blueprints
+            .diff(&self.identity, &blueprint(name), &Page::default())
             .await
             .unwrap()
     }
 
     pub async fn skip(&self, name: &str, ids: &[u32]) -> Result<Vec<ChangeInfo>, ControlError> {
         let ids = ids.iter().copied().collect();
-        self.control.skip_changes(&self.identity, &blueprint(name), &ids).await
+        self.control.skips.skip(&self.identity, &blueprint(name), &ids).await
     }
 
     /// The refusal of a deployment to all.
     pub async fn refused_deployment(&self, name: &str) -> ControlError {
-        let refused = self.control.create_deployment(&self.identity, deploy_all(name)).await;
+        let refused = self.control.deployments.create(&self.identity, deploy_all(name)).await;
         refused.unwrap_err()
     }
 
     pub async fn begin_deployment(&self, name: &str) -> Deployment {
         self.control
-            .create_deployment(&self.identity, deploy_all(name))
+            .deployments
+            .create(&self.identity, deploy_all(name))
             .await
             .unwrap()
     }
@@ -178,7 +183,7 @@ impl World {
         let id = job.summary.id.clone().unwrap();
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let job = control.deployment(&self.identity, &id).await.unwrap();
+            let job = control.deployments.find(&self.identity, &id).await.unwrap();
             match job.summary.status {
                 DeploymentStatus::Planned | DeploymentStatus::Running => {}
                 DeploymentStatus::Completed | DeploymentStatus::Failed => return job,
@@ -190,7 +195,13 @@ impl World {
 
     pub async fn version_of(&self, tenant: &str) -> Option<u32> {
         let name = tenant.parse().unwrap();
-        self.control.tenant(&self.identity, &name).await.unwrap().databases[0].version
+        self.control
+            .tenants
+            .find(&self.identity, &name)
+            .await
+            .unwrap()
+            .databases[0]
+            .version
     }
 
     pub async fn no_drift(&self, name: &str) {
@@ -201,9 +212,13 @@ impl World {
     /// Has the tenants and workspaces looked at now.
     pub async fn drift(&self, name: Option<&str>) -> DriftReport {
         let name = name.map(blueprint);
-        self.control.refresh_drift(&self.identity, name.as_ref()).await.unwrap();
+        self.control
+            .drifts
+            .refresh(&self.identity, name.as_ref())
+            .await
+            .unwrap();
         eventually("every tenant is looked at", async || {
-            let report = self.control.drift(&self.identity, name.as_ref()).await.unwrap();
+            let report = self.control.drifts.report(&self.identity, name.as_ref()).await.unwrap();
             (report.pending == 0).then_some(report)
         })
         .await

@@ -1,0 +1,151 @@
+//! Head: the changes of a workspace that the next version holds, and why there may be no such version.
+
+use std::sync::Arc;
+
+use ring::digest::{Context, SHA256};
+use tdb_engines::postgres::fingerprint::Difference;
+use tdb_names::BlueprintName;
+use tdb_problems::ProblemCode;
+use tdb_store::StoreError;
+use tdb_store::changes::{self, ChangeState, HeadRow};
+use tdb_store::workspaces::WorkspaceRow;
+
+use crate::core::Core;
+use crate::error::{ControlError, Result};
+use crate::schema::differences::shown;
+use crate::schema::drain::Drains;
+use crate::schema::failing::{numbered, repair};
+
+/// Why head is no version.
+#[derive(Debug)]
+pub(crate) enum HeadProblem {
+    /// Changes cannot be replayed; the reason is the first one's.
+    Broken {
+        first: u32,
+        reason: String,
+        all: Vec<u32>,
+    },
+    Different(Vec<Difference>),
+    Busy,
+    Other(ControlError),
+}
+
+impl From<ControlError> for HeadProblem {
+    fn from(error: ControlError) -> Self {
+        HeadProblem::Other(error)
+    }
+}
+
+impl From<StoreError> for HeadProblem {
+    fn from(error: StoreError) -> Self {
+        HeadProblem::Other(error.into())
+    }
+}
+
+impl HeadProblem {
+    pub(crate) fn into_error(self, blueprint: &BlueprintName) -> ControlError {
+        match self {
+            HeadProblem::Other(error) => error,
+            HeadProblem::Broken { first, reason, all } => {
+                let mut detail = format!("change {first} of \"{blueprint}\" cannot be replayed: {reason}");
+                if all.len() > 1 {
+                    detail.push_str(&format!("; {} cannot be replayed", numbered(&all)));
+                }
+                ControlError::refused(ProblemCode::HeadBroken, detail, &repair(blueprint, &all))
+            }
+            HeadProblem::Different(differences) => {
+                let hint = "Something changed the workspace without being captured; bring it back or repeat it as DDL.";
+                let detail = format!(
+                    "the changes of \"{blueprint}\" do not give the workspace's schema: {}",
+                    shown(&differences)
+                );
+                ControlError::refused(ProblemCode::HeadDiffers, detail, hint)
+            }
+            HeadProblem::Busy => {
+                let detail = format!("the workspace of \"{blueprint}\" is currently being modified");
+                ControlError::refused(ProblemCode::HeadBusy, detail, "Try again when no DDL is running in it.")
+            }
+        }
+    }
+}
+
+/// What head is at this moment.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub all: Vec<HeadRow>,
+    pub ids: Vec<u32>,
+    pub hash: Vec<u8>,
+    pub statements: u32,
+}
+
+impl Head {
+    pub(crate) fn of(all: Vec<HeadRow>) -> Result<Self, HeadProblem> {
+        let head: Vec<&HeadRow> = all
+            .iter()
+            .filter(|c| matches!(c.state, ChangeState::Pending | ChangeState::Broken))
+            .collect();
+        let broken: Vec<&HeadRow> = head
+            .iter()
+            .filter(|change| change.state == ChangeState::Broken)
+            .copied()
+            .collect();
+        if let Some(first) = broken.first() {
+            return Err(HeadProblem::Broken {
+                first: first.id,
+                reason: first.reason.clone().unwrap_or_default(),
+                all: broken.iter().map(|change| change.id).collect(),
+            });
+        }
+        let content: Vec<(u32, &[u8])> = head
+            .iter()
+            .map(|change| (change.id, change.checksum.as_slice()))
+            .collect();
+        let (ids, hash) = (head.iter().map(|change| change.id).collect(), content_hash(&content));
+        let statements = head.iter().map(|change| change.statements).sum();
+        Ok(Self {
+            ids,
+            hash,
+            statements,
+            all,
+        })
+    }
+
+    /// How many changes the log has, skipped ones too.
+    pub(crate) fn length(&self) -> u32 {
+        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Changes that are in the workspace and not in head.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &HeadRow> {
+        self.all
+            .iter()
+            .filter(|change| matches!(change.state, ChangeState::Skipped | ChangeState::Reverted))
+    }
+}
+
+/// Reads what head of a workspace is.
+#[derive(Clone)]
+pub(crate) struct Heads {
+    pub(crate) core: Arc<Core>,
+    pub(crate) drains: Drains,
+}
+
+impl Heads {
+    pub(crate) async fn of(&self, row: &WorkspaceRow) -> Result<Head, HeadProblem> {
+        Box::pin(self.drains.drain_row(row)).await?;
+        let tx = self.core.store.jobs().await?;
+        let all = changes::heads(&tx, row.id).await?;
+        tx.rollback().await?;
+        Head::of(all)
+    }
+}
+
+/// SHA-256 over the ordered changes of a version.
+pub(crate) fn content_hash(content: &[(u32, &[u8])]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    for (id, checksum) in content {
+        context.update(&id.to_be_bytes());
+        context.update(checksum);
+    }
+    context.finish().as_ref().to_vec()
+}

@@ -1,0 +1,122 @@
+//! A stock of spares: clones of templates, ready for the next tenant or build.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tdb_engines::fault;
+use tdb_names::ServerName;
+use tdb_store::templates::{self, TemplateRow};
+use tdb_store::workspaces::WorkspaceStatus;
+use tdb_store::{versions, workspaces};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::core::Core;
+use crate::error::Result;
+use crate::leases::Subject;
+use crate::lifecycle::creations::Creations;
+use crate::lifecycle::place::Placement;
+use crate::schema::builds::Builds;
+
+/// Spares of a template, as long as tenants were made of its blueprint lately.
+const STOCK: u32 = 4;
+const LATELY: Duration = Duration::from_secs(3600);
+
+/// Spares of templates, ready for the next tenant.
+#[derive(Clone)]
+pub(crate) struct Stock {
+    core: Arc<Core>,
+    placement: Placement,
+    creations: Creations,
+    builds: Builds,
+    /// A tenant was created, perhaps from a spare: the stock is to be checked.
+    pub(crate) asked: Arc<Notify>,
+}
+
+impl Stock {
+    pub(crate) fn new(core: &Arc<Core>, placement: &Placement, creations: &Creations, builds: &Builds) -> Self {
+        Self {
+            core: core.clone(),
+            placement: placement.clone(),
+            creations: creations.clone(),
+            builds: builds.clone(),
+            asked: Arc::default(),
+        }
+    }
+
+    /// Has the spares that are missing made, one task per server.
+    pub(crate) async fn fill(&self) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
+        let short = templates::short_of_spares(&tx, STOCK, LATELY).await?;
+        tx.rollback().await?;
+        let mut of_server: HashMap<ServerName, Vec<(TemplateRow, u32)>> = HashMap::new();
+        for (template, missing) in short {
+            let server = template.physical.server.clone();
+            of_server.entry(server).or_default().push((template, missing));
+        }
+        for (server, short) in of_server {
+            self.core.alone_in_background(
+                self,
+                Subject::Stock(server),
+                "spares of a server",
+                move |stock, _| async move { stock.fill_server(short).await },
+            );
+        }
+        Ok(())
+    }
+
+    /// One after the other per workspace.
+    async fn fill_server(&self, short: Vec<(TemplateRow, u32)>) -> Result<()> {
+        let work = short.iter().map(async |(template, missing)| {
+            for _ in 0..*missing {
+                self.make_spare(template).await?;
+            }
+            Ok(())
+        });
+        futures_util::future::join_all(work)
+            .await
+            .into_iter()
+            .collect::<Result<()>>()?;
+        // Tenants may have taken some meanwhile.
+        self.asked.notify_one();
+        Ok(())
+    }
+
+    async fn make_spare(&self, template: &TemplateRow) -> Result<()> {
+        let Some(number) = template.version else { return Ok(()) };
+        let place = self.creations.place(&template.physical.server).await?;
+        let builds = Subject::Builds(template.workspace, template.physical.server.clone());
+        let lease = self.core.leases.take(builds).await?;
+        place
+            .during(lease.during(self.make_spare_alone(template, number)))
+            .await
+    }
+
+    async fn make_spare_alone(&self, template: &TemplateRow, number: u32) -> Result<()> {
+        let (id, physical) = (
+            Uuid::new_v4(),
+            self.placement.new_physical(template.physical.server.clone())?,
+        );
+        let tx = self.core.store.jobs().await?;
+        // Looked at again under the lock: the template may be on its way out, and its workspace too.
+        let published = templates::published(&tx, template.workspace, &template.physical.server, number).await?;
+        let version = versions::by_number(&tx, template.workspace, number).await?;
+        let workspace = workspaces::by_id(&tx, template.workspace).await?;
+        let ready = workspace.is_some_and(|workspace| workspace.status == WorkspaceStatus::Ready);
+        let (Some(template), Some(version), true) = (published, version, ready) else {
+            tx.rollback().await?;
+            return Ok(());
+        };
+        templates::insert(&tx, id, &template.project, template.workspace, &physical, Some(number)).await?;
+        tx.commit().await?;
+        fault::point("spare.intended");
+        Box::pin(
+            self.builds
+                .clone_and_adopt(id, &physical, Some((&template, &version.change_ids))),
+        )
+        .await?;
+        fault::point("spare.ready");
+        Ok(())
+    }
+}
