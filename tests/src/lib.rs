@@ -5,6 +5,7 @@
 mod api;
 mod audit;
 mod binaries;
+pub mod files;
 mod fixture;
 mod instance;
 mod lab;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tdb_tests::{run, workspace_root};
+use tdb_tests::{files, run, workspace_root};
 
 /// Every crate may also use these.
 const FOUNDATION: [&str; 2] = ["tdb-names", "tdb-auth"];
@@ -120,6 +120,20 @@ fn every_source_file_says_what_it_is_and_stays_short() {
         );
         let lines = text.lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
+    }
+}
+
+/// A part of the control plane or of an engine can be read, and changed, with what is below it alone.
+#[test]
+fn no_files_of_control_or_engines_use_each_other_in_a_circle() {
+    for name in ["tdb-control", "tdb-engines"] {
+        let uses = files::uses(&workspace_root().join("crates").join(name).join("src"));
+        assert!(
+            uses.values().map(BTreeSet::len).sum::<usize>() > 50,
+            "the search itself works"
+        );
+        let circle = files::circle(&uses);
+        assert!(circle.is_none(), "{name}: {}", circle.unwrap_or_default().join(" → "));
     }
 }
 
