@@ -1,21 +1,25 @@
-//! How a client reaches a database. A password is in the one answer that makes it.
+//! How a client connects to a database.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// How a client connects to a database. Only the answer that creates a credential contains its password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connection {
+    /// The proxy's host name or IP address.
     pub host: String,
+    /// The proxy's port.
     pub port: u16,
-    /// Null where the credential opens several databases.
+    /// The database's name; null if the credential opens several databases.
     pub database: Option<String>,
+    /// The credential's user name.
     pub user: String,
-    /// Only in the answer that creates the credential.
+    /// The password, only in the answer that creates the credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
 }
 
-// By hand, so that no log ever shows the password.
+// Written by hand so that the password is never logged.
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
@@ -34,8 +38,8 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// `postgresql://USER[:PASSWORD]@HOST:PORT/DATABASE`. Names and passwords are made of unreserved characters only, so
-    /// nothing needs escaping; an IPv6 address is bracketed.
+    /// The connection string `postgresql://USER[:PASSWORD]@HOST:PORT/DATABASE`. Names and passwords consist of unreserved
+    /// characters, so nothing is escaped; an IPv6 address is put in brackets.
     pub fn url(&self) -> String {
         let Self {
             host,
@@ -48,9 +52,10 @@ impl Connection {
             .as_ref()
             .map(|password| format!(":{password}"))
             .unwrap_or_default();
-        let host = match host.contains(':') {
-            true => format!("[{host}]"),
-            false => host.clone(),
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
         };
         format!(
             "postgresql://{user}{secret}@{host}:{port}/{}",
@@ -64,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_string_has_the_password_only_when_it_is_new() {
+    fn a_connection_string_contains_a_password_only_if_there_is_one() {
         let mut connection = Connection {
             host: "127.0.0.1".to_owned(),
             port: 6432,

@@ -4,75 +4,91 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// As of the last look at each tenant and workspace; they are looked at in the background.
+/// The drift of a project: tenants and workspaces whose schema is not what it should be. They are checked in the background;
+/// this is the result of the last check of each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drift {
-    /// Tenants that differ.
+    /// How many tenants differ.
     pub count: usize,
-    /// Tenants whose last look counts.
+    /// How many tenants have a result.
     pub checked: u32,
-    /// Tenants and workspaces that wait for a look: a tenant has a new version, or a refresh was asked for.
+    /// How many tenants and workspaces wait for a check, because a tenant has a new version or a refresh was requested.
     pub pending: u32,
-    /// The oldest of the looks that count; null where there is none.
+    /// The time of the oldest result; null if there is none.
     #[serde(with = "time::serde::rfc3339::option")]
     pub checked_at: Option<OffsetDateTime>,
-    /// Only tenants that differ.
+    /// Tenants whose schema differs from their version's schema.
     pub tenants: Vec<TenantDrift>,
-    /// Workspaces that have what no change accounts for, though nothing is pending.
+    /// Workspaces whose schema differs from what their changes give although no change is pending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workspaces: Vec<WorkspaceDrift>,
-    /// Tenants that could not be looked at, with the reason.
+    /// Tenants that could not be checked, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<Unchecked>,
 }
 
+/// A workspace that differs from what its changes give.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkspaceDrift {
+    /// The workspace's name.
     pub workspace: String,
-    /// Expected: what the changes give. Found: what the workspace has.
+    /// The differences. `expected` is what the changes give, `found` is what the workspace has.
     pub differences: Vec<Difference>,
 }
 
+/// A tenant that differs from its version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TenantDrift {
+    /// The tenant's name.
     pub tenant_id: String,
+    /// The blueprint.
     pub blueprint: String,
+    /// The version that the tenant should have.
     pub version: u32,
+    /// When the tenant was checked.
     #[serde(with = "time::serde::rfc3339")]
     pub checked_at: OffsetDateTime,
+    /// The differences. `expected` is what the version has, `found` is what the tenant has.
     pub differences: Vec<Difference>,
 }
 
+/// A difference in one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
+    /// The object, such as `table public.users`.
     pub object: String,
-    /// Null: the version does not have it.
+    /// The expected definition; null if the object should not exist.
     pub expected: Option<String>,
-    /// Null: the tenant does not have it.
+    /// The actual definition; null if the object does not exist.
     pub found: Option<String>,
 }
 
+/// A tenant that could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unchecked {
+    /// The tenant's name.
     pub tenant_id: String,
+    /// The blueprint.
     pub blueprint: String,
-    /// When it was tried.
+    /// When the check failed.
     #[serde(with = "time::serde::rfc3339")]
     pub checked_at: OffsetDateTime,
+    /// Why it could not be checked.
     pub reason: String,
 }
 
+/// The request to check tenants and workspaces again.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshDrift {
-    /// Only this blueprint.
+    /// The blueprint to check. Defaults to all blueprints of the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blueprint: Option<String>,
 }
 
-/// A refresh goes on in the background; `pending` of the drift says how much of it is left.
+/// A refresh that was started. It runs in the background; `pending` of `GET /drift` shows how much is left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DriftRefresh {
-    /// Tenants that are looked at.
+    /// How many tenants are checked.
     pub tenants: u32,
 }

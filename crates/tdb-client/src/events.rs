@@ -1,4 +1,4 @@
-//! Events of a deployment, read from the API's stream as they come.
+//! Events of a deployment, read from the API's stream of server-sent events.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::deployments::{Job, Target};
 use crate::lists::words;
 
-/// Longest line: a target with a long statement in its error.
+/// The longest accepted line in bytes. A target's error can contain a long statement.
 const LINE_LEN_MAX: u64 = 16 * 1024 * 1024;
 
 words! {
@@ -22,37 +22,41 @@ words! {
     }
 }
 
-/// One event of a stream (WHATWG HTML, 9.2), field by field.
+/// An event of a stream (WHATWG HTML, 9.2), field by field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventFields {
+    /// What the data is.
     pub event: EventName,
-    /// Grows within a deployment; send the last one as `Last-Event-ID` to go on after it.
+    /// Increases within a deployment. Send the last one as `Last-Event-ID` to continue after it.
     pub id: String,
     /// JSON: a `Target` or a `Job`, as the event's name says.
     pub data: String,
 }
 
+/// A parsed event of a deployment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeploymentEvent {
-    /// A target changed.
+    /// A target that changed.
     Target(Target),
     /// The deployment as a whole, without its targets.
     Deployment(Job),
 }
 
-/// Server-sent events: each with its id, by which a broken stream is taken up again. Ends with the stream.
+/// Server-sent events, each with its id, from which on an interrupted stream can be resumed. The iterator ends with the
+/// stream.
 pub struct Events<R> {
     stream: BufReader<R>,
 }
 
 impl<R: Read> Events<R> {
+    /// Reads events from the body of an answer.
     pub fn new(stream: R) -> Self {
         Self {
             stream: BufReader::new(stream),
         }
     }
 
-    /// A line without its end; none at the end of the stream.
+    /// Reads a line without its terminator; `None` at the end of the stream.
     fn line(&mut self) -> io::Result<Option<String>> {
         let mut line = String::new();
         let read = (&mut self.stream).take(LINE_LEN_MAX).read_line(&mut line)?;
@@ -61,7 +65,10 @@ impl<R: Read> Events<R> {
         }
         match line.strip_suffix('\n') {
             Some(whole) => Ok(Some(whole.trim_end_matches('\r').to_owned())),
-            None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a line without end")),
+            None => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the stream ended within a line",
+            )),
         }
     }
 
@@ -81,7 +88,7 @@ impl<R: Read> Events<R> {
                 "event" => value.clone_into(&mut name),
                 "id" => id = value.parse().ok(),
                 "data" => data.push_str(value),
-                // A comment, or a field of a later day.
+                // A comment, or a field that this version does not know.
                 _ => {}
             }
         }
@@ -101,8 +108,8 @@ fn event(name: &str, data: &str) -> io::Result<Option<DeploymentEvent>> {
     fn parsed<T: DeserializeOwned>(data: &str) -> io::Result<T> {
         serde_json::from_str(data).map_err(io::Error::other)
     }
-    let known = EventName::ALL.iter().find(|known| known.as_str() == name);
-    Ok(match known {
+    let name = EventName::ALL.iter().find(|known| known.as_str() == name);
+    Ok(match name {
         Some(EventName::Target) => Some(DeploymentEvent::Target(parsed(data)?)),
         Some(EventName::Deployment) => Some(DeploymentEvent::Deployment(parsed(data)?)),
         None => None,
@@ -114,9 +121,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_told_from_comments_and_unknown_ones() {
+    fn comments_and_unknown_events_are_skipped() {
         let text = concat!(
-            ": still there\n\n",
+            ": keep-alive\n\n",
             "event: weather\ndata: rain\n\n",
             "event: target\nid: 7\ndata: {\"tenant_id\":\"acme\",\"status\":\"done\",\"from\":1,\"to\":2,\"changes_done\":1,",
             "\"changes_total\":1,\"drift\":false,\"attempts\":1,\"duration_ms\":3}\r\n\r\n",

@@ -1,4 +1,4 @@
-//! The typed client over HTTP: one blocking method per endpoint. Lists are followed to their last page.
+//! The typed client over HTTP: one blocking method for each endpoint. Methods that return a list fetch all its pages.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -30,44 +30,60 @@ use crate::workspaces::{
     Change, ChangeList, CreateWorkspace, Revert, SkipChanges, Workspace, WorkspaceList, WorkspaceSchema,
 };
 
-/// Longer than the API's own deadline, so that its answer comes first.
+/// The longest time for a request and its answer. It is longer than the API's deadline, so that the API's answer arrives
+/// first.
 const DEADLINE: Duration = Duration::from_secs(150);
+/// The longest accepted answer, in bytes.
 const ANSWER_LEN_MAX: u64 = 256 * 1024 * 1024;
 
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum ClientError {
+    /// No connection could be made, or it was lost before the answer was complete.
     #[error("cannot reach the API at {url}")]
     Unreachable {
+        /// The API's address.
         url: String,
+        /// The error of the connection.
         #[source]
         source: Box<ureq::Error>,
     },
-    /// The API refused, and said why.
+    /// The API refused the request.
     #[error("{}", .0.detail)]
     Problem(Box<Problem>),
-    /// What answered does not speak this API.
+    /// The answer is not one of this API: the address may be that of another service.
     #[error("{url} gave an answer that is not TenantsDB's (status {status}): {excerpt}")]
-    Foreign { url: String, status: u16, excerpt: String },
+    Foreign {
+        /// The address.
+        url: String,
+        /// The HTTP status of the answer.
+        status: u16,
+        /// The beginning of the answer, or why it could not be read.
+        excerpt: String,
+    },
 }
 
+/// The result of a request.
 pub type Result<T> = std::result::Result<T, ClientError>;
 
-/// An address and a key.
+/// A client of one instance's API, with or without an API key.
 pub struct Client {
     agent: ureq::Agent,
     base: String,
     key: Option<String>,
 }
 
-/// What to do with a tenant that is to be deleted.
+/// How to delete a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
+    /// Keep the name and the data, so that the tenant can be restored.
     Soft,
+    /// Remove the databases permanently.
     Hard,
 }
 
 impl Client {
-    /// `base` is the API's address, such as `http://127.0.0.1:9876`.
+    /// A client for the API at the address `base`, such as `http://127.0.0.1:9876`. Connects on the first request.
     pub fn new(base: &str, key: Option<String>) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -82,79 +98,97 @@ impl Client {
         }
     }
 
+    /// `GET /`.
     pub fn service(&self) -> Result<Service> {
         self.get("/")
     }
 
+    /// `GET /health`.
     pub fn health(&self) -> Result<Health> {
         self.get("/health")
     }
 
+    /// `POST /signup`.
     pub fn sign_up(&self, request: &SignUp) -> Result<Created<SignedUp>> {
         self.post("/signup", request)
     }
 
+    /// `POST /login`.
     pub fn log_in(&self, request: &LogIn) -> Result<LoggedIn> {
         self.post("/login", request)
     }
 
+    /// `GET /projects`.
     pub fn projects(&self) -> Result<ProjectList> {
         self.list("/projects")
     }
 
+    /// `POST /projects`.
     pub fn create_project(&self, request: &CreateProject) -> Result<Created<CreatedProject>> {
         self.post("/projects", request)
     }
 
+    /// `DELETE /projects/{id}`.
     pub fn delete_project(&self, id: &str) -> Result<Done> {
         self.delete(&format!("/projects/{}", segment(id)))
     }
 
+    /// `POST /projects/{id}/credential`.
     pub fn rotate_project_credential(&self, id: &str) -> Result<RotatedCredential> {
         self.post_nothing(&format!("/projects/{}/credential", segment(id)))
     }
 
+    /// `GET /apikeys`.
     pub fn api_keys(&self) -> Result<ApiKeyList> {
         self.list("/apikeys")
     }
 
+    /// `POST /apikeys`.
     pub fn create_api_key(&self, request: &CreateApiKey) -> Result<Created<CreatedApiKey>> {
         self.post("/apikeys", request)
     }
 
+    /// `DELETE /apikeys/{id}`.
     pub fn delete_api_key(&self, id: &str) -> Result<Done> {
         self.delete(&format!("/apikeys/{}", segment(id)))
     }
 
+    /// `GET /workspaces`.
     pub fn workspaces(&self) -> Result<WorkspaceList> {
         self.list("/workspaces")
     }
 
+    /// `POST /workspaces`.
     pub fn create_workspace(&self, request: &CreateWorkspace) -> Result<Created<Workspace>> {
         self.post("/workspaces", request)
     }
 
+    /// `GET /workspaces/{name}`.
     pub fn workspace(&self, name: &str) -> Result<Workspace> {
         self.get(&format!("/workspaces/{}", segment(name)))
     }
 
+    /// `DELETE /workspaces/{name}`.
     pub fn delete_workspace(&self, name: &str) -> Result<Done> {
         self.delete(&format!("/workspaces/{}", segment(name)))
     }
 
+    /// `GET /workspaces/{name}/schema`.
     pub fn workspace_schema(&self, name: &str) -> Result<WorkspaceSchema> {
         self.get(&format!("/workspaces/{}/schema", segment(name)))
     }
 
+    /// `GET /workspaces/{name}/diff`.
     pub fn workspace_diff(&self, name: &str) -> Result<ChangeList> {
         self.list(&format!("/workspaces/{}/diff", segment(name)))
     }
 
+    /// `DELETE /workspaces/{name}/diff/{ddl_id}`.
     pub fn skip_change(&self, name: &str, ddl_id: u32) -> Result<Change> {
         self.delete(&format!("/workspaces/{}/diff/{ddl_id}", segment(name)))
     }
 
-    /// All of them or none.
+    /// `DELETE /workspaces/{name}/diff`. All changes are skipped, or none.
     pub fn skip_changes(&self, name: &str, ddl_ids: &[u32]) -> Result<ChangeList> {
         let request = SkipChanges {
             ddl_ids: ddl_ids.to_vec(),
@@ -163,54 +197,67 @@ impl Client {
         self.send("DELETE", &format!("/workspaces/{}/diff", segment(name)), Some(body))
     }
 
+    /// `POST /workspaces/{name}/diff/{ddl_id}/revert`.
     pub fn revert_change(&self, name: &str, ddl_id: u32) -> Result<Revert> {
         self.post_nothing(&format!("/workspaces/{}/diff/{ddl_id}/revert", segment(name)))
     }
 
+    /// `POST /workspaces/{name}/queries`.
     pub fn workspace_query(&self, name: &str, query: &Query) -> Result<QueryResult> {
         self.post(&format!("/workspaces/{}/queries", segment(name)), query)
     }
 
+    /// `GET /workspaces/{name}/settings`.
     pub fn settings(&self, name: &str) -> Result<WorkspaceSettings> {
         self.get(&format!("/workspaces/{}/settings", segment(name)))
     }
 
+    /// `POST /workspaces/{name}/settings`.
     pub fn change_settings(&self, name: &str, change: &ChangeSettings) -> Result<WorkspaceSettings> {
         self.post(&format!("/workspaces/{}/settings", segment(name)), change)
     }
 
+    /// `GET /workspaces/{name}/extensions`.
     pub fn extensions(&self, name: &str) -> Result<ExtensionList> {
         self.list(&format!("/workspaces/{}/extensions", segment(name)))
     }
 
+    /// `POST /workspaces/{name}/extensions`.
     pub fn create_extension(&self, name: &str, request: &CreateExtension) -> Result<Change> {
         self.post(&format!("/workspaces/{}/extensions", segment(name)), request)
     }
 
+    /// `GET /blueprints`.
     pub fn blueprints(&self) -> Result<BlueprintList> {
         self.list("/blueprints")
     }
 
+    /// `GET /blueprints/{name}`.
     pub fn blueprint(&self, name: &str) -> Result<Blueprint> {
         self.get(&format!("/blueprints/{}", segment(name)))
     }
 
+    /// `GET /blueprints/{blueprint}/versions`.
     pub fn versions(&self, blueprint: &str) -> Result<VersionList> {
         self.list(&format!("/blueprints/{}/versions", segment(blueprint)))
     }
 
+    /// `GET /tenants`.
     pub fn tenants(&self) -> Result<TenantList> {
         self.list("/tenants")
     }
 
+    /// `POST /tenants`.
     pub fn create_tenant(&self, request: &CreateTenant) -> Result<Created<Tenant>> {
         self.post("/tenants", request)
     }
 
+    /// `GET /tenants/{name}`.
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         self.get(&format!("/tenants/{}", segment(name)))
     }
 
+    /// `DELETE /tenants/{name}`.
     pub fn delete_tenant(&self, name: &str, deletion: Deletion) -> Result<DeletedTenant> {
         let how = match deletion {
             Deletion::Soft => "",
@@ -219,40 +266,48 @@ impl Client {
         self.delete(&format!("/tenants/{}{how}", segment(name)))
     }
 
+    /// `POST /tenants/{name}/suspend`.
     pub fn suspend_tenant(&self, name: &str) -> Result<Tenant> {
         self.post_nothing(&format!("/tenants/{}/suspend", segment(name)))
     }
 
+    /// `POST /tenants/{name}/resume`.
     pub fn resume_tenant(&self, name: &str) -> Result<Tenant> {
         self.post_nothing(&format!("/tenants/{}/resume", segment(name)))
     }
 
+    /// `POST /tenants/{name}/restore`.
     pub fn restore_tenant(&self, name: &str) -> Result<Tenant> {
         self.post_nothing(&format!("/tenants/{}/restore", segment(name)))
     }
 
+    /// `GET /tenants/{name}/deployments`.
     pub fn tenant_deployments(&self, name: &str) -> Result<JobList> {
         self.list(&format!("/tenants/{}/deployments", segment(name)))
     }
 
+    /// `GET /deployments`.
     pub fn deployments(&self) -> Result<JobList> {
         self.list("/deployments")
     }
 
+    /// `POST /deployments`.
     pub fn create_deployment(&self, request: &CreateDeployment) -> Result<Created<Job>> {
         self.post("/deployments", request)
     }
 
+    /// `GET /deployments/{id}`.
     pub fn deployment(&self, id: &str) -> Result<Job> {
         self.get(&format!("/deployments/{}", segment(id)))
     }
 
+    /// `POST /deployments/{id}/retry`.
     pub fn retry_deployment(&self, id: &str) -> Result<Job> {
         self.post_nothing(&format!("/deployments/{}/retry", segment(id)))
     }
 
-    /// Events from after the one with the id `last`. The stream ends with the deployment, or breaks after a time; then it is
-    /// taken up again.
+    /// `GET /deployments/{id}/events`: the events after the one with the id `last`. The stream ends with the deployment. It
+    /// can also be interrupted; the caller then requests the events after the last one that it has received.
     pub fn deployment_events(&self, id: &str, last: Option<u64>) -> Result<Events<impl Read + use<>>> {
         let path = format!("/deployments/{}/events", segment(id));
         let mut request = self.request("GET", &path);
@@ -273,51 +328,62 @@ impl Client {
         }
     }
 
+    /// `POST /admin/query`.
     pub fn admin_query(&self, query: &AdminQuery) -> Result<AdminQueryResults> {
         self.post("/admin/query", query)
     }
 
+    /// `GET /servers`.
     pub fn servers(&self) -> Result<ServerList> {
         self.list("/servers")
     }
 
+    /// `GET /servers/{name}`.
     pub fn server(&self, name: &str) -> Result<Server> {
         self.get(&format!("/servers/{}", segment(name)))
     }
 
+    /// `POST /servers`.
     pub fn register_server(&self, request: &RegisterServer) -> Result<Created<Server>> {
         self.post("/servers", request)
     }
 
+    /// `POST /servers/{name}/test`.
     pub fn test_server(&self, name: &str) -> Result<ServerTest> {
         self.post_nothing(&format!("/servers/{}/test", segment(name)))
     }
 
+    /// `POST /servers/{name}/drain`.
     pub fn drain_server(&self, name: &str) -> Result<Server> {
         self.post_nothing(&format!("/servers/{}/drain", segment(name)))
     }
 
+    /// `POST /servers/{name}/resume`.
     pub fn resume_server(&self, name: &str) -> Result<Server> {
         self.post_nothing(&format!("/servers/{}/resume", segment(name)))
     }
 
+    /// `DELETE /servers/{name}`.
     pub fn delete_server(&self, name: &str) -> Result<Done> {
         self.delete(&format!("/servers/{}", segment(name)))
     }
 
+    /// `GET /credentials`.
     pub fn credentials(&self) -> Result<CredentialList> {
         self.list("/credentials")
     }
 
+    /// `POST /credentials`.
     pub fn create_credential(&self, request: &CreateCredential) -> Result<Created<CreatedCredential>> {
         self.post("/credentials", request)
     }
 
+    /// `DELETE /credentials/{id}`.
     pub fn delete_credential(&self, id: &str) -> Result<Done> {
         self.delete(&format!("/credentials/{}", segment(id)))
     }
 
-    /// Of one blueprint, or of all.
+    /// `GET /drift`, for one blueprint or for all.
     pub fn drift(&self, blueprint: Option<&str>) -> Result<Drift> {
         match blueprint {
             Some(blueprint) => self.get(&format!("/drift?blueprint={}", segment(blueprint))),
@@ -325,12 +391,13 @@ impl Client {
         }
     }
 
+    /// `POST /drift/refresh`, for one blueprint or for all.
     pub fn refresh_drift(&self, blueprint: Option<&str>) -> Result<DriftRefresh> {
         let blueprint = blueprint.map(str::to_owned);
         self.post("/drift/refresh", &RefreshDrift { blueprint })
     }
 
-    /// Follows `next_cursor` to the end.
+    /// Fetches all pages of a list.
     fn list<L: Paged + DeserializeOwned>(&self, path: &str) -> Result<L> {
         let mut whole: L = self.get(path)?;
         while let Some(cursor) = whole.next_cursor() {
@@ -361,9 +428,10 @@ impl Client {
         let (status, text) = self
             .exchange(method, path, body)
             .map_err(|source| self.unreachable(source))?;
-        let answer = match (200..300).contains(&status) {
-            true => serde_json::from_str(&text).map(Ok),
-            false => serde_json::from_str(&text).map(Err),
+        let answer = if (200..300).contains(&status) {
+            serde_json::from_str(&text).map(Ok)
+        } else {
+            serde_json::from_str(&text).map(Err)
         };
         match answer {
             Ok(Ok(answer)) => Ok(answer),
@@ -418,7 +486,7 @@ impl Client {
     }
 }
 
-/// Why an address was not reached, for a person: of the operating system's errors the kind.
+/// Why an address could not be reached, as text. For an error of the operating system this is its kind.
 pub fn reason(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.kind().to_string(),
@@ -426,7 +494,7 @@ pub fn reason(error: &ureq::Error) -> String {
     }
 }
 
-/// Escapes what is not unreserved (RFC 3986, 2.3), so that no name can be read as another path.
+/// Escapes all characters that are not unreserved (RFC 3986, 2.3), and `.`, so that a name cannot change the path.
 fn segment(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,6 +1,6 @@
-//! The admin API's vocabulary: requests, answers, lists and problem documents, shared by the API that sends them and by
-//! those who call it. With the feature `http` also the typed client over HTTP. It decides nothing: names are plain text
-//! here and are parsed by the API.
+//! The types of the admin API: requests, answers, lists and problem documents, shared by the API and its clients. The
+//! feature `http` adds a typed client. The crate validates nothing: names are plain text here, and the API parses them.
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 pub mod accounts;
 pub mod blueprints;

@@ -1,26 +1,31 @@
-//! What every answer has in common: `success`, and for lists `count` and `next_cursor`.
+//! The parts that all answers share: `success`, and for lists `count` and `next_cursor`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A body of success: the object's own fields beside `"success": true`.
+/// The body of a successful answer: `"success": true` and the fields of the object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Success<T> {
+    /// Always true.
     pub success: bool,
+    /// The object.
     #[serde(flatten)]
     pub body: T,
 }
 
 impl<T> Success<T> {
+    /// A successful answer with this object.
     pub fn of(body: T) -> Self {
         Self { success: true, body }
     }
 }
 
-/// An object that was just created, with a sentence for people.
+/// A new object, with a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Created<T> {
+    /// What was created, as a sentence.
     pub message: String,
+    /// The object.
     #[serde(flatten)]
     pub body: T,
 }
@@ -28,14 +33,15 @@ pub struct Created<T> {
 /// An answer without an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Done {
+    /// What was done, as a sentence.
     pub message: String,
 }
 
-/// A list that comes in pages: what the client needs to put them together.
+/// A list that is returned in pages, which the client joins.
 pub trait Paged {
-    /// Where the next page starts; `None` on the last.
+    /// The cursor of the next page; `None` on the last page.
     fn next_cursor(&self) -> Option<&str>;
-    /// Adds the next page's entries behind this one's.
+    /// Appends the entries of the next page.
     fn append(&mut self, next: Self);
 }
 
@@ -47,12 +53,14 @@ macro_rules! list {
         pub struct $list {
             /// How many entries this page has.
             pub count: usize,
-            /// Pass it as `cursor` to get the next page; null on the last.
+            /// Pass it as `cursor` to get the next page; null on the last page.
             pub next_cursor: Option<String>,
+            /// The entries of this page.
             pub $plural: Vec<$entry>,
         }
 
         impl $list {
+            /// A page with these entries. `next_cursor` is `None` on the last page.
             pub fn page($plural: Vec<$entry>, next_cursor: Option<String>) -> Self {
                 Self { count: $plural.len(), next_cursor, $plural }
             }
@@ -72,8 +80,8 @@ macro_rules! list {
 }
 pub(crate) use list;
 
-/// Declares a status word: an enum, its text in JSON, and the same text for people. Texts are literals, taken as `tt`: the
-/// OpenAPI derive does not see through what a macro captured as a literal, and would write the variants' names.
+/// Declares an enum whose variants are texts in JSON and in messages. The texts are matched as `tt` because the OpenAPI
+/// derive cannot read a token that a macro has matched as `literal`, and would write the variants' names.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:tt),+ $(,)? }) => {
         $(#[$doc])*
@@ -83,9 +91,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All words, in order of declaration.
+            /// Every variant, in order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
+            /// The variant's text in JSON.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+

@@ -4,34 +4,36 @@ use serde::{Deserialize, Serialize};
 use tdb_problems::ProblemCode;
 use utoipa::ToSchema;
 
-/// The media type of a problem document.
+/// The media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Every answer that is not a success.
+/// The body of every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// A URN made of the code.
+    /// A URN with the code.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The same for every problem of this code.
+    /// A short description, the same for every problem with this code.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What happened this time.
+    /// What happened in this case.
     pub detail: String,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The path that was asked for.
+    /// The path of the request.
     pub instance: String,
+    /// What went wrong, for programs.
     pub code: ProblemCode,
-    /// Names this request in the log; also the header `X-Request-Id`.
+    /// Identifies this request in the log; also in the header `X-Request-Id`.
     pub request_id: String,
-    /// The field or parameter at fault, where it is one.
+    /// The field or parameter that is invalid, if the problem is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// What the database said, where it was the database that refused.
+    /// The SQLSTATE, if a database refused the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
+    /// Always false.
     pub success: bool,
 }

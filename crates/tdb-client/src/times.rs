@@ -1,10 +1,10 @@
-//! Times in requests: RFC 3339, with a refusal that shows what one looks like.
+//! Times in requests: RFC 3339, with an error message that shows an example.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// For an optional field.
+/// Deserializes an optional field.
 pub(crate) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OffsetDateTime>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     let parse = |text: String| OffsetDateTime::parse(&text, &Rfc3339);

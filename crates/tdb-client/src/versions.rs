@@ -1,4 +1,4 @@
-//! A version as requests may write it.
+//! A version's number in the forms that requests can use.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,12 +11,13 @@ use utoipa::{PartialSchema, ToSchema};
 
 const EXPECTED: &str = "a version such as 3, \"v3\" or \"3.0\"";
 
-/// `3`, `"3"`, `"v3"` or `"3.0"`; at least 1. Answers have the number.
+/// A version: `3`, `"3"`, `"v3"` or `"3.0"`; at least 1. Answers contain the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct VersionNumber(u32);
 
 impl VersionNumber {
+    /// The version's number.
     pub fn get(self) -> u32 {
         self.0
     }
@@ -29,7 +30,7 @@ impl FromStr for VersionNumber {
         let bare = text.strip_prefix(['v', 'V']).unwrap_or(text);
         let bare = bare.strip_suffix(".0").unwrap_or(bare);
         let digits = bare.bytes().all(|byte| byte.is_ascii_digit());
-        // The store counts in 31 bits.
+        // The metadata store has versions as PostgreSQL's integer.
         let number = bare.parse::<i32>().ok().filter(|number| digits && *number > 0);
         let number = number.and_then(|number| u32::try_from(number).ok());
         number.map(Self).ok_or_else(|| format!("must be {EXPECTED}"))
@@ -55,7 +56,7 @@ impl Visitor<'_> for Forms {
         self.visit_str(&number.to_string())
     }
 
-    /// JSON has one kind of number: `3.0` is 3.
+    /// JSON does not distinguish `3.0` from `3`.
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<VersionNumber, E> {
         self.visit_str(&number.to_string())
     }

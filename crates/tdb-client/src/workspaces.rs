@@ -8,52 +8,76 @@ use crate::connections::Connection;
 use crate::lists::{list, words};
 
 words! {
-    /// The database engines there are.
-    Engine { PostgreSql = "PostgreSQL" }
+    /// The engine of a database.
+    Engine {
+        /// PostgreSQL.
+        PostgreSql = "PostgreSQL",
+    }
 }
 
 words! {
-    WorkspaceStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting" }
+    /// The state of a workspace.
+    WorkspaceStatus {
+        /// The workspace is being created.
+        Provisioning = "provisioning",
+        /// The workspace accepts clients.
+        Ready = "ready",
+        /// The workspace is being removed.
+        Deleting = "deleting",
+    }
 }
 
+/// A workspace: a development database in which DDL is captured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Workspace {
-    /// The name, as paths want it.
+    /// The workspace's name, which paths take.
     pub id: String,
-    /// Differs when a workspace is created again under the same name.
+    /// Identifies the workspace. A workspace that is created again under the same name has another one.
     pub uuid: String,
+    /// The workspace's name.
     pub name: String,
+    /// The name of its blueprint.
     pub blueprint: String,
+    /// The engine.
     pub database: Engine,
+    /// The state of the workspace.
     pub status: WorkspaceStatus,
     /// The newest version of its blueprint.
     pub version: u32,
+    /// When the workspace was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// What was committed in the workspace before this is counted; null before the first look at its journal.
+    /// When the workspace's journal was last copied to the change log. Transactions that committed before are counted. Null
+    /// before the first time.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub drained_at: Option<OffsetDateTime>,
-    /// Changes that a tenant lacks, as the diff lists them.
+    /// How many changes at least one tenant lacks, or all changes if there is no tenant; the diff lists them.
     pub undeployed_changes: u32,
-    /// Left out of lists.
+    /// The present schema. Lists omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
+    /// How clients connect to it.
     pub connection: Connection,
+    /// The same as a URL.
     pub connection_string: String,
-    /// Why it is not ready, where it is not.
+    /// Why the workspace is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
-list! { WorkspaceList, workspaces: Workspace }
+list! {
+    /// The workspaces of the project, in pages.
+    WorkspaceList, workspaces: Workspace
+}
 
+/// The request to create a workspace and its blueprint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateWorkspace {
-    /// Also the blueprint's name.
+    /// The name of the workspace and of its blueprint.
     #[schema(min_length = 1, max_length = 25, pattern = "^[a-z0-9]+([_-][a-z0-9]+)*$")]
     pub name: String,
-    /// `PostgreSQL`, in any case.
+    /// The engine: `PostgreSQL`, in any case.
     #[serde(default = "postgresql")]
     pub database: String,
 }
@@ -63,103 +87,145 @@ fn postgresql() -> String {
 }
 
 words! {
-    SchemaKind { Tables = "tables" }
+    /// What a schema consists of.
+    SchemaKind {
+        /// Tables.
+        Tables = "tables",
+    }
 }
 
+/// A schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Schema {
+    /// What the schema consists of.
     #[serde(rename = "type")]
     pub kind: SchemaKind,
+    /// The tables.
     pub data: Tables,
 }
 
+/// The tables of a schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tables {
+    /// How many tables there are.
     pub table_count: usize,
+    /// The tables.
     pub tables: Vec<Table>,
 }
 
+/// A table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Table {
+    /// The table's name, with its schema unless that is `public`.
     pub name: String,
+    /// The columns, in order.
     pub columns: Vec<Column>,
+    /// The indexes.
     pub indexes: Vec<Part>,
+    /// The constraints.
     pub constraints: Vec<Part>,
 }
 
+/// A column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Column {
+    /// The column's name.
     pub name: String,
+    /// The column's type as PostgreSQL writes it.
     #[serde(rename = "type")]
     pub data_type: String,
+    /// Whether the column accepts null.
     pub nullable: bool,
+    /// The default expression; null if there is none.
     pub default: Option<String>,
 }
 
 /// An index or a constraint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Part {
+    /// The name.
     pub name: String,
+    /// The definition as PostgreSQL writes it.
     pub definition: String,
 }
 
-/// A workspace's schema, on its own.
+/// The schema of a workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkspaceSchema {
+    /// The workspace's name.
     pub workspace: String,
+    /// The schema.
     pub schema: Schema,
 }
 
 words! {
+    /// The state of a change.
     ChangeState {
+        /// It can be deployed. The field `version` says whether a version contains it.
         Pending = "pending",
+        /// Reserved; not returned at present.
         Deployed = "deployed",
+        /// It was excluded from all later versions.
         Skipped = "skipped",
+        /// It was undone in the workspace before a version contained it, or it undoes such a change.
         Reverted = "reverted",
+        /// It cannot be replayed; `reason` says why.
         Broken = "broken",
     }
 }
 
-/// One committed DDL transaction of a workspace.
+/// A change: one committed transaction of a workspace that contains DDL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
+    /// The change's number, in the order of commits within the workspace.
     pub ddl_id: u32,
-    /// The first version that has it; null while no version does.
+    /// The first version that contains the change; null if none does.
     pub version: Option<u32>,
+    /// The DDL statements, as the client sent them.
     pub statements: Vec<String>,
+    /// The command tags, such as `CREATE TABLE`.
     pub command_tags: Vec<String>,
+    /// The objects that were created, changed or dropped.
     pub objects: Vec<String>,
+    /// The credential that ran the statements, or the API key that caused them.
     pub author: String,
+    /// When the transaction was captured.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// Statements of the same transaction that are data, not schema: they reach no tenant.
+    /// Statements of the same transaction that change data, not the schema. They are not applied to tenants.
     pub left_out: Vec<String>,
+    /// The state of the change.
     pub state: ChangeState,
-    /// Why it is broken, where it is.
+    /// Why the change is broken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What frees the blueprint of its broken changes, where it is one.
+    /// What to do to repair the blueprint, if the change is broken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<String>,
-    /// The change that this one undoes, where it does.
+    /// The change that this one undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverts: Option<u32>,
 }
 
-/// Changes that no version will hold: all of them, or none where one of them cannot be skipped.
+/// The request to exclude changes from all later versions: all of them, or none if one of them cannot be skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SkipChanges {
-    /// At least one.
+    /// The numbers of the changes; at least one.
     pub ddl_ids: Vec<u32>,
 }
 
-/// A change that was undone in the workspace, and the change that does it. Both are `reverted`, so that no tenant gets
-/// either, where no version had the first; else the inverse is deployed like any other change.
+/// A change that was undone in the workspace, and the change that undoes it. If no version contained the first, both
+/// are `reverted` and no tenant gets either; otherwise the inverse is deployed like any other change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Revert {
+    /// The change that was undone.
     pub change: Change,
+    /// The change that undoes it.
     pub inverse: Change,
 }
 
-list! { ChangeList, changes: Change }
+list! {
+    /// The changes of a workspace, in pages.
+    ChangeList, changes: Change
+}

@@ -8,7 +8,7 @@ use crate::id::IdError;
 /// A database engine. Its text is the spelling in the API and in the metadata store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
-    /// PostgreSQL 13 or later.
+    /// PostgreSQL.
     PostgreSql,
 }
 
