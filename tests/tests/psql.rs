@@ -156,7 +156,7 @@ fn what_is_no_database_is_said_before_anything_is_made() {
     assert!(other.stderr.contains("It has myapp__acme."), "{other:?}");
     run(instance, &["myapp_dev", "--expires-at", "2001-01-01T00:00:00Z"], "").fails_saying("expires_at");
     for option in [&["--json"][..], &["--output", "/nonexistent/file"]] {
-        run(instance, &[&["myapp_dev"], option].concat(), "").fails_saying("psql prints by itself");
+        run(instance, &[&["myapp_dev"], option].concat(), "").fails_saying("psql prints its results");
     }
 }
 
@@ -167,7 +167,7 @@ fn without_psql_it_says_how_to_get_it() {
     let empty = tempfile::tempdir().expect("a directory");
     let path = empty.path().display().to_string();
     let refused = instance.tdb_with(&["psql", "myapp_dev"], &[("PATH", &path)], "");
-    assert_eq!(refused.clone().fails_saying("there is no psql").code, 1);
+    assert_eq!(refused.clone().fails_saying("psql was not found").code, 1);
     assert!(
         refused.stderr.contains("apt-get install postgresql-client"),
         "{refused:?}"

@@ -171,7 +171,7 @@ async fn ctrl_c_leaves_the_deployment_and_says_how_to_follow_it() {
         .expect("the deployment");
     assert_eq!(job["status"], "running", "{job:#}");
     let id = job["job_id"].as_str().expect("an id");
-    let farewell = format!("The deployment goes on; \"tdb deployments status {id} --watch\" follows it again.");
+    let farewell = format!("The deployment continues; \"tdb deployments status {id} --watch\" follows it again.");
     let screen = screen(&shown);
     assert_eq!(screen[1..], [farewell, String::new()], "the bar is gone: {screen:#?}");
     holder.batch_execute("ROLLBACK").await.expect("the lock is let go");

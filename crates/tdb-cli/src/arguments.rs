@@ -1,4 +1,4 @@
-//! The grammar of the command line: what all commands share. Each command's own part stands with the command.
+//! The grammar of the command line: the parts that all commands share. The arguments of each command are in its module.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::commands::{
 const ABOUT: &str = "\
 Design a PostgreSQL schema once, deploy it to the isolated databases of all tenants.
 
-A workspace is a development database: DDL that any client runs in it is captured as numbered changes. Its blueprint is the schema that those changes make, in versions. A tenant is a customer with a database of its own, made from a version. A deployment brings tenants to a newer one: each change once, in order. One proxy leads to all databases: \"myapp_dev\" is the workspace, \"myapp__acme\" the tenant acme's.";
+A workspace is a development database: DDL that any client runs in it is captured as numbered changes. Its blueprint is the schema that these changes give, in versions. A tenant is a customer with a separate database, created from a version. A deployment applies the missing changes to tenants, in order. Clients reach all databases through one proxy: \"myapp_dev\" is the workspace, \"myapp__acme\" is the database of tenant acme.";
 const STORY: &str = "\
 Example, from nothing to a schema that all tenants have:
   # an instance on this machine; the rest in another terminal
@@ -27,15 +27,15 @@ Example, from nothing to a schema that all tenants have:
   # a further change, for all tenants
   tdb psql myapp_dev -- -c 'ALTER TABLE users ADD email text'
   tdb deployments create --blueprint myapp --all --watch
-  # what they have, and who differs
+  # query all tenants, and compare their schemas with their versions
   tdb query --blueprint myapp --all --query 'SELECT count(*) FROM users'
   tdb drift --blueprint myapp
 
-\"tdb COMMAND --help\" says more about a command, always with an example.
+\"tdb COMMAND --help\" describes a command, with an example.
 
-In scripts: --json prints the API's answers, --quiet leaves out what is for people, --yes asks nothing. The exit status is 0, 1 (it failed) or 2 (wrong usage).
+In scripts: --json prints the API's answers, --quiet omits notes, and --yes skips questions. The exit status is 0, 1 (failed) or 2 (wrong usage).
 
-Which instance is asked: --api-url and --api-key, else TDB_API_URL and TDB_API_KEY, else the configuration file (\"tdb config set\", \"tdb login\"), else the \"tenantsdb dev\" that runs on this machine, of several the one that started last.";
+The instance is chosen by --api-url and --api-key, else by TDB_API_URL and TDB_API_KEY, else by the configuration file (\"tdb config set\", \"tdb login\"). Otherwise it is the \"tenantsdb dev\" that runs on this machine; if several run, the one that was started last.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -45,7 +45,7 @@ Which instance is asked: --api-url and --api-key, else TDB_API_URL and TDB_API_K
     max_term_width = 110,
     after_help = STORY
 )]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub target: TargetOptions,
     #[command(flatten)]
@@ -54,9 +54,9 @@ pub struct Arguments {
     pub command: Command,
 }
 
-/// Which instance is asked.
+/// The instance to send requests to.
 #[derive(Args, Clone, Debug)]
-pub struct TargetOptions {
+pub(crate) struct TargetOptions {
     /// The API's address, such as http://127.0.0.1:9876 [env: TDB_API_URL]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub api_url: Option<String>,
@@ -67,11 +67,11 @@ pub struct TargetOptions {
 
 /// How results are shown.
 #[derive(Args, Clone, Debug)]
-pub struct OutputOptions {
+pub(crate) struct OutputOptions {
     /// Print the API's answer as JSON
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
-    /// Say nothing but data and errors
+    /// Print only data and errors
     #[arg(
         long,
         short,
@@ -80,7 +80,7 @@ pub struct OutputOptions {
         help_heading = "Global options"
     )]
     pub quiet: bool,
-    /// Say more: which instance is asked, request ids of errors
+    /// Also print which instance is used, and the request ids of errors
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub verbose: bool,
     /// Write the data to FILE (mode 0600) instead of standard output
@@ -88,62 +88,62 @@ pub struct OutputOptions {
     pub output: Option<PathBuf>,
 }
 
-// In the order of the story, then what it stands on.
+// The commands of the example above come first, in its order.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Development databases, whose DDL is captured: make them, see and leave out changes
+pub(crate) enum Command {
+    /// Manage development databases, whose DDL is captured, and their changes
     #[command(
         subcommand,
         after_help = "Example:\n  tdb workspaces create --name myapp\n  tdb workspaces diff myapp"
     )]
     Workspaces(workspaces::Command),
-    /// Open psql in a workspace or a tenant's database, with a credential of its own
+    /// Open psql in a workspace or a tenant's database, with a temporary credential
     Psql(psql::Psql),
-    /// Tenants and their databases: make, suspend, delete, restore
+    /// Manage tenants and their databases
     #[command(
         subcommand,
         after_help = "Example:\n  tdb tenants create --name acme --blueprint myapp\n  tdb tenants list"
     )]
     Tenants(tenants::Command),
-    /// Bring tenants to a version: begin, follow, retry
+    /// Deploy versions to tenants: start, follow, retry
     #[command(
         subcommand,
         after_help = "Example:\n  tdb deployments create --blueprint myapp --all --watch"
     )]
     Deployments(deployments::Command),
-    /// Run SQL in one tenant's database or in all
+    /// Run SQL in the databases of one tenant or of all tenants
     Query(query::Query),
-    /// Show tenants whose schema differs from their version's
+    /// Show tenants whose schema differs from their version's schema
     Drift(drift::Drift),
-    /// Versioned schemas, and which tenant has which
+    /// Show blueprints, their versions, and the tenants that have them
     #[command(
         subcommand,
         after_help = "Example:\n  tdb blueprints get myapp\n  tdb blueprints versions myapp"
     )]
     Blueprints(blueprints::Command),
-    /// User names and passwords for the databases of a tenant, a workspace or the whole project
+    /// Manage user names and passwords for the databases of a tenant, a workspace or the whole project
     #[command(
         subcommand,
         after_help = "Example:\n  tdb credentials create --tenant acme --rights ro"
     )]
     Credentials(credentials::Command),
-    /// PostgreSQL servers that hold the databases
+    /// Manage the PostgreSQL servers that hold the databases
     #[command(subcommand, after_help = "Example:\n  tdb servers list\n  tdb servers test dev")]
     Servers(servers::Command),
-    /// Projects, which share nothing: each has its own workspaces, tenants and keys
+    /// Manage projects; workspaces, tenants and keys belong to one project
     #[command(subcommand, after_help = "Example:\n  tdb projects create --name \"Second shop\"")]
     Projects(projects::Command),
-    /// Keys of the admin API
+    /// Manage keys of the admin API
     #[command(subcommand, after_help = "Example:\n  tdb apikeys create --name ci --scope read")]
     Apikeys(apikeys::Command),
-    /// Make a user with a project, and remember its key
+    /// Create a user with a project, and save its API key
     Signup(signup::Signup),
-    /// Get a key for an email and a password, and remember it
+    /// Get an API key for an email and a password, and save it
     Login(signup::Login),
-    /// Forget the saved address and key; a key that "tdb login" created is deleted
+    /// Remove the saved address and key; a key that "tdb login" created is deleted
     #[command(after_help = "Example:\n  tdb logout")]
     Logout,
-    /// Remember an instance's address and key
+    /// Save an instance's address and key, or show which ones are used
     #[command(subcommand, after_help = "Example:\n  tdb config show")]
     Config(config::Command),
     /// Print a completion script for a shell
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grammar_is_sound_and_every_command_and_argument_is_told() {
+    fn the_grammar_is_valid_and_every_command_and_argument_is_described() {
         let mut root = Arguments::command();
         root.build();
         root.clone().debug_assert();
@@ -182,15 +182,20 @@ mod tests {
                 command.get_name()
             );
             for argument in command.get_arguments() {
-                let told = argument.get_help().is_some();
-                assert!(told, "tdb {}: {} is not told", command.get_name(), argument.get_id());
+                let described = argument.get_help().is_some();
+                assert!(
+                    described,
+                    "tdb {}: {} is not described",
+                    command.get_name(),
+                    argument.get_id()
+                );
             }
             open.extend(children);
         }
     }
 
     #[test]
-    fn commands_of_the_contract_parse() {
+    fn documented_commands_parse() {
         let table = [
             "workspaces create --name myapp --database postgresql",
             "workspaces create --name myapp",
@@ -235,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_or_contradicts_itself_is_refused() {
+    fn unsupported_and_contradictory_arguments_are_refused() {
         let table = [
             "nonsense",
             "workspaces create --name myapp --database Oracle",

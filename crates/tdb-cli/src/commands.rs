@@ -1,18 +1,18 @@
-//! One module per command: its arguments, its one call to the API, its rendering.
+//! The commands. Each has a module with its arguments, its request to the API and the rendering of the answer.
 
-pub mod apikeys;
-pub mod blueprints;
-pub mod config;
-pub mod credentials;
-pub mod deployments;
-pub mod drift;
-pub mod projects;
-pub mod psql;
-pub mod query;
-pub mod servers;
-pub mod signup;
-pub mod tenants;
-pub mod workspaces;
+pub(crate) mod apikeys;
+pub(crate) mod blueprints;
+pub(crate) mod config;
+pub(crate) mod credentials;
+pub(crate) mod deployments;
+pub(crate) mod drift;
+pub(crate) mod projects;
+pub(crate) mod psql;
+pub(crate) mod query;
+pub(crate) mod servers;
+pub(crate) mod signup;
+pub(crate) mod tenants;
+pub(crate) mod workspaces;
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -29,25 +29,25 @@ use crate::errors::Advised;
 use crate::instance::Instance;
 use crate::printer::Printer;
 
-/// How a command that got its answers went.
+/// The result of a command whose requests were answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Fine,
-    /// It was answered, and the answer is a failure, such as of a deployment.
+    /// The answer is a failure, for example a failed deployment.
     Failed,
-    /// A program that was run in tdb's place ended with this status.
+    /// A child program ended with this exit status.
     Exited(u8),
 }
 
-/// Whether a destructive command asks first.
+/// Whether a destructive command asks for confirmation.
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Confirmation {
-    /// Do not ask; on a terminal tdb asks otherwise
+pub(crate) struct Confirmation {
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
 }
 
-pub fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
+pub(crate) fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
     let connect = || connect(&arguments.target, printer);
     let done = |result: Result<()>| result.map(|()| Outcome::Fine);
     match arguments.command {
@@ -73,7 +73,7 @@ pub fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
 
 fn connect(target: &TargetOptions, printer: &Printer) -> Result<Client> {
     let instance = Instance::find(target)?;
-    printer.verbose(&format!("asking {} (from {})", instance.url, instance.found));
+    printer.verbose(&format!("using {} (from {})", instance.url, instance.found));
     Ok(instance.client())
 }
 
@@ -98,7 +98,7 @@ fn print_completions(shell: clap_complete::Shell, printer: &Printer) -> Result<(
 }
 
 impl Confirmation {
-    /// Asks on a terminal, unless `--yes` was given. For what a script may do without it.
+    /// Asks on a terminal, unless `--yes` is given. Without a terminal the command runs without a question.
     fn ask(self, question: &str) -> Result<()> {
         if self.yes || !on_terminal() {
             return Ok(());
@@ -108,18 +108,18 @@ impl Confirmation {
         io::stdin().lock().read_line(&mut line)?;
         match line.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => Ok(()),
-            _ => bail!("nothing was done"),
+            _ => bail!("not confirmed; nothing was changed"),
         }
     }
 
-    /// As [`Self::ask`], but for the loss of a customer's data a script has to give `--yes`.
+    /// Like [`Self::ask`], but an error without a terminal and `--yes`. For commands that delete a customer's data.
     fn demand(self, question: &str) -> Result<()> {
         if self.yes || on_terminal() {
             return self.ask(question);
         }
         Err(Advised {
-            said: "this deletes data permanently, and there is no terminal to ask on".to_owned(),
-            hint: "Give --yes to do it without a question.".to_owned(),
+            said: "this deletes data permanently, and there is no terminal to ask for confirmation".to_owned(),
+            hint: "Add --yes to run it without confirmation.".to_owned(),
         }
         .into())
     }
@@ -129,10 +129,10 @@ fn on_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Rendering that several commands share.
+/// A time in UTC, to the second.
 fn time_text(time: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
-    // Formatting fails only for parts that an OffsetDateTime always has.
+    // Formatting fails only if a component is missing; an OffsetDateTime has all of them.
     time.to_offset(time::UtcOffset::UTC).format(format).unwrap_or_default()
 }
 
@@ -149,8 +149,8 @@ fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-/// Who made a change or a version: a credential by its name, an API key, or a session that did not come through the proxy,
-/// whose role's name means nothing to a person.
+/// The author of a change or a version: the name of a credential, an API key, or a session that did not come through the
+/// proxy. The role's name of the latter is not shown, because it means nothing to users.
 fn author(name: &str) -> String {
     match name.split_once(':') {
         Some(("direct", _)) => "a direct session".to_owned(),

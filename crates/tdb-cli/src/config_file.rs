@@ -1,4 +1,4 @@
-//! tdb's configuration file: `$XDG_CONFIG_HOME/tenantsdb/config.toml`, 0600 because it holds a key.
+//! tdb's configuration file, `$XDG_CONFIG_HOME/tenantsdb/config.toml`. Its mode is 0600 because it contains an API key.
 
 use std::env;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,30 +19,30 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    pub fn path() -> Option<PathBuf> {
+    pub(crate) fn path() -> Option<PathBuf> {
         base_directory("XDG_CONFIG_HOME", ".config").map(|base| base.join("tenantsdb/config.toml"))
     }
 
-    /// Empty where there is none.
-    pub fn load() -> Result<Self> {
+    /// Reads the file; empty if it does not exist.
+    pub(crate) fn load() -> Result<Self> {
         Self::path().map_or_else(|| Ok(Self::default()), |path| Self::load_from(&path))
     }
 
     fn load_from(path: &Path) -> Result<Self> {
         match fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).with_context(|| format!("cannot understand {}", path.display())),
+            Ok(text) => toml::from_str(&text).with_context(|| format!("cannot parse {}", path.display())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
 
-    pub fn save(&self) -> Result<PathBuf> {
+    pub(crate) fn save(&self) -> Result<PathBuf> {
         let path = Self::path().context("neither XDG_CONFIG_HOME nor HOME is set")?;
         self.save_to(&path)?;
         Ok(path)
     }
 
-    /// Written beside and renamed over: a crash leaves the old one or the new one.
+    /// Writes a new file and renames it, so that a crash leaves either the old or the new content.
     fn save_to(&self, path: &Path) -> Result<()> {
         let text = toml::to_string(self)?;
         let write = || {
@@ -63,8 +63,9 @@ impl ConfigFile {
     }
 }
 
-/// A base directory of the XDG specification: its variable where that is an absolute path, else below HOME.
-pub fn base_directory(variable: &str, below_home: &str) -> Option<PathBuf> {
+/// A base directory of the XDG specification: the value of its variable if that is an absolute path, else the default below
+/// HOME.
+pub(crate) fn base_directory(variable: &str, below_home: &str) -> Option<PathBuf> {
     let set = env::var_os(variable)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());

@@ -1,9 +1,9 @@
-//! The API's hints in the words of this program: where a hint names an endpoint (`POST /tenants/{id}/restore`), `tdb` names
-//! the command that calls it. The table has an entry for every endpoint; a hint without one is shown as it is.
+//! Rewrites the API's hints: an endpoint (`POST /tenants/{id}/restore`) is replaced by the `tdb` command that calls it. The
+//! table has an entry for every endpoint; an endpoint that is not in the table is shown unchanged.
 
 use serde_json::Value;
 
-/// Method, path and command. A placeholder in braces stands for a segment of the path or a field of the body.
+/// Method, path and command. A placeholder in braces is a segment of the path or a field of the body.
 const COMMANDS: [(&str, &str, &str); 56] = [
     ("POST", "/signup", "tdb signup"),
     ("POST", "/login", "tdb login"),
@@ -84,8 +84,8 @@ const COMMANDS: [(&str, &str, &str); 56] = [
 ];
 const METHODS: [&str; 5] = ["GET ", "POST ", "PUT ", "PATCH ", "DELETE "];
 
-/// `hint` with a command in quotes for each endpoint.
-pub fn as_commands(hint: &str) -> String {
+/// Replaces each endpoint in `hint` by a command in quotes.
+pub(crate) fn as_commands(hint: &str) -> String {
     let mut said = String::new();
     let mut rest = hint;
     while let Some((before, call)) = next_call(rest) {
@@ -99,7 +99,7 @@ pub fn as_commands(hint: &str) -> String {
     said + rest
 }
 
-/// An endpoint as a hint names it.
+/// An endpoint in a hint.
 struct Call<'a> {
     text: &'a str,
     method: &'a str,
@@ -107,7 +107,7 @@ struct Call<'a> {
     body: Option<Value>,
 }
 
-/// What stands before the first endpoint of `text`, and the endpoint.
+/// The first endpoint in `text`, and the text before it.
 fn next_call(text: &str) -> Option<(&str, Call<'_>)> {
     let starts = METHODS.iter().flat_map(|method| {
         let found = text.match_indices(method);
@@ -184,7 +184,7 @@ fn placeholder(word: &str) -> Option<&str> {
     word.strip_prefix('{')?.strip_suffix('}')
 }
 
-/// A field of a body as it is typed: the values of a list one after the other.
+/// A field of a body as command line arguments; the values of a list are separated by spaces.
 fn argument(field: &Value) -> Option<String> {
     match field {
         Value::String(text) => Some(text.clone()),
@@ -197,7 +197,7 @@ fn argument(field: &Value) -> Option<String> {
     }
 }
 
-/// What a reader replaces.
+/// The text for a placeholder whose value the hint does not contain.
 fn stand_in(name: &str) -> &'static str {
     match name {
         "ddl_id" => "NUMBER",

@@ -1,4 +1,4 @@
-//! What went wrong, for people: one sentence, then what to do about it. With `--json` the API's problem document.
+//! Error messages: one line, and a hint that says what to do. With `--json`, the API's problem document.
 
 use anyhow::Error;
 use tdb_client::http::{ClientError, reason};
@@ -10,25 +10,25 @@ use crate::endpoints::as_commands;
 use crate::printer::Printer;
 use crate::table::harmless;
 
-const WRONG_KEY: &str = "\"tdb config show\" says which key is used; give another with --api-key, TDB_API_KEY or \"tdb config set api_key KEY\", or get one with \"tdb login\".";
+const WRONG_KEY: &str = "\"tdb config show\" shows which key is used. Set another one with --api-key, TDB_API_KEY or \"tdb config set api_key KEY\", or get one with \"tdb login\".";
 
-/// A failure of tdb's own that knows its way out.
+/// An error that tdb detects itself, with a hint.
 #[derive(Debug, Error)]
 #[error("{said}")]
-pub struct Advised {
+pub(crate) struct Advised {
     pub said: String,
     pub hint: String,
 }
 
-pub fn report(error: &Error, printer: &Printer) {
+pub(crate) fn report(error: &Error, printer: &Printer) {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Problem(problem)) => report_problem(problem, printer),
         Some(unreachable @ ClientError::Unreachable { source, .. }) => {
             printer.error(&format!("{unreachable}: {}", reason(source)));
-            printer.hint("Start an instance with \"tenantsdb dev\", or name one with --api-url or TDB_API_URL.");
+            printer.hint("Start an instance with \"tenantsdb dev\", or set its address with --api-url or TDB_API_URL.");
         }
         Some(foreign @ ClientError::Foreign { .. }) => {
-            // Anything may have answered.
+            // The answer can come from any program and contain any bytes.
             printer.error(&harmless(&foreign.to_string()));
             printer.hint("Check the address: --api-url, TDB_API_URL, or \"tdb config show\".");
         }
@@ -45,7 +45,7 @@ fn report_problem(problem: &Problem, printer: &Printer) {
     if printer.is_json() {
         return printer.error_document(problem);
     }
-    // A user's own function may have said it.
+    // The message can come from a function in a user's database and contain any bytes.
     let detail = harmless(&problem.detail);
     match &problem.sqlstate {
         Some(sqlstate) => printer.error(&format!("{detail} (SQLSTATE {})", harmless(sqlstate))),

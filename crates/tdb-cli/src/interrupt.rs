@@ -1,4 +1,4 @@
-//! Ctrl-C while tdb only watches: it says what that means, and ends as the signal would have ended it.
+//! Ctrl-C while tdb follows a deployment: prints a note that the deployment continues, then ends tdb as the signal would.
 
 use std::thread::{self, JoinHandle};
 
@@ -10,14 +10,14 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::printer::Printer;
 use crate::signals::caught;
 
-/// As long as it lives, `farewell` is the last that an interrupted tdb says.
-pub struct Farewell {
+/// While this guard exists, tdb prints a note before SIGINT ends it.
+pub(crate) struct Farewell {
     signals: Handle,
     waiting: Option<JoinHandle<()>>,
 }
 
 impl Farewell {
-    pub fn on_interrupt(farewell: String, printer: &Printer) -> Result<Self> {
+    pub(crate) fn on_interrupt(farewell: String, printer: &Printer) -> Result<Self> {
         let mut signals = caught(&[SIGINT])?;
         let handle = signals.handle();
         let printer = printer.clone();
@@ -27,7 +27,7 @@ impl Farewell {
                     printer.draw("");
                 }
                 printer.note(&farewell);
-                // Fails for signals only that have no default.
+                // Fails only for signals without a default action.
                 let _ = emulate_default_handler(signal);
             }
         });

@@ -1,5 +1,6 @@
-//! `tdb`: the admin API on the command line. Data goes to standard output, all else to standard error; it holds no rule
-//! of the product. Exit status: 0, 1 (failed), 2 (wrong usage), or psql's own.
+//! `tdb`, the command line client of the admin API. Data goes to standard output, everything else to standard error. All
+//! rules of the product are in the API, none here. Exit status: 0, 1 (failed), 2 (wrong usage), or that of psql.
+#![warn(unreachable_pub, unused_qualifications)]
 
 mod arguments;
 mod commands;

@@ -1,5 +1,5 @@
-//! Passwords: from the environment, from a terminal without echo, or the first line of standard input. The
-//! command line, which other users of the machine can read, is offered for clients of the hosted product only.
+//! Reads passwords from the environment, from a terminal without echo, or from the first line of standard input. `--password`
+//! exists only for compatibility with clients of the hosted product, because other users can read a process's command line.
 
 use std::env;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -7,11 +7,12 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anyhow::{Context, Result, bail};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
-/// Turns the terminal's echo on again, however the reading ends.
+/// Restores the terminal's settings when dropped.
 struct Silence(Termios);
 
 impl Silence {
-    fn fall() -> Result<Self> {
+    /// Turns the terminal's echo off.
+    fn start() -> Result<Self> {
         let before = tcgetattr(io::stdin()).context("cannot read the terminal's settings")?;
         let mut silent = before.clone();
         silent.local_flags.remove(LocalFlags::ECHO);
@@ -27,24 +28,23 @@ impl Drop for Silence {
     }
 }
 
-/// `variable` where it is set, else asked for as `what`.
-pub fn ask(variable: &str, what: &str) -> Result<String> {
+/// The value of the environment variable `variable`, else a line from the terminal, with `what` as the prompt, or from
+/// standard input.
+pub(crate) fn ask(variable: &str, what: &str) -> Result<String> {
     if let Ok(password) = env::var(variable) {
         return Ok(password);
     }
-    let terminal = io::stdin().is_terminal();
-    let silence = match terminal {
-        true => {
-            write!(io::stderr(), "{what}: ")?;
-            Some(Silence::fall()?)
-        }
-        false => None,
+    let silence = if io::stdin().is_terminal() {
+        write!(io::stderr(), "{what}: ")?;
+        Some(Silence::start()?)
+    } else {
+        None
     };
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     drop(silence);
     match line.trim_end_matches(['\r', '\n']) {
-        "" => bail!("no password was given; set {variable}, or type it or pipe it in"),
+        "" => bail!("no password was given; enter it on the terminal, set {variable}, or write it to standard input"),
         password => Ok(password.to_owned()),
     }
 }

@@ -1,5 +1,5 @@
-//! The one place that writes: data to standard output or `--output`, all else to standard error. Colours only where there is
-//! a terminal that wants them (NO_COLOR, TERM), and never as the only sign of something.
+//! All output of tdb: data to standard output or `--output`, everything else to standard error. Colours are used only on a
+//! terminal that supports them (NO_COLOR, TERM), and never carry information alone.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -19,11 +19,11 @@ use crate::arguments::OutputOptions;
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
-/// The cursor's line, empty. Sent without regard to colours: it moves, it does not paint.
+/// Clears the cursor's line. It is sent even if colours are off.
 const FRESH_LINE: &str = "\r\x1b[K";
 
 #[derive(Clone)]
-pub struct Printer {
+pub(crate) struct Printer {
     form: Form,
     volume: Volume,
     file: Option<PathBuf>,
@@ -43,7 +43,7 @@ enum Volume {
 }
 
 impl Printer {
-    pub fn new(options: &OutputOptions) -> Self {
+    pub(crate) fn new(options: &OutputOptions) -> Self {
         let volume = match (options.quiet, options.verbose) {
             (true, _) => Volume::Quiet,
             (false, true) => Volume::Verbose,
@@ -57,17 +57,17 @@ impl Printer {
         }
     }
 
-    pub fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.form == Form::Json
     }
 
-    /// Whether the data is to have another form or place than standard output's text.
-    pub fn is_redirected(&self) -> bool {
+    /// Whether `--json` or `--output` is given.
+    pub(crate) fn is_redirected(&self) -> bool {
         self.is_json() || self.file.is_some()
     }
 
-    /// The command's result: the API's own type, or `render`'s text of it, which may be painted.
-    pub fn answer<T: Serialize>(&self, answer: &T, render: impl FnOnce(&T) -> String) -> Result<()> {
+    /// Prints the command's result: the API's type as JSON, or the text that `render` makes of it, which can have colours.
+    pub(crate) fn answer<T: Serialize>(&self, answer: &T, render: impl FnOnce(&T) -> String) -> Result<()> {
         match (self.form, &self.file) {
             (Form::Json, _) => self.data(&serde_json::to_string_pretty(&Success::of(answer))?),
             (Form::Text, Some(_)) => self.data(&strip_str(&render(answer)).to_string()),
@@ -75,12 +75,12 @@ impl Printer {
         }
     }
 
-    /// Data that has no other form, such as a completion script.
-    pub fn data(&self, text: &str) -> Result<()> {
+    /// Prints data as it is, for example a completion script.
+    pub(crate) fn data(&self, text: &str) -> Result<()> {
         let Some(path) = &self.file else {
             return written(io::stdout().lock(), text);
         };
-        // It may hold a password.
+        // The data can contain a password.
         let opened = OpenOptions::new()
             .write(true)
             .create(true)
@@ -91,46 +91,46 @@ impl Printer {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// For people, beside the data.
-    pub fn note(&self, text: &str) {
+    /// Prints a note to standard error, unless `--quiet` is given.
+    pub(crate) fn note(&self, text: &str) {
         if self.volume >= Volume::Normal {
             say(text);
         }
     }
 
-    /// Whether a line can be drawn over: there is a terminal, and somebody who wants to see it.
-    pub fn draws(&self) -> bool {
+    /// Whether lines can be redrawn: standard error is a terminal that can move its cursor, and `--quiet` is not given.
+    pub(crate) fn draws(&self) -> bool {
         let moves = env::var_os("TERM").is_some_and(|name| name != "dumb");
         self.volume >= Volume::Normal && moves && io::stderr().is_terminal()
     }
 
     /// Replaces the line that the cursor is on.
-    pub fn draw(&self, line: &str) {
-        // Standard error may be closed; there is nobody left to tell.
+    pub(crate) fn draw(&self, line: &str) {
+        // If standard error is closed, the error cannot be reported.
         let mut stderr = io::stderr().lock();
         let _ = write!(stderr, "{FRESH_LINE}");
         let _ = write!(AutoStream::auto(stderr), "{line}");
     }
 
-    pub fn verbose(&self, text: &str) {
+    pub(crate) fn verbose(&self, text: &str) {
         if self.volume >= Volume::Verbose {
             say(text);
         }
     }
 
-    pub fn error(&self, text: &str) {
+    pub(crate) fn error(&self, text: &str) {
         say(&format!("{ERROR}error:{ERROR:#} {text}"));
     }
 
-    pub fn hint(&self, text: &str) {
+    pub(crate) fn hint(&self, text: &str) {
         say(&format!("{HINT}hint:{HINT:#} {text}"));
     }
 
-    pub fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         self.note(&format!("{WARNING}warning:{WARNING:#} {text}"));
     }
 
-    pub fn error_document<T: Serialize>(&self, document: &T) {
+    pub(crate) fn error_document<T: Serialize>(&self, document: &T) {
         match serde_json::to_string_pretty(document) {
             Ok(text) => say(&text),
             Err(error) => self.error(&error.to_string()),
@@ -140,7 +140,7 @@ impl Printer {
 
 fn written(mut stdout: impl Write, text: &str) -> Result<()> {
     match stdout.write_all(ended(text).as_bytes()) {
-        // The reader has seen enough (`| head`).
+        // The reader has closed the pipe (`| head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to standard output"),
     }
@@ -150,7 +150,7 @@ fn ended(text: &str) -> String {
     format!("{}\n", text.trim_end_matches('\n'))
 }
 
-/// Standard error may be closed; there is nobody left to tell.
+/// If standard error is closed, the error cannot be reported.
 fn say(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! How far something is: on a terminal a bar that is drawn over and gone at the end, elsewhere a line for each twentieth.
+//! Progress: on a terminal a bar that is redrawn and removed at the end, otherwise a line for every 5 per cent.
 
 use clap::builder::styling::{AnsiColor, Style};
 
@@ -7,53 +7,53 @@ use crate::printer::Printer;
 const WIDTH: usize = 30;
 const FULL: Style = AnsiColor::Green.on_default();
 
-pub struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     printer: &'a Printer,
-    said: String,
-    /// Twentieths of the whole that were told, where there is no bar.
-    told: Option<u32>,
+    shown: String,
+    /// The last printed progress in twentieths, if there is no bar.
+    twentieths: Option<u32>,
 }
 
 impl<'a> Progress<'a> {
-    pub fn new(printer: &'a Printer) -> Self {
+    pub(crate) fn new(printer: &'a Printer) -> Self {
         Self {
             printer,
-            said: String::new(),
-            told: None,
+            shown: String::new(),
+            twentieths: None,
         }
     }
 
-    /// Shows `done` of `total`, with `text` behind it.
-    pub fn show(&mut self, done: u32, total: u32, text: &str) {
-        if text == self.said {
+    /// Shows `done` of `total`, followed by `text`.
+    pub(crate) fn show(&mut self, done: u32, total: u32, text: &str) {
+        if text == self.shown {
             return;
         }
-        text.clone_into(&mut self.said);
+        text.clone_into(&mut self.shown);
         let twentieths = Some(done.saturating_mul(20) / total.max(1));
         if self.printer.draws() {
             self.printer.draw(&format!("  {} {text}", bar(done, total)));
-        } else if self.told != twentieths || done >= total {
-            self.told = twentieths;
+        } else if self.twentieths != twentieths || done >= total {
+            self.twentieths = twentieths;
             self.printer.note(&format!("  {text}"));
         }
     }
 
-    /// A line of its own, above the bar.
-    pub fn note(&mut self, text: &str) {
+    /// Prints a line above the bar.
+    pub(crate) fn note(&mut self, text: &str) {
         self.clear();
         self.printer.note(text);
     }
 
     fn clear(&mut self) {
-        if self.printer.draws() && !self.said.is_empty() {
+        if self.printer.draws() && !self.shown.is_empty() {
             self.printer.draw("");
-            self.said.clear();
+            self.shown.clear();
         }
     }
 }
 
 impl Drop for Progress<'_> {
-    /// What comes next, an error too, begins on a fresh line.
+    /// Removes the bar, so that the next output starts on an empty line.
     fn drop(&mut self) {
         self.clear();
     }

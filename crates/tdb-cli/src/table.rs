@@ -1,23 +1,23 @@
-//! Tables for people: columns two spaces apart, nothing drawn, so that they can be cut and grepped. Text from databases
-//! is made harmless for terminals.
+//! Tables: columns separated by two spaces, without lines, so that they can be processed with cut and grep. Control
+//! characters in text from databases are replaced.
 
 use clap::builder::styling::{AnsiColor, Style};
 
 const GAP: &str = "  ";
 const HEADER: Style = Style::new().bold();
-/// What these words say of a status is also painted.
+/// Statuses that are shown in green, and in red.
 const GOOD: [&str; 5] = ["active", "completed", "deployed", "done", "ready"];
 const BAD: [&str; 3] = ["broken", "error", "failed"];
 
-pub struct Table {
+pub(crate) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
     status: Option<usize>,
 }
 
 impl Table {
-    /// A column "status" is painted.
-    pub fn new(header: &[&str]) -> Self {
+    /// A table with these column names, in upper case. The column "status" is coloured.
+    pub(crate) fn new(header: &[&str]) -> Self {
         Self {
             header: header.iter().map(|name| name.to_uppercase()).collect(),
             rows: Vec::new(),
@@ -25,8 +25,8 @@ impl Table {
         }
     }
 
-    /// With column names as they are.
-    pub fn of_columns(header: impl Iterator<Item = String>) -> Self {
+    /// A table with these column names, unchanged.
+    pub(crate) fn of_columns(header: impl Iterator<Item = String>) -> Self {
         Self {
             header: header.map(|name| harmless(&name)).collect(),
             rows: Vec::new(),
@@ -34,19 +34,20 @@ impl Table {
         }
     }
 
-    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().map(|cell| harmless(&cell)).collect());
     }
 
-    /// The table, or `empty` where it has no rows.
-    pub fn render_or(&self, empty: &str) -> String {
-        match self.rows.is_empty() {
-            true => empty.to_owned(),
-            false => self.render(),
+    /// The table, or `empty` if it has no rows.
+    pub(crate) fn render_or(&self, empty: &str) -> String {
+        if self.rows.is_empty() {
+            empty.to_owned()
+        } else {
+            self.render()
         }
     }
 
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let lines = || std::iter::once(&self.header).chain(&self.rows);
         let width = |column: usize| {
             lines()
@@ -58,9 +59,12 @@ impl Table {
         let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
         let mut text = line(&self.header, &widths, |_, _| HEADER);
         for row in &self.rows {
-            text.push_str(&line(row, &widths, |column, cell| match self.status == Some(column) {
-                true => style(cell),
-                false => Style::new(),
+            text.push_str(&line(row, &widths, |column, cell| {
+                if self.status == Some(column) {
+                    style(cell)
+                } else {
+                    Style::new()
+                }
             }));
         }
         text
@@ -71,9 +75,10 @@ fn line(cells: &[String], widths: &[usize], paint: impl Fn(usize, &str) -> Style
     let mut text = String::new();
     let last = cells.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate().take(last + 1) {
-        let pad = match column == last {
-            true => 0,
-            false => width.saturating_sub(cell.chars().count()) + GAP.len(),
+        let pad = if column == last {
+            0
+        } else {
+            width.saturating_sub(cell.chars().count()) + GAP.len()
         };
         let style = paint(column, cell);
         text.push_str(&format!("{style}{cell}{style:#}{:pad$}", ""));
@@ -90,8 +95,8 @@ fn style(status: &str) -> Style {
     }
 }
 
-/// Facts about one thing, one a line.
-pub fn facts(facts: &[(&str, String)]) -> String {
+/// The properties of one object, one in each line.
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let one = |(name, value): &(&str, String)| {
         let paint = if *name == "status" { style(value) } else { Style::new() };
@@ -100,8 +105,8 @@ pub fn facts(facts: &[(&str, String)]) -> String {
     facts.iter().map(one).collect()
 }
 
-/// One line without control characters: what a database says must not steer a terminal.
-pub fn harmless(text: &str) -> String {
+/// One line without control characters, so that text from a database cannot control the terminal.
+pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\t' | '\r' => ' ',
@@ -111,8 +116,8 @@ pub fn harmless(text: &str) -> String {
         .collect()
 }
 
-/// As [`harmless`], but lines stay lines; each is indented.
-pub fn indented(text: &str, indent: &str) -> String {
+/// Like [`harmless`], but line breaks are kept and each line is indented.
+pub(crate) fn indented(text: &str, indent: &str) -> String {
     text.lines()
         .map(|line| format!("{indent}{}\n", harmless(&line.replace('\t', "    "))))
         .collect()

@@ -10,17 +10,17 @@ use crate::printer::Printer;
 use crate::table::Table;
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// List keys by their prefix
+pub(crate) enum Command {
+    /// List keys, with the prefix of each
     #[command(after_help = "Example:\n  tdb apikeys list")]
     List,
-    /// Create a key; it is shown this once
+    /// Create a key; it is shown only once
     #[command(after_help = "Example:\n  tdb apikeys create --name ci --scope read --scope write")]
     Create {
-        /// What it is for; by default "key"
+        /// The key's name, such as its purpose; by default "key"
         #[arg(long)]
         name: Option<String>,
-        /// What it may do; by default read and write
+        /// What it can do, can be repeated; by default read and write
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<ScopeWord>,
     },
@@ -33,7 +33,7 @@ pub enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ScopeWord {
+pub(crate) enum ScopeWord {
     Read,
     Write,
     Admin,
@@ -49,7 +49,7 @@ impl ScopeWord {
     }
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.api_keys()?, render_list),
         Command::Create { name, scopes } => {
@@ -62,7 +62,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             printer.answer(&client.create_api_key(&request)?, |created| {
                 created.body.api_key.clone()
             })?;
-            printer.note("The key is shown this once.");
+            printer.note("The key is shown only once.");
             Ok(())
         }
         Command::Delete { id } => printer.answer(&client.delete_api_key(&id)?, message),

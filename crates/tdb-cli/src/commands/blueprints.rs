@@ -10,11 +10,11 @@ use crate::printer::Printer;
 use crate::table::{Table, facts};
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List blueprints
     #[command(after_help = "Example:\n  tdb blueprints list")]
     List,
-    /// Show one blueprint and who has it
+    /// Show a blueprint and the tenants that have it
     #[command(after_help = "Example:\n  tdb blueprints get myapp")]
     Get {
         /// The blueprint's name
@@ -28,7 +28,7 @@ pub enum Command {
     },
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.blueprints()?, render_list),
         Command::Get { name } => printer.answer(&client.blueprint(&name)?, render),

@@ -1,4 +1,4 @@
-//! `tdb config`: which instance tdb asks when nothing else says so.
+//! `tdb config`: the instance that tdb uses by default.
 
 use std::io::{self, BufRead};
 
@@ -13,35 +13,35 @@ use crate::instance::Instance;
 use crate::printer::Printer;
 use crate::table::facts;
 
-/// How much of a key is shown, to recognise it by.
+/// How many characters of a key are shown, to recognise it by.
 const KEY_SHOWN: usize = 15;
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Remember an address or a key; "-" reads the value from standard input
+pub(crate) enum Command {
+    /// Save an address or a key; "-" reads the value from standard input
     #[command(
         after_help = "Example:\n  tdb config set api_url https://db.example.com:9876\n  tdb config set api_key - < key-file\n  tdb config set --api-url https://db.example.com:9876 --api-key -"
     )]
     Set {
-        /// What to remember; without it --api-url and --api-key are
+        /// The setting to save; without it, --api-url and --api-key are saved
         #[arg(requires = "value")]
         name: Option<Name>,
         /// An http:// or https:// address, or a key; "-" reads it from standard input
         value: Option<String>,
     },
-    /// Show which instance would be asked, and where tdb knows it from
+    /// Show which instance and key are used, and where they are set
     #[command(after_help = "Example:\n  tdb config show")]
     Show,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum Name {
+pub(crate) enum Name {
     ApiUrl,
     ApiKey,
 }
 
-/// What `config show` says; never the whole key.
+/// The output of `config show`. It contains only a part of the key.
 #[derive(Serialize)]
 struct Shown {
     api_url: String,
@@ -50,7 +50,7 @@ struct Shown {
     config_file: Option<String>,
 }
 
-pub fn run(command: Command, target: &TargetOptions, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, target: &TargetOptions, printer: &Printer) -> Result<()> {
     match command {
         Command::Set { name, value } => {
             let named = name.zip(value);
@@ -71,8 +71,8 @@ pub fn run(command: Command, target: &TargetOptions, printer: &Printer) -> Resul
 fn set(wanted: Vec<(Name, String)>, printer: &Printer) -> Result<()> {
     if wanted.is_empty() {
         return Err(Advised {
-            said: "nothing to remember was given".to_owned(),
-            hint: "Give \"tdb config set api_url URL\", \"tdb config set api_key KEY\", or --api-url and --api-key."
+            said: "no address or key was given".to_owned(),
+            hint: "Use \"tdb config set api_url URL\", \"tdb config set api_key KEY\", or --api-url and --api-key."
                 .to_owned(),
         }
         .into());

@@ -12,13 +12,13 @@ use crate::printer::Printer;
 use crate::table::Table;
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List credentials
     #[command(after_help = "Example:\n  tdb credentials list")]
     List,
     /// Create a credential of a tenant, a workspace or the whole project
     #[command(
-        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --read-only --name reports\n  tdb credentials create --project\n  tdb credentials create --workspace myapp --expires-at 2030-01-31T00:00:00Z\n\nA connection string for each database is printed; its password is shown this once. A project's credential opens every database of the project, so its string names none: append one, such as /myapp__acme."
+        after_help = "Example:\n  tdb credentials create --tenant acme\n  tdb credentials create --tenant acme --read-only --name reports\n  tdb credentials create --project\n  tdb credentials create --workspace myapp --expires-at 2030-01-31T00:00:00Z\n\nA connection string for each database is printed; the password is shown only once. A project's credential opens all databases of the project, so its connection string contains no database: append one, such as /myapp__acme."
     )]
     #[command(group(clap::ArgGroup::new("opens").required(true).args(["tenant", "workspace", "project"])))]
     Create {
@@ -28,19 +28,19 @@ pub enum Command {
         /// The workspace that it opens
         #[arg(long)]
         workspace: Option<String>,
-        /// It opens all workspaces and tenants of the project, those created later too
+        /// It opens all workspaces and tenants of the project, including later ones
         #[arg(long)]
         project: bool,
-        /// What it is for, such as an application's name; by default its user name
+        /// The credential's name, such as that of an application; by default its user name
         #[arg(long)]
         name: Option<String>,
-        /// rw: read and write; ro: only read
+        /// rw: read and write; ro: read only
         #[arg(long, default_value = "rw")]
         rights: RightsWord,
         /// The same as --rights ro
         #[arg(long, conflicts_with = "rights")]
         read_only: bool,
-        /// From when on it is refused, such as 2030-01-31T00:00:00Z (RFC 3339)
+        /// When it expires, such as 2030-01-31T00:00:00Z (RFC 3339); by default never
         #[arg(long, value_name = "TIME", value_parser = rfc3339)]
         expires_at: Option<OffsetDateTime>,
     },
@@ -53,7 +53,7 @@ pub enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RightsWord {
+pub(crate) enum RightsWord {
     Rw,
     Ro,
 }
@@ -67,7 +67,7 @@ impl RightsWord {
     }
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.credentials()?, render_list),
         Command::Create {
@@ -90,9 +90,9 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             };
             printer.answer(&client.create_credential(&request)?, |created| strings(&created.body))?;
             printer.note(if project {
-                "The password is shown this once; append the name of a database, such as /myapp__acme."
+                "The password is shown only once. Append the name of a database, such as /myapp__acme."
             } else {
-                "The password is shown this once."
+                "The password is shown only once."
             });
             Ok(())
         }
@@ -100,7 +100,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     }
 }
 
-/// One a line for each database that it opens.
+/// The connection strings of the databases that it opens, one in each line.
 fn strings(created: &CreatedCredential) -> String {
     if created.databases.is_empty() {
         return created.connection_string.clone();
@@ -112,8 +112,8 @@ fn strings(created: &CreatedCredential) -> String {
     strings.collect::<Vec<_>>().join("\n")
 }
 
-/// For `--expires-at`.
-pub fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
+/// Parses the value of `--expires-at`.
+pub(crate) fn rfc3339(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "not a time such as 2030-01-31T00:00:00Z".to_owned())
 }
 

@@ -16,18 +16,18 @@ use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::table::{Table, facts, harmless, indented};
 
-/// Before `--watch` takes up a stream that broke; doubled while no event comes.
+/// The first pause before `--watch` reconnects to an interrupted stream. It is doubled until an event arrives.
 const PAUSE_FIRST: Duration = Duration::from_millis(150);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long `--watch` bears an API that does not answer, such as while it restarts.
+/// How long `--watch` tolerates an API that does not answer, for example because it restarts.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List deployments, newest first
     #[command(after_help = "Example:\n  tdb deployments list")]
     List,
-    /// Bring tenants to a version
+    /// Deploy a version to tenants
     #[command(
         after_help = "Example:\n  tdb deployments create --blueprint myapp --all --watch\n  tdb deployments create --blueprint myapp --tenant acme --dry-run"
     )]
@@ -37,16 +37,16 @@ pub enum Command {
     Status {
         /// The deployment's id
         id: String,
-        /// Follow it to its end; exit status 1 if it failed
+        /// Wait for the end; exit status 1 if it failed
         #[arg(long)]
         watch: bool,
     },
-    /// Try a deployment's failed tenants again
+    /// Retry the failed tenants of a deployment
     #[command(after_help = "Example:\n  tdb deployments retry dep_abcdefgh27 --watch")]
     Retry {
         /// The deployment's id
         id: String,
-        /// Follow it to its end; exit status 1 if it failed
+        /// Wait for the end; exit status 1 if it failed
         #[arg(long)]
         watch: bool,
     },
@@ -54,7 +54,7 @@ pub enum Command {
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["all", "tenants"])))]
-pub struct Create {
+pub(crate) struct Create {
     /// The blueprint to deploy
     #[arg(long)]
     blueprint: String,
@@ -64,18 +64,18 @@ pub struct Create {
     /// All tenants of the blueprint
     #[arg(long)]
     all: bool,
-    /// One tenant; may be given several times
+    /// A tenant, can be repeated
     #[arg(long = "tenant", value_name = "TENANT")]
     tenants: Vec<String>,
-    /// Only show what would be done
+    /// Show the plan and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Follow it to its end; exit status 1 if it failed
+    /// Wait for the end; exit status 1 if it failed
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<Outcome> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<Outcome> {
     match command {
         Command::List => {
             printer.answer(&client.deployments()?, |list| render_jobs(&list.jobs))?;
@@ -104,14 +104,11 @@ impl Create {
 }
 
 fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> Result<Outcome> {
-    let job = match watch {
-        true => follow(job, client, printer)?,
-        false => job,
-    };
+    let job = if watch { follow(job, client, printer)? } else { job };
     printer.answer(&job, render_job)?;
     if let (Some(id), JobStatus::Failed) = (&job.job_id, job.status) {
         printer.note(&format!(
-            "Fix the cause; then \"tdb deployments retry {id} --watch\" tries the failed tenants again."
+            "Fix the cause, then retry the failed tenants with \"tdb deployments retry {id} --watch\"."
         ));
     }
     if watch {
@@ -124,17 +121,17 @@ fn follow_or_show(job: Job, watch: bool, client: &Client, printer: &Printer) -> 
     }
     if let (Some(id), JobStatus::Running) = (&job.job_id, job.status) {
         printer.note(&format!(
-            "It goes on by itself; \"tdb deployments status {id} --watch\" follows it."
+            "The deployment runs in the background; \"tdb deployments status {id} --watch\" follows it."
         ));
     }
     Ok(Outcome::Fine)
 }
 
-/// Follows the events until nothing more will happen, and says what changed; then the job with its tenants.
+/// Follows the events until the deployment has ended, and prints what changes. Returns the job with its tenants.
 fn follow(mut job: Job, client: &Client, printer: &Printer) -> Result<Job> {
     let id = job.job_id.clone().context("the deployment has no id to follow")?;
     printer.note(&format!("deployment {id}"));
-    let farewell = format!("The deployment goes on; \"tdb deployments status {id} --watch\" follows it again.");
+    let farewell = format!("The deployment continues; \"tdb deployments status {id} --watch\" follows it again.");
     let interrupt = Farewell::on_interrupt(farewell, printer)?;
     let mut progress = Progress::new(printer);
     let (mut pause, mut answered, mut last) = (PAUSE_FIRST, Instant::now(), None);
@@ -142,7 +139,7 @@ fn follow(mut job: Job, client: &Client, printer: &Printer) -> Result<Job> {
         show(&mut progress, &job);
         match client.deployment_events(&id, last) {
             Ok(events) => {
-                // A broken stream is taken up again after the last event that came.
+                // An interrupted stream is resumed after the last event that was received.
                 for (number, event) in events.map_while(|event| event.ok()) {
                     (answered, last, pause) = (Instant::now(), Some(number), PAUSE_FIRST);
                     match event {
@@ -152,8 +149,8 @@ fn follow(mut job: Job, client: &Client, printer: &Printer) -> Result<Job> {
                     show(&mut progress, &job);
                 }
             }
-            Err(error) if passes(&error) && answered.elapsed() < OUTAGE_MAX => {
-                printer.verbose(&format!("  {error}; asking again"));
+            Err(error) if is_transient(&error) && answered.elapsed() < OUTAGE_MAX => {
+                printer.verbose(&format!("  {error}; retrying"));
             }
             Err(error) => return Err(error.into()),
         }
@@ -175,7 +172,7 @@ fn show(progress: &mut Progress<'_>, job: &Job) {
 fn tell(progress: &mut Progress<'_>, target: &Target) {
     let verb = match target.status {
         TargetStatus::Failed => "failed",
-        TargetStatus::Retrying => "is tried again",
+        TargetStatus::Retrying => "is retried",
         TargetStatus::Pending | TargetStatus::Running | TargetStatus::Done | TargetStatus::Skipped => return,
     };
     let error = target.error.as_ref().map_or_else(String::new, |error| {
@@ -188,13 +185,13 @@ fn tell(progress: &mut Progress<'_>, target: &Target) {
     progress.note(&format!("  {} {verb}{error}", target.tenant_id));
 }
 
-/// The job with its tenants; an API that restarts is waited for.
+/// The job with its tenants. Waits for an API that restarts.
 fn whole(id: &str, client: &Client, printer: &Printer) -> Result<Job> {
     let begun = Instant::now();
     loop {
         match client.deployment(id) {
-            Err(error) if passes(&error) && begun.elapsed() < OUTAGE_MAX => {
-                printer.verbose(&format!("  {error}; asking again"));
+            Err(error) if is_transient(&error) && begun.elapsed() < OUTAGE_MAX => {
+                printer.verbose(&format!("  {error}; retrying"));
                 sleep(PAUSE_MAX);
             }
             answer => return Ok(answer?),
@@ -202,8 +199,8 @@ fn whole(id: &str, client: &Client, printer: &Printer) -> Result<Job> {
     }
 }
 
-/// Whether the same question may be answered later.
-fn passes(error: &ClientError) -> bool {
+/// Whether the same request may succeed later.
+fn is_transient(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } => true,
         ClientError::Problem(problem) => [502, 503, 504].contains(&problem.status),
@@ -211,7 +208,7 @@ fn passes(error: &ClientError) -> bool {
     }
 }
 
-pub fn render_jobs(jobs: &[Job]) -> String {
+pub(crate) fn render_jobs(jobs: &[Job]) -> String {
     let mut table = Table::new(&[
         "deployment",
         "blueprint",

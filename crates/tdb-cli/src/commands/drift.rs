@@ -11,24 +11,24 @@ use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::table::harmless;
 
-/// Between two looks at how far a refresh is.
+/// The first and the longest pause between two requests for the progress of a refresh.
 const LOOK_FIRST: Duration = Duration::from_millis(50);
 const LOOK_LAST: Duration = Duration::from_secs(1);
-/// Past it the rest goes on in the background.
+/// How long to wait for a refresh. After that it continues in the background.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tdb drift --blueprint myapp")]
-pub struct Drift {
+pub(crate) struct Drift {
     /// Only this blueprint
     #[arg(long)]
     blueprint: Option<String>,
-    /// Show what the last look at each database found, instead of looking now
+    /// Show the results of the last checks, instead of checking now
     #[arg(long)]
     stored: bool,
 }
 
-pub fn run(drift: Drift, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(drift: Drift, client: &Client, printer: &Printer) -> Result<()> {
     let blueprint = drift.blueprint.as_deref();
     if !drift.stored {
         client.refresh_drift(blueprint)?;
@@ -57,7 +57,7 @@ fn refreshed(client: &Client, blueprint: Option<&str>, printer: &Printer) -> Res
         if answer.pending == 0 || Instant::now() > deadline {
             return Ok(answer);
         }
-        // A refresh that is over at once needs no bar.
+        // A short refresh needs no progress bar.
         if pause > LOOK_FIRST * 8 {
             let (done, total) = (answer.checked, answer.checked.saturating_add(answer.pending));
             progress.show(done, total, &format!("{done} of {total} databases checked"));
@@ -70,7 +70,10 @@ fn refreshed(client: &Client, blueprint: Option<&str>, printer: &Printer) -> Res
 fn render(drift: &tdb_client::drift::Drift) -> String {
     let mut text = String::new();
     for workspace in &drift.workspaces {
-        let head = format!("workspace {}: differs from what its changes give", workspace.workspace);
+        let head = format!(
+            "workspace {}: differs from the result of its changes",
+            workspace.workspace
+        );
         text.push_str(&section(&head, &workspace.differences));
     }
     for tenant in &drift.tenants {

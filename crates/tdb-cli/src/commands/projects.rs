@@ -10,14 +10,14 @@ use crate::printer::Printer;
 use crate::table::{Table, facts};
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List projects
     #[command(after_help = "Example:\n  tdb projects list")]
     List,
     /// Create a project, with its first API key and its database credential
     #[command(after_help = "Example:\n  tdb projects create --name \"Second shop\"")]
     Create {
-        /// What it is called
+        /// The project's name
         #[arg(long)]
         name: String,
     },
@@ -29,7 +29,7 @@ pub enum Command {
         #[command(flatten)]
         confirmation: Confirmation,
     },
-    /// Give the project's database credential a new password; the old one stops working
+    /// Set a new password for the project's database credential; the old one stops working
     #[command(after_help = "Example:\n  tdb projects rotate-credential prj_abcdefgh27")]
     RotateCredential {
         /// The project's name or id, as in the list
@@ -37,14 +37,16 @@ pub enum Command {
     },
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.projects()?, render_list),
         Command::Create { name } => {
             printer.answer(&client.create_project(&CreateProject { name })?, |created| {
                 render_created(&created.body)
             })?;
-            printer.note("Key and password are shown this once; append the name of a database, such as /myapp__acme.");
+            printer.note(
+                "The key and the password are shown only once. Append the name of a database, such as /myapp__acme.",
+            );
             Ok(())
         }
         Command::Delete { id, confirmation } => {
@@ -55,7 +57,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             printer.answer(&client.rotate_project_credential(&id)?, |rotated| {
                 rotated.connection_string.clone()
             })?;
-            printer.note("The password is shown this once; append the name of a database, such as /myapp__acme.");
+            printer.note("The password is shown only once. Append the name of a database, such as /myapp__acme.");
             Ok(())
         }
     }

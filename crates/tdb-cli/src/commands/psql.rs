@@ -1,5 +1,5 @@
-//! `tdb psql`: psql as a child, with a credential that lives as long as it does. The password is in the child's environment
-//! and never on a command line, which other users of the machine can read.
+//! `tdb psql`: runs psql as a child process, with a credential that is deleted when psql ends. The password is passed in the
+//! environment, not on the command line, which other users of the machine can read.
 
 use std::env;
 use std::ffi::OsString;
@@ -25,11 +25,13 @@ use crate::errors::Advised;
 use crate::printer::Printer;
 use crate::signals::caught;
 
-/// A working day: sessions end with their credential, and a tdb that was killed deletes none.
+/// The credential's default lifetime, a working day. It ends the session too. It limits credentials that a killed tdb did
+/// not delete.
 const LIFETIME: Duration = Duration::hours(8);
-/// Characters of a credential's name.
+/// The longest name of a credential, in characters.
 const NAME_LEN_MAX: usize = 64;
-/// Of libpq's variables those that do not say where to and as whom. How safely is the user's to say.
+/// The variables of libpq that psql inherits. Those for the server, database, user and password are removed; encryption and
+/// its checks are left to the user.
 const KEPT: [&str; 12] = [
     "PGAPPNAME",
     "PGCHANNELBINDING",
@@ -49,13 +51,13 @@ const KEPT: [&str; 12] = [
 #[command(
     after_help = "Example:\n  tdb psql myapp_dev\n  tdb psql myapp__acme --read-only -- -c 'select count(*) from users'\n  tdb psql myapp_dev < schema.sql\n\nThe credential is deleted when psql ends. The exit status is psql's."
 )]
-pub struct Psql {
-    /// The database: BLUEPRINT_dev is a workspace, BLUEPRINT__TENANT a tenant's
+pub(crate) struct Psql {
+    /// The database: BLUEPRINT_dev for a workspace, BLUEPRINT__TENANT for a tenant
     database: DatabaseName,
-    /// Only read
+    /// Read only
     #[arg(long)]
     read_only: bool,
-    /// When the session ends at the latest, such as 2030-01-31T00:00:00Z (RFC 3339); by default in 8 hours
+    /// When the credential expires and the session ends, such as 2030-01-31T00:00:00Z (RFC 3339); by default in 8 hours
     #[arg(long, value_name = "TIME", value_parser = rfc3339)]
     expires_at: Option<OffsetDateTime>,
     /// Arguments of psql, after "--"
@@ -63,12 +65,11 @@ pub struct Psql {
     arguments: Vec<OsString>,
 }
 
-pub fn run(psql: Psql, connect: &dyn Fn() -> Result<Client>, printer: &Printer) -> Result<Outcome> {
+pub(crate) fn run(psql: Psql, connect: &dyn Fn() -> Result<Client>, printer: &Printer) -> Result<Outcome> {
     if printer.is_redirected() {
         return Err(Advised {
-            said: "--json and --output are not for \"tdb psql\": psql prints by itself".to_owned(),
-            hint: "Give psql its own options after \"--\", such as --csv or -o FILE; \"tdb query\" prints JSON."
-                .to_owned(),
+            said: "--json and --output cannot be used with \"tdb psql\", because psql prints its results".to_owned(),
+            hint: "Use options of psql after \"--\", such as --csv or -o FILE; \"tdb query\" prints JSON.".to_owned(),
         }
         .into());
     }
@@ -79,7 +80,7 @@ pub fn run(psql: Psql, connect: &dyn Fn() -> Result<Client>, printer: &Printer) 
         && !is_unknown(&error)
     {
         printer.error(&format!("credential {} could not be deleted: {error}", credential.id));
-        printer.hint(&format!("\"tdb credentials delete {}\" does it.", credential.id));
+        printer.hint(&format!("Delete it with \"tdb credentials delete {}\".", credential.id));
     }
     Ok(Outcome::Exited(exit_code(ended?)))
 }
@@ -108,7 +109,7 @@ fn credential(psql: &Psql, client: &Client) -> Result<CreatedCredential> {
     Ok(created.map_err(|error| named(error, &psql.database))?.body)
 }
 
-/// Who it was: what the diff shows as a change's author after the credential is gone.
+/// The credential's name. The diff shows it as the author of changes, also after the credential is deleted.
 fn name() -> String {
     let user = User::from_uid(getuid()).ok().flatten().map(|user| user.name);
     let host = gethostname().ok().and_then(|host| host.into_string().ok());
@@ -120,13 +121,14 @@ fn name() -> String {
     name.chars().filter(|c| !c.is_control()).take(NAME_LEN_MAX).collect()
 }
 
-/// A tenant's credential opens all its databases; whether this is one of them is known before it is made.
+/// Checks that the tenant has this database. A tenant's credential opens all its databases, so creating one would succeed
+/// even if this database does not exist.
 fn has_database(tenant: &str, blueprint: &str, psql: &Psql, client: &Client) -> Result<()> {
-    let found = client.tenant(tenant).map_err(|error| named(error, &psql.database))?;
-    if found.databases.iter().any(|database| database.blueprint == blueprint) {
+    let answer = client.tenant(tenant).map_err(|error| named(error, &psql.database))?;
+    if answer.databases.iter().any(|database| database.blueprint == blueprint) {
         return Ok(());
     }
-    let others: Vec<String> = found
+    let others: Vec<String> = answer
         .databases
         .iter()
         .map(|database| format!("{}__{tenant}", database.blueprint))
@@ -148,7 +150,7 @@ fn named(error: ClientError, database: &DatabaseName) -> anyhow::Error {
     };
     Advised {
         said: format!("there is no database \"{database}\""),
-        hint: format!("\"tdb {list} list\" shows what there is."),
+        hint: format!("\"tdb {list} list\" shows the existing {list}."),
     }
     .into()
 }
@@ -157,7 +159,8 @@ fn is_unknown(error: &ClientError) -> bool {
     matches!(error, ClientError::Problem(problem) if problem.code == ProblemCode::NotFound)
 }
 
-/// Runs psql to its end. What the terminal sends to both is psql's to answer; what is sent to tdb alone is passed on.
+/// Runs psql and waits for its end. The terminal sends SIGINT and SIGQUIT to both processes, and psql handles them; SIGTERM
+/// and SIGHUP are sent to tdb and forwarded.
 fn session(psql: &Psql, connection: &Connection) -> Result<ExitStatus> {
     let mut command = Command::new("psql");
     command.args(&psql.arguments);
@@ -173,7 +176,7 @@ fn session(psql: &Psql, connection: &Connection) -> Result<ExitStatus> {
         .env("PGUSER", &connection.user)
         .env("PGDATABASE", psql.database.to_string())
         .env("PGPASSWORD", connection.password.as_deref().unwrap_or_default());
-    // Caught, not ignored: exec gives psql the default back.
+    // The signals are caught, not ignored, because exec resets caught signals to their default for psql.
     let mut signals = caught(&[SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
     let mut child = command.spawn().map_err(not_started)?;
     let pid = pid_of(&child)?;
@@ -181,7 +184,7 @@ fn session(psql: &Psql, connection: &Connection) -> Result<ExitStatus> {
     let passing = thread::spawn(move || {
         for signal in signals.forever().filter(|signal| [SIGTERM, SIGHUP].contains(signal)) {
             if let Ok(signal) = Signal::try_from(signal) {
-                // It may have ended; then there is nobody to tell.
+                // Fails if psql has ended.
                 let _ = kill(pid, signal);
             }
         }
@@ -201,7 +204,7 @@ fn pid_of(child: &Child) -> Result<Pid> {
 fn not_started(error: std::io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::NotFound => Advised {
-            said: "there is no psql on the PATH".to_owned(),
+            said: "psql was not found in PATH".to_owned(),
             hint: "Install PostgreSQL's client: apt-get install postgresql-client (Debian, Ubuntu), dnf install postgresql (Fedora), brew install libpq (macOS).".to_owned(),
         }
         .into(),
@@ -209,7 +212,7 @@ fn not_started(error: std::io::Error) -> anyhow::Error {
     }
 }
 
-/// As a shell tells it: 128 and the signal's number for a program that a signal ended.
+/// The exit status that a shell would report: 128 plus the signal's number for a program that a signal ended.
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| Some(128 + status.signal()?));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)

@@ -1,4 +1,4 @@
-//! `tdb query`: SQL in one tenant's database or in all.
+//! `tdb query`: runs SQL in the databases of one tenant or of all tenants.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::{Outcome, counted};
 use crate::printer::Printer;
 use crate::table::{Table, harmless};
 
-/// What says how many rows it changed.
+/// Commands whose tag contains a number of rows.
 const ROW_COMMANDS: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY"];
 
 #[derive(Debug, clap::Args)]
@@ -18,8 +18,8 @@ const ROW_COMMANDS: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY"];
     group(clap::ArgGroup::new("which").required(true).args(["all", "tenant"])),
     after_help = "Example:\n  tdb query --blueprint myapp --all --query 'select count(*) from users'"
 )]
-pub struct Query {
-    /// Whose tenants are asked
+pub(crate) struct Query {
+    /// The blueprint whose databases are queried
     #[arg(long)]
     blueprint: String,
     /// One tenant
@@ -36,7 +36,7 @@ pub struct Query {
     engine: Option<EngineWord>,
 }
 
-pub fn run(query: Query, client: &Client, printer: &Printer) -> Result<Outcome> {
+pub(crate) fn run(query: Query, client: &Client, printer: &Printer) -> Result<Outcome> {
     let request = AdminQuery {
         blueprint: query.blueprint,
         tenant_id: query.tenant,
@@ -74,17 +74,15 @@ fn render(answer: &AdminQueryResults) -> String {
         }
         text.push('\n');
     }
-    match text.is_empty() {
-        true => "no tenants".to_owned(),
-        false => text,
-    }
+    if text.is_empty() { "no tenants".to_owned() } else { text }
 }
 
-pub fn render_result(result: &QueryResult) -> String {
+pub(crate) fn render_result(result: &QueryResult) -> String {
     if result.columns.is_empty() {
-        return match ROW_COMMANDS.contains(&result.command.as_str()) {
-            true => format!("{}, {}\n", result.command, counted(result.row_count, "row")),
-            false => format!("{}\n", result.command),
+        return if ROW_COMMANDS.contains(&result.command.as_str()) {
+            format!("{}, {}\n", result.command, counted(result.row_count, "row"))
+        } else {
+            format!("{}\n", result.command)
         };
     }
     let mut table = Table::of_columns(result.columns.iter().map(|column| column.name.clone()));
@@ -92,9 +90,10 @@ pub fn render_result(result: &QueryResult) -> String {
         table.row(row.iter().map(cell));
     }
     let shown = counted(result.rows.len() as u64, "row");
-    let tail = match result.truncated {
-        true => format!("({shown} shown, there are more)"),
-        false => format!("({shown})"),
+    let tail = if result.truncated {
+        format!("({shown} shown, there are more)")
+    } else {
+        format!("({shown})")
     };
     format!("{}{tail}\n", table.render())
 }

@@ -11,7 +11,7 @@ use crate::printer::Printer;
 use crate::table::{Table, facts};
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List database servers
     #[command(after_help = "Example:\n  tdb servers list")]
     List,
@@ -23,38 +23,38 @@ pub enum Command {
     },
     /// Register a database server
     #[command(
-        after_help = "Example:\n  tdb servers register --name two --host 10.0.0.6 --admin-user postgres < password-file\n\nIts administrator's password is asked for, or read from TDB_SERVER_PASSWORD or standard input."
+        after_help = "Example:\n  tdb servers register --name two --host 10.0.0.6 --admin-user postgres < password-file\n\nThe administrator's password is read from TDB_SERVER_PASSWORD, the terminal or standard input."
     )]
     Register {
-        /// What it is to be called
+        /// The server's name in TenantsDB
         #[arg(long)]
         name: String,
-        /// Host name or address
+        /// Host name or IP address
         #[arg(long)]
         host: String,
         /// TCP port
         #[arg(long, default_value_t = 5432)]
         port: u16,
-        /// As libpq's sslmode
+        /// How connections use TLS, as libpq's sslmode
         #[arg(long, default_value = "prefer")]
         tls: TlsWord,
         /// A superuser of the server
         #[arg(long)]
         admin_user: String,
-        /// Give databases and roles there names that say nothing about tenants
+        /// Use names of databases and roles that reveal nothing about tenants
         #[arg(long)]
         opaque_names: bool,
-        /// An extension that developers may have made by the administrator; may be given several times, "*" is nearly all
+        /// An extension that developers may create, can be repeated; "*" allows all that give no access beyond the database
         #[arg(long = "extension", value_name = "NAME")]
         extensions: Vec<String>,
     },
-    /// Look whether a server is reached and fit
+    /// Check that a server is reachable and suitable
     #[command(after_help = "Example:\n  tdb servers test two")]
     Test {
         /// The server's name
         name: String,
     },
-    /// Place no new databases on a server; those that are there stay and work
+    /// Place no new databases on a server; existing ones stay and continue to work
     #[command(after_help = "Example:\n  tdb servers drain two")]
     Drain {
         /// The server's name
@@ -66,7 +66,7 @@ pub enum Command {
         /// The server's name
         name: String,
     },
-    /// Remove a server that has no databases any more
+    /// Remove a server that has no databases
     #[command(after_help = "Example:\n  tdb servers delete two")]
     Delete {
         /// The server's name
@@ -77,7 +77,7 @@ pub enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TlsWord {
+pub(crate) enum TlsWord {
     Disable,
     Prefer,
     Require,
@@ -97,7 +97,7 @@ impl TlsWord {
     }
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.servers()?, render_list),
         Command::Get { name } => printer.answer(&client.server(&name)?, render),

@@ -1,4 +1,4 @@
-//! `tdb signup`, `tdb login` and `tdb logout`: an API key for an email and a password, remembered in the configuration file.
+//! `tdb signup`, `tdb login` and `tdb logout`: an API key for an email and a password, saved in the configuration file.
 
 use anyhow::Result;
 use clap::Args;
@@ -14,39 +14,39 @@ use crate::printer::Printer;
 use crate::table::facts;
 
 const VARIABLE: &str = "TDB_PASSWORD";
-/// What the API calls the keys of logins.
+/// The name that the API gives to the keys of logins.
 const LOGIN_KEY: &str = "login";
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  tdb signup --email ada@example.com --project shop\n\nThe password is asked for, or read from TDB_PASSWORD or standard input."
+    after_help = "Example:\n  tdb signup --email ada@example.com --project shop\n\nThe password is read from TDB_PASSWORD, the terminal or standard input."
 )]
-pub struct Signup {
+pub(crate) struct Signup {
     /// The user's email address
     #[arg(long)]
     email: String,
-    /// What the project is called
+    /// The project's name
     #[arg(long, value_name = "NAME", default_value = "default")]
     project: String,
-    /// The password; other users of this machine can see it there, so better leave it out
+    /// The password; not recommended, because other users of this machine can read it
     #[arg(long, value_name = "PASSWORD")]
     password: Option<String>,
 }
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  tdb login --email ada@example.com\n\nThe password is asked for, or read from TDB_PASSWORD or standard input."
+    after_help = "Example:\n  tdb login --email ada@example.com\n\nThe password is read from TDB_PASSWORD, the terminal or standard input."
 )]
-pub struct Login {
+pub(crate) struct Login {
     /// The user's email address
     #[arg(long)]
     email: String,
-    /// The password; other users of this machine can see it there, so better leave it out
+    /// The password; not recommended, because other users of this machine can read it
     #[arg(long, value_name = "PASSWORD")]
     password: Option<String>,
 }
 
-pub fn sign_up(command: Signup, target: &TargetOptions, printer: &Printer) -> Result<()> {
+pub(crate) fn sign_up(command: Signup, target: &TargetOptions, printer: &Printer) -> Result<()> {
     let url = address(target)?;
     let request = SignUp {
         password: given_or_asked(command.password, &format!("New password of {}", command.email))?,
@@ -56,23 +56,24 @@ pub fn sign_up(command: Signup, target: &TargetOptions, printer: &Printer) -> Re
     let made = Client::new(&url, None).sign_up(&request)?;
     remember(&url, &made.body.api_key, printer)?;
     printer.answer(&made, |made| render_signed_up(&made.body))?;
-    printer.note("Key and password are shown this once; append the name of a database, such as /myapp__acme.");
+    printer.note("The key and the password are shown only once. Append the name of a database, such as /myapp__acme.");
     Ok(())
 }
 
-pub fn log_in(command: Login, target: &TargetOptions, printer: &Printer) -> Result<()> {
+pub(crate) fn log_in(command: Login, target: &TargetOptions, printer: &Printer) -> Result<()> {
     let url = address(target)?;
     let request = LogIn {
         password: given_or_asked(command.password, &format!("Password of {}", command.email))?,
         email: command.email,
     };
-    let session = Client::new(&url, None).log_in(&request)?;
-    remember(&url, &session.api_key, printer)?;
-    printer.answer(&session, render_logged_in)
+    let login = Client::new(&url, None).log_in(&request)?;
+    remember(&url, &login.api_key, printer)?;
+    printer.answer(&login, render_logged_in)
 }
 
-/// Forgets address and key. The key of a login is deleted at its instance too; others may be in use elsewhere.
-pub fn log_out(printer: &Printer) -> Result<()> {
+/// Removes the saved address and key. A key that a login created is also deleted at its instance; other keys may be in use
+/// elsewhere.
+pub(crate) fn log_out(printer: &Printer) -> Result<()> {
     let mut file = ConfigFile::load()?;
     let (url, key) = (file.api_url.take(), file.api_key.take());
     let message = match (&url, key) {
@@ -91,7 +92,7 @@ pub fn log_out(printer: &Printer) -> Result<()> {
     printer.answer(&Done { message }, |done| done.message.clone())
 }
 
-/// Whether the key was one of a login, which nothing but this configuration file uses.
+/// Deletes the key if a login created it, because only this configuration file uses such a key. Returns whether it did.
 fn revoke(url: &str, key: &str) -> Result<bool, ClientError> {
     let client = Client::new(url, Some(key.to_owned()));
     let keys = client.api_keys()?.api_keys;
@@ -122,7 +123,7 @@ fn render_signed_up(made: &SignedUp) -> String {
     ])
 }
 
-/// Without the key, which tdb has from now on.
-fn render_logged_in(session: &LoggedIn) -> String {
-    facts(&[("project", session.project_id.clone())])
+/// The key is not shown, because it is saved.
+fn render_logged_in(login: &LoggedIn) -> String {
+    facts(&[("project", login.project_id.clone())])
 }

@@ -12,25 +12,25 @@ use crate::printer::Printer;
 use crate::table::{Table, facts};
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List tenants
     #[command(after_help = "Example:\n  tdb tenants list")]
     List,
-    /// Create a tenant, or a further blueprint's database for one that exists
+    /// Create a tenant, or add a database of another blueprint to an existing one
     #[command(
-        after_help = "Example:\n  tdb tenants create --name acme --blueprint myapp\n\nThe connection string has the password, which is shown this once."
+        after_help = "Example:\n  tdb tenants create --name acme --blueprint myapp\n\nThe connection string contains the password, which is shown only once."
     )]
     Create {
         /// The tenant's name
         #[arg(long)]
         name: String,
-        /// What its database is made from
+        /// The blueprint that its database is created from
         #[arg(long)]
         blueprint: String,
         /// A version of the blueprint; by default its present schema
         #[arg(long, value_name = "N")]
         version: Option<VersionNumber>,
-        /// 1: pooled with other tenants
+        /// 1: a separate database, on a server with databases of other tenants
         #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = isolation_level)]
         isolation: u32,
     },
@@ -40,36 +40,36 @@ pub enum Command {
         /// The tenant's name
         name: String,
     },
-    /// Delete a tenant: softly, which "restore" undoes, or for good
+    /// Delete a tenant so that it can be restored, or permanently with --hard
     #[command(after_help = "Example:\n  tdb tenants delete acme\n  tdb tenants delete acme --hard --yes")]
     Delete {
         /// The tenant's name
         name: String,
-        /// Drop its databases, roles and credentials
+        /// Drop its databases, roles and credentials permanently
         #[arg(long)]
         hard: bool,
         #[command(flatten)]
         confirmation: Confirmation,
     },
-    /// Refuse a tenant's clients and end its sessions
+    /// Refuse a tenant's clients, and end their sessions
     #[command(after_help = "Example:\n  tdb tenants suspend acme")]
     Suspend {
         /// The tenant's name
         name: String,
     },
-    /// Let a suspended tenant's clients in again
+    /// Accept the clients of a suspended tenant again
     #[command(after_help = "Example:\n  tdb tenants resume acme")]
     Resume {
         /// The tenant's name
         name: String,
     },
-    /// Bring a softly deleted tenant back
+    /// Restore a tenant that was deleted without --hard
     #[command(after_help = "Example:\n  tdb tenants restore acme")]
     Restore {
         /// The tenant's name
         name: String,
     },
-    /// List deployments that had the tenant as a target
+    /// List the deployments that included a tenant
     #[command(after_help = "Example:\n  tdb tenants deployments acme")]
     Deployments {
         /// The tenant's name
@@ -77,7 +77,7 @@ pub enum Command {
     },
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.tenants()?, render_list),
         Command::Create {
@@ -118,7 +118,7 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
 fn isolation_level(text: &str) -> Result<u32, String> {
     match text {
         "1" => Ok(1),
-        _ => Err("the only level is 1, pooled with other tenants".to_owned()),
+        _ => Err("the only supported level is 1".to_owned()),
     }
 }
 
@@ -131,14 +131,14 @@ fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<
     }
     match tenant.databases.first() {
         Some(database) => printer.note(&format!(
-            "The password is shown this once; \"tdb psql {}\" needs none.",
+            "The password is shown only once. \"tdb psql {}\" does not need it.",
             database.connection.database
         )),
-        None => printer.note("The password is shown this once."),
+        None => printer.note("The password is shown only once."),
     }
     if tenant.status == TenantStatus::Provisioning {
         printer.note(&format!(
-            "It is still being made; \"tdb tenants get {}\" shows how far it is.",
+            "The tenant is still being created; \"tdb tenants get {}\" shows its status.",
             tenant.tenant_id
         ));
     }
@@ -146,12 +146,11 @@ fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<
 }
 
 fn delete(name: &str, hard: bool, confirmation: Confirmation, client: &Client, printer: &Printer) -> Result<()> {
-    let deletion = match hard {
-        true => {
-            confirmation.demand(&format!("Drop all databases of tenant \"{name}\"?"))?;
-            Deletion::Hard
-        }
-        false => Deletion::Soft,
+    let deletion = if hard {
+        confirmation.demand(&format!("Drop all databases of tenant \"{name}\" permanently?"))?;
+        Deletion::Hard
+    } else {
+        Deletion::Soft
     };
     printer.answer(&client.delete_tenant(name, deletion)?, |deleted| {
         deleted.message.clone()

@@ -17,23 +17,23 @@ use crate::printer::Printer;
 use crate::table::{Table, facts, harmless, indented};
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List workspaces
     #[command(after_help = "Example:\n  tdb workspaces list")]
     List,
     /// Create a workspace and its blueprint
     #[command(
-        after_help = "Example:\n  tdb workspaces create --name myapp\n\nThe connection string has the password, which is shown this once."
+        after_help = "Example:\n  tdb workspaces create --name myapp\n\nThe connection string contains the password, which is shown only once."
     )]
     Create {
-        /// The workspace's name, which is also its blueprint's
+        /// The name of the workspace and of its blueprint
         #[arg(long)]
         name: String,
         /// The database engine
         #[arg(long, default_value = "PostgreSQL", ignore_case = true)]
         database: EngineWord,
     },
-    /// Show one workspace
+    /// Show a workspace
     #[command(after_help = "Example:\n  tdb workspaces get myapp")]
     Get {
         /// The workspace's name
@@ -47,7 +47,7 @@ pub enum Command {
         #[command(flatten)]
         confirmation: Confirmation,
     },
-    /// Run SQL in a workspace; DDL is captured as always
+    /// Run SQL in a workspace; DDL is captured
     #[command(after_help = "Example:\n  tdb workspaces query myapp --query 'select * from users'")]
     Query {
         /// The workspace's name
@@ -62,22 +62,22 @@ pub enum Command {
         /// The workspace's name
         name: String,
     },
-    /// List the changes that a tenant lacks, by number
+    /// List the changes that at least one tenant lacks
     #[command(after_help = "Example:\n  tdb workspaces diff myapp")]
     Diff {
         /// The workspace's name
         name: String,
     },
-    /// Skip changes of the diff: no tenant will get them
+    /// Exclude changes from all later versions, so that no tenant gets them
     #[command(after_help = "Example:\n  tdb workspaces diff-skip myapp 3\n  tdb workspaces diff-skip myapp 3 4 7")]
     DiffSkip {
         /// The workspace's name
         name: String,
-        /// The changes' numbers in the diff; all of them are skipped, or none
+        /// The numbers of the changes in the diff; all are skipped, or none
         #[arg(required = true, value_name = "NUMBER")]
         numbers: Vec<u32>,
     },
-    /// Undo a change in the workspace, with DDL that is captured like any other
+    /// Undo a change in the workspace by the opposite DDL, which is captured too
     #[command(after_help = "Example:\n  tdb workspaces diff-revert myapp 3")]
     DiffRevert {
         /// The workspace's name
@@ -85,28 +85,28 @@ pub enum Command {
         /// The change's number in the diff
         number: u32,
     },
-    /// List extensions, or have one made that PostgreSQL lets only a superuser make
+    /// List the available extensions, or create one that needs a superuser
     #[command(
         after_help = "Example:\n  tdb workspaces extensions myapp\n  tdb workspaces extensions myapp --create bloom"
     )]
     Extensions {
         /// The workspace's name
         name: String,
-        /// The extension to make
+        /// The extension to create
         #[arg(long, value_name = "EXTENSION")]
         create: Option<String>,
-        /// Its version; by default the newest that the server has
+        /// Its version; by default the server's default version
         #[arg(long, value_name = "VERSION", requires = "create")]
         version: Option<String>,
     },
-    /// Show a workspace's settings, or change those that are given
+    /// Show the settings of a workspace, or change them
     #[command(
         after_help = "Example:\n  tdb workspaces settings myapp\n  tdb workspaces settings myapp --tenant-ddl deny --new-tenants deployed"
     )]
     Settings {
         /// The workspace's name
         name: String,
-        /// Whether tenants' own users may change their schema
+        /// Whether tenants' users can change the schema of their database
         #[arg(long)]
         tenant_ddl: Option<DdlWord>,
         /// Which version new tenants get: the workspace's present schema, or the newest that a tenant has
@@ -116,25 +116,25 @@ pub enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DdlWord {
+pub(crate) enum DdlWord {
     Allow,
     Deny,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NewTenantsWord {
+pub(crate) enum NewTenantsWord {
     Head,
     Deployed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EngineWord {
+pub(crate) enum EngineWord {
     #[value(name = "PostgreSQL", alias = "postgres")]
     PostgreSql,
 }
 
 impl DdlWord {
-    fn meant(self) -> TenantDdl {
+    fn setting(self) -> TenantDdl {
         match self {
             DdlWord::Allow => TenantDdl::Allow,
             DdlWord::Deny => TenantDdl::Deny,
@@ -143,7 +143,7 @@ impl DdlWord {
 }
 
 impl NewTenantsWord {
-    fn meant(self) -> NewTenants {
+    fn setting(self) -> NewTenants {
         match self {
             NewTenantsWord::Head => NewTenants::Head,
             NewTenantsWord::Deployed => NewTenants::Deployed,
@@ -152,14 +152,14 @@ impl NewTenantsWord {
 }
 
 impl EngineWord {
-    pub fn engine(self) -> Engine {
+    pub(crate) fn engine(self) -> Engine {
         match self {
             EngineWord::PostgreSql => Engine::PostgreSql,
         }
     }
 }
 
-pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
+pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.workspaces()?, render_list),
         Command::Create { name, database } => create(name, database, client, printer),
@@ -204,12 +204,13 @@ pub fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
             new_tenants,
         } => {
             let change = ChangeSettings {
-                tenant_ddl: tenant_ddl.map(DdlWord::meant),
-                new_tenants: new_tenants.map(NewTenantsWord::meant),
+                tenant_ddl: tenant_ddl.map(DdlWord::setting),
+                new_tenants: new_tenants.map(NewTenantsWord::setting),
             };
-            let settings = match change == ChangeSettings::default() {
-                true => client.settings(&name)?,
-                false => client.change_settings(&name, &change)?,
+            let settings = if change == ChangeSettings::default() {
+                client.settings(&name)?
+            } else {
+                client.change_settings(&name, &change)?
             };
             printer.answer(&settings, render_settings)
         }
@@ -224,7 +225,7 @@ fn create(name: String, database: EngineWord, client: &Client, printer: &Printer
     let workspace = client.create_workspace(&request)?;
     printer.answer(&workspace, |created| render(&created.body))?;
     printer.note(&format!(
-        "The password is shown this once. Shape the schema with any client, or with \"tdb psql {}_dev\".",
+        "The password is shown only once. Create the schema with any client, or with \"tdb psql {}_dev\".",
         workspace.body.name
     ));
     Ok(())
@@ -233,7 +234,7 @@ fn create(name: String, database: EngineWord, client: &Client, printer: &Printer
 fn diff(name: &str, client: &Client, printer: &Printer) -> Result<()> {
     let list = client.workspace_diff(name)?;
     printer.answer(&list, render_diff)?;
-    // The same for each that is broken.
+    // The repair is the same for all broken changes.
     if let Some(repair) = list.changes.iter().find_map(|change| change.repair.as_deref()) {
         printer.note(&harmless(&as_commands(repair)));
     }
@@ -337,7 +338,7 @@ fn render_settings(settings: &WorkspaceSettings) -> String {
     text
 }
 
-pub fn render_schema(schema: &Schema) -> String {
+pub(crate) fn render_schema(schema: &Schema) -> String {
     let mut text = String::new();
     for table in &schema.data.tables {
         text.push_str(&format!("{}\n", harmless(&table.name)));
@@ -368,23 +369,22 @@ pub fn render_schema(schema: &Schema) -> String {
         }
         text.push('\n');
     }
-    match text.is_empty() {
-        true => "no tables".to_owned(),
-        false => text,
-    }
+    if text.is_empty() { "no tables".to_owned() } else { text }
 }
 
 fn render_diff(list: &ChangeList) -> String {
-    match list.changes.is_empty() {
-        true => "no pending changes".to_owned(),
-        false => list.changes.iter().map(render_change).collect(),
+    if list.changes.is_empty() {
+        "no pending changes".to_owned()
+    } else {
+        list.changes.iter().map(render_change).collect()
     }
 }
 
 fn render_change(change: &Change) -> String {
-    let tags = match change.command_tags.is_empty() {
-        true => "change".to_owned(),
-        false => change.command_tags.join(", "),
+    let tags = if change.command_tags.is_empty() {
+        "change".to_owned()
+    } else {
+        change.command_tags.join(", ")
     };
     let state = match change.state {
         ChangeState::Pending => String::new(),
