@@ -77,16 +77,6 @@ async fn a_client_that_changes_its_role_locks_nobody_out_and_keeps_no_way_in() {
             role.clone(),
             "ALTER ROLE CURRENT_USER SET local_preload_libraries = 'nonesuch'",
         ),
-        (
-            &reader,
-            format!("{role}_ro"),
-            "BEGIN READ WRITE; ALTER ROLE CURRENT_USER PASSWORD 'known'; COMMIT",
-        ),
-        (
-            &reader,
-            format!("{role}_ro"),
-            "BEGIN READ WRITE; ALTER ROLE CURRENT_USER PASSWORD NULL; COMMIT",
-        ),
     ] {
         let session = connect(url).await.unwrap();
         session.batch_execute(change).await.unwrap();
@@ -101,6 +91,14 @@ async fn a_client_that_changes_its_role_locks_nobody_out_and_keeps_no_way_in() {
             "the password still opens the server after {change}"
         );
         assert_eq!(last_error("l-one"), Value::Null);
+    }
+    let reading = connect(&reader).await.unwrap();
+    for change in [
+        "BEGIN READ WRITE; ALTER ROLE CURRENT_USER PASSWORD 'known'",
+        "ALTER ROLE CURRENT_USER PASSWORD NULL",
+    ] {
+        let refused = reading.batch_execute(change).await.unwrap_err();
+        assert_eq!(sqlstate(&refused), "25006", "{change}");
     }
     let query = json!({"blueprint": "locks", "tenant_id": "l-one", "query": "SELECT 1"});
     session
@@ -248,6 +246,54 @@ async fn databases_of_an_older_program_get_the_present_rights_without_anybodys_d
     assert_eq!(sqlstate(&refused), "42501");
 }
 
+/// The role has no right to write, but the schema gives everybody some.
+#[test]
+fn a_read_only_credential_cannot_use_what_the_schema_grants_to_public() {
+    let (workspace, tenants) = instance().simple("granting", &["gr-one"]);
+    let grants = "CREATE FUNCTION put() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'INSERT INTO t VALUES (1)';
+                  CREATE SEQUENCE s; GRANT ALL ON t TO PUBLIC; GRANT ALL ON SEQUENCE s TO PUBLIC";
+    psql(&workspace.url, grants).ok();
+    instance().deploy_all("granting");
+    let api = instance().api();
+    let developer = api
+        .post("/credentials", json!({"workspace": "granting", "rights": "ro"}))
+        .ok();
+    let developer = developer["connection_string"].as_str().unwrap().to_owned();
+    for (reader, owner) in [
+        (read_only("gr-one", "granting__gr-one"), &tenants[0].url),
+        (developer, &workspace.url),
+    ] {
+        for sql in [
+            "BEGIN READ WRITE; SELECT put(); COMMIT",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; SELECT put()",
+            "SET default_transaction_read_only = off",
+            "DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; PERFORM put(); END $$",
+            "SELECT set_config('default_transaction_read_only', 'off', false); COMMIT; SELECT put()",
+            "SELECT set_config('transaction_' || 'read_only', NULL, false), put()",
+            "SELECT put()",
+            "INSERT INTO t VALUES (1)",
+            "SELECT nextval('s')",
+            "CREATE TEMPORARY TABLE x ()",
+        ] {
+            let refused = psql(&reader, sql);
+            assert_ne!(refused.code, 0, "{sql}: {refused:?}");
+            assert!(
+                refused.stderr.contains("25006") || refused.stderr.contains("0A000"),
+                "{sql}: {refused:?}"
+            );
+        }
+        psql(
+            &reader,
+            "SELECT set_config('default_transaction_' || 'read_only', 'off', false)",
+        )
+        .fails_saying("25006");
+        let before = "BEGIN; SELECT set_config('search_path', '', false); SELECT count(*) FROM public.t; COMMIT";
+        psql(&reader, before).ok();
+        let written = "SELECT count(*)::text || (SELECT is_called FROM s) FROM t";
+        assert_eq!(psql(owner, written).ok().text(), "0false");
+    }
+}
+
 #[test]
 fn a_key_that_may_only_read_runs_one_statement_that_reads() {
     let (workspace, tenants) = instance().simple("keyed", &["ke-one"]);
@@ -276,13 +322,14 @@ fn a_key_that_may_only_read_runs_one_statement_that_reads() {
         "SELECT lo_create(0)",
         "COMMIT; INSERT INTO t VALUES (1)",
         "BEGIN READ WRITE; INSERT INTO t VALUES (1); COMMIT",
+        "SELECT set_config('transaction_' || 'read_only', NULL, false), put()",
         "DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1); END $$",
         "ALTER ROLE CURRENT_USER PASSWORD 'x'",
         "ALTER ROLE CURRENT_USER RESET default_transaction_read_only",
         "CREATE TABLE x (id int)",
     ] {
         let refused = tenant(sql)["error"]["sqlstate"].clone();
-        let codes = ["25006", "42501", "42601", "2D000", "25001"];
+        let codes = ["25006", "42501", "42601", "2D000", "25001", "0A000"];
         assert!(
             refused.as_str().is_some_and(|code| codes.contains(&code)),
             "{sql}: {refused}"

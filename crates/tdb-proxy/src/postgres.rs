@@ -5,6 +5,7 @@ pub(crate) mod cancel;
 mod capture;
 mod data_tap;
 mod dial;
+mod read_only;
 mod refuse;
 mod relay;
 mod render;

@@ -13,7 +13,7 @@ use crate::backend::{
     COPY_OUT_RESPONSE, DATA_ROW, EMPTY_QUERY, ERROR, FUNCTION_CALL_RESPONSE, NO_DATA, NOTICE, NOTIFICATION,
     PARAMETER_DESCRIPTION, PARAMETER_STATUS, PARSE_COMPLETE, PORTAL_SUSPENDED, READY_FOR_QUERY, ROW_DESCRIPTION,
 };
-use crate::frame::{Frame, FrameError, HEADER_LEN, Piece, Reader};
+use crate::frame::{Frame, FrameError, HEADER_LEN, Piece, READ_LEN_MAX, Reader};
 use crate::frontend::{self, Request};
 
 /// The number of unanswered requests from which on no more should be read from the client. It is far larger than the number
@@ -113,8 +113,13 @@ enum Input {
 impl Flow {
     /// The state after the first ReadyForQuery of a session.
     pub fn new() -> Self {
+        Self::with_client_read_len(READ_LEN_MAX)
+    }
+
+    /// As [`Self::new`], but up to `read_len_max` bytes of a body are read of the client's frames.
+    pub fn with_client_read_len(read_len_max: u32) -> Self {
         Self {
-            client: Reader::default(),
+            client: Reader::with_read_len(read_len_max),
             server: Reader::default(),
             replies: Replies {
                 owed: VecDeque::new(),
@@ -193,6 +198,12 @@ impl Flow {
     /// Whether so many requests are unanswered that no more should be read from the client.
     pub fn is_full(&self) -> bool {
         self.replies.owed.len() >= OWED_MAX
+    }
+
+    /// Whether the last request is one that the server answers with ReadyForQuery, and that answer has not arrived.
+    pub fn owes_ready(&self) -> bool {
+        let last = self.replies.owed.back().map(|owed| owed.request);
+        matches!(last, Some(Request::Query | Request::FunctionCall | Request::Sync))
     }
 
     /// Whether the client has sent Terminate.

@@ -16,9 +16,11 @@ pub struct FrameError {
     pub len: i32,
 }
 
-/// How many bytes of a body are read at most. Command tags and names are shorter; a notice has its SQLSTATE in its first
-/// bytes.
+/// How many bytes of a body are read at most, unless the reader was made with another limit. Command tags and names are
+/// shorter; a notice has its SQLSTATE in its first bytes.
 pub const READ_LEN_MAX: u32 = 1024;
+/// When a frame has been used, the memory of the buffer beyond this capacity is released.
+const KEEP_CAPACITY_MAX: usize = 2048;
 
 /// A frame whose header is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +33,13 @@ pub struct Header {
 
 /// Splits a stream into spans that are skipped and frames that are read. It buffers only the bytes of a frame that is read
 /// and arrived in several pieces.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Reader {
     position: Position,
     kept: Vec<u8>,
     /// The frame in `kept` was returned; the next call clears it.
     returned: bool,
+    read_len_max: u32,
 }
 
 /// What [`Reader::next`] took from the front of the bytes.
@@ -50,7 +53,7 @@ pub enum Piece<'b> {
     Spent,
 }
 
-/// A frame that is read: its header and the first [`READ_LEN_MAX`] bytes of its body.
+/// A frame that is read: its header and the first bytes of its body, [`READ_LEN_MAX`] or what the reader was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'b> {
     /// The header and the part of the body that is read.
@@ -69,6 +72,16 @@ struct Position {
 }
 
 impl Reader {
+    /// A reader that reads, and therefore may buffer, up to `read_len_max` bytes of a body.
+    pub fn with_read_len(read_len_max: u32) -> Self {
+        Self {
+            position: Position::default(),
+            kept: Vec::new(),
+            returned: false,
+            read_len_max,
+        }
+    }
+
     /// Takes the next piece from the front of `bytes`. `read` selects frames by their tag; `saw` is called with the header
     /// of each other frame when the header is complete. After an error the stream cannot be read further.
     pub fn next<'s, 'b: 's>(
@@ -80,6 +93,7 @@ impl Reader {
         if self.returned {
             self.returned = false;
             self.kept.clear();
+            self.kept.shrink_to(KEEP_CAPACITY_MAX);
         }
         if !self.kept.is_empty() {
             return self.keep(bytes);
@@ -110,7 +124,7 @@ impl Reader {
         let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
             return self.keep(bytes);
         };
-        let (len, rest) = read_len(*header)?;
+        let (len, rest) = read_len(*header, self.read_len_max)?;
         match bytes.split_at_checked(len) {
             Some((frame, others)) => {
                 *bytes = others;
@@ -125,7 +139,7 @@ impl Reader {
     fn keep<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<Piece<'s>, FrameError> {
         loop {
             let (len, rest) = match self.kept.first_chunk::<HEADER_LEN>() {
-                Some(header) => read_len(*header)?,
+                Some(header) => read_len(*header, self.read_len_max)?,
                 None => (HEADER_LEN, 0),
             };
             let missing = len.saturating_sub(self.kept.len());
@@ -144,6 +158,12 @@ impl Reader {
             self.kept.extend_from_slice(now);
             *bytes = others;
         }
+    }
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::with_read_len(READ_LEN_MAX)
     }
 }
 
@@ -199,9 +219,9 @@ impl Position {
 }
 
 /// How many bytes of a frame are read, header included, and how many are not.
-fn read_len(header: [u8; HEADER_LEN]) -> Result<(usize, u32), FrameError> {
+fn read_len(header: [u8; HEADER_LEN], max: u32) -> Result<(usize, u32), FrameError> {
     let body_len = parse_header(header)?.body_len;
-    let read = body_len.min(READ_LEN_MAX);
+    let read = body_len.min(max);
     Ok((HEADER_LEN + usize::try_from(read).unwrap_or(0), body_len - read))
 }
 

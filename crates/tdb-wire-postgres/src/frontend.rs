@@ -1,5 +1,7 @@
 //! Messages that a client sends after its login.
 
+use crate::backend::frame;
+
 /// Query: runs a text of one or more statements.
 pub const QUERY: u8 = b'Q';
 /// Prepares a statement.
@@ -67,4 +69,23 @@ impl Request {
             _ => None,
         }
     }
+}
+
+/// Appends a Query.
+pub fn query(out: &mut Vec<u8>, text: &str) {
+    frame(out, QUERY, |out| string(out, text));
+}
+
+/// Appends a Parse without parameter types.
+pub fn parse(out: &mut Vec<u8>, name: &str, text: &str) {
+    frame(out, PARSE, |out| {
+        string(out, name);
+        string(out, text);
+        out.extend_from_slice(&[0, 0]);
+    });
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+    out.push(0);
 }

@@ -8,6 +8,8 @@ pub mod flow;
 pub mod frame;
 pub mod frontend;
 pub mod login;
+pub mod reading;
 pub mod report;
 pub mod scram;
 pub mod startup;
+pub mod tokens;

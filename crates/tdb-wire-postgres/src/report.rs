@@ -26,6 +26,8 @@ pub enum SqlState {
     TooManyConnections,
     /// The control plane could not be reached.
     CannotConnectNow,
+    /// A read-only session tried to write.
+    ReadOnly,
     /// The session is ended by the control plane or by a shutdown.
     AdminShutdown,
     /// A message is longer than the protocol allows.
@@ -53,6 +55,7 @@ impl SqlState {
             SqlState::NotAllowed => "42501",
             SqlState::TooManyConnections => "53300",
             SqlState::CannotConnectNow => "57P03",
+            SqlState::ReadOnly => "25006",
             SqlState::AdminShutdown => "57P01",
             SqlState::ProgramLimitExceeded => "54000",
             SqlState::InternalError => "XX000",
@@ -68,6 +71,8 @@ impl SqlState {
 pub enum Severity {
     /// The session ends.
     Fatal,
+    /// The statement fails. The session continues.
+    Error,
     /// Something was not done as requested. The session continues.
     Warning,
     /// Information. The session continues.
@@ -98,6 +103,14 @@ impl Report {
             message: message.into(),
             detail: None,
             hint: None,
+        }
+    }
+
+    /// An error of one statement; the session continues.
+    pub fn error(state: SqlState, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            ..Self::fatal(state, message)
         }
     }
 
@@ -141,6 +154,7 @@ impl Report {
     pub fn write(&self, out: &mut Vec<u8>) {
         let (tag, severity) = match self.severity {
             Severity::Fatal => (b'E', "FATAL"),
+            Severity::Error => (b'E', "ERROR"),
             Severity::Warning => (b'N', "WARNING"),
             Severity::Notice => (b'N', "NOTICE"),
         };
@@ -193,6 +207,12 @@ pub fn parse(body: &[u8]) -> Parsed {
         }
     }
     parsed
+}
+
+/// Name and value in the body of a ParameterStatus.
+pub fn parse_parameter(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut texts = body.split(|byte| *byte == 0);
+    Some((texts.next()?, texts.next()?))
 }
 
 /// Whether a notice's body has the SQLSTATE of the journal's marker. Copies nothing.

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use serde_json::Value;
+use tdb_wire_postgres::reading::{Effect, Release, Writing, examine};
+use tdb_wire_postgres::tokens::Reading;
 use tokio_postgres::types::Type;
 
-use crate::postgres::error::EngineError;
+use crate::postgres::error::{EngineError, SqlState};
 use crate::postgres::login::Login;
 use connection::{Connection, Head, server_error, unexpected};
 
@@ -80,7 +82,8 @@ impl Query {
                 Access::ReadWrite => self.connection.query(sql).await?,
                 Access::ReadOnly => {
                     self.connection.query(BEGIN_READ_ONLY).await?;
-                    collect(&mut self.connection, &limits).await?;
+                    let begun = collect(&mut self.connection, &limits).await?;
+                    refuse_writing(sql, &begun.result)?;
                     self.connection.statement(sql).await?;
                 }
             }
@@ -103,7 +106,31 @@ pub enum Access {
 
 /// The query takes the transaction's snapshot, after which PostgreSQL refuses to make it READ WRITE; in a transaction block
 /// no DO or CALL can commit, and a second statement in one message does not exist in the extended protocol.
-const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SELECT 1";
+const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SELECT pg_catalog.current_setting('server_version_num')";
+
+/// What PostgreSQL does not refuse in such a transaction. The role has no right to write: all of this matters only where the
+/// schema grants something to PUBLIC.
+fn refuse_writing(sql: &str, version: &QueryResult) -> Result<(), EngineError> {
+    let version = version.rows.first().and_then(|row| row.first()).and_then(Value::as_str);
+    let release = Release::of(version.unwrap_or_default().as_bytes());
+    let what = match examine(sql.as_bytes(), release, Reading::all()) {
+        Effect::Refused(Writing::Reset) => "this function",
+        Effect::Refused(Writing::PrepareTransaction) => "PREPARE TRANSACTION",
+        Effect::Refused(Writing::Maintenance) => "VACUUM, ANALYZE, CLUSTER or REINDEX",
+        Effect::Refused(
+            Writing::ReadWrite | Writing::Do | Writing::Call | Writing::AfterEnd | Writing::TooLong | Writing::Unclear,
+        )
+        | Effect::Nothing
+        | Effect::Reads
+        | Effect::Ends => return Ok(()),
+    };
+    Err(EngineError::Sql {
+        sqlstate: SqlState::new("25006"),
+        message: format!("cannot execute {what} with a key that may only read"),
+        detail: None,
+        hint: None,
+    })
+}
 
 /// Runs `sql` in a session of its own.
 pub async fn run(login: &Login, sql: &str, limits: &Limits) -> Result<QueryResult, EngineError> {

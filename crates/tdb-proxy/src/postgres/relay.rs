@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 
 use super::capture::Capture;
+use super::read_only::{ReadOnly, TEXT_LEN_MAX};
 use crate::sessions::{EndReason, Live};
 use crate::stream::Stream;
 
@@ -31,10 +32,17 @@ pub(crate) struct Relay<'a> {
     up: Pipe,
     down: Pipe,
     flow: Flow,
-    capture: Option<Capture>,
+    tap: Tap,
     live: Rc<Live>,
     scratch: &'a RefCell<Box<[u8]>>,
     counters: [&'a IntCounter; 2],
+}
+
+/// What is done with the bytes besides passing them on.
+pub(crate) enum Tap {
+    Nothing,
+    Capture(Box<Capture>),
+    ReadOnly(Box<ReadOnly>),
 }
 
 /// How a session ended.
@@ -51,6 +59,9 @@ pub(crate) enum End {
     ClientDesync(#[source] FrameError),
     #[error("the server broke the protocol")]
     ServerDesync(#[source] FrameError),
+    /// What it should not be.
+    #[error("the session may write")]
+    MayWrite,
     #[error("told to end")]
     Told(EndReason),
 }
@@ -90,19 +101,23 @@ impl<'a> Relay<'a> {
     pub(crate) fn new(
         client: Stream,
         server: Stream,
-        capture: Option<Capture>,
+        tap: Tap,
         live: Rc<Live>,
         scratch: &'a RefCell<Box<[u8]>>,
         counters: [&'a IntCounter; 2],
     ) -> Self {
         let (up, down) = (Pipe::default(), Pipe::default());
+        let flow = match tap {
+            Tap::Nothing | Tap::Capture(_) => Flow::new(),
+            Tap::ReadOnly(_) => Flow::with_client_read_len(TEXT_LEN_MAX),
+        };
         Self {
             client,
             server,
             up,
             down,
-            flow: Flow::new(),
-            capture,
+            flow,
+            tap,
             live,
             scratch,
             counters,
@@ -145,16 +160,30 @@ impl<'a> Relay<'a> {
     }
 
     fn is_idle(&self) -> bool {
-        self.flow.is_idle() && self.down.is_empty() && self.up.is_empty() && !self.is_draining()
+        let is_forwarded = match &self.tap {
+            Tap::Nothing | Tap::Capture(_) => true,
+            Tap::ReadOnly(guard) => guard.is_empty(),
+        };
+        self.flow.is_idle() && self.down.is_empty() && self.up.is_empty() && is_forwarded && !self.is_draining()
     }
 
     fn is_draining(&self) -> bool {
-        self.capture.as_ref().is_some_and(Capture::is_draining)
+        match &self.tap {
+            Tap::Nothing | Tap::ReadOnly(_) => false,
+            Tap::Capture(capture) => capture.is_draining(),
+        }
+    }
+
+    /// The client is not read from, nor what is held of it forwarded, before the server has answered.
+    fn must_wait(&self) -> bool {
+        match &self.tap {
+            Tap::Nothing | Tap::Capture(_) => self.flow.is_full(),
+            Tap::ReadOnly(guard) => guard.must_wait(&self.flow) || self.flow.is_full(),
+        }
     }
 
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let scratch = self.scratch;
-        let was_full = self.flow.is_full();
         let mut scratch = scratch.borrow_mut();
         if self.up.stage != Stage::Closed {
             match self.poll_up(cx, &mut scratch) {
@@ -164,12 +193,13 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        let ended = if self.capture.is_some() {
-            self.poll_down_captured(cx, &mut scratch)
-        } else {
-            self.poll_down(cx, &mut scratch)
+        let waits = self.must_wait();
+        let ended = match self.tap {
+            Tap::Nothing => self.poll_down(cx, &mut scratch),
+            Tap::Capture(_) => self.poll_down_captured(cx, &mut scratch),
+            Tap::ReadOnly(_) => self.poll_down_read_only(cx, &mut scratch),
         };
-        if was_full && !self.flow.is_full() {
+        if waits && !self.must_wait() {
             // The client was not read from because of it.
             cx.waker().wake_by_ref();
         }
@@ -197,8 +227,11 @@ impl<'a> Relay<'a> {
             if self.up.stage == Stage::Closed {
                 return Poll::Ready(Ok(()));
             }
-            if self.flow.is_full() {
+            if self.must_wait() {
                 return Poll::Pending;
+            }
+            if self.take_held()? {
+                continue;
             }
             let len = ready!(self.client.poll_read(cx, scratch)).map_err(End::ClientLost)?;
             let bytes = scratch.get(..len).unwrap_or_default();
@@ -206,17 +239,37 @@ impl<'a> Relay<'a> {
                 self.up.stage = Stage::Ended;
                 continue;
             }
-            let read = match &mut self.capture {
-                None => take_requests(&mut self.flow, bytes),
-                Some(capture) => capture.take_requests(&mut self.flow, bytes),
+            self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
+            let read = match &mut self.tap {
+                Tap::Nothing => take_requests(&mut self.flow, bytes),
+                Tap::Capture(capture) => capture.take_requests(&mut self.flow, bytes),
+                Tap::ReadOnly(guard) => guard
+                    .take_requests(&mut self.flow, bytes, &mut self.up.pending)
+                    .map(|()| [].as_slice()),
             };
             let bytes = read.map_err(End::ClientDesync)?;
-            self.counters[0].inc_by(u64::try_from(bytes.len()).unwrap_or(0));
             self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?;
             if self.flow.is_terminated() {
                 self.up.stage = Stage::Terminated;
             }
         }
+    }
+
+    /// Whether something that was held has been put into the pipe.
+    fn take_held(&mut self) -> Result<bool, End> {
+        let Tap::ReadOnly(guard) = &mut self.tap else {
+            return Ok(false);
+        };
+        if guard.is_empty() {
+            return Ok(false);
+        }
+        guard
+            .take_held(&mut self.flow, &mut self.up.pending)
+            .map_err(End::ClientDesync)?;
+        if self.flow.is_terminated() {
+            self.up.stage = Stage::Terminated;
+        }
+        Ok(true)
     }
 
     /// Server to client. Ready when the server has ended and the client has got everything.
@@ -242,7 +295,7 @@ impl<'a> Relay<'a> {
     fn poll_down_captured(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.down.poll_send(&mut self.client, cx)).map_err(End::ClientLost)?;
-            let Some(capture) = &mut self.capture else {
+            let Tap::Capture(capture) = &mut self.tap else {
                 return Poll::Ready(Ok(()));
             };
             if capture.is_draining() {
@@ -260,6 +313,32 @@ impl<'a> Relay<'a> {
             }
             self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
             capture
+                .pass(&mut self.flow, bytes, &mut self.down.pending)
+                .map_err(End::ServerDesync)?;
+        }
+    }
+
+    /// As [`Self::poll_down`] for a session that must only read.
+    fn poll_down_read_only(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
+        loop {
+            ready!(self.down.poll_send(&mut self.client, cx)).map_err(End::ClientLost)?;
+            let Tap::ReadOnly(guard) = &mut self.tap else {
+                return Poll::Ready(Ok(()));
+            };
+            if guard.has_ended() {
+                return Poll::Ready(Err(End::MayWrite));
+            }
+            if self.down.stage != Stage::Open {
+                return Poll::Ready(Ok(()));
+            }
+            let len = ready!(self.server.poll_read(cx, scratch)).map_err(End::ServerLost)?;
+            let bytes = scratch.get(..len).unwrap_or_default();
+            if bytes.is_empty() {
+                self.down.stage = Stage::Ended;
+                continue;
+            }
+            self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
+            guard
                 .pass(&mut self.flow, bytes, &mut self.down.pending)
                 .map_err(End::ServerDesync)?;
         }

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use tdb_names::{DATABASE_GRAMMAR, DatabaseName, DatabaseNameError};
 use tdb_wire_postgres::frame::FrameError;
+use tdb_wire_postgres::reading::Writing;
 use tdb_wire_postgres::report::{Report, SqlState};
 use tdb_wire_postgres::scram::ScramError;
 use tdb_wire_postgres::startup::OpeningError;
@@ -51,6 +52,10 @@ pub(crate) enum Refused {
     ServerSilent,
     ServerUnreachable,
     ServerLost,
+    /// The server did not confirm that a session that must only read does so.
+    NotReadOnly,
+    /// A session that must only read could write in its next transaction.
+    MayWrite,
     NoRandom,
     ClientDesync(FrameError),
     Ended(EndReason),
@@ -98,9 +103,12 @@ impl Refused {
             | Refused::Deleted(_)
             | Refused::NotReady(_)
             | Refused::Failed(_) => SqlState::CannotConnectNow,
-            Refused::ServerLogin | Refused::ServerSilent | Refused::ServerUnreachable | Refused::ServerLost => {
-                SqlState::ConnectionFailure
-            }
+            Refused::ServerLogin
+            | Refused::ServerSilent
+            | Refused::ServerUnreachable
+            | Refused::ServerLost
+            | Refused::NotReadOnly => SqlState::ConnectionFailure,
+            Refused::MayWrite => SqlState::ReadOnly,
             Refused::NoRandom | Refused::Scram(ScramError::NoRandom(_)) => SqlState::InternalError,
             Refused::Ended(_) => SqlState::AdminShutdown,
         }
@@ -136,6 +144,10 @@ impl Refused {
             Refused::ServerSilent => "the database server does not answer".to_owned(),
             Refused::ServerUnreachable => "the database server cannot be reached".to_owned(),
             Refused::ServerLost => "the connection to the database server was lost".to_owned(),
+            Refused::NotReadOnly => "the database server did not confirm that this session is read-only".to_owned(),
+            Refused::MayWrite => {
+                "terminating connection because it changed a setting that keeps it read-only".to_owned()
+            }
             Refused::NoRandom => "no random numbers for a cancel key".to_owned(),
             Refused::ClientDesync(error) => error.to_string(),
             Refused::Ended(reason) => match reason {
@@ -156,6 +168,7 @@ impl Refused {
             }
             Refused::DatabaseName { fault, .. } => Some(format!("In this name, {fault}.")),
             Refused::Failed(_) => Some("It could not be created yet. The control plane keeps trying.".to_owned()),
+            Refused::MayWrite => Some("The setting is default_transaction_read_only.".to_owned()),
             Refused::Opening(_)
             | Refused::TooManyOpenings
             | Refused::TlsRequired
@@ -173,6 +186,7 @@ impl Refused {
             | Refused::ServerSilent
             | Refused::ServerUnreachable
             | Refused::ServerLost
+            | Refused::NotReadOnly
             | Refused::NoRandom
             | Refused::ClientDesync(_)
             | Refused::Ended(_) => None,
@@ -197,6 +211,8 @@ impl Refused {
                 Some("Try again later.")
             }
             Refused::ServerLogin => Some("The password you gave is correct. Report this to the operator of the proxy."),
+            Refused::NotReadOnly => Some("Report this to the operator of the proxy."),
+            Refused::MayWrite => Some(WRITER_HINT),
             Refused::Ended(reason) => Some(match reason {
                 EndReason::DatabaseClosed => "Resume or restore the tenant to connect again.",
                 EndReason::CredentialRevoked => "Connect again with a valid credential.",
@@ -215,6 +231,49 @@ impl Refused {
     }
 }
 
+const WRITER_HINT: &str = "Use a credential that is not read-only.";
+
+/// The error of one message that a session that must only read has sent.
+pub(crate) fn refused_statement(writing: Writing) -> Report {
+    let message = match writing {
+        Writing::ReadWrite => "cannot begin a read-write transaction with a read-only credential",
+        Writing::Do => "cannot execute DO with a read-only credential",
+        Writing::Call => "cannot execute CALL with a read-only credential",
+        Writing::PrepareTransaction => "cannot execute PREPARE TRANSACTION with a read-only credential",
+        Writing::Maintenance => "cannot execute VACUUM, ANALYZE, CLUSTER or REINDEX with a read-only credential",
+        Writing::Reset => "cannot call this function with a read-only credential",
+        Writing::AfterEnd => {
+            "cannot execute a statement after the end of a transaction in the same message or pipeline with a read-only credential"
+        }
+        Writing::TooLong => "message too long for a read-only credential",
+        Writing::Unclear => "cannot tell what this message executes, which a read-only credential requires",
+    };
+    let (state, detail, hint) = match writing {
+        Writing::Do | Writing::Call => (SqlState::ReadOnly, Some(BLOCK_DETAIL), WRITER_HINT),
+        Writing::Reset => (SqlState::ReadOnly, Some(RESET_DETAIL), RESET_HINT),
+        Writing::AfterEnd => (SqlState::ReadOnly, None, AFTER_END_HINT),
+        Writing::TooLong => (
+            SqlState::ProgramLimitExceeded,
+            Some(TEXT_LIMIT),
+            "Send long values as parameters.",
+        ),
+        Writing::ReadWrite | Writing::PrepareTransaction | Writing::Maintenance | Writing::Unclear => {
+            (SqlState::ReadOnly, None, WRITER_HINT)
+        }
+    };
+    let report = Report::error(state, message).with_hint(hint);
+    match detail {
+        Some(detail) => report.with_detail(detail),
+        None => report,
+    }
+}
+
+const BLOCK_DETAIL: &str = "It could end the transaction and begin one that may write.";
+const RESET_DETAIL: &str = "On PostgreSQL 15 it could make the transaction READ WRITE.";
+const RESET_HINT: &str = "Give set_config the name of the setting as a plain string.";
+const AFTER_END_HINT: &str = "Send it after the reply to the end of the transaction.";
+const TEXT_LIMIT: &str = "The text of a message may have up to 4 MB.";
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -223,7 +282,7 @@ mod tests {
 
     use super::*;
 
-    const VARIANTS: usize = 25;
+    const VARIANTS: usize = 27;
 
     /// A new variant needs a number, and with it a row of the table.
     fn number(refused: &Refused) -> usize {
@@ -255,6 +314,8 @@ mod tests {
             Refused::Ended(EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired) => {
                 24
             }
+            Refused::NotReadOnly => 25,
+            Refused::MayWrite => 26,
         }
     }
 
@@ -418,6 +479,16 @@ mod tests {
                 Refused::ServerLost,
                 "08006",
                 "the connection to the database server was lost",
+            ),
+            (
+                Refused::NotReadOnly,
+                "08006",
+                "the database server did not confirm that this session is read-only | Report this to the operator of the proxy.",
+            ),
+            (
+                Refused::MayWrite,
+                "25006",
+                "terminating connection because it changed a setting that keeps it read-only | The setting is default_transaction_read_only. | Use a credential that is not read-only.",
             ),
             (Refused::NoRandom, "XX000", "no random numbers for a cancel key"),
             (

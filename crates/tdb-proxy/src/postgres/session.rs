@@ -18,8 +18,9 @@ use tracing::{Instrument, field};
 use super::authenticate::{self, Identity};
 use super::capture::Capture;
 use super::dial::{self, DialError, Dialled};
+use super::read_only::{self, ReadOnly};
 use super::refuse::Refusal;
-use super::relay::{End, Relay};
+use super::relay::{End, Relay, Tap};
 use super::render::Refused;
 use super::startup::{self, Hello};
 use super::{cancel, cancel::CancelKey};
@@ -30,8 +31,6 @@ use crate::stream::Stream;
 
 /// Set by us at login; makes the journal say when it was written to.
 const CAPTURE_SETTING: &str = "tdb.session";
-/// Set by us at a read-only login; what it does not stop, the role has no right to.
-const READ_ONLY_SETTING: &str = "default_transaction_read_only";
 /// Setting a role again is two statements at its server.
 const REPAIR_TIME_MAX: Duration = Duration::from_secs(5);
 /// Registering the author must not hold up a login for longer.
@@ -40,6 +39,13 @@ const REGISTER_TIME_MAX: Duration = Duration::from_secs(1);
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
 /// Protocol 3.0 has room for 4 bytes, 3.2 for up to 256.
 const LONG_SECRET_LEN: usize = 32;
+
+/// A session at its server, of which the client does not know yet.
+struct Opened<'p> {
+    registered: Registered<'p>,
+    dialled: Dialled,
+    tap: Tap,
+}
 
 /// A session that can be relayed.
 struct Session<'p> {
@@ -108,9 +114,9 @@ async fn begin(
         }
     };
     match open(plane, &startup, &identity, &route, address).await {
-        Ok((registered, dialled)) => {
+        Ok(opened) => {
             let expires_at = identity.credential.expires_at;
-            greet(plane, stream, &startup, &route, registered, dialled, expires_at).await
+            greet(plane, stream, &startup, &route, opened, expires_at).await
         }
         Err(refusal) => {
             refusal.on(stream).say(plane).await;
@@ -156,7 +162,7 @@ async fn open<'p>(
     identity: &Identity,
     route: &Rc<Route>,
     address: IpAddr,
-) -> Result<(Registered<'p>, Dialled), Refusal> {
+) -> Result<Opened<'p>, Refusal> {
     let clients_max = match route.clients_max {
         ClientLimit::Unlimited => plane.settings.database_clients_max,
         ClientLimit::At(max) => max,
@@ -169,11 +175,36 @@ async fn open<'p>(
     };
     let dialled = dial_server(plane, &registered, startup, identity.credential.rights, route).await;
     let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
+    let tap = tap(plane, identity.credential.rights, route, &dialled)?;
     announce(plane, startup, identity, route, address, dialled.key.pid).await;
     plane.metrics.login("ok");
     tracing::Span::current().record("id", registered.live.id);
     tracing::info!(server = %place(route).server.name, pid = dialled.key.pid, "session begins");
-    Ok((registered, dialled))
+    Ok(Opened {
+        registered,
+        dialled,
+        tap,
+    })
+}
+
+/// What a session that only reads runs in a workspace is never captured.
+fn tap(plane: &Plane, rights: Rights, route: &Route, dialled: &Dialled) -> Result<Tap, Refusal> {
+    match (rights, route.kind) {
+        (Rights::ReadOnly, _) => {
+            let Some(guard) = ReadOnly::new(&dialled.greeting, plane.metrics.clone()) else {
+                plane.metrics.login("server");
+                tracing::error!(server = %place(route).server.name, "the server does not report default_transaction_read_only");
+                return Err(Refused::NotReadOnly.into());
+            };
+            Ok(Tap::ReadOnly(Box::new(guard)))
+        }
+        (Rights::ReadWrite, RouteKind::Workspace(workspace)) => {
+            let (sink, metrics) = (plane.sink.clone(), plane.metrics.clone());
+            let capture = Capture::new(sink, workspace, dialled.key.pid, metrics);
+            Ok(Tap::Capture(Box::new(capture)))
+        }
+        (Rights::ReadWrite, RouteKind::Tenant(_)) => Ok(Tap::Nothing),
+    }
 }
 
 /// Dials with the client's parameters and ours. A login that the server refuses is reported to the control plane, as a
@@ -187,12 +218,11 @@ async fn dial_server(
 ) -> Result<Dialled, Refusal> {
     let mut parameters = startup.parameters.clone();
     parameters.retain(|(name, _)| name != CAPTURE_SETTING);
-    if matches!(route.kind, RouteKind::Workspace(_)) {
-        parameters.push((CAPTURE_SETTING.to_owned(), "1".to_owned()));
-    }
-    if rights == Rights::ReadOnly {
+    match (rights, route.kind) {
         // The last one counts, and RESET goes back to it.
-        parameters.push((READ_ONLY_SETTING.to_owned(), "on".to_owned()));
+        (Rights::ReadOnly, _) => parameters.push((read_only::SETTING.to_owned(), "on".to_owned())),
+        (Rights::ReadWrite, RouteKind::Workspace(_)) => parameters.push((CAPTURE_SETTING.to_owned(), "1".to_owned())),
+        (Rights::ReadWrite, RouteKind::Tenant(_)) => {}
     }
     let told = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
     let dialled = async {
@@ -298,10 +328,14 @@ async fn greet<'p>(
     mut stream: Stream,
     startup: &Startup,
     route: &Rc<Route>,
-    registered: Registered<'p>,
-    dialled: Dialled,
+    opened: Opened<'p>,
     expires_at: Option<SystemTime>,
 ) -> Option<Session<'p>> {
+    let Opened {
+        registered,
+        dialled,
+        tap,
+    } = opened;
     let Ok(secret) = cancel_secret(startup) else {
         Refusal::from(Refused::NoRandom).on(stream).say(plane).await;
         return None;
@@ -321,18 +355,9 @@ async fn greet<'p>(
             return None;
         }
     }
-    let capture = match route.kind {
-        RouteKind::Workspace(workspace) => Some(Capture::new(
-            plane.sink.clone(),
-            workspace,
-            dialled.key.pid,
-            plane.metrics.clone(),
-        )),
-        RouteKind::Tenant(_) => None,
-    };
     let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
     let live = registered.live.clone();
-    let relay = Relay::new(stream, dialled.stream, capture, live, &plane.scratch, counters);
+    let relay = Relay::new(stream, dialled.stream, tap, live, &plane.scratch, counters);
     Some(Session {
         relay,
         key,
@@ -412,6 +437,10 @@ fn log_end(end: End) -> Option<Refused> {
         End::ServerDesync(error) => {
             tracing::error!(%error, "session ends: the server broke the protocol");
             None
+        }
+        End::MayWrite => {
+            tracing::warn!("session ends: a read-only client changed what its transactions may do");
+            Some(Refused::MayWrite)
         }
         End::Told(reason) => {
             tracing::info!(?reason, "session ends: it was told to");

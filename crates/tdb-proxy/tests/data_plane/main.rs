@@ -9,6 +9,7 @@ mod ending;
 mod hostile;
 mod limits;
 mod login;
+mod read_only;
 mod relay;
 mod support;
 mod tls;

@@ -91,6 +91,11 @@ impl Wire {
     /// Sends a simple query; gives all that comes up to ReadyForQuery.
     pub(crate) async fn query(&mut self, sql: &str) -> Vec<Frame> {
         self.send(|out| frontend::query(sql, out).unwrap()).await;
+        self.until_end_of_exchange().await
+    }
+
+    /// All that comes up to the next ReadyForQuery.
+    pub(crate) async fn until_end_of_exchange(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
             frames.push(self.read().await.expect("the connection"));

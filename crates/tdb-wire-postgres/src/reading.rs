@@ -1,0 +1,334 @@
+//! What a text of statements could do to a session that must only read. PostgreSQL refuses writes in a `READ ONLY`
+//! transaction, and each transaction of such a session begins so, because `default_transaction_read_only` is on. So only
+//! two things matter: statements that make a transaction `READ WRITE`, and where one transaction ends and the next begins
+//! without the client having been told the settings in between.
+//!
+//! Once a transaction has a snapshot, PostgreSQL refuses to make it `READ WRITE`. Everything that runs code of a user takes
+//! a snapshot first, except DO and CALL, which can end a transaction and then begin another. So what remains is at the top
+//! level of a text, and its first words tell it.
+//!
+//! PostgreSQL 15 has one more way: `set_config('transaction_read_only', NULL, …)` within any query resets the transaction to
+//! `READ WRITE` unchecked, as does RESET within a function. There the name given to `set_config` must be visible, and
+//! functions that run text cannot be called. A function of the schema that runs text given to it remains.
+
+use crate::tokens::{Reading, Token, Tokens};
+
+/// The settings that decide whether a transaction may write.
+const DEFAULT: &[u8] = b"default_transaction_read_only";
+const OF_TRANSACTION: &[u8] = b"transaction_read_only";
+/// How the names of functions begin that run text given to them: PostgreSQL's, and those of its extensions.
+const RUN_TEXT: [&[u8]; 7] = [
+    b"query_to_xml",
+    b"ts_stat",
+    b"ts_rewrite",
+    b"crosstab",
+    b"connectby",
+    b"xpath_table",
+    b"dblink",
+];
+const ON: [&[u8]; 4] = [b"on", b"true", b"yes", b"1"];
+
+/// Tokens of a statement that are kept. More than a setting's statement has; of others the first three matter.
+const TOKENS_MAX: usize = 256;
+
+/// What a text does at most. Later ones are worse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// It has no statement.
+    #[default]
+    Nothing,
+    /// It stays in the transaction, or begins one.
+    Reads,
+    /// Its last statement may end the transaction, so that the next one begins with the settings of then.
+    Ends,
+    /// It must not run.
+    Refused(Writing),
+}
+
+/// Why a message must not run in a session that must only read. None depends on what the server would say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Writing {
+    /// It asks for a transaction that may write.
+    ReadWrite,
+    /// DO.
+    Do,
+    /// CALL.
+    Call,
+    /// PREPARE TRANSACTION leaves locks and files behind.
+    PrepareTransaction,
+    /// VACUUM, ANALYZE, CLUSTER, REINDEX: PostgreSQL allows them in a `READ ONLY` transaction.
+    Maintenance,
+    /// It calls a function that could reset the transaction ([`Release::Resets`]).
+    Reset,
+    /// It follows the end of a transaction without a ReadyForQuery in between.
+    AfterEnd,
+    /// It is longer than what is examined.
+    TooLong,
+    /// It cannot be told what it would run.
+    Unclear,
+}
+
+/// What a query can do to its own transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Reset it to `READ WRITE`: PostgreSQL 15 and older.
+    Resets,
+    /// Not that: PostgreSQL 16 and newer.
+    Keeps,
+}
+
+impl Release {
+    /// Of the value of `server_version` or `server_version_num`.
+    pub fn of(version: &[u8]) -> Self {
+        match version {
+            [b'1', b'6'..=b'9', ..] | [b'2'..=b'9', b'0'..=b'9', ..] => Release::Keeps,
+            _ => Release::Resets,
+        }
+    }
+}
+
+/// What the statements of `text` do, in the worst of `readings`.
+pub fn examine(text: &[u8], release: Release, readings: impl Iterator<Item = Reading>) -> Effect {
+    readings
+        .map(|reading| of_text(text, release, reading))
+        .max()
+        .unwrap_or(Effect::Refused(Writing::Unclear))
+}
+
+fn of_text(text: &[u8], release: Release, reading: Reading) -> Effect {
+    let mut tokens = Tokens::new(text, reading);
+    let (mut worst, mut statement) = (Effect::Nothing, Vec::new());
+    if release == Release::Resets && may_reset(tokens.clone()) {
+        worst = Effect::Refused(Writing::Reset);
+    }
+    loop {
+        let token = tokens.next();
+        if let Some(token) = token.filter(|token| *token != Token::Semicolon) {
+            let is_leading = statement.is_empty() && token == Token::Other(b'(');
+            if !is_leading && statement.len() < TOKENS_MAX {
+                statement.push(token);
+            }
+            continue;
+        }
+        worst = worst.then(of_statement(&statement));
+        statement.clear();
+        if token.is_none() {
+            return worst;
+        }
+    }
+}
+
+impl Effect {
+    /// Of this and what follows it without a ReadyForQuery in between.
+    pub fn then(self, next: Effect) -> Effect {
+        match (self, next) {
+            (_, Effect::Nothing) => self,
+            (Effect::Refused(_), _) => self,
+            (Effect::Nothing | Effect::Reads, _) | (_, Effect::Refused(_)) => next,
+            (Effect::Ends, Effect::Reads | Effect::Ends) => Effect::Refused(Writing::AfterEnd),
+        }
+    }
+}
+
+/// Of a statement without the parentheses that it begins with.
+fn of_statement(tokens: &[Token<'_>]) -> Effect {
+    let Some((first, rest)) = tokens.split_first() else {
+        return Effect::Nothing;
+    };
+    let Token::Word(first) = first else {
+        return Effect::Ends;
+    };
+    let first = first.to_ascii_lowercase();
+    match first.as_slice() {
+        b"begin" | b"start" | b"set" | b"reset" if tokens.len() == TOKENS_MAX => Effect::Refused(Writing::Unclear),
+        b"begin" | b"start" if asks_for_writing(rest) => Effect::Refused(Writing::ReadWrite),
+        b"begin" | b"start" => Effect::Reads,
+        b"set" => of_set(rest),
+        b"reset" => of_reset(rest),
+        b"do" => Effect::Refused(Writing::Do),
+        b"call" => Effect::Refused(Writing::Call),
+        b"prepare" if is(rest.first(), b"transaction") => Effect::Refused(Writing::PrepareTransaction),
+        b"vacuum" | b"analyze" | b"analyse" | b"cluster" | b"reindex" => Effect::Refused(Writing::Maintenance),
+        b"rollback" if is(rest.first(), b"to") || is(rest.get(1), b"to") => Effect::Reads,
+        b"discard" if !is(rest.first(), b"all") => Effect::Reads,
+        // EXECUTE of a COMMIT (which only the extended protocol can prepare) ends the transaction with the message.
+        b"select" | b"with" | b"values" | b"table" | b"show" | b"explain" | b"prepare" | b"execute" | b"deallocate"
+        | b"declare" | b"fetch" | b"move" | b"close" | b"copy" | b"listen" | b"unlisten" | b"notify" | b"savepoint"
+        | b"release" | b"lock" | b"insert" | b"update" | b"delete" | b"merge" | b"truncate" => Effect::Reads,
+        _ => Effect::Ends,
+    }
+}
+
+/// The modes of a transaction, of BEGIN, START TRANSACTION and SET.
+fn asks_for_writing(tokens: &[Token<'_>]) -> bool {
+    let pairs = tokens.iter().zip(tokens.iter().skip(1));
+    pairs
+        .into_iter()
+        .any(|(a, b)| is(Some(a), b"read") && is(Some(b), b"write"))
+}
+
+/// SET. A name with Unicode escapes is not decoded.
+fn of_set(tokens: &[Token<'_>]) -> Effect {
+    let turns_on = |value: &[Token<'_>]| match value {
+        [to, Token::Word(value) | Token::String(value)] => {
+            (*to == Token::Other(b'=') || is(Some(to), b"to")) && ON.iter().any(|on| value.eq_ignore_ascii_case(on))
+        }
+        _ => false,
+    };
+    let named = tokens
+        .iter()
+        .position(|token| names(token, DEFAULT) || names(token, OF_TRANSACTION));
+    let is_refused = named.is_some_and(|named| !turns_on(tokens.get(named + 1..).unwrap_or_default()));
+    if is_refused || asks_for_writing(tokens) {
+        return Effect::Refused(Writing::ReadWrite);
+    }
+    Effect::Reads
+}
+
+/// RESET. The default goes back to what the session began with; the transaction's own, before PostgreSQL 16, to off.
+fn of_reset(tokens: &[Token<'_>]) -> Effect {
+    if tokens.iter().any(|token| names(token, OF_TRANSACTION)) {
+        return Effect::Refused(Writing::ReadWrite);
+    }
+    Effect::Reads
+}
+
+/// Whether a text calls `set_config` with anything but a plain name of another setting, or a function that runs text.
+fn may_reset(tokens: Tokens<'_>) -> bool {
+    let mut tokens = tokens.peekable();
+    while let Some(token) = tokens.next() {
+        let (Token::Word(name) | Token::Quoted(name) | Token::Escaped(name)) = token else {
+            continue;
+        };
+        if tokens.peek() != Some(&Token::Other(b'(')) {
+            continue;
+        }
+        let name = name.to_ascii_lowercase();
+        if matches!(token, Token::Escaped(_)) || RUN_TEXT.iter().any(|prefix| name.starts_with(prefix)) {
+            return true;
+        }
+        if name == b"set_config" {
+            tokens.next();
+            let is_plain = matches!(tokens.next(), Some(Token::String(setting)) if is_harmless(setting));
+            if !is_plain || tokens.peek() != Some(&Token::Other(b',')) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// No escapes, so that the name is what it looks like.
+fn is_harmless(setting: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
+    setting.iter().all(is_plain) && !setting.eq_ignore_ascii_case(OF_TRANSACTION)
+}
+
+/// Whether a token is, or could be, the name of this setting.
+fn names(token: &Token<'_>, setting: &[u8]) -> bool {
+    match token {
+        Token::Word(name) | Token::Quoted(name) => name.eq_ignore_ascii_case(setting),
+        Token::Escaped(_) => true,
+        Token::String(_) | Token::Semicolon | Token::Other(_) => false,
+    }
+}
+
+fn is(token: Option<&Token<'_>>, word: &[u8]) -> bool {
+    matches!(token, Some(Token::Word(found)) if found.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn effect(text: &str) -> Effect {
+        examine(text.as_bytes(), Release::Keeps, std::iter::once(Reading::USUAL))
+    }
+
+    #[test]
+    fn texts_have_the_effect_of_their_worst_statement() {
+        let after_end = Effect::Refused(Writing::AfterEnd);
+        let read_write = Effect::Refused(Writing::ReadWrite);
+        for (text, expected) in [
+            ("", Effect::Nothing),
+            (" ; -- x\n;", Effect::Nothing),
+            ("((SELECT 1))", Effect::Reads),
+            ("BEGIN; SELECT 1; COMMIT", Effect::Ends),
+            ("rollback work to a; rollback to savepoint a", Effect::Reads),
+            ("ROLLBACK", Effect::Ends),
+            ("COMMIT; SELECT 1", after_end),
+            ("COMMIT;; -- nothing", Effect::Ends),
+            ("DISCARD ALL", Effect::Ends),
+            ("DISCARD PLANS; SELECT 1", Effect::Reads),
+            ("CREATE TABLE a (); CREATE TABLE b ()", after_end),
+            ("\"select\" 1", Effect::Ends),
+            ("BEGIN READ ONLY", Effect::Reads),
+            ("BEGIN /* READ */ READ WRITE", read_write),
+            ("SET application_name = write", Effect::Reads),
+            ("SET default_transaction_read_only TO 'on'", Effect::Reads),
+            ("SET default_transaction_read_only TO on, off", read_write),
+            ("SET default_transaction_read_only FROM CURRENT", read_write),
+            ("RESET default_transaction_read_only; RESET ALL", Effect::Reads),
+            ("RESET \"Transaction_Read_Only\"", read_write),
+            ("RESET U&\"x\"", read_write),
+            ("PREPARE transaction 'x'", Effect::Refused(Writing::PrepareTransaction)),
+            ("PREPARE p AS SELECT 1", Effect::Reads),
+        ] {
+            assert_eq!(effect(text), expected, "{text}");
+        }
+        let long = format!(
+            "SET search_path = {}; SET transaction_read_only = off",
+            "a,".repeat(200)
+        );
+        assert_eq!(effect(&long), Effect::Refused(Writing::Unclear));
+    }
+
+    #[test]
+    fn a_text_that_a_setting_changes_is_judged_by_the_worst_reading() {
+        let text = b"SELECT 'a\\'; BEGIN READ WRITE; --'";
+        let of = |reading| examine(text, Release::Keeps, reading);
+        let read_write = Effect::Refused(Writing::ReadWrite);
+        assert_eq!(of([Reading::USUAL].into_iter()), read_write);
+        let escaped = Reading {
+            strings: crate::tokens::Strings::Escaped,
+            ..Reading::USUAL
+        };
+        assert_eq!(of([escaped].into_iter()), Effect::Reads);
+        assert_eq!(examine(text, Release::Keeps, Reading::all()), read_write);
+    }
+
+    #[test]
+    fn only_old_releases_let_a_query_reset_its_transaction() {
+        for (version, expected) in [
+            ("15.18 (Debian 15.18-0)", Release::Resets),
+            ("150018", Release::Resets),
+            ("16beta1", Release::Keeps),
+            ("18.4", Release::Keeps),
+            ("180004", Release::Keeps),
+            ("20devel", Release::Keeps),
+            ("9.6.1", Release::Resets),
+            ("", Release::Resets),
+        ] {
+            assert_eq!(Release::of(version.as_bytes()), expected, "{version}");
+        }
+        let text = b"SELECT set_config($1, NULL, false)";
+        let of = |release| examine(text, release, std::iter::once(Reading::USUAL));
+        assert_eq!(of(Release::Resets), Effect::Refused(Writing::Reset));
+        assert_eq!(of(Release::Keeps), Effect::Reads);
+    }
+
+    proptest! {
+        #[test]
+        fn a_comment_or_a_string_in_front_hides_no_statement(
+            noise in prop::sample::select(vec!["/* ' */", "-- '\n", "/*/**/;*/", "SELECT ';';", "SELECT $a$;'$a$;", "SELECT E'\\'';", "SELECT \"'\";", "SELECT 'a''b';"]),
+            bytes in "[ a-z0-9_\n\t;()]{0,40}",
+        ) {
+            let text = format!("{noise} {bytes} ; BEGIN {noise} READ WRITE");
+            let text = text.replace("BEGIN SELECT", "BEGIN; SELECT");
+            prop_assume!(!noise.starts_with("SELECT"));
+            prop_assert!(matches!(effect(&text), Effect::Refused(_)), "{}", text);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The tokens of a text of SQL, as far as their boundaries need them: where strings, quoted names and comments begin and
+//! end, as in PostgreSQL's `scan.l`. Nothing is parsed and nothing is copied. Text that PostgreSQL's scanner refuses (an
+//! unterminated string, `1a`) is not refused here: such a text is refused as a whole before any of it runs.
+
+/// What the server's settings make of a text. They can change while messages are on the way: see [`Reading::all`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The setting `standard_conforming_strings`.
+    pub strings: Strings,
+    /// The setting `client_encoding`.
+    pub encoding: Encoding,
+}
+
+/// What a backslash means in a string without a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strings {
+    /// Itself.
+    Standard,
+    /// It escapes what follows.
+    Escaped,
+}
+
+/// How the bytes of a character that is not ASCII are found. In the encodings that only clients can have, the second byte
+/// of a character may be a backslash or a bracket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// All its bytes are above 0x7f: UTF-8, LATIN1, EUC and others.
+    High,
+    /// BIG5, GBK, UHC.
+    TwoBytes,
+    /// SJIS, SHIFT_JIS_2004.
+    ShiftJis,
+    /// GB18030.
+    Gb18030,
+}
+
+/// A token. Names and strings come as they are written, without their quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token<'t> {
+    /// A keyword, a name without quotes, or a number.
+    Word(&'t [u8]),
+    /// A name in quotes.
+    Quoted(&'t [u8]),
+    /// A name in quotes with Unicode escapes (`U&"…"`).
+    Escaped(&'t [u8]),
+    /// A string of any kind.
+    String(&'t [u8]),
+    /// The end of a statement.
+    Semicolon,
+    /// A character of an operator, a parenthesis and the like.
+    Other(u8),
+}
+
+/// The tokens of a text.
+#[derive(Clone, Debug)]
+pub struct Tokens<'t> {
+    text: &'t [u8],
+    at: usize,
+    reading: Reading,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quoting {
+    /// `'…'` where a backslash is itself, `U&'…'`.
+    Plain,
+    /// `E'…'`.
+    Backslash,
+    /// `B'…'`, `X'…'`: two quotes are an end and a beginning.
+    Bits,
+}
+
+impl Reading {
+    /// Of a server as it comes.
+    pub const USUAL: Reading = Reading {
+        strings: Strings::Standard,
+        encoding: Encoding::High,
+    };
+
+    /// Every reading that PostgreSQL has.
+    pub fn all() -> impl Iterator<Item = Reading> {
+        let encodings = [
+            Encoding::High,
+            Encoding::TwoBytes,
+            Encoding::ShiftJis,
+            Encoding::Gb18030,
+        ];
+        encodings
+            .into_iter()
+            .flat_map(|encoding| [Strings::Standard, Strings::Escaped].map(|strings| Reading { strings, encoding }))
+    }
+
+    /// Whether a text has the same tokens in all readings.
+    pub fn is_irrelevant_to(text: &[u8]) -> bool {
+        text.iter().all(|byte| byte.is_ascii() && *byte != b'\\')
+    }
+}
+
+impl Encoding {
+    /// Of the value of `client_encoding`, as the server reports it.
+    pub fn of(name: &[u8]) -> Self {
+        match name {
+            b"BIG5" | b"GBK" | b"UHC" => Encoding::TwoBytes,
+            b"SJIS" | b"SHIFT_JIS_2004" => Encoding::ShiftJis,
+            b"GB18030" => Encoding::Gb18030,
+            _ => Encoding::High,
+        }
+    }
+
+    /// Bytes of the character that begins with `first`; PostgreSQL's `pg_encoding_mblen`.
+    fn len(self, first: u8, second: Option<u8>) -> usize {
+        match self {
+            _ if first.is_ascii() => 1,
+            Encoding::High => 1,
+            Encoding::TwoBytes => 2,
+            Encoding::ShiftJis if (0xa1..=0xdf).contains(&first) => 1,
+            Encoding::ShiftJis => 2,
+            Encoding::Gb18030 if second.is_some_and(|byte| byte.is_ascii_digit()) => 4,
+            Encoding::Gb18030 => 2,
+        }
+    }
+}
+
+impl<'t> Tokens<'t> {
+    /// Of a text without its final zero byte.
+    pub fn new(text: &'t [u8], reading: Reading) -> Self {
+        Self { text, at: 0, reading }
+    }
+
+    /// The byte that stands so far ahead.
+    fn peek(&self, ahead: usize) -> Option<u8> {
+        self.text.get(self.at + ahead).copied()
+    }
+
+    /// What follows the last token.
+    pub fn rest(&self) -> &'t [u8] {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn since(&self, start: usize) -> &'t [u8] {
+        self.text.get(start..self.at.min(self.text.len())).unwrap_or_default()
+    }
+
+    /// Passes over one character.
+    fn step(&mut self) {
+        if let Some(first) = self.peek(0) {
+            self.at += self.reading.encoding.len(first, self.peek(1));
+        }
+    }
+
+    fn step_while(&mut self, is: impl Fn(u8) -> bool) {
+        while self.peek(0).is_some_and(&is) {
+            self.step();
+        }
+    }
+
+    fn skip_blanks(&mut self) {
+        loop {
+            self.step_while(is_space);
+            if self.rest().starts_with(b"--") {
+                self.step_while(|byte| !is_newline(byte));
+            } else if self.rest().starts_with(b"/*") {
+                self.skip_comment();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Comments nest.
+    fn skip_comment(&mut self) {
+        let mut depth = 0_usize;
+        while self.at < self.text.len() {
+            if self.rest().starts_with(b"/*") {
+                depth += 1;
+                self.at += 2;
+            } else if self.rest().starts_with(b"*/") {
+                depth -= 1;
+                self.at += 2;
+                if depth == 0 {
+                    return;
+                }
+            } else {
+                self.step();
+            }
+        }
+    }
+
+    fn word(&mut self) -> Token<'t> {
+        let start = self.at;
+        self.step_while(is_name_part);
+        Token::Word(self.since(start))
+    }
+
+    /// After the opening quote. A string goes on where only blanks, a newline among them, are before the next quote.
+    fn string(&mut self, quoting: Quoting) -> Token<'t> {
+        let start = self.at;
+        while let Some(byte) = self.peek(0) {
+            match byte {
+                b'\\' if quoting == Quoting::Backslash => {
+                    self.at += 1;
+                    self.step();
+                }
+                b'\'' if quoting != Quoting::Bits && self.peek(1) == Some(b'\'') => self.at += 2,
+                b'\'' => {
+                    let content = self.since(start);
+                    self.at += 1;
+                    let Some(continued) = self.continuation() else {
+                        return Token::String(content);
+                    };
+                    self.at = continued;
+                }
+                _ => self.step(),
+            }
+        }
+        Token::String(self.since(start))
+    }
+
+    /// Where the string that has just ended goes on (`quotecontinue` in `scan.l`).
+    fn continuation(&self) -> Option<usize> {
+        let mut ahead = self.clone();
+        ahead.step_while(|byte| is_space(byte) && !is_newline(byte));
+        while ahead.skip_line_comment() {
+            ahead.step_while(|byte| is_space(byte) && !is_newline(byte));
+        }
+        if !ahead.peek(0).is_some_and(is_newline) {
+            return None;
+        }
+        ahead.step_while(is_space);
+        while ahead.skip_line_comment() {
+            ahead.step_while(is_space);
+        }
+        (ahead.peek(0) == Some(b'\'')).then_some(ahead.at + 1)
+    }
+
+    fn skip_line_comment(&mut self) -> bool {
+        let begins = self.rest().starts_with(b"--");
+        if begins {
+            self.step_while(|byte| !is_newline(byte));
+        }
+        begins
+    }
+
+    /// After the opening quote.
+    fn quoted(&mut self) -> &'t [u8] {
+        let start = self.at;
+        while let Some(byte) = self.peek(0) {
+            match byte {
+                b'"' if self.peek(1) == Some(b'"') => self.at += 2,
+                b'"' => {
+                    let content = self.since(start);
+                    self.at += 1;
+                    return content;
+                }
+                _ => self.step(),
+            }
+        }
+        self.since(start)
+    }
+
+    /// At a dollar: a string in dollar quotes, a parameter, or a dollar.
+    fn dollar(&mut self) -> Token<'t> {
+        let start = self.at;
+        self.at += 1;
+        if self.peek(0).is_some_and(|byte| !byte.is_ascii_digit()) {
+            self.step_while(|byte| is_name_part(byte) && byte != b'$');
+        }
+        if self.peek(0) != Some(b'$') {
+            self.at = start + 1;
+            self.step_while(|byte| byte.is_ascii_digit());
+            return Token::Other(b'$');
+        }
+        self.at += 1;
+        let (delimiter, body) = (self.since(start), self.at);
+        while self.at < self.text.len() {
+            if self.rest().starts_with(delimiter) {
+                let content = self.since(body);
+                self.at += delimiter.len();
+                return Token::String(content);
+            }
+            self.step();
+        }
+        Token::String(self.since(body))
+    }
+
+    /// A string or name whose prefix is a letter.
+    fn prefixed(&mut self) -> Option<Token<'t>> {
+        let (first, second, third) = (self.peek(0)?.to_ascii_lowercase(), self.peek(1)?, self.peek(2));
+        let (len, quoting) = match (first, second, third) {
+            (b'e', b'\'', _) => (2, Quoting::Backslash),
+            (b'b' | b'x', b'\'', _) => (2, Quoting::Bits),
+            (b'n', b'\'', _) => (2, self.unprefixed()),
+            (b'u', b'&', Some(b'\'')) => (3, Quoting::Plain),
+            (b'u', b'&', Some(b'"')) => {
+                self.at += 3;
+                return Some(Token::Escaped(self.quoted()));
+            }
+            _ => return None,
+        };
+        self.at += len;
+        Some(self.string(quoting))
+    }
+
+    fn unprefixed(&self) -> Quoting {
+        match self.reading.strings {
+            Strings::Standard => Quoting::Plain,
+            Strings::Escaped => Quoting::Backslash,
+        }
+    }
+}
+
+impl<'t> Iterator for Tokens<'t> {
+    type Item = Token<'t>;
+
+    fn next(&mut self) -> Option<Token<'t>> {
+        self.skip_blanks();
+        if let Some(token) = self.prefixed() {
+            return Some(token);
+        }
+        match self.peek(0)? {
+            b'\'' => {
+                self.at += 1;
+                Some(self.string(self.unprefixed()))
+            }
+            b'"' => {
+                self.at += 1;
+                Some(Token::Quoted(self.quoted()))
+            }
+            b'$' => Some(self.dollar()),
+            b';' => {
+                self.at += 1;
+                Some(Token::Semicolon)
+            }
+            // A number: PostgreSQL 15 and later refuse one that a name follows without a blank.
+            byte if byte.is_ascii_digit() => {
+                let start = self.at;
+                self.step_while(|byte| is_name_part(byte) && byte != b'$');
+                Some(Token::Word(self.since(start)))
+            }
+            byte if is_name_part(byte) => Some(self.word()),
+            byte => {
+                self.step();
+                Some(Token::Other(byte))
+            }
+        }
+    }
+}
+
+fn is_newline(byte: u8) -> bool {
+    byte == b'\n' || byte == b'\r'
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+/// A name may begin with all of these but digits and `$`.
+fn is_name_part(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || !byte.is_ascii()
+}

@@ -1,0 +1,24 @@
+//! Any text in any reading: its tokens lie in it, in order, and are found without panic; what it does is the same as often as
+//! it is examined.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tdb_wire_postgres::reading::{Release, examine};
+use tdb_wire_postgres::tokens::{Reading, Token, Tokens};
+
+fuzz_target!(|text: &[u8]| {
+    let mut worst = None;
+    for reading in Reading::all() {
+        let mut tokens = Tokens::new(text, reading);
+        let mut left = text.len();
+        while let Some(token) = tokens.next() {
+            assert!(tokens.rest().len() < left, "a token takes something");
+            left = tokens.rest().len();
+            if let Token::Word(part) | Token::Quoted(part) | Token::Escaped(part) | Token::String(part) = token {
+                assert!(text.as_ptr_range().contains(&part.as_ptr()) || part.is_empty());
+            }
+        }
+        worst = worst.max(Some(examine(text, Release::Resets, std::iter::once(reading))));
+    }
+    assert_eq!(worst, Some(examine(text, Release::Resets, Reading::all())));
+});
