@@ -100,7 +100,7 @@ fn data_of_another_major_version_is_told_from_damage() {
     let version = instance.data_dir().join("postgres/PG_VERSION");
     let own = fs::read_to_string(&version).expect("PG_VERSION");
     fs::write(&version, "14\n").expect("pretend");
-    run(dev(&instance), "").fails_saying("the data was made by PostgreSQL 14");
+    run(dev(&instance), "").fails_saying("the data was created by PostgreSQL 14");
     fs::write(&version, own).expect("undo it");
     instance.restart();
 }

@@ -13,13 +13,13 @@ use crate::config::CertificateFiles;
 const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// A certificate and its key, in PEM.
-pub struct Pem {
+pub(crate) struct Pem {
     pub certificate: String,
     pub key: String,
 }
 
 /// Loads certificate chain and key, and checks that they belong together.
-pub fn load(files: &CertificateFiles) -> Result<ServerTls> {
+pub(crate) fn load(files: &CertificateFiles) -> Result<ServerTls> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let tls = ServerTls::from_pem(&read(&files.certificate)?, &read(&files.key)?);
     tls.with_context(|| {
@@ -32,7 +32,7 @@ pub fn load(files: &CertificateFiles) -> Result<ServerTls> {
 }
 
 /// A self-signed certificate for this machine's own names.
-pub fn make_for_development() -> Result<Pem> {
+pub(crate) fn make_for_development() -> Result<Pem> {
     let mut params = CertificateParams::new(DEVELOPMENT_NAMES.map(str::to_owned))?;
     params
         .distinguished_name

@@ -1,4 +1,5 @@
-//! `tenantsdb check`: whether `serve` would start and reach everything it names. It binds no port and changes nothing.
+//! `tenantsdb check`: checks that `serve` could start and reach the store and the servers. It opens no port and changes
+//! nothing.
 
 use std::io::{Write, stdout};
 use std::path::Path;
@@ -12,13 +13,13 @@ use tdb_store::Store;
 use crate::config::{Config, Server};
 use crate::running::{Keys, endpoint, server_tls, store_settings};
 
-/// Whether everything is well so far; lines go to standard output as they are found out.
+/// The result so far. Each line is written to standard output when its check is done.
 struct Report {
     code: ExitCode,
 }
 
-/// An error where the configuration itself is wrong.
-pub async fn run(file: &Path) -> Result<ExitCode> {
+/// Runs all checks. An error if the configuration is invalid.
+pub(crate) async fn run(file: &Path) -> Result<ExitCode> {
     let config = Config::load(file)?;
     let keys = Keys::of(&config)?;
     server_tls(&config)?;
@@ -55,9 +56,9 @@ async fn probe(server: &Server, keys: &Keys) -> Result<String> {
 }
 
 impl Report {
-    fn line(&mut self, what: &str, found: Result<String>) -> Result<()> {
-        let text = match found {
-            Ok(found) => format!("ok    {what}: {found}"),
+    fn line(&mut self, what: &str, result: Result<String>) -> Result<()> {
+        let text = match result {
+            Ok(details) => format!("ok    {what}: {details}"),
             Err(error) => {
                 self.code = ExitCode::FAILURE;
                 format!("fails {what}: {error:#}")

@@ -1,5 +1,5 @@
-//! `proxy.toml`: everything an operator decides, typed. Reading it opens no socket; secrets are resolved here and are
-//! `SecretString` from then on. The defaults are written once, in this file; the shipped `proxy.toml` shows them.
+//! The configuration file `proxy.toml`. Reading it opens no socket. Secrets are read here and are `SecretString` from then
+//! on. The defaults are defined only in this file; the shipped `proxy.toml` shows them.
 
 mod reader;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use tdb_names::{ServerName, TlsMode};
 use tdb_store::StoreUrl;
 use toml::Table;
 
-pub use reader::Problem;
+pub(crate) use reader::Problem;
 use reader::{Outside, Section};
 
 const PROXY_PORT: u16 = 6432;
@@ -27,31 +27,31 @@ const API_PORT: u16 = 9876;
 const METRICS_PORT: u16 = 9877;
 
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Where it was read, for what is found wrong later.
+pub(crate) struct Config {
+    /// The file's path, for errors that are detected later.
     pub source: PathBuf,
     pub proxy: Proxy,
     pub api_listen: SocketAddr,
-    /// Whether strangers may sign up.
+    /// Whether `POST /signup` is enabled.
     pub signup: Signup,
     pub metrics_listen: SocketAddr,
     pub store: Store,
     pub master_key: SecretString,
-    /// The first API key; an empty store demands it.
+    /// The first API key; required if the store is empty.
     pub bootstrap_key: Option<SecretString>,
     /// Database servers to enrol at the start.
     pub servers: Vec<Server>,
-    /// Certificate authorities for `verify-ca` and `verify-full`; the system's where absent.
+    /// Certificate authorities for `verify-ca` and `verify-full`; `None` means those of the operating system.
     pub upstream_ca: Option<PathBuf>,
     pub log: Log,
-    /// How long clients may finish their transactions at a stop.
+    /// How long clients can finish their transactions at a shutdown.
     pub shutdown_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub listen: SocketAddr,
-    /// `host:port` that connection strings name; the listening address where absent.
+    /// The `host:port` in connection strings; `None` means the listening address.
     pub public_address: Option<PublicAddress>,
     pub clients_max: NonZeroU32,
     pub database_clients_max: NonZeroU32,
@@ -63,53 +63,53 @@ pub struct Proxy {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct PublicAddress {
+pub(crate) struct PublicAddress {
     pub host: String,
     pub port: u16,
 }
 
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub(crate) struct Tls {
     pub mode: ClientTlsMode,
     pub files: Option<CertificateFiles>,
 }
 
-/// What the proxy asks of its clients.
+/// Whether clients of the proxy can or must use TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum ClientTlsMode {
+pub(crate) enum ClientTlsMode {
     Disable,
     Prefer,
     Require,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
+pub(crate) struct CertificateFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     pub url: StoreUrl,
     pub connections_max: NonZeroUsize,
 }
 
 /// A database server and its administrator.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub(crate) struct Server {
     pub name: ServerName,
     pub host: String,
     pub port: u16,
     pub user: String,
     pub password: SecretString,
     pub tls: TlsMode,
-    /// Extensions that its administrator makes for developers who ask.
+    /// Extensions that developers can create although they need a superuser.
     pub extensions: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub(crate) struct Log {
     pub format: LogFormat,
     /// A level or a filter such as `info,tdb_proxy=debug`.
     pub level: String,
@@ -117,14 +117,14 @@ pub struct Log {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
-/// Why a file is no configuration: every reason, each with its key.
+/// A file is not a valid configuration. Contains all reasons, each with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     pub file: PathBuf,
     pub problems: Vec<Problem>,
 }
@@ -133,14 +133,18 @@ impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} has {} problem(s):", self.file.display(), self.problems.len())?;
+        let errors = match self.problems.len() {
+            1 => "1 error".to_owned(),
+            count => format!("{count} errors"),
+        };
+        write!(f, "{} has {errors}:", self.file.display())?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
 impl Config {
-    /// Reads the file and the secrets it names.
-    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+    /// Reads the file and the secrets that it names.
+    pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
         let failed = |message: String| ConfigError {
             file: file.to_owned(),
             problems: vec![Problem {
@@ -149,19 +153,27 @@ impl Config {
             }],
         };
         let text = std::fs::read_to_string(file)
-            .map_err(|e| failed(format!("cannot read it: {e}; name another with --config")))?;
+            .map_err(|e| failed(format!("cannot be read: {e}; use --config for another file")))?;
         Self::parse(&text, file, &|name| std::env::var(name).ok())
     }
 
-    /// The defaults with the two secrets that have none; `source` says who asks.
-    pub fn with_secrets(url: &SecretString, master_key: &SecretString, source: &Path) -> Result<Self, ConfigError> {
+    /// The defaults, with the two secrets that have no default. `source` is the path for error messages.
+    pub(crate) fn with_secrets(
+        url: &SecretString,
+        master_key: &SecretString,
+        source: &Path,
+    ) -> Result<Self, ConfigError> {
         let text = "store.url = { env = \"url\" }\nsecrets.master_key = { env = \"key\" }";
         let secret = |name: &str| if name == "url" { url } else { master_key };
         Self::parse(text, source, &|name| Some(secret(name).expose_secret().to_owned()))
     }
 
-    /// Reads a document as if it were in `file`, where its relative paths start.
-    pub fn parse(text: &str, file: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    /// Reads a document as if it were the content of `file`; relative paths start at the file's directory.
+    pub(crate) fn parse(
+        text: &str,
+        file: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let failed = |problems| ConfigError {
             file: file.to_owned(),
             problems,
@@ -182,8 +194,8 @@ impl Config {
         }
     }
 
-    /// What is wrong with `key` was found out later than by reading.
-    pub fn problem(&self, key: &str, message: String) -> ConfigError {
+    /// An error in the value of `key` that was detected after reading.
+    pub(crate) fn problem(&self, key: &str, message: String) -> ConfigError {
         let problem = Problem {
             path: key.to_owned(),
             message,
@@ -194,8 +206,8 @@ impl Config {
         }
     }
 
-    /// Where connection strings send clients.
-    pub fn public_address(&self) -> PublicAddress {
+    /// The address in connection strings.
+    pub(crate) fn public_address(&self) -> PublicAddress {
         let listen = self.proxy.listen;
         let own = || PublicAddress {
             host: listen.ip().to_string(),
@@ -221,7 +233,7 @@ impl TryFrom<String> for PublicAddress {
     }
 }
 
-/// `None` only where a required value is missing, which is then among the problems.
+/// `None` only if a required value is missing, which is then among the problems.
 fn read_root(mut root: Section<'_>, source: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let proxy = read_proxy(root.section("proxy", problems), problems);
     let (api_listen, signup) = read_api(root.section("api", problems), problems);
@@ -278,11 +290,11 @@ fn read_tls(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Tls {
     let files = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
         (Some(_), None) => {
-            problems.push(section.problem("key", "is missing beside certificate"));
+            problems.push(section.problem("key", "is missing, and certificate is given"));
             None
         }
         (None, Some(_)) => {
-            problems.push(section.problem("certificate", "is missing beside key"));
+            problems.push(section.problem("certificate", "is missing, and key is given"));
             None
         }
         (None, None) if mode != ClientTlsMode::Disable => {
@@ -297,9 +309,10 @@ fn read_tls(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Tls {
 
 fn read_api(mut section: Section<'_>, problems: &mut Vec<Problem>) -> (SocketAddr, Signup) {
     let listen = section.value("listen", loopback(API_PORT), problems);
-    let signup = match section.value("signup", false, problems) {
-        true => Signup::Open,
-        false => Signup::Closed,
+    let signup = if section.value("signup", false, problems) {
+        Signup::Open
+    } else {
+        Signup::Closed
     };
     section.close(problems);
     (listen, signup)
@@ -460,16 +473,16 @@ mod tests {
         "#;
         let problems = parse(text).unwrap_err();
         let expected = [
-            "lsten: is not an option; here are proxy, api, metrics, store, secrets, bootstrap, servers, upstream, log, shutdown_timeout",
+            "lsten: is not an option; valid here are proxy, api, metrics, store, secrets, bootstrap, servers, upstream, log, shutdown_timeout",
             "shutdown_timeout: ",
             "proxy.listen: ",
             "proxy.clients_max: ",
             "proxy.login_timeout: must be longer than zero",
             "proxy.public_address: \"db.example.com\" is not host:port",
             "proxy.tls.certificate: is missing",
-            "proxy.tls.ciphers: is not an option; here are mode, certificate, key",
+            "proxy.tls.ciphers: is not an option; valid here are mode, certificate, key",
             "store.url: is a secret",
-            "secrets.master_key: the environment has no ABSENT",
+            "secrets.master_key: environment variable ABSENT is not set",
             "bootstrap.api_key: is empty",
             "servers[0].name: ",
             "servers[0].password: is missing",

@@ -1,5 +1,5 @@
-//! `tenantsdb dev`: a whole installation in one directory, with a private PostgreSQL that holds the metadata store and
-//! the tenants. It composes what `serve` composes, from a configuration it makes itself.
+//! `tenantsdb dev`: a complete installation in one directory, with a private PostgreSQL for the metadata store and the
+//! tenants. It runs the same parts as `serve`, with a generated configuration.
 
 mod cluster;
 mod directory;
@@ -33,45 +33,45 @@ use directory::Directory;
 use facts::{Facts, ProxyAddresses, Ready};
 use postgres::{ADMINISTRATOR, Postgres, UpstreamPort};
 
-/// Somebody waits at a terminal.
+/// Shorter than the default of `serve`, because a developer waits at the terminal.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const LOG_VARIABLE: &str = "TENANTSDB_LOG";
-/// No line per request and per session: a person reads this terminal.
+/// Without a line for each request and session, so that the terminal stays readable.
 const LOG_DEFAULT: &str = "info,tdb_api=warn,tdb_proxy=warn";
 const SERVER: &str = "dev";
 const TOO_EARLY: &str = "stopped by a signal before it was ready";
-/// All that stay within their database.
+/// All extensions that give no access beyond their database.
 const ALL_EXTENSIONS: &str = "*";
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  tenantsdb dev\n  tenantsdb dev --data-dir /tmp/try --reset --postgres-port 0 --api-port 0 --metrics-port 0 --upstream-port 0\n\nThe environment's TENANTSDB_LOG sets the log's level; \"info\" shows a line for each request and each session."
+    after_help = "Example:\n  tenantsdb dev\n  tenantsdb dev --data-dir /tmp/try --reset --postgres-port 0 --api-port 0 --metrics-port 0 --upstream-port 0\n\nThe environment variable TENANTSDB_LOG sets the log level; \"info\" shows a line for each request and each session."
 )]
-pub struct DevArgs {
-    /// Where everything is kept [default: /var/lib/tenantsdb-dev for root, else $XDG_DATA_HOME/tenantsdb/dev]
+pub(crate) struct DevArgs {
+    /// The directory for all data [default: /var/lib/tenantsdb-dev for root, else $XDG_DATA_HOME/tenantsdb/dev]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Begin with an empty directory: removes all workspaces and tenants of this instance
+    /// Start with an empty directory: removes all workspaces and tenants of this instance
     #[arg(long)]
     reset: bool,
-    /// Print one line of JSON when ready, instead of what to do next
+    /// Print one line of JSON when ready, instead of the addresses and next steps
     #[arg(long)]
     json: bool,
-    /// Port of the proxy on 127.0.0.1, which PostgreSQL clients use; 0 takes any free one
+    /// Port of the proxy on 127.0.0.1, for PostgreSQL clients; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 6432)]
     postgres_port: u16,
-    /// Port of the admin API; 0 takes any free one
+    /// Port of the admin API; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 9876)]
     api_port: u16,
-    /// Port of metrics and health; 0 takes any free one
+    /// Port of metrics and health; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 9877)]
     metrics_port: u16,
-    /// Port of the private PostgreSQL; 0 takes any free one
+    /// Port of the private PostgreSQL; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 6433)]
     upstream_port: u16,
 }
 
-/// Secrets of an instance; each has a file in its directory.
+/// The secrets of an instance. Each is in a file in the instance's directory.
 struct Secrets {
     administrator: SecretString,
     store_owner: SecretString,
@@ -79,8 +79,8 @@ struct Secrets {
     api_key: SecretString,
 }
 
-/// Runs until a signal, or until PostgreSQL or a part of ours fails.
-pub async fn run(args: &DevArgs) -> Result<()> {
+/// Runs until a signal arrives, or until PostgreSQL or another part fails.
+pub(crate) async fn run(args: &DevArgs) -> Result<()> {
     let level = env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     telemetry::start(&Log {
         format: LogFormat::Text,
@@ -90,7 +90,7 @@ pub async fn run(args: &DevArgs) -> Result<()> {
     let path = args.data_dir.clone().map_or_else(facts::default_data_dir, Ok)?;
     let directory = Directory::take(&path)?;
     facts::withdraw(&directory);
-    // It may hold a port that is wanted.
+    // It may use one of the ports.
     postgres::stop_orphan(&directory).await?;
     let sockets = args.bind()?;
     if args.reset {
@@ -113,7 +113,7 @@ pub async fn run(args: &DevArgs) -> Result<()> {
     served.and(stopped)
 }
 
-/// From a running PostgreSQL to the end of the drain.
+/// Starts all other parts after PostgreSQL is running, and returns at the end of the drain.
 async fn serve(
     args: &DevArgs,
     directory: &Directory,
@@ -127,7 +127,7 @@ async fn serve(
         let config = configuration(directory, secrets, &sockets, &url, upstream_port)?;
         let facts = facts_of(secrets, &sockets, upstream_port)?;
         let foundation = Foundation::lay(&config).await?;
-        // The directory is locked: whoever had it before is dead.
+        // This process has locked the directory, so the previous process has ended.
         foundation.take_over(&directory.path().display().to_string()).await?;
         let running = Running::start(foundation, &config, sockets).await?;
         anyhow::Ok((running, facts))
@@ -142,10 +142,10 @@ async fn serve(
         () = signals.next() => Ok(()),
         error = running.failed() => Err(error),
     };
-    tracing::info!("stopping; clients may finish for {DRAIN_TIME_MAX:?}");
+    tracing::info!("stopping; clients have {DRAIN_TIME_MAX:?} to finish their transactions");
     tokio::select! {
         () = running.drain() => {}
-        // The second signal: PostgreSQL is still stopped by our caller, it has nothing to wait for.
+        // The second signal ends the drain; the caller still stops PostgreSQL.
         () = signals.next() => {}
     }
     failed
@@ -171,7 +171,7 @@ fn announce(args: &DevArgs, facts: &Facts, directory: &Directory, file: PathBuf)
 }
 
 impl DevArgs {
-    /// All ports that are taken are named at once, PostgreSQL's too, which it binds later itself.
+    /// Binds the ports. The error lists all ports that are in use, including that of PostgreSQL, which binds it later.
     fn bind(&self) -> Result<Sockets> {
         let wanted = |port, option| Wanted {
             address: (Ipv4Addr::LOCALHOST, port).into(),
@@ -210,7 +210,7 @@ impl Secrets {
     }
 }
 
-/// What an operator would have written into `proxy.toml`.
+/// The configuration of this instance, in place of a `proxy.toml`.
 fn configuration(
     directory: &Directory,
     secrets: &Secrets,
@@ -244,7 +244,7 @@ fn configuration(
     Ok(config)
 }
 
-/// The instance's certificate, made at its first start.
+/// The instance's certificate; created at the first start.
 fn certificate_in(directory: &Directory) -> Result<CertificateFiles> {
     let files = CertificateFiles {
         certificate: directory.file("proxy.crt"),
@@ -253,7 +253,7 @@ fn certificate_in(directory: &Directory) -> Result<CertificateFiles> {
     if !(files.certificate.exists() && files.key.exists()) {
         let pem = certificate::make_for_development()?;
         directory.write_private("proxy.key", &pem.key)?;
-        // Clients on this machine check the proxy by it (sslmode=verify-full).
+        // Clients on this machine verify the proxy with it (sslmode=verify-full).
         directory.write_public("proxy.crt", &pem.certificate)?;
     }
     Ok(files)

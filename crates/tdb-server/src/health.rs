@@ -1,5 +1,5 @@
-//! The metrics listener: `/metrics` for Prometheus, `/healthz` (this process answers) and `/readyz` (clients can be
-//! served: the metadata store answers and the proxy accepts). It needs no key, so it says nothing about tenants.
+//! The metrics listener: `/metrics` for Prometheus, `/healthz` (the process runs) and `/readyz` (the metadata store answers
+//! and the proxy accepts clients). It needs no key, so its answers contain nothing about tenants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,27 +15,27 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 use tdb_control::Control;
 
-/// Longer than a healthy store ever takes, shorter than the timeout of whoever probes.
+/// How long `/readyz` waits for the store: longer than a healthy store takes, shorter than the usual timeouts of probes.
 const STORE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// What the listener answers from.
+/// The state of the listener.
 #[derive(Clone)]
-pub struct Health {
+pub(crate) struct Health {
     registry: Registry,
     control: Control,
     proxy: ProxyState,
 }
 
-/// Whether the proxy takes clients; false again when a stop has begun.
+/// Whether the proxy accepts clients: false before the start and from the beginning of a shutdown on.
 #[derive(Clone, Debug, Default)]
-pub struct ProxyState(Arc<AtomicBool>);
+pub(crate) struct ProxyState(Arc<AtomicBool>);
 
 impl ProxyState {
-    pub fn accepts(&self) {
+    pub(crate) fn accepts(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    pub fn stops(&self) {
+    pub(crate) fn stops(&self) {
         self.0.store(false, Ordering::Release);
     }
 
@@ -45,7 +45,7 @@ impl ProxyState {
 }
 
 impl Health {
-    pub fn new(registry: Registry, control: Control, proxy: ProxyState) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: Registry, control: Control, proxy: ProxyState) -> prometheus::Result<Self> {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             registry,
@@ -54,7 +54,7 @@ impl Health {
         })
     }
 
-    pub fn router(self) -> Router {
+    pub(crate) fn router(self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))

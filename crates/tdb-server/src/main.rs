@@ -1,5 +1,6 @@
-//! The binary `tenantsdb`: configuration, telemetry, the embedded PostgreSQL of `dev`, and the one place where all parts
-//! are put together. It decides nothing about tenants, SQL or the wire.
+//! The binary `tenantsdb`: configuration, log, the private PostgreSQL of `dev`, and the composition of all parts. It
+//! contains no logic of tenants, SQL or the wire protocol.
+#![warn(unreachable_pub, unused_qualifications)]
 
 mod certificate;
 mod check;
@@ -21,9 +22,9 @@ use clap::{Args, Parser, Subcommand};
 
 use config::ConfigError;
 
-/// The control plane waits for databases most of the time; the data plane has a thread of its own.
+/// Worker threads of the control plane, which mostly waits for databases. The data plane has a separate thread.
 const CONTROL_PLANE_THREADS: usize = 2;
-/// A configuration that cannot be used (EX_USAGE of sysexits.h).
+/// The exit status for an invalid configuration (EX_USAGE of sysexits.h).
 const EXIT_CONFIG: u8 = 64;
 
 /// Thousands of isolated tenant databases behind one PostgreSQL endpoint, from one schema.
@@ -42,14 +43,14 @@ enum Command {
     /// Run a whole installation in one directory, with a private PostgreSQL
     #[command(args_override_self = true)]
     Dev(dev::DevArgs),
-    /// Run proxy, admin API and jobs over your own PostgreSQL servers
+    /// Run proxy, admin API and jobs with your own PostgreSQL servers
     #[command(after_help = "Example:\n  tenantsdb serve --config /etc/tenantsdb/proxy.toml")]
     Serve(ConfigArgs),
     /// Show or apply the metadata store's migrations
     Migrate(migrate::MigrateArgs),
-    /// Say whether a configuration is complete and everything it names can be reached
+    /// Check that a configuration is valid and that the store and servers in it can be reached
     #[command(
-        after_help = "Example:\n  tenantsdb check --config /etc/tenantsdb/proxy.toml\n\nExit status: 0 all well, 1 something is not reachable or not migrated, 64 the configuration is wrong."
+        after_help = "Example:\n  tenantsdb check --config /etc/tenantsdb/proxy.toml\n\nExit status: 0 no error, 1 a server is not reachable or the store is not migrated, 64 the configuration is invalid."
     )]
     Check(ConfigArgs),
 }
@@ -69,9 +70,10 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tenantsdb: {error:#}");
-            match error.is::<ConfigError>() {
-                true => ExitCode::from(EXIT_CONFIG),
-                false => ExitCode::FAILURE,
+            if error.is::<ConfigError>() {
+                ExitCode::from(EXIT_CONFIG)
+            } else {
+                ExitCode::FAILURE
             }
         }
     }
@@ -96,12 +98,12 @@ fn run(command: &Command) -> Result<ExitCode> {
             Command::Check(args) => check::run(&args.config).await,
         }
     });
-    // What is still running after a drain, or after the second signal, is not waited for.
+    // Tasks that still run after the drain, or after a second signal, are not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-/// Kill tests say by name where this process is to die. Release builds have no such points.
+/// Kill tests set the name of the fault point at which this process ends. Release builds have no fault points.
 #[cfg(debug_assertions)]
 fn arm_fault() -> Result<()> {
     if let Ok(spec) = std::env::var("TDB_FAULT") {

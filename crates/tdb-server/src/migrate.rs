@@ -1,4 +1,4 @@
-//! `tenantsdb migrate`: what the metadata store has of this program's schema, and bringing it there.
+//! `tenantsdb migrate`: shows and applies the migrations of the metadata store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::running::Keys;
 #[command(
     after_help = "Example:\n  tenantsdb migrate status --config proxy.toml\n  tenantsdb migrate up --config proxy.toml"
 )]
-pub struct MigrateArgs {
+pub(crate) struct MigrateArgs {
     #[command(subcommand)]
     action: Action,
 }
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// List the migrations and say which are applied; changes nothing
+    /// List the migrations and whether they are applied; changes nothing
     #[command(after_help = "Example:\n  tenantsdb migrate status --config proxy.toml")]
     Status(MigrateConfig),
-    /// Apply what is pending; `serve` does it at its start too
+    /// Apply pending migrations; `serve` does this at its start too
     #[command(after_help = "Example:\n  tenantsdb migrate up --config proxy.toml")]
     Up(MigrateConfig),
 }
@@ -38,7 +38,7 @@ struct MigrateConfig {
     config: PathBuf,
 }
 
-pub async fn run(args: &MigrateArgs) -> Result<()> {
+pub(crate) async fn run(args: &MigrateArgs) -> Result<()> {
     match &args.action {
         Action::Status(args) => status(&Config::load(&args.config)?).await,
         Action::Up(args) => up(&Config::load(&args.config)?).await,
@@ -47,10 +47,10 @@ pub async fn run(args: &MigrateArgs) -> Result<()> {
 
 async fn status(config: &Config) -> Result<()> {
     let keys = Keys::of(config)?;
-    let found = migrations::status(&config.store.url, &keys.tls)
+    let migrations = migrations::status(&config.store.url, &keys.tls)
         .await
-        .context("cannot look at the metadata store")?;
-    for migration in &found {
+        .context("cannot read the migrations of the metadata store")?;
+    for migration in &migrations {
         println!("{}", line(migration)?);
     }
     Ok(())
@@ -65,7 +65,7 @@ async fn up(config: &Config) -> Result<()> {
         println!("{:04} {}: applied now", migration.number, migration.name);
     }
     if applied.is_empty() {
-        println!("nothing to do");
+        println!("no pending migrations");
     }
     Ok(())
 }
@@ -75,8 +75,8 @@ fn line(migration: &MigrationStatus) -> Result<String> {
     let state = match &migration.state {
         MigrationState::Pending => "pending".to_owned(),
         MigrationState::Applied { at } => format!("applied {}", since(at)?),
-        MigrationState::Changed { at } => format!("applied {} with another text than this program's", since(at)?),
-        MigrationState::Unknown { at } => format!("applied {} by a newer program", since(at)?),
+        MigrationState::Changed { at } => format!("applied {} with a different text than in this version", since(at)?),
+        MigrationState::Unknown { at } => format!("applied {} by a newer version", since(at)?),
     };
     Ok(format!("{:04} {}: {state}", migration.number, migration.name))
 }

@@ -1,5 +1,5 @@
-//! The composition root: every part is made here once, from the bottom up, and stopped in the other direction. The data
-//! plane has a thread and a runtime of its own, so that nothing the control plane does delays a client's bytes.
+//! The composition root: all parts are created here once, from the bottom up, and stopped in reverse order. The data plane
+//! has a separate thread and runtime, so that the control plane cannot delay clients' data.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,29 +28,29 @@ use crate::config::{self, Config, Server};
 use crate::health::{Health, ProxyState};
 use crate::sockets::Sockets;
 
-/// Jobs stop between two steps, and a step is a few statements.
+/// Jobs stop between two steps, and a step consists of a few statements.
 const JOBS_STOP_TIME_MAX: Duration = Duration::from_secs(5);
-/// Past the clients' own time: what the proxy needs to tell them and to close.
+/// The additional time that the proxy needs to notify clients and close their connections.
 const PROXY_CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 const FIRST_PROJECT: &str = "default";
 
-/// What is read from the configuration's secrets and files before anything is connected.
-pub struct Keys {
+/// The keys and certificates that are loaded before any connection is made.
+pub(crate) struct Keys {
     pub master_key: Arc<MasterKey>,
-    /// Towards the metadata store and database servers.
+    /// For connections to the metadata store and to database servers.
     pub tls: ClientTls,
 }
 
-/// Everything that needs no port: made, connected and known to fit together.
-pub struct Foundation {
+/// All parts that need no listening port, created and connected.
+pub(crate) struct Foundation {
     control: Control,
     registry: Registry,
     directory: Directory,
     data_plane: DataPlane,
 }
 
-/// What runs.
-pub struct Running {
+/// A running installation.
+pub(crate) struct Running {
     proxy: ProxyState,
     directory: Directory,
     proxy_stop: Stop,
@@ -59,12 +59,12 @@ pub struct Running {
     jobs: TaskTracker,
     http: TaskTracker,
     data_plane: CancellationToken,
-    /// A part that ended by itself says why.
+    /// The errors of parts that ended unexpectedly.
     failures: mpsc::Receiver<Error>,
 }
 
 impl Keys {
-    pub fn of(config: &Config) -> Result<Self> {
+    pub(crate) fn of(config: &Config) -> Result<Self> {
         let wrong = |key: &str, error: Error| config.problem(key, format!("{error:#}"));
         let master_key = MasterKey::parse(&config.master_key);
         let master_key = master_key.map_err(|e| wrong("secrets.master_key", e.into()))?;
@@ -87,13 +87,13 @@ fn client_tls(config: &Config) -> Result<ClientTls> {
     Ok(ClientTls::new(&roots)?)
 }
 
-/// The certificate shown to clients, where one is configured.
-pub fn server_tls(config: &Config) -> Result<Option<ServerTls>> {
+/// The certificate for clients, if one is configured.
+pub(crate) fn server_tls(config: &Config) -> Result<Option<ServerTls>> {
     let loaded = config.proxy.tls.files.as_ref().map(certificate::load).transpose();
     Ok(loaded.map_err(|e| config.problem("proxy.tls.certificate", format!("{e:#}")))?)
 }
 
-pub fn endpoint(server: &Server) -> ServerEndpoint {
+pub(crate) fn endpoint(server: &Server) -> ServerEndpoint {
     ServerEndpoint {
         name: server.name.clone(),
         host: server.host.clone(),
@@ -102,7 +102,7 @@ pub fn endpoint(server: &Server) -> ServerEndpoint {
     }
 }
 
-pub fn store_settings(config: &Config) -> StoreSettings {
+pub(crate) fn store_settings(config: &Config) -> StoreSettings {
     StoreSettings {
         url: config.store.url.clone(),
         connections_max: config.store.connections_max,
@@ -111,13 +111,13 @@ pub fn store_settings(config: &Config) -> StoreSettings {
 
 impl Foundation {
     /// Says that this process alone holds `home`: what a killed one held that had it before is free.
-    pub async fn take_over(&self, home: &str) -> Result<()> {
+    pub(crate) async fn take_over(&self, home: &str) -> Result<()> {
         let taken = self.control.jobs.take_over(home).await;
         taken.context("cannot take over what the last process held")
     }
 
-    /// Reads keys and certificates, opens and migrates the store, makes the first key, enrols the servers.
-    pub async fn lay(config: &Config) -> Result<Self> {
+    /// Loads keys and certificates, opens and migrates the store, creates the first API key, and registers the servers.
+    pub(crate) async fn lay(config: &Config) -> Result<Self> {
         let keys = Keys::of(config)?;
         let certificate = server_tls(config)?;
         let migrated = migrations::migrate(&config.store.url, &keys.master_key, &keys.tls);
@@ -183,7 +183,7 @@ fn proxy_settings(config: &Config) -> ProxySettings {
     }
 }
 
-/// The installation's first project and key, where it has none.
+/// Creates the installation's first project and API key if the store is empty.
 async fn bootstrap(store: &Store, control: &Control, config: &Config) -> Result<()> {
     let tx = store.jobs().await?;
     let is_empty = !projects::any(&tx).await?;
@@ -205,10 +205,10 @@ async fn bootstrap(store: &Store, control: &Control, config: &Config) -> Result<
         .accounts
         .bootstrap(FIRST_PROJECT, Some(key))
         .await
-        .context("cannot make the first project")?;
+        .context("cannot create the first project")?;
     tracing::info!(
         project = FIRST_PROJECT,
-        "the store was empty; made the first project and its API key"
+        "the store was empty; created the first project and its API key"
     );
     Ok(())
 }
@@ -225,12 +225,12 @@ async fn enrol(control: &Control, server: &Server) -> Result<()> {
         .servers
         .enrol(enrolment)
         .await
-        .with_context(|| format!("cannot enrol the server {}", server.name))
+        .with_context(|| format!("cannot register the server {}", server.name))
 }
 
 impl Running {
     /// Starts the data plane's thread, the jobs and the listeners.
-    pub async fn start(foundation: Foundation, config: &Config, sockets: Sockets) -> Result<Self> {
+    pub(crate) async fn start(foundation: Foundation, config: &Config, sockets: Sockets) -> Result<Self> {
         let Foundation {
             control,
             registry,
@@ -263,7 +263,7 @@ impl Running {
         Ok(running)
     }
 
-    /// On a thread of its own. Its end is an event: a drain waits for it, at any other time it is a failure.
+    /// Runs the data plane on a separate thread. A drain waits for the thread's end; at any other time the end is a failure.
     fn run_data_plane(
         &self,
         data_plane: DataPlane,
@@ -273,15 +273,15 @@ impl Running {
         let stop = self.proxy_stop.clone();
         let ended = self.data_plane.clone();
         let run = move || {
-            // Also when the thread unwinds.
+            // Cancels the token when the thread ends, also by a panic.
             let _ended = ended.drop_guard();
             let draining = stop.drain.clone();
             let error = match data_plane.run(socket, stop) {
                 Ok(()) if draining.is_cancelled() => return,
-                Ok(()) => anyhow!("the proxy ended by itself"),
+                Ok(()) => anyhow!("the proxy ended unexpectedly"),
                 Err(error) => Error::new(error).context("the proxy failed"),
             };
-            // Full: another part failed first, and its reason is the one that counts.
+            // If the channel is full, another part failed first; only its error is reported.
             let _ = failed.try_send(error);
         };
         thread::Builder::new()
@@ -291,7 +291,7 @@ impl Running {
         Ok(())
     }
 
-    /// Serves HTTP until the stop; requests under way are answered.
+    /// Serves HTTP until the shutdown; running requests are answered.
     fn listen(
         &self,
         whose: &'static str,
@@ -307,34 +307,34 @@ impl Running {
                 .with_graceful_shutdown(stop.cancelled_owned())
                 .await;
             if let Err(error) = served {
-                // Full: another part failed first, and its reason is the one that counts.
+                // If the channel is full, another part failed first; only its error is reported.
                 let _ = failed.try_send(Error::new(error).context(format!("{whose} stopped")));
             }
         });
         Ok(())
     }
 
-    /// Why a part ended by itself. Pending while all is well. Cancel safe.
-    pub async fn failed(&mut self) -> Error {
+    /// Waits until a part ends unexpectedly, and returns its error. Cancel safe.
+    pub(crate) async fn failed(&mut self) -> Error {
         match self.failures.recv().await {
             Some(error) => error,
             None => anyhow!("all parts ended"),
         }
     }
 
-    /// Readiness off, clients out, jobs to the end of their step, then the listeners; in little more than the
-    /// configured time.
-    pub async fn drain(&self) {
+    /// Stops all parts in order: readiness, clients, jobs, then the HTTP listeners. Takes little more than the configured
+    /// time.
+    pub(crate) async fn drain(&self) {
         self.proxy.stops();
         self.proxy_stop.drain.cancel();
         let limit = self.proxy_stop.drain_timeout + PROXY_CLOSE_TIME_MAX;
         if timeout(limit, self.data_plane.cancelled()).await.is_err() {
-            tracing::warn!(?limit, "clients did not end in time");
+            tracing::warn!(?limit, "clients did not disconnect in time");
             self.proxy_stop.now.cancel();
         }
-        // Past its lease nobody waits for this proxy anyway.
+        // If this fails, other processes wait for this proxy only until its lease expires.
         if let Ok(Err(error)) = timeout(PROXY_CLOSE_TIME_MAX, self.directory.retire()).await {
-            tracing::warn!(%error, "the proxy's lease stays until it runs out");
+            tracing::warn!(%error, "cannot release the proxy's lease; it remains until it expires");
         }
         self.jobs_stop.cancel();
         wait(&self.jobs, JOBS_STOP_TIME_MAX, "jobs").await;

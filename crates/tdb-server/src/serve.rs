@@ -1,5 +1,5 @@
-//! `tenantsdb serve`: an installation over servers that others run. Nothing listens before the configuration is known to
-//! be whole and the metadata store has answered.
+//! `tenantsdb serve`: an installation that uses existing PostgreSQL servers. No port is opened before the configuration is
+//! valid and the metadata store has answered.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::signals::Signals;
 use crate::sockets::{Sockets, Wanted};
 use crate::telemetry;
 
-/// Runs until a signal or until a part fails.
-pub async fn run(file: &Path) -> Result<()> {
+/// Runs until a signal arrives or a part fails.
+pub(crate) async fn run(file: &Path) -> Result<()> {
     let config = Config::load(file)?;
     telemetry::start(&config.log)?;
     let mut signals = Signals::new()?;
@@ -36,10 +36,10 @@ pub async fn run(file: &Path) -> Result<()> {
         () = signals.next() => Ok(()),
         error = running.failed() => Err(error),
     };
-    tracing::info!(timeout = ?config.shutdown_timeout, "stopping; clients may finish");
+    tracing::info!(timeout = ?config.shutdown_timeout, "stopping; clients can finish their transactions");
     tokio::select! {
         () = running.drain() => {}
-        () = signals.next() => tracing::warn!("a second signal: ending at once"),
+        () = signals.next() => tracing::warn!("received a second signal; stopping immediately"),
     }
     failed
 }

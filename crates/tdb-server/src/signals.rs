@@ -1,32 +1,33 @@
-//! SIGTERM, SIGINT and the SIGHUP of a terminal that was closed: the first asks for a drain, the second ends it.
+//! SIGTERM, SIGINT and SIGHUP (a closed terminal): the first signal starts a drain, the second ends it.
 
 use std::fs;
 
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals of this process from now on.
-pub struct Signals {
+/// The signals of this process, caught from the creation of this value on.
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// None under nohup.
+    /// `None` if SIGHUP is ignored, as under nohup.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: match ignores_hangup() {
-                true => None,
-                false => Some(signal(SignalKind::hangup())?),
+            hangup: if ignores_hangup() {
+                None
+            } else {
+                Some(signal(SignalKind::hangup())?)
             },
         })
     }
 
-    /// The next of them. Cancel safe.
-    pub async fn next(&mut self) {
+    /// Waits for the next signal. Cancel safe.
+    pub(crate) async fn next(&mut self) {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -41,7 +42,8 @@ impl Signals {
     }
 }
 
-/// Whether who started us wants us to outlive the terminal: catching the signal would undo it. proc(5), `SigIgn`.
+/// Whether the parent process has set SIGHUP to be ignored, so that this process survives the terminal. Catching the signal
+/// would undo that. Source: proc(5), `SigIgn`.
 fn ignores_hangup() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -7,20 +7,20 @@ use anyhow::{Error, Result, anyhow, bail};
 
 /// An address and the option that changes it.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     pub address: SocketAddr,
     pub option: &'static str,
 }
 
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     pub proxy: TcpListener,
     pub api: TcpListener,
     pub metrics: TcpListener,
 }
 
 impl Sockets {
-    pub fn bind(proxy: Wanted, api: Wanted, metrics: Wanted) -> Result<Self> {
+    pub(crate) fn bind(proxy: Wanted, api: Wanted, metrics: Wanted) -> Result<Self> {
         let bound = (bind(proxy, "the proxy"), bind(api, "the API"), bind(metrics, "metrics"));
         match bound {
             (Ok(proxy), Ok(api), Ok(metrics)) => Ok(Self { proxy, api, metrics }),
@@ -34,7 +34,7 @@ impl Sockets {
 }
 
 /// Whether a port that somebody else will bind is free now.
-pub fn check_free(wanted: Wanted, whose: &str) -> Result<()> {
+pub(crate) fn check_free(wanted: Wanted, whose: &str) -> Result<()> {
     bind(wanted, whose).map(drop)
 }
 

@@ -1,4 +1,4 @@
-//! The log: `tracing` to standard error, as text or as JSON lines. Standard output stays for data.
+//! The log: `tracing` to standard error, as text or as JSON lines. Standard output is only for data.
 
 use std::io::{IsTerminal, stderr};
 
@@ -9,12 +9,12 @@ use tracing_subscriber::fmt;
 use crate::config::{Log, LogFormat};
 
 /// Starts logging for this process. Call it once.
-pub fn start(log: &Log) -> Result<()> {
+pub(crate) fn start(log: &Log) -> Result<()> {
     let filter = EnvFilter::try_new(&log.level)?;
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
-        // A log that cannot be written, to a terminal that is gone, must not end what it tells about.
+        // If the log cannot be written, for example because the terminal is closed, the process must not fail.
         .log_internal_errors(false)
         .with_ansi(stderr().is_terminal());
     let started = match log.format {

@@ -1,4 +1,4 @@
-//! What an operator sees of a wrong configuration: everything at once, by key, with status 64.
+//! The errors of an invalid configuration: all at once, by key, with exit status 64.
 
 mod support;
 
@@ -25,7 +25,7 @@ fn serve_and_check_name_all_problems_and_end_with_64() {
         for part in [
             "proxy.listen: ",
             "proxy.ports: is not an option",
-            "store.url: the environment has no NO_SUCH_VARIABLE",
+            "store.url: environment variable NO_SUCH_VARIABLE is not set",
             "secrets.master_key: is missing",
         ] {
             assert!(text.contains(part), "{command} should say {part}: {text}");

@@ -1,4 +1,4 @@
-//! `serve`, `migrate` and `check` over a PostgreSQL that somebody else runs.
+//! `serve`, `migrate` and `check` with an existing PostgreSQL server.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod support;
@@ -158,7 +158,7 @@ async fn an_empty_store_demands_the_first_key_before_a_port_is_bound() {
 struct Serving {
     child: Child,
     before: Vec<String>,
-    /// Reads on, so that it never waits for us.
+    /// Reads the output continuously, so that the process never blocks on a full pipe.
     rest: JoinHandle<Vec<String>>,
 }
 
@@ -179,7 +179,7 @@ impl Serving {
         Self { child, before, rest }
     }
 
-    /// Ends it as a service manager does; gives its whole log.
+    /// Stops it as a service manager does. Returns its whole log.
     async fn stop(mut self) -> Vec<String> {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
         let waited = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
@@ -234,7 +234,7 @@ async fn a_server_that_is_away_holds_up_no_other() {
     let output = site.run(&["serve"]);
     assert!(!output.status.success());
     assert!(
-        said(&output).contains("cannot enrol the server mistyped"),
+        said(&output).contains("cannot register the server mistyped"),
         "{}",
         said(&output)
     );

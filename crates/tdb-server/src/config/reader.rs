@@ -1,5 +1,5 @@
-//! Reads a parsed TOML document key by key and collects every problem with its path, so that one start shows all of
-//! them. A key nobody asked for is a problem of its own: a misspelt option must not be ignored.
+//! Reads a parsed TOML document key by key and collects all errors with their paths, so that they are shown together. A key
+//! that is not an option is an error, because a misspelled option must not be ignored.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,33 +11,34 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-/// What is wrong with one key.
+/// An error in the value of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     pub path: String,
     pub message: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.is_empty() {
-            true => f.write_str(&self.message),
-            false => write!(f, "{}: {}", self.path, self.message),
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
         }
     }
 }
 
-/// Where values outside the document come from: environment variables and files.
-pub struct Outside<'a> {
+/// The sources of values outside the document: environment variables and files.
+pub(crate) struct Outside<'a> {
     /// Relative paths in the document start here.
     pub directory: &'a Path,
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// What was asked for so far, in order: what the document may contain.
+    /// The keys that were read so far, in order: the options that the document can contain.
     pub asked: RefCell<Vec<Asked>>,
 }
 
-/// A key as the reader knows it.
-pub struct Asked {
+/// A key that was read.
+pub(crate) struct Asked {
     pub section: String,
     pub key: String,
     #[cfg_attr(
@@ -48,21 +49,21 @@ pub struct Asked {
 }
 
 #[cfg_attr(not(test), expect(dead_code, reason = "as above"))]
-pub enum Kind {
+pub(crate) enum Kind {
     Default(Value),
     Optional,
     Required,
     Section,
 }
 
-/// One table of the document. [`Section::close`] reports what was not asked for.
-pub struct Section<'a> {
+/// A table of the document. [`Section::close`] reports the keys that were not read.
+pub(crate) struct Section<'a> {
     path: String,
     values: Table,
     outside: &'a Outside<'a>,
 }
 
-/// A secret is named, never written into the file.
+/// A reference to a secret, which is never written into the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SecretReference {
@@ -75,7 +76,7 @@ struct SecretReference {
 struct Human(#[serde(with = "humantime_serde")] Duration);
 
 impl<'a> Outside<'a> {
-    pub fn new(directory: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn new(directory: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             directory,
             environment,
@@ -89,7 +90,7 @@ fn with_default(default: &impl Serialize) -> Kind {
 }
 
 impl<'a> Section<'a> {
-    pub fn root(values: Table, outside: &'a Outside<'a>) -> Self {
+    pub(crate) fn root(values: Table, outside: &'a Outside<'a>) -> Self {
         Self {
             path: String::new(),
             values,
@@ -97,8 +98,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The value of `key`, `default` where it is absent or wrong.
-    pub fn value<T>(&mut self, key: &str, default: T, problems: &mut Vec<Problem>) -> T
+    /// The value of `key`; `default` if it is missing or invalid.
+    pub(crate) fn value<T>(&mut self, key: &str, default: T, problems: &mut Vec<Problem>) -> T
     where
         T: DeserializeOwned + Serialize,
     {
@@ -106,20 +107,20 @@ impl<'a> Section<'a> {
         self.take(key, problems).unwrap_or(default)
     }
 
-    /// The value of `key`; `None` where it is absent or wrong.
-    pub fn optional<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+    /// The value of `key`; `None` if it is missing or invalid.
+    pub(crate) fn optional<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
         self.note(key, Kind::Optional);
         self.take(key, problems)
     }
 
-    /// The value of `key`, which has no default.
-    pub fn required<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+    /// The value of `key`, which has no default; a missing key is an error.
+    pub(crate) fn required<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
         self.demand(key, problems);
         self.take(key, problems)
     }
 
     /// A positive duration such as `"30s"` or `"2m 30s"`.
-    pub fn duration(&mut self, key: &str, default: Duration, problems: &mut Vec<Problem>) -> Duration {
+    pub(crate) fn duration(&mut self, key: &str, default: Duration, problems: &mut Vec<Problem>) -> Duration {
         self.note(key, with_default(&Human(default)));
         match self.take::<Human>(key, problems) {
             Some(Human(Duration::ZERO)) => {
@@ -132,18 +133,19 @@ impl<'a> Section<'a> {
     }
 
     /// A file's path, relative to the document's directory.
-    pub fn file(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<PathBuf> {
+    pub(crate) fn file(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<PathBuf> {
         let path: PathBuf = self.optional(key, problems)?;
         Some(self.outside.directory.join(path))
     }
 
-    /// A secret by `{ env = "NAME" }` or `{ file = "path" }`; `None` where it is absent or wrong.
-    pub fn secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
+    /// A secret given as `{ env = "NAME" }` or `{ file = "path" }`; `None` if it is missing or invalid.
+    pub(crate) fn secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
         self.note(key, Kind::Optional);
         self.take_secret(key, problems)
     }
 
-    pub fn required_secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
+    /// Like [`Self::secret`], but a missing key is an error.
+    pub(crate) fn required_secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
         self.demand(key, problems);
         self.take_secret(key, problems)
     }
@@ -155,16 +157,16 @@ impl<'a> Section<'a> {
                 .try_into::<SecretReference>()
                 .map_err(|e| e.message().to_owned())
                 .and_then(|reference| self.resolve(reference)),
-            // Whatever it is, it is not repeated.
-            _ => Err("is a secret; name where it is: { env = \"NAME\" } or { file = \"path\" }".to_owned()),
+            // The value may be a secret and is not repeated.
+            _ => Err("is a secret; use { env = \"NAME\" } or { file = \"path\" }".to_owned()),
         };
         resolved
             .map_err(|message| problems.push(self.problem(key, &message)))
             .ok()
     }
 
-    /// The table `[key]`, empty where it is absent.
-    pub fn section(&mut self, key: &str, problems: &mut Vec<Problem>) -> Section<'a> {
+    /// The table `[key]`; empty if it is missing.
+    pub(crate) fn section(&mut self, key: &str, problems: &mut Vec<Problem>) -> Section<'a> {
         self.note(key, Kind::Section);
         let values = self.take(key, problems).unwrap_or_default();
         Section {
@@ -175,7 +177,7 @@ impl<'a> Section<'a> {
     }
 
     /// The tables `[[key]]`.
-    pub fn sections(&mut self, key: &str, problems: &mut Vec<Problem>) -> Vec<Section<'a>> {
+    pub(crate) fn sections(&mut self, key: &str, problems: &mut Vec<Problem>) -> Vec<Section<'a>> {
         self.note(key, Kind::Section);
         let tables: Vec<Table> = self.take(key, problems).unwrap_or_default();
         let path = self.path_of(key);
@@ -189,16 +191,16 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    /// Reports the keys nobody asked for.
-    pub fn close(self, problems: &mut Vec<Problem>) {
+    /// Reports the keys that were not read.
+    pub(crate) fn close(self, problems: &mut Vec<Problem>) {
         let asked = self.outside.asked.borrow();
         let here = asked.iter().filter(|asked| asked.section == self.path);
         let here: Vec<_> = here.map(|asked| asked.key.as_str()).collect();
-        let message = format!("is not an option; here are {}", here.join(", "));
+        let message = format!("is not an option; valid here are {}", here.join(", "));
         problems.extend(self.values.keys().map(|key| self.problem(key, &message)));
     }
 
-    pub fn problem(&self, key: &str, message: &str) -> Problem {
+    pub(crate) fn problem(&self, key: &str, message: &str) -> Problem {
         Problem {
             path: self.path_of(key),
             message: message.to_owned(),
@@ -227,22 +229,23 @@ impl<'a> Section<'a> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        match self.path.is_empty() {
-            true => key.to_owned(),
-            false => format!("{}.{key}", self.path),
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
         }
     }
 
     fn resolve(&self, reference: SecretReference) -> Result<SecretString, String> {
         let text = match (reference.env, reference.file) {
             (Some(name), None) => {
-                (self.outside.environment)(&name).ok_or_else(|| format!("the environment has no {name}"))?
+                (self.outside.environment)(&name).ok_or_else(|| format!("environment variable {name} is not set"))?
             }
             (None, Some(file)) => {
                 let path = self.outside.directory.join(file);
                 std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?
             }
-            (None, None) | (Some(_), Some(_)) => return Err("needs either env or file".to_owned()),
+            (None, None) | (Some(_), Some(_)) => return Err("must have either env or file".to_owned()),
         };
         match text.trim() {
             "" => Err("is empty".to_owned()),

@@ -1,5 +1,5 @@
-//! Writes the reference in `docs/configuration.md`: keys and defaults as the reader knows them, each with its comment in
-//! the shipped `proxy.toml`. With `TDB_REWRITE=1` the page is written, else compared.
+//! Generates the reference in `docs/configuration.md`: the keys and defaults of the reader, each with its comment in the
+//! shipped `proxy.toml`. With `TDB_REWRITE=1` the page is rewritten, otherwise it is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -14,7 +14,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuratio
 const START: &str = "<!-- generated: options -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// Every key, whether the document has it or not.
+/// Every option.
 fn asked() -> Vec<Asked> {
     let table: Table = "[[servers]]".parse().unwrap();
     let nothing = |_: &str| None;
@@ -23,7 +23,7 @@ fn asked() -> Vec<Asked> {
     outside.asked.into_inner()
 }
 
-/// The comment above each key of `proxy.toml`, by section and key; a section's own has the key "".
+/// The comment above each key of `proxy.toml`, by section and key; that of a section has the key "".
 fn comments() -> BTreeMap<(String, String), String> {
     let mut found = BTreeMap::new();
     let (mut section, mut comment) = (String::new(), String::new());
@@ -50,7 +50,7 @@ fn render() -> String {
     let comments = comments();
     let mut page = String::new();
     let mut current = None;
-    // A section's own keys before those of the sections in it.
+    // The keys of the top level come first.
     let mut asked: Vec<Asked> = asked()
         .into_iter()
         .filter(|asked| !matches!(asked.kind, Kind::Section))
@@ -60,7 +60,7 @@ fn render() -> String {
         let section = section.replace("[0]", "");
         if current.as_ref() != Some(&section) {
             let title = match section.as_str() {
-                "" => "At the top".to_owned(),
+                "" => "At the top level".to_owned(),
                 "servers" => "`[[servers]]`".to_owned(),
                 section => format!("`[{section}]`"),
             };
@@ -71,7 +71,7 @@ fn render() -> String {
             let gap = if about.is_empty() { "" } else { "\n\n" };
             write!(
                 page,
-                "\n### {title}\n\n{about}{gap}| key | where absent | meaning |\n|---|---|---|\n"
+                "\n### {title}\n\n{about}{gap}| key | default | meaning |\n|---|---|---|\n"
             )
             .unwrap();
             current = Some(section.clone());
@@ -79,8 +79,8 @@ fn render() -> String {
         let absent = match kind {
             Kind::Default(Value::String(text)) => format!("`\"{text}\"`"),
             Kind::Default(value) => format!("`{value}`"),
-            Kind::Required => "an error".to_owned(),
-            Kind::Optional | Kind::Section => "nothing".to_owned(),
+            Kind::Required => "required".to_owned(),
+            Kind::Optional | Kind::Section => "none".to_owned(),
         };
         let meaning = comments.get(&(section.clone(), key.clone()));
         let meaning = meaning.filter(|text| !text.is_empty());
@@ -102,7 +102,7 @@ fn the_page_has_every_option_as_the_reader_knows_it() {
     } else {
         assert!(
             page == wanted,
-            "docs/configuration.md is not what the reader knows: TDB_REWRITE=1 cargo test -p tdb-server writes it"
+            "docs/configuration.md does not match the reader; rewrite it with TDB_REWRITE=1 cargo test -p tdb-server"
         );
     }
 }

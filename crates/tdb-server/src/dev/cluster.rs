@@ -1,5 +1,5 @@
-//! A new database cluster, made by initdb under another name first: a start that ends in the middle leaves nothing that
-//! looks complete.
+//! Creates the database cluster with initdb. It has a temporary name until it is complete, so that an interrupted start
+//! leaves no incomplete cluster under the final name.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -15,11 +15,11 @@ use super::directory::Directory;
 use super::postgres::ADMINISTRATOR;
 use super::programs::Programs;
 
-/// Before the process that makes it.
+/// The prefix of temporary names; the process id of the creating process follows.
 const UNFINISHED: &str = "postgres.new-";
 const PASSWORD: &str = "initdb-password";
 
-/// What ends with the attempt, however it ends.
+/// Resources that are removed at the end of an attempt, also if it fails.
 struct Attempt {
     /// The group of initdb and of the servers it starts.
     group: Option<u32>,
@@ -35,8 +35,13 @@ impl Drop for Attempt {
     }
 }
 
-/// Makes the cluster `name` of the directory, with `password` as its administrator's.
-pub async fn make(directory: &Directory, name: &str, programs: &Programs, password: &SecretString) -> Result<()> {
+/// Creates the cluster `name` in the directory, with the administrator's password `password`.
+pub(crate) async fn make(
+    directory: &Directory,
+    name: &str,
+    programs: &Programs,
+    password: &SecretString,
+) -> Result<()> {
     let fresh = directory.file(&format!("{UNFINISHED}{}", std::process::id()));
     let mut attempt = Attempt {
         group: None,
@@ -64,10 +69,14 @@ pub async fn make(directory: &Directory, name: &str, programs: &Programs, passwo
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        // Ctrl-C is ours to answer.
+        // This process handles Ctrl-C.
         .process_group(0);
     let child = command.spawn().map_err(|error| {
-        let hint = reach_hint(programs.bin(), programs, "copy this PostgreSQL to where it can");
+        let hint = reach_hint(
+            programs.bin(),
+            programs,
+            "copy this PostgreSQL to a directory that it can access",
+        );
         anyhow!("cannot run {}/initdb: {error}{hint}", programs.bin().display())
     })?;
     attempt.group = child.id();
@@ -77,15 +86,15 @@ pub async fn make(directory: &Directory, name: &str, programs: &Programs, passwo
         output.status.success(),
         "initdb failed: {}{}",
         String::from_utf8_lossy(&output.stderr).trim(),
-        reach_hint(directory.path(), programs, "give a --data-dir that it can reach")
+        reach_hint(directory.path(), programs, "choose a --data-dir that it can access")
     );
     fs::rename(&fresh, directory.file(name))?;
     Ok(())
 }
 
-/// Removes what earlier attempts left. The initdb of a process that was killed may still write into its own: that one is
-/// left to the next start.
-pub fn remove_unfinished(directory: &Directory) -> Result<()> {
+/// Removes incomplete clusters of earlier attempts. Errors are ignored: the initdb of a killed process may still be writing,
+/// and the next start removes its cluster.
+pub(crate) fn remove_unfinished(directory: &Directory) -> Result<()> {
     for entry in fs::read_dir(directory.path())? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
@@ -95,11 +104,11 @@ pub fn remove_unfinished(directory: &Directory) -> Result<()> {
     Ok(())
 }
 
-/// The most frequent reason why another account cannot use a directory.
+/// A hint for the most frequent reason why the user postgres cannot use a directory.
 fn reach_hint(path: &Path, programs: &Programs, advice: &str) -> String {
     let closed = |dir: &&Path| fs::metadata(dir).is_ok_and(|found| found.permissions().mode() & 0o001 == 0);
     match (programs.account(), path.ancestors().find(closed)) {
-        (Some(_), Some(dir)) => format!("\nThe user postgres cannot pass through {}; {advice}.", dir.display()),
+        (Some(_), Some(dir)) => format!("\nThe user postgres cannot access {}; {advice}.", dir.display()),
         (None, _) | (Some(_), None) => String::new(),
     }
 }

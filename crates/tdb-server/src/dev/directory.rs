@@ -1,5 +1,5 @@
-//! The directory of one development instance: who may use it (one process at a time), what lies where, and the secrets
-//! in it. Files with secrets are created 0600, never changed to it later.
+//! The data directory of a development instance, and the secrets in it. Only one process can use it at a time. Files with
+//! secrets are created with mode 0600; they never have another mode.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -10,28 +10,28 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use secrecy::{ExposeSecret, SecretString};
 
-/// Marks a directory as ours, so that `--reset` never empties another.
+/// The lock file. It also marks a directory as that of an instance, so that `--reset` never empties another directory.
 const LOCK: &str = "tenantsdb.lock";
 
-/// A directory this process holds alone.
+/// A directory that only this process uses.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     path: PathBuf,
-    /// Released by the kernel when the process ends, however it ends.
+    /// The kernel releases it when the process ends in any way.
     _lock: Flock<File>,
 }
 
 impl Directory {
-    /// Takes the directory, making it where it is missing. Fails where another process holds it.
-    pub fn take(path: &Path) -> Result<Self> {
-        make(path).with_context(|| format!("cannot make the directory {}", path.display()))?;
+    /// Locks the directory and creates it if it is missing. Fails if another process uses it.
+    pub(crate) fn take(path: &Path) -> Result<Self> {
+        make(path).with_context(|| format!("cannot create the directory {}", path.display()))?;
         let path = path
             .canonicalize()
             .with_context(|| format!("cannot open {}", path.display()))?;
         let file = path.join(LOCK);
         ensure!(
             file.exists() || is_empty(&path)?,
-            "{} is neither empty nor a development instance's; give another --data-dir",
+            "{} is neither empty nor the directory of a development instance; choose another --data-dir",
             path.display()
         );
         Ok(Self {
@@ -40,16 +40,16 @@ impl Directory {
         })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Removes everything in it except the lock.
-    pub fn reset(&self) -> Result<()> {
+    /// Removes all files and directories in it except the lock file.
+    pub(crate) fn reset(&self) -> Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let path = entry.path();
@@ -63,8 +63,8 @@ impl Directory {
         Ok(())
     }
 
-    /// The secret kept in the file `name`; made by `make` and written down where there is none.
-    pub fn secret<E>(&self, name: &str, make: impl FnOnce() -> Result<SecretString, E>) -> Result<SecretString>
+    /// The secret in the file `name`. If there is none, `make` generates it and it is saved.
+    pub(crate) fn secret<E>(&self, name: &str, make: impl FnOnce() -> Result<SecretString, E>) -> Result<SecretString>
     where
         E: std::error::Error + Send + Sync + 'static,
     {
@@ -80,20 +80,20 @@ impl Directory {
         }
     }
 
-    /// Writes a 0600 file whole or not at all.
-    pub fn write_private(&self, name: &str, text: &str) -> Result<()> {
+    /// Writes a file with mode 0600, completely or not at all.
+    pub(crate) fn write_private(&self, name: &str, text: &str) -> Result<()> {
         write_atomically(&self.file(name), text, 0o600)
     }
 
-    /// The same for what everybody may read.
-    pub fn write_public(&self, name: &str, text: &str) -> Result<()> {
+    /// Like [`Self::write_private`], with mode 0644.
+    pub(crate) fn write_public(&self, name: &str, text: &str) -> Result<()> {
         write_atomically(&self.file(name), text, 0o644)
     }
 }
 
-/// Writes under another name, then renames: a reader sees the old text or the new one. Nobody else reads it before it has
-/// its `mode`.
-pub fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<()> {
+/// Writes another file and renames it, so that readers see either the old or the new text. The file has mode 0600 until it is
+/// complete, then `mode`.
+pub(crate) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<()> {
     let fresh = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new()
@@ -110,8 +110,8 @@ pub fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Traversable for the account that runs PostgreSQL, listable for nobody else, whatever the umask; its missing parents
-/// too. What is there stays as it is.
+/// Creates the directory and its missing parents with mode 0711, independently of the umask: the account that runs PostgreSQL
+/// must be able to traverse them, and other users must not list them. Existing directories are not changed.
 fn make(path: &Path) -> std::io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
         && !parent.is_dir()
@@ -149,7 +149,7 @@ fn lock(file: &Path, directory: &Path) -> Result<Flock<File>> {
             let mut pid = String::new();
             let _ = taken.read_to_string(&mut pid);
             bail!(
-                "another tenantsdb (process {}) uses {}; stop it or give another --data-dir",
+                "another tenantsdb (process {}) uses {}; stop it or choose another --data-dir",
                 pid.trim(),
                 directory.display()
             )

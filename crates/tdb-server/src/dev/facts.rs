@@ -1,6 +1,6 @@
-//! `dev.json`, from which `tdb` and tests read where a running instance is, and the instance's entry in
-//! `$XDG_STATE_HOME/tenantsdb/dev.d`, a file named by the process id that holds the data directory. Both exist from readiness to
-//! the end of the process; after a kill the process id tells that they are stale.
+//! `dev.json`, which has the addresses and secrets of a running instance for `tdb` and tests, and the instance's entry in
+//! `$XDG_STATE_HOME/tenantsdb/dev.d`, a file that is named by the process id and contains the path of the data directory. Both
+//! exist from readiness to the end of the process. After a kill, the process id shows that they are stale.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -16,9 +16,9 @@ use super::directory::{Directory, write_atomically};
 
 const FILE: &str = "dev.json";
 
-/// What `dev.json` says; it holds the administrator's passwords of everything, hence 0600.
+/// The content of `dev.json`. It contains the administrator's password and an API key, so its mode is 0600.
 #[derive(Serialize)]
-pub struct Facts {
+pub(crate) struct Facts {
     pub api_url: String,
     pub api_key: String,
     pub proxy: ProxyAddresses,
@@ -28,13 +28,13 @@ pub struct Facts {
 }
 
 #[derive(Serialize)]
-pub struct ProxyAddresses {
+pub(crate) struct ProxyAddresses {
     pub postgres: String,
 }
 
-/// The readiness line of `--json`: without secrets, because output ends in logs.
+/// The line that `--json` prints. It contains no secrets, because output is often logged.
 #[derive(Serialize)]
-pub struct Ready<'a> {
+pub(crate) struct Ready<'a> {
     pub ready: bool,
     pub api_url: &'a str,
     pub proxy: &'a ProxyAddresses,
@@ -43,7 +43,7 @@ pub struct Ready<'a> {
 }
 
 impl Facts {
-    pub fn write(&self, directory: &Directory) -> Result<PathBuf> {
+    pub(crate) fn write(&self, directory: &Directory) -> Result<PathBuf> {
         let text = serde_json::to_string_pretty(self)?;
         directory.write_private(FILE, &format!("{text}\n"))?;
         if let Err(error) = enter(directory.path(), self.pid) {
@@ -53,9 +53,9 @@ impl Facts {
     }
 }
 
-/// Nothing runs here any more.
-pub fn withdraw(directory: &Directory) {
-    // A failure leaves files whose pid tells the same.
+/// Removes `dev.json` and the entry.
+pub(crate) fn withdraw(directory: &Directory) {
+    // Files that cannot be removed are recognised as stale by their process id.
     let _ = fs::remove_file(directory.file(FILE));
     if let Ok(entries) = entries() {
         let _ = fs::remove_file(entries.join(std::process::id().to_string()));
@@ -63,22 +63,20 @@ pub fn withdraw(directory: &Directory) {
 }
 
 /// `/var/lib/tenantsdb-dev` for root, else the user's data directory.
-pub fn default_data_dir() -> Result<PathBuf> {
-    match Uid::effective().is_root() {
-        true => Ok(PathBuf::from("/var/lib/tenantsdb-dev")),
-        false => {
-            let home = home_of("XDG_DATA_HOME", ".local/share").context("give --data-dir")?;
-            Ok(home.join("tenantsdb/dev"))
-        }
+pub(crate) fn default_data_dir() -> Result<PathBuf> {
+    if Uid::effective().is_root() {
+        return Ok(PathBuf::from("/var/lib/tenantsdb-dev"));
     }
+    let home = home_of("XDG_DATA_HOME", ".local/share").context("use --data-dir")?;
+    Ok(home.join("tenantsdb/dev"))
 }
 
-/// Where running instances of this user have their entries.
+/// The directory of the entries of this user's running instances.
 fn entries() -> Result<PathBuf> {
     Ok(home_of("XDG_STATE_HOME", ".local/state")?.join("tenantsdb/dev.d"))
 }
 
-/// Adds this instance, and removes entries whose process is gone.
+/// Adds the entry of this instance, and removes entries whose process has ended.
 fn enter(directory: &Path, pid: u32) -> Result<()> {
     let entries = entries()?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&entries);

@@ -1,5 +1,5 @@
-//! The private PostgreSQL of a development instance. It belongs to this process: it is stopped with it, and what an
-//! earlier process left running on the same data is stopped before the start. It keeps its durability settings.
+//! The private PostgreSQL of a development instance. It is stopped with this process, and a PostgreSQL that an earlier
+//! process left running on the same data is stopped before the start. It runs with PostgreSQL's default durability.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -20,41 +20,41 @@ use super::cluster;
 use super::directory::Directory;
 use super::programs::Programs;
 
-pub const ADMINISTRATOR: &str = "postgres";
+pub(crate) const ADMINISTRATOR: &str = "postgres";
 const DATA: &str = "postgres";
 const SOCKETS: &str = "run";
 const LOG: &str = "postgres.log";
-/// Lines of it that an error shows.
+/// How many lines of the log an error message shows.
 const LAST_WORDS: usize = 4;
-/// Bytes of it that are read for them.
+/// How many bytes of the log are read for them.
 const LOG_READ_MAX: u64 = 8 * 1024;
-/// Recovery after a crash included.
+/// Includes crash recovery.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
-/// Every client of a tenant has a server connection of its own while it is connected.
+/// Larger than PostgreSQL's default, because each client has a separate server connection while it is connected.
 const CONNECTIONS_MAX: u32 = 500;
-/// The longest path of a unix socket (sun_path), less the name PostgreSQL gives it.
+/// The longest path of a Unix socket (sun_path) in bytes, less the length of the socket's name.
 const SOCKET_DIRECTORY_LEN_MAX: usize = 107 - "/.s.PGSQL.65535.lock".len();
 
 /// A running PostgreSQL on 127.0.0.1.
 #[derive(Debug)]
-pub struct Postgres {
+pub(crate) struct Postgres {
     child: Child,
     port: u16,
 }
 
-/// How to take a port: the one asked for, or any that is free.
+/// The port to listen on: a given one, or any free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamPort {
+pub(crate) enum UpstreamPort {
     Any,
     Fixed(u16),
 }
 
 impl Postgres {
-    /// Starts on the data of `directory`, which is made where there is none, with `password` as the administrator's.
-    /// Nothing may run on it any more.
-    pub async fn start(directory: &Directory, password: &SecretString, port: UpstreamPort) -> Result<Self> {
+    /// Starts PostgreSQL on the data in `directory`, and creates the data if there is none, with the administrator's password
+    /// `password`. No other PostgreSQL may run on this data.
+    pub(crate) async fn start(directory: &Directory, password: &SecretString, port: UpstreamPort) -> Result<Self> {
         let data = directory.file(DATA);
         let programs = Programs::find(major_of(&data))?;
         cluster::remove_unfinished(directory)?;
@@ -62,7 +62,7 @@ impl Postgres {
             cluster::make(directory, DATA, &programs, password).await?;
         }
         make_socket_directory(directory, &programs)?;
-        // Between our choice of a free port and PostgreSQL's bind another process may take it.
+        // Another process can take the free port before PostgreSQL binds it.
         for _ in 0..5 {
             let number = match port {
                 UpstreamPort::Fixed(number) => number,
@@ -72,28 +72,28 @@ impl Postgres {
                 Launch::Ready(child) => return Ok(Self { child, port: number }),
                 Launch::PortTaken if port == UpstreamPort::Any => {}
                 Launch::PortTaken => bail!(
-                    "port {number} for the private PostgreSQL is taken; give another with --upstream-port (0: any free one)"
+                    "port {number} for the private PostgreSQL is in use; choose another with --upstream-port (0: any free port)"
                 ),
             }
         }
         bail!("no free port for the private PostgreSQL")
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends when PostgreSQL ends by itself. Cancel safe.
-    pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+    /// Waits until PostgreSQL exits. Cancel safe.
+    pub(crate) async fn ended(&mut self) -> std::io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Stops it fast: sessions are ended, everything committed is on disk.
-    pub async fn stop(mut self) -> Result<()> {
+    /// Stops it with a fast shutdown: sessions are ended and all committed data is on disk.
+    pub(crate) async fn stop(mut self) -> Result<()> {
         let Some(pid) = self.child.id() else { return Ok(()) };
         signal(pid.cast_signed(), Signal::SIGINT)?;
         if tokio::time::timeout(STOP_TIME_MAX, self.child.wait()).await.is_err() {
-            // Immediate: the next start recovers from the write-ahead log.
+            // Immediate shutdown: the next start recovers from the write-ahead log.
             signal(pid.cast_signed(), Signal::SIGQUIT)?;
             self.child.wait().await?;
         }
@@ -101,8 +101,8 @@ impl Postgres {
     }
 }
 
-/// Stops what a killed process left running on this data, so that the data can be used, moved or removed.
-pub async fn stop_orphan(directory: &Directory) -> Result<()> {
+/// Stops a PostgreSQL that a killed process left running on this data, so that the data can be used, moved or removed.
+pub(crate) async fn stop_orphan(directory: &Directory) -> Result<()> {
     let data = directory.file(DATA);
     let Some(pid) = running_on(&data) else { return Ok(()) };
     tracing::info!(pid, "an earlier PostgreSQL still runs on this data; stopping it");
@@ -119,7 +119,8 @@ pub async fn stop_orphan(directory: &Directory) -> Result<()> {
     bail!("PostgreSQL (process {pid}) on {} does not stop", data.display())
 }
 
-/// The postmaster on this data, by its pid file and, because pids are used again, by the directory it works in.
+/// The process id of the postmaster on this data. It is read from the pid file and verified by the process's working
+/// directory, because process ids are reused.
 fn running_on(data: &Path) -> Option<i32> {
     let pid_file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let pid: i32 = pid_file.lines().next()?.trim().parse().ok()?;
@@ -147,7 +148,7 @@ enum Launch {
     PortTaken,
 }
 
-/// Ends a PostgreSQL whose start nobody waits for any more.
+/// Stops PostgreSQL if this guard is dropped before its start is complete.
 struct Starting {
     pid: Option<u32>,
 }
@@ -186,8 +187,8 @@ async fn launch(directory: &Directory, programs: &Programs, port: u16) -> Result
     }
 }
 
-/// Where PostgreSQL's log is, and the end of it; without statements, which may hold secrets.
-pub fn last_words(directory: &Directory) -> String {
+/// The path of PostgreSQL's log and its last lines, without statements, which can contain secrets.
+pub(crate) fn last_words(directory: &Directory) -> String {
     let file = directory.file(LOG);
     let text = end_of(&file).unwrap_or_default();
     let lines: Vec<&str> = text.lines().filter(|line| !line.contains("STATEMENT:")).collect();
@@ -206,7 +207,7 @@ fn end_of(file: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// PostgreSQL writes its state into the eighth line of its pid file (`pg_ctl -w` reads it too).
+/// PostgreSQL writes its state to the eighth line of its pid file, as `pg_ctl -w` uses it.
 fn is_ready(data: &Path, child: &Child) -> bool {
     let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let mut lines = text.lines();
@@ -231,7 +232,7 @@ fn spawn(directory: &Directory, programs: &Programs, port: u16) -> Result<Child>
         "listen_addresses=127.0.0.1".to_owned(),
         format!("unix_socket_directories={}", socket_directory(directory)),
         format!("max_connections={CONNECTIONS_MAX}"),
-        // Written to the file above, whatever the administrator wrote into postgresql.conf.
+        // The log must be in the file above, even if postgresql.conf says otherwise.
         "logging_collector=off".to_owned(),
         "log_destination=stderr".to_owned(),
     ];
@@ -239,17 +240,19 @@ fn spawn(directory: &Directory, programs: &Programs, port: u16) -> Result<Child>
         command.args(["-c", &setting]);
     }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    // Ctrl-C goes to the terminal's process group: PostgreSQL must outlive our own drain.
+    // Ctrl-C is sent to the terminal's process group; PostgreSQL must keep running during the drain.
     command.process_group(0);
     command.spawn().context("cannot start PostgreSQL")
 }
 
-/// Empty, which means no socket, where the path is too long for one. Quoted, because the setting is a list.
+/// The directory of the Unix socket, quoted because the setting is a list. Empty, which means no socket, if the path is too
+/// long.
 fn socket_directory(directory: &Directory) -> String {
     let path = directory.file(SOCKETS).display().to_string();
-    match path.len() <= SOCKET_DIRECTORY_LEN_MAX {
-        true => format!("\"{}\"", path.replace('"', "\"\"")),
-        false => String::new(),
+    if path.len() <= SOCKET_DIRECTORY_LEN_MAX {
+        format!("\"{}\"", path.replace('"', "\"\""))
+    } else {
+        String::new()
     }
 }
 

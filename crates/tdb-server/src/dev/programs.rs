@@ -1,4 +1,5 @@
-//! Where PostgreSQL's programs are and which account runs them: PostgreSQL refuses to run as root.
+//! Finds PostgreSQL's programs, and runs them under another account if this process runs as root, because PostgreSQL refuses
+//! to run as root.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::chown;
@@ -11,32 +12,32 @@ use nix::unistd::{Uid, User};
 use tokio::process::Command;
 
 const DEBIAN: &str = "/usr/lib/postgresql";
-/// What workspaces and tenants need.
+/// The oldest supported major version for workspaces and tenants.
 const OLDEST: u32 = 15;
 
 /// The directory of `initdb` and `postgres`.
 #[derive(Clone, Debug)]
-pub struct Programs {
+pub(crate) struct Programs {
     bin: PathBuf,
     account: Option<Account>,
 }
 
-/// The account PostgreSQL runs under when we run as root.
+/// The account that PostgreSQL runs under if this process runs as root.
 #[derive(Clone, Copy, Debug)]
-pub struct Account {
+pub(crate) struct Account {
     pub uid: u32,
     pub gid: u32,
 }
 
 impl Programs {
-    /// Looks at `PG_BIN_DIR`, `PATH` and Debian's directories, in this order. `major` is the version of an existing data
-    /// directory: among Debian's it wins over the newest.
-    pub fn find(major: Option<u32>) -> Result<Self> {
+    /// Uses `PG_BIN_DIR` if it is set. Otherwise searches Debian's directory of the major version `major`, which is that of an
+    /// existing data directory, then `PATH`, then Debian's newest version.
+    pub(crate) fn find(major: Option<u32>) -> Result<Self> {
         let bin = match env::var_os("PG_BIN_DIR").map(PathBuf::from) {
-            // Absolute: they are run in another directory.
+            // An absolute path, because the programs run in another working directory.
             Some(dir) if is_complete(&dir) => Some(dir.canonicalize()?),
             Some(dir) => bail!(
-                "PG_BIN_DIR is {}, where initdb and postgres are not both; correct it or unset it",
+                "PG_BIN_DIR is {}, which does not contain both initdb and postgres; correct it or unset it",
                 dir.display()
             ),
             None => debian(major).or_else(on_path).or_else(|| debian(None)),
@@ -54,8 +55,8 @@ impl Programs {
         );
         if let Some(major) = major.filter(|major| *major != found) {
             bail!(
-                "the data was made by PostgreSQL {major}, and what was found in {} is version {found}; install \
-                 postgresql-{major} or set PG_BIN_DIR to its directory, or begin anew with --reset, which removes the data",
+                "the data was created by PostgreSQL {major}, and the PostgreSQL in {} is version {found}; install \
+                 postgresql-{major}, or set PG_BIN_DIR to its directory, or start again with --reset, which removes the data",
                 bin.display()
             );
         }
@@ -65,25 +66,25 @@ impl Programs {
         })
     }
 
-    pub fn bin(&self) -> &Path {
+    pub(crate) fn bin(&self) -> &Path {
         &self.bin
     }
 
-    pub fn account(&self) -> Option<Account> {
+    pub(crate) fn account(&self) -> Option<Account> {
         self.account
     }
 
-    /// Gives a file or directory to PostgreSQL's account, where that is another.
-    pub fn give(&self, path: &Path) -> Result<()> {
+    /// Changes the owner of a file or directory to PostgreSQL's account, if that is a different one.
+    pub(crate) fn give(&self, path: &Path) -> Result<()> {
         let Some(account) = self.account else {
             return Ok(());
         };
         chown(path, Some(account.uid), Some(account.gid))
-            .with_context(|| format!("cannot give {} away", path.display()))
+            .with_context(|| format!("cannot change the owner of {}", path.display()))
     }
 
-    /// A command that runs under PostgreSQL's account, untouched by the caller's locale and libpq settings.
-    pub fn command(&self, program: &str) -> Command {
+    /// A command that runs under PostgreSQL's account, without the caller's locale and libpq variables.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
         command
             .current_dir("/")
@@ -98,7 +99,7 @@ impl Programs {
     }
 }
 
-/// Debian's directory of one major version, or of the newest.
+/// Debian's directory of a major version, or of the newest version.
 fn debian(major: Option<u32>) -> Option<PathBuf> {
     let versions = fs::read_dir(DEBIAN)
         .ok()?
@@ -115,7 +116,7 @@ fn bin_of(major: u32) -> PathBuf {
     Path::new(DEBIAN).join(major.to_string()).join("bin")
 }
 
-/// The directory behind `postgres` on the path; a link there is followed, so that its neighbours are found.
+/// The directory of the `postgres` in PATH. Symbolic links are followed, so that `initdb` is in the same directory.
 fn on_path() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let candidates = env::split_paths(&path).map(|dir| dir.join("postgres"));
@@ -126,20 +127,20 @@ fn on_path() -> Option<PathBuf> {
 /// The major version.
 fn version_of(bin: &Path) -> Result<u32> {
     let postgres = bin.join("postgres");
-    let cannot = |why: &str| format!("cannot learn the version of {}{why}", postgres.display());
+    let cannot = |why: &str| format!("cannot determine the version of {}{why}", postgres.display());
     let output = std::process::Command::new(&postgres)
         .arg("--version")
-        // Ctrl-C is ours to answer.
+        // This process handles Ctrl-C.
         .process_group(0)
         .output()
         .with_context(|| cannot(""))?;
     // postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1), or 19devel
-    let said = String::from_utf8_lossy(&output.stdout);
-    let version = said.split_whitespace().nth(2).unwrap_or_default();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let version = printed.split_whitespace().nth(2).unwrap_or_default();
     let major: String = version.chars().take_while(char::is_ascii_digit).collect();
     major.parse().map_err(|_| {
         let why = String::from_utf8_lossy(&output.stderr);
-        anyhow!(cannot(&format!(": it ended with {}; {}", output.status, why.trim())))
+        anyhow!(cannot(&format!(": it exited with {}; {}", output.status, why.trim())))
     })
 }
 
@@ -155,8 +156,8 @@ fn account() -> Result<Option<Account>> {
         return Ok(None);
     }
     let user = User::from_name("postgres")?.context(
-        "PostgreSQL refuses to run as root, and the user postgres, as whom it would run, does not exist; \
-         make it (useradd --system postgres), or run this as an ordinary user",
+        "PostgreSQL refuses to run as root, and there is no user postgres to run it; create the user \
+         (useradd --system postgres), or run tenantsdb as an ordinary user",
     )?;
     Ok(Some(Account {
         uid: user.uid.as_raw(),

@@ -1,5 +1,5 @@
-//! The metadata store's own database and owner in the private PostgreSQL. The owner is no superuser, so that the store
-//! runs in `dev` under the rights it has in production. Constant SQL only.
+//! The database of the metadata store and its owner in the private PostgreSQL. The owner is not a superuser, so that the
+//! store has the same rights in `dev` as in production. All SQL is constant.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ const OWNER: &str = "cp_owner";
 const DATABASE: &str = "tdb_control";
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Makes what is missing and sets the owner's password; the store's URL.
-pub async fn provision(port: u16, administrator: &SecretString, owner: &SecretString) -> Result<SecretString> {
+/// Creates the role and the database if they are missing, and sets the owner's password. Returns the store's URL.
+pub(crate) async fn provision(port: u16, administrator: &SecretString, owner: &SecretString) -> Result<SecretString> {
     let mut config = Config::new();
     config
         .host("127.0.0.1")
@@ -33,7 +33,9 @@ pub async fn provision(port: u16, administrator: &SecretString, owner: &SecretSt
     let connection = tokio::spawn(connection);
     let made = make(&client, owner).await;
     drop(client);
-    connection.await?.context("the private PostgreSQL hung up")?;
+    connection
+        .await?
+        .context("the connection to the private PostgreSQL was lost")?;
     made?;
     Ok(format!(
         "postgresql://{OWNER}:{}@127.0.0.1:{port}/{DATABASE}?sslmode=disable",
@@ -43,7 +45,7 @@ pub async fn provision(port: u16, administrator: &SecretString, owner: &SecretSt
 }
 
 async fn make(client: &Client, owner: &SecretString) -> Result<()> {
-    // A verifier holds nothing that SQL would have to quote, and the password itself never reaches the server's log.
+    // A verifier contains no characters that must be quoted in SQL, and keeps the password out of the server's log.
     let verifier = ScramVerifier::derive(owner, ITERATIONS_RANDOM_SECRET)?;
     let found = client
         .query_opt("SELECT FROM pg_catalog.pg_roles WHERE rolname = 'cp_owner'", &[])
@@ -53,7 +55,7 @@ async fn make(client: &Client, owner: &SecretString) -> Result<()> {
     client
         .batch_execute(&role)
         .await
-        .context("cannot make the role cp_owner")?;
+        .context("cannot create the role cp_owner")?;
     let found = client
         .query_opt("SELECT FROM pg_catalog.pg_database WHERE datname = 'tdb_control'", &[])
         .await?;
@@ -62,7 +64,7 @@ async fn make(client: &Client, owner: &SecretString) -> Result<()> {
         client
             .batch_execute(create)
             .await
-            .context("cannot make the database tdb_control")?;
+            .context("cannot create the database tdb_control")?;
     }
     client
         .batch_execute("REVOKE ALL ON DATABASE tdb_control FROM PUBLIC")

@@ -1,4 +1,4 @@
-//! What `tenantsdb dev` prints when it is ready: the commands of the story, ready to be pasted.
+//! The text that `tenantsdb dev` prints when it is ready: addresses, and commands that can be pasted.
 
 use std::env;
 use std::fmt::Write as _;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::facts::Facts;
 
-/// The text, ending with a line end.
-pub fn text(facts: &Facts, directory: &Path) -> String {
+/// The text, which ends with a newline.
+pub(crate) fn text(facts: &Facts, directory: &Path) -> String {
     let mut text = String::new();
-    // Writing to a string does not fail.
+    // Writing to a String cannot fail.
     let _ = writeln!(text, "\nTenantsDB is ready.\n");
     let _ = writeln!(text, "  PostgreSQL proxy  {}", facts.proxy.postgres);
     let _ = writeln!(text, "  admin API         {}", facts.api_url);
@@ -24,7 +24,7 @@ pub fn text(facts: &Facts, directory: &Path) -> String {
         "  certificate       {} (for sslmode=verify-full: sslrootcert)",
         directory.join("proxy.crt").display()
     );
-    let _ = writeln!(text, "\nIn another terminal; tdb finds this instance by itself:\n");
+    let _ = writeln!(text, "\nIn another terminal; tdb finds this instance:\n");
     if let Some(bin) = directory_of_tdb_off_the_path() {
         let _ = writeln!(text, "  export PATH=\"{}:$PATH\"", bin.display());
     }
@@ -32,20 +32,20 @@ pub fn text(facts: &Facts, directory: &Path) -> String {
     text
 }
 
-/// With names of its own, so that the README's story can follow.
+/// The names differ from those of the README, so that its commands work on the same instance.
 const STORY: &str = r#"  tdb workspaces create --name hello --database PostgreSQL      # prints a connection string, its password once
   tdb psql hello_dev -- -c 'CREATE TABLE users (id int PRIMARY KEY, email text)'
   tdb workspaces diff hello                                     # what was captured
-  tdb tenants create --name world --blueprint hello             # prints the tenant's own credential
-  tdb psql hello__world -- -c 'SELECT * FROM users'             # same schema, own data
+  tdb tenants create --name world --blueprint hello             # prints the tenant's credential
+  tdb psql hello__world -- -c 'SELECT * FROM users'             # same schema, separate data
   tdb psql hello_dev -- -c 'ALTER TABLE users ADD COLUMN phone text'
   tdb deployments create --blueprint hello --all --watch        # the change reaches every tenant
   tdb query --blueprint hello --all --query 'select count(*) from users'
 
-Ctrl-C stops it; the data stays.
+Ctrl-C stops it; the data is kept.
 "#;
 
-/// Where `tdb` lies beside this program, unless the path leads there already.
+/// The directory of this program if it contains `tdb` and no directory in PATH does.
 fn directory_of_tdb_off_the_path() -> Option<PathBuf> {
     let bin = env::current_exe().ok()?.parent()?.to_owned();
     let path = env::var_os("PATH").unwrap_or_default();

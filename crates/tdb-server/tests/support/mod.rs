@@ -1,5 +1,5 @@
-//! `tenantsdb` as a process of its own, on directories of its own. Whatever a test leaves running ends with its value.
-#![allow(dead_code, reason = "every test file is a crate of its own and uses a part")]
+//! Runs `tenantsdb` as a separate process with separate directories. Processes are stopped when their value is dropped.
+#![allow(dead_code, reason = "every test file is a separate crate and uses only a part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 use std::fs;
@@ -66,7 +66,7 @@ impl Home {
         self.dir.path().join("state")
     }
 
-    /// `tenantsdb dev` on this directory; every port any free one unless `arguments` say another.
+    /// `tenantsdb dev` on this directory. All ports are free ones, unless `arguments` set others.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = tenantsdb(&["dev", "--json", "--data-dir"]);
         command
@@ -112,7 +112,7 @@ impl Home {
         }
     }
 
-    /// Runs it to its end, which comes at once where the start is refused.
+    /// Runs it until it exits, which is immediately if the start is refused.
     pub fn refused(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert!(!output.status.success(), "it should have been refused");
@@ -121,7 +121,7 @@ impl Home {
 }
 
 impl Dev {
-    /// Ends it as an operator does; its exit status.
+    /// Stops it as an operator does. Returns its exit status.
     pub fn stop(&mut self) -> std::process::ExitStatus {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         let deadline = Instant::now() + STOP_TIME_MAX;
@@ -134,13 +134,13 @@ impl Dev {
         panic!("it does not stop");
     }
 
-    /// `kill -9`: its PostgreSQL goes on as an orphan.
+    /// `kill -9`: its PostgreSQL keeps running as an orphan.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// The process of its PostgreSQL; `None` once that ended.
+    /// The process id of its PostgreSQL; `None` if it has ended.
     pub fn postmaster(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.data.join("postgres/postmaster.pid")).ok()?;
         Some(Pid::from_raw(text.lines().next()?.parse().ok()?))
