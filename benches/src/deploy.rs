@@ -1,5 +1,5 @@
-//! How fast a change reaches a fleet: a deployment of one ALTER TABLE, beside the floor (one fresh connection per tenant
-//! that does nothing else, at the same parallelism) and beside `xargs -P psql`.
+//! How long a deployment of one ALTER TABLE to many tenants takes, compared with the minimum (one new connection for each
+//! tenant that runs only the statement, with the same parallelism) and with `xargs -P psql`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,25 +27,25 @@ const BLUEPRINT: &str = "bench";
 const TABLES: u32 = 20;
 const POLL: Duration = Duration::from_millis(25);
 const DEPLOYMENT_TIME_MAX: Duration = Duration::from_secs(300);
-/// The floor's and psql's role.
+/// The role of the direct connections and of psql.
 const PEER: &str = "bench_peer";
 
-/// Deployments over a fleet.
+/// Measures deployments to many tenants.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     #[arg(long, default_value_t = 10)]
     rounds: u32,
     #[arg(long, default_value_t = 200)]
     tenants: u32,
-    /// Connections of the floor and of xargs; the deployment's own default per server is 4.
+    /// Parallel connections of the direct way and of xargs; a deployment uses 4 for each server.
     #[arg(long, default_value_t = 4)]
     parallel: usize,
-    /// Where the raw numbers go.
+    /// The directory for the raw numbers.
     #[arg(long, default_value_os_t = crate::report::results_dir())]
     results: PathBuf,
 }
 
-/// Seconds for the whole fleet.
+/// The seconds for all tenants.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     deployment: f64,
@@ -53,10 +53,10 @@ struct Round {
     xargs: f64,
 }
 
-/// The fleet, and how to reach it past TenantsDB.
+/// The tenants, and how to connect to them without TenantsDB.
 struct Fleet {
     instance: Instance,
-    /// Of the peer's role, at each tenant's database.
+    /// The address of each tenant's database, with the role of the direct connections.
     databases: Arc<Vec<Endpoint>>,
     parallel: usize,
 }
@@ -88,7 +88,7 @@ impl Fleet {
                 })
             })
             .collect();
-        eprintln!("{} tenants made", tenants.len());
+        eprintln!("{} tenants created", tenants.len());
         Ok(Self {
             instance,
             databases: Arc::new(databases?),
@@ -96,7 +96,7 @@ impl Fleet {
         })
     }
 
-    /// All three once; who is first turns with the round.
+    /// Runs all three once, in an order that rotates with the round.
     fn measure(&self, number: u32) -> Result<Round> {
         let mut round = Round {
             deployment: 0.0,
@@ -119,7 +119,7 @@ impl Fleet {
         Ok(round)
     }
 
-    /// From the request to the end of the job: the new version's build and proof are part of it.
+    /// From the request to the end of the job, including the build and verification of the new version.
     fn deployment(&self, number: u32) -> Result<f64> {
         self.instance
             .change(BLUEPRINT, &format!("ALTER TABLE item_1 ADD COLUMN extra_{number} text"))?;
@@ -199,7 +199,7 @@ async fn alter_each(databases: Arc<Vec<Endpoint>>, next: Arc<AtomicUsize>, sql: 
     Ok(())
 }
 
-/// The rest of the fleet, made by as many threads as the floor has connections.
+/// Creates the other tenants with `parallel` threads.
 fn others(instance: &Instance, options: &Options) -> Result<Vec<Tenant>> {
     let next = AtomicUsize::new(1);
     let last = usize::try_from(options.tenants)?;
@@ -227,7 +227,7 @@ fn others(instance: &Instance, options: &Options) -> Result<Vec<Tenant>> {
     })
 }
 
-/// A role whose login costs as little as that of our own roles: a random secret needs no thousands of iterations.
+/// Creates a role whose login is as cheap as that of TenantsDB's roles: a verifier of a random secret with one iteration.
 fn peer(instance: &Instance) -> Result<Endpoint> {
     let server = instance.server_endpoint("postgres")?;
     let secret: SecretString = server.password.clone().into();

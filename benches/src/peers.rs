@@ -1,5 +1,5 @@
-//! The proxies that stand beside ours in the report: PgBouncer in session mode, HAProxy in TCP mode, the spike.
-//! One thread each, over TCP, with configuration files of their own in a temporary directory.
+//! The proxies that TenantsDB is compared with: PgBouncer in session mode, HAProxy in TCP mode, and the spike. Each has one
+//! thread, TCP connections, and configuration files in a temporary directory.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -12,13 +12,13 @@ use crate::pgbench::Endpoint;
 use crate::process::{Program, tied, unprivileged};
 use crate::spike::Variant;
 
-/// A path that pgbench may take to the server; without a process where it takes none.
+/// A path from pgbench to the server. The direct path has no process.
 #[derive(Debug)]
 pub(crate) struct Path {
     pub name: String,
     pub endpoint: Endpoint,
     pub pid: Option<u32>,
-    /// Kept for its end only.
+    /// Kept because dropping it stops the process.
     _running: Option<(Program, TempDir)>,
 }
 
@@ -32,7 +32,7 @@ impl Path {
         }
     }
 
-    /// A proxy that somebody else runs.
+    /// A proxy that is started elsewhere.
     pub(crate) fn running(name: &str, endpoint: Endpoint, pid: u32) -> Self {
         Self {
             name: name.to_owned(),
@@ -88,7 +88,7 @@ impl Path {
         Self::start("haproxy", upstream, listen, command, dir)
     }
 
-    /// This very program as a relay.
+    /// This program, running as a relay.
     pub(crate) fn spike(upstream: &Endpoint, variant: Variant, event_interval: u32) -> Result<Self> {
         let listen = free_address()?;
         let mut command = tied(env::current_exe().context("find this program")?);

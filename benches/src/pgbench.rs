@@ -1,4 +1,4 @@
-//! Runs pgbench and says how many transactions it made between two moments. Logins and warm-up lie before the first.
+//! Runs pgbench and counts its transactions between two points in time, after logins and warm-up.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use tdb_testkit::BinDir;
 
-/// How long a run may be silent before it is given up; pgbench reports once a second.
+/// How long a run can print nothing before it fails; pgbench reports once a second.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,7 +19,7 @@ pub(crate) enum Mode {
     Prepared,
 }
 
-/// Where pgbench dials and as whom.
+/// The address and the user that pgbench connects with.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub host: String,
@@ -29,7 +29,7 @@ pub(crate) struct Endpoint {
     pub database: String,
 }
 
-/// What happened between the first and the last report.
+/// The result between the first and the last report.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window<T> {
     pub queries: f64,
@@ -68,7 +68,7 @@ impl Endpoint {
         command
     }
 
-    /// The database's name on its server, which need not be the logical one.
+    /// The database's name on its server, which can differ from the logical name.
     pub(crate) fn current_database(&self) -> Result<String> {
         let output = self
             .command("psql")?
@@ -83,7 +83,7 @@ impl Endpoint {
     }
 }
 
-/// Makes pgbench's tables through `endpoint`.
+/// Creates pgbench's tables through `endpoint`.
 pub(crate) fn initialize(endpoint: &Endpoint, scale: u32) -> Result<()> {
     let output = endpoint
         .command("pgbench")?
@@ -98,7 +98,7 @@ pub(crate) fn initialize(endpoint: &Endpoint, scale: u32) -> Result<()> {
     Ok(())
 }
 
-/// Select-only pgbench until each client has made `each` transactions; gives how many that were.
+/// Runs select-only pgbench until each client has run `each` transactions. Returns their total number.
 pub(crate) fn select_count(endpoint: &Endpoint, mode: Mode, clients: u32, each: u32) -> Result<f64> {
     let output = select_only_command(endpoint, mode, clients)?
         .args(["-t", &each.to_string()])
@@ -112,7 +112,7 @@ pub(crate) fn select_count(endpoint: &Endpoint, mode: Mode, clients: u32, each: 
     Ok(f64::from(clients) * f64::from(each))
 }
 
-/// Select-only pgbench for `seconds` after one second of warm-up. `sample` is called at both ends of the window.
+/// Runs select-only pgbench for `seconds` after one second of warm-up. `sample` is called at both ends of the window.
 pub(crate) fn select_only<T>(
     endpoint: &Endpoint,
     mode: Mode,
@@ -127,7 +127,7 @@ pub(crate) fn select_only<T>(
         .spawn()
         .context("start pgbench")?;
     let window = watch(&mut child, seconds, &mut sample);
-    // What has been counted is all that was asked for; pgbench's own summary is not needed.
+    // The reports contain everything that is needed; pgbench's summary is not read.
     let _ = child.kill();
     let _ = child.wait();
     window

@@ -1,4 +1,4 @@
-//! Programs that a bench starts, and what they cost. Every program ends with its value.
+//! Programs that a benchmark starts, and their CPU time. A program is stopped when its value is dropped.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,7 @@ use nix::unistd::{Pid, Uid, User};
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// A child that is stopped when the value goes.
+/// A child process that is stopped when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Program {
     name: &'static str,
@@ -83,13 +83,13 @@ impl Drop for Program {
 }
 
 impl CpuTime {
-    /// The run time of every thread in nanoseconds from `schedstat`; user and kernel time, which Linux counts in
-    /// ticks, only give the share.
+    /// The run time of all threads in nanoseconds from `schedstat`. User and kernel time, which Linux counts in ticks, are used
+    /// only for the kernel's share.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let mut total = Duration::ZERO;
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("look at process {pid}"))?;
         for task in tasks {
-            // A thread may end between the listing and the reading.
+            // A thread can end between the listing and the reading.
             let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
                 continue;
             };
@@ -97,7 +97,7 @@ impl CpuTime {
             total += Duration::from_nanos(nanoseconds.context("read schedstat")?);
         }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The second field is the name in parentheses and may hold blanks; utime and stime are fields 14 and 15.
+        // The second field is the name in parentheses and can contain spaces; utime and stime are fields 14 and 15.
         let (_, fields) = stat.rsplit_once(')').context("read stat")?;
         let mut ticks = fields.split_whitespace().skip(11).map(str::parse);
         let mut tick = || ticks.next().context("read stat")?.context("read stat");
@@ -116,7 +116,7 @@ impl CpuTime {
         }
     }
 
-    /// The kernel's part, 0 to 1.
+    /// The kernel's share, 0 to 1.
     pub(crate) fn kernel_share(self) -> f64 {
         let all = self.user_ticks + self.kernel_ticks;
         if all == 0 {
@@ -126,15 +126,15 @@ impl CpuTime {
     }
 }
 
-/// A command that the kernel ends when this program ends, killed ones included. `setpriv` becomes the program itself,
-/// so the process id is the program's.
+/// A command that the kernel kills when this program ends, also by a kill. `setpriv` replaces itself by the program, so the
+/// process id is the program's.
 pub(crate) fn tied(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(program);
     command
 }
 
-/// Runs `command` as the user `postgres` when we are root: PgBouncer refuses to run as root.
+/// Runs `command` as the user `postgres` if this program runs as root, because PgBouncer refuses to run as root.
 pub(crate) fn unprivileged(command: &mut Command, readable: &[&Path]) -> Result<()> {
     if !Uid::effective().is_root() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a query costs on each path: CPU of the proxy, its kernel share, system calls, throughput.
+//! The cost of a query on each path: CPU of the proxy, its kernel share, system calls, throughput.
 
 use std::path::PathBuf;
 
@@ -17,16 +17,16 @@ use crate::syscalls::{Counter, Counts};
 
 const BLUEPRINT: &str = "bench";
 const SCALE: u32 = 10;
-/// Transactions of each client while system calls are counted: enough for logins to be lost in the sum.
+/// Transactions of each client while system calls are counted: so many that logins do not matter.
 const COUNTED_EACH: u32 = 4_000;
 const BASELINE: &str = "pgbouncer";
 
-/// Select-only pgbench through each path, in paired rounds.
+/// Measures select-only pgbench through each path, in paired rounds.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     #[arg(long, default_value_t = 10)]
     rounds: u32,
-    /// Seconds measured in each cell of a round, after one of warm-up.
+    /// Seconds that are measured in each cell of a round, after one second of warm-up.
     #[arg(long, default_value_t = 2)]
     seconds: u32,
     #[arg(long, default_value_t = 8)]
@@ -36,15 +36,15 @@ pub(crate) struct Options {
     paths: Vec<String>,
     #[arg(long, value_delimiter = ',', default_value = "simple,extended,prepared")]
     modes: Vec<Mode>,
-    /// Begins the names of the result files.
+    /// The prefix of the names of the result files.
     #[arg(long, default_value = "relay")]
     name: String,
-    /// Where the raw numbers go.
+    /// The directory for the raw numbers.
     #[arg(long, default_value_os_t = crate::report::results_dir())]
     results: PathBuf,
 }
 
-/// One cell of one round.
+/// One cell of a round.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     round: u32,
@@ -52,7 +52,7 @@ struct Cell {
     path: usize,
     queries: f64,
     rate: f64,
-    /// Of the proxy; none on the direct path.
+    /// CPU time of the proxy; `None` on the direct path.
     cost: Option<Cost>,
 }
 
@@ -77,10 +77,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Whoever runs PostgreSQL: the instance under test, or a bare cluster when it is not measured.
+/// The owner of the PostgreSQL server: the instance under test, or a bare cluster if no instance is measured.
 enum Upstream {
     Instance(Box<Instance>),
-    /// Kept for its end only.
+    /// Kept because dropping it stops the process.
     Cluster {
         _cluster: Box<Cluster>,
     },
@@ -138,7 +138,7 @@ fn spike_named(name: &str, server: &Endpoint) -> Result<Path> {
     Path::spike(server, variant, interval)
 }
 
-/// Each path once. The order turns with the round, so that no path is always the first.
+/// Measures each path once. The order rotates with the round, so that no path is always the first.
 fn measure_round(options: &Options, paths: &[Path], mode: Mode, round: u32) -> Result<Vec<Cell>> {
     let mut order: Vec<usize> = (0..paths.len()).collect();
     order.rotate_left(usize::try_from(round)? % paths.len().max(1));
@@ -164,7 +164,7 @@ fn measure_round(options: &Options, paths: &[Path], mode: Mode, round: u32) -> R
     Ok(cells)
 }
 
-/// System calls in runs of their own: counting costs time.
+/// Counts system calls in separate runs, because counting takes time.
 fn count_calls(options: &Options, paths: &[Path]) -> Result<Vec<(Mode, usize, f64, Counts)>> {
     let mut counts = Vec::new();
     for mode in &options.modes {

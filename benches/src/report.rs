@@ -1,4 +1,4 @@
-//! Raw numbers as CSV, medians as a table of Markdown, and the machine they were taken on.
+//! Writes raw numbers as CSV and medians as Markdown tables, with a description of the machine.
 
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// `benches/results` of the source tree.
+/// The directory `benches/results` of the source tree.
 pub(crate) fn results_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
 }
@@ -29,7 +29,7 @@ pub(crate) fn write_csv(dir: &Path, name: &str, columns: &str, rows: impl Iterat
     Ok(())
 }
 
-/// When and where: time, processor, cores, kernel, revision of the source.
+/// Describes the run: time, processor, cores, kernel, revision of the source.
 pub(crate) fn machine() -> String {
     let time = OffsetDateTime::now_utc();
     let time = time
@@ -58,7 +58,7 @@ pub(crate) fn machine() -> String {
     )
 }
 
-/// A table of Markdown that also reads well on a terminal.
+/// A Markdown table with aligned columns, readable on a terminal.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,

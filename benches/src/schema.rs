@@ -1,8 +1,8 @@
-//! The schema that tenants get in the measurements: tables with the keys and indexes of an ordinary application.
+//! The schema of the tenants in the measurements: tables with keys and indexes as in a typical application.
 
 use std::fmt::Write as _;
 
-/// DDL of `tables` tables, `item_1` to `item_N`; each but the first refers to the one before.
+/// The DDL of `tables` tables, `item_1` to `item_N`; each except the first has a foreign key to the previous one.
 pub(crate) fn ddl(tables: u32) -> String {
     let mut text = String::new();
     for table in 1..=tables {

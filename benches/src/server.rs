@@ -1,4 +1,4 @@
-//! Sessions of the administrator at the private PostgreSQL, for what TenantsDB is compared with.
+//! Sessions of the administrator on the private PostgreSQL, for the operations that TenantsDB is compared with.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::pgbench::Endpoint;
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// One session that stays open, driven from blocking code.
+/// A session that stays open, used from blocking code.
 pub(crate) struct Session {
     client: Client,
     runtime: Runtime,
@@ -40,7 +40,7 @@ impl Session {
     }
 }
 
-/// Must be called on a runtime; the session ends with the client.
+/// Connects. Must be called on a Tokio runtime; the session ends when the client is dropped.
 pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Client> {
     let mut config = Config::new();
     config

@@ -1,5 +1,5 @@
-//! The smallest relay that could work, in several variants: what a tokio relay costs before it knows any protocol.
-//! It copies bytes both ways and nothing else; it is measured, never shipped.
+//! Minimal relays in several variants, which show the cost of a tokio relay without a protocol. They only copy bytes in both
+//! directions, and are used only for measurements.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,16 +17,16 @@ pub(crate) const EVENT_INTERVAL: u32 = 61;
 const SCRATCH_LEN: usize = 64 * 1024;
 
 thread_local! {
-    /// One buffer per worker: a session owns memory only while its peer does not take what was read for it.
+    /// One buffer for each worker. A session has a buffer only while its peer does not accept data that was already read.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice());
 }
 
-/// How a session waits and copies.
+/// How a session waits for data and copies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Variant {
-    /// One task, `poll_read` into the worker's buffer, written at once.
+    /// One task, `poll_read` into the worker's buffer, written immediately.
     Shared,
-    /// As `shared`, on a `LocalSet`, which is what tasks that are not `Send` need.
+    /// Like `shared`, on a `LocalSet`, which tasks that are not `Send` need.
     Local,
     /// One task, `ready` on both sockets and `try_read` until it would block.
     Readable,
@@ -41,7 +41,7 @@ pub(crate) struct Relay {
     pub listen: SocketAddr,
     pub upstream: SocketAddr,
     pub variant: Variant,
-    /// How many task polls tokio makes before it looks at the sockets again.
+    /// How many task polls tokio makes before it polls the sockets again.
     pub event_interval: u32,
 }
 
@@ -73,7 +73,7 @@ impl Relay {
             .build()?;
         match self.variant {
             Variant::Local => tokio::task::LocalSet::new().block_on(&runtime, self.accept()),
-            // The acceptor runs as a task: the future given to `block_on` is polled on each of the runtime's turns.
+            // The acceptor is a task, because the future that `block_on` runs is polled in each iteration of the runtime.
             _ => runtime.block_on(async move { tokio::spawn(self.accept()).await? }),
         }
     }
@@ -113,8 +113,8 @@ async fn shared(mut client: TcpStream, mut server: TcpStream) -> io::Result<()> 
     .await
 }
 
-/// Copies until `from` has nothing more or `to` takes nothing more; ready at the end of `from`.
-/// A read that does not fill the buffer tells tokio that the socket is drained: no read that would block is made.
+/// Copies until `from` has no more data or `to` accepts no more; ready at the end of `from`.
+/// A read that does not fill the buffer shows tokio that the socket is empty, so there is no read that would block.
 fn pump(cx: &mut Context<'_>, from: &mut TcpStream, to: &mut TcpStream, pending: &mut Vec<u8>) -> Poll<io::Result<()>> {
     loop {
         if !pending.is_empty() {

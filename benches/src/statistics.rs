@@ -1,4 +1,4 @@
-//! Medians, and what a paired ratio may be taken for.
+//! Medians, and confidence intervals of paired ratios.
 
 const RESAMPLES: usize = 10_000;
 const SEED: u64 = 0x5DEE_CE66_D1CE_4E5B;
@@ -12,7 +12,7 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    /// `None` without rounds. The resampling is seeded: the same rounds give the same interval.
+    /// `None` if there are no rounds. The resampling is seeded, so that the same rounds give the same interval.
     pub(crate) fn of_pairs(numerators: &[f64], denominators: &[f64]) -> Option<Self> {
         let ratios: Vec<f64> = numerators.iter().zip(denominators).map(|(n, d)| n / d).collect();
         let center = median(&ratios)?;
@@ -33,7 +33,7 @@ impl Ratio {
     }
 }
 
-/// `None` for no values.
+/// The median; `None` if there are no values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -45,7 +45,7 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     Some((sorted.get(middle.checked_sub(1)?)? + upper) / 2.0)
 }
 
-/// xorshift64*: resampling wants speed and repeatability, not secrecy.
+/// xorshift64*, because resampling must be fast and repeatable, but not secret.
 fn below(state: &mut u64, bound: usize) -> usize {
     *state ^= *state >> 12;
     *state ^= *state << 25;

@@ -1,5 +1,5 @@
-//! System calls per query: counted by the kernel's own trace point (`perf stat`), which hardly slows what it counts;
-//! where perf is not allowed to, by `strace -c`, which does.
+//! System calls per query. They are counted by the kernel's trace point (`perf stat`), which hardly slows down the process, or by
+//! `strace -c`, which does, if perf is not permitted.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Time for the counter to attach before anything is counted and to write after it was stopped.
+/// Time for the counter to attach before the measurement, and to write its result after it was stopped.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// What is counted, beside the sum: the calls a relay makes.
+/// The calls that are counted in addition to the sum: those that a relay makes.
 const NAMED: [&str; 9] = [
     "read",
     "write",
@@ -27,7 +27,7 @@ const NAMED: [&str; 9] = [
     "epoll_wait",
 ];
 
-/// Calls made while `work` ran, the sum under the name `all`.
+/// The calls made while `work` ran; the sum has the name `all`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts(pub Vec<(String, u64)>);
 
@@ -101,7 +101,7 @@ fn strace(pid: u32, output: &Path) -> Command {
     command
 }
 
-/// Whether perf may use the trace points here.
+/// Whether perf can use the trace points on this machine.
 fn perf_counts() -> bool {
     let status: io::Result<_> = Command::new("perf")
         .args(["stat", "-e", "raw_syscalls:sys_enter", "true"])

@@ -1,4 +1,4 @@
-//! What a tenant costs beside the bare `CREATE DATABASE … TEMPLATE` that it cannot do without.
+//! The time to create a tenant, compared with the `CREATE DATABASE … TEMPLATE` that it includes.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,23 +14,23 @@ use crate::statistics::{Ratio, median};
 
 const BLUEPRINT: &str = "bench";
 
-/// Tenant creation over the API, from the request to a tenant that is ready, beside a clone of the same template: one at
-/// a time with spares in stock, and many in a row, past the stock.
+/// Measures the creation of tenants with the API, from the request until the tenant is ready, compared with a clone of the same
+/// template: one at a time with prepared spares, and more in a row than there are spares.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     #[arg(long, default_value_t = 20)]
     rounds: u32,
     #[arg(long, default_value_t = 20)]
     tables: u32,
-    /// Tenants made in a row, without a pause; several times the stock.
+    /// Tenants that are created in a row, without a pause; several times the number of spares.
     #[arg(long, default_value_t = 16)]
     row: u32,
-    /// Where the raw numbers go.
+    /// The directory for the raw numbers.
     #[arg(long, default_value_os_t = crate::report::results_dir())]
     results: PathBuf,
 }
 
-/// Longer than it takes to fill the stock.
+/// Longer than the preparation of all spares takes.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Milliseconds per database.
@@ -46,14 +46,14 @@ struct Bench<'a> {
     instance: &'a Instance,
     session: &'a Session,
     template: &'a str,
-    /// Databases made so far: names are used once.
+    /// The number of databases created so far; each name is used once.
     made: u32,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let instance = Instance::start()?;
     instance.blueprint(BLUEPRINT, &schema::ddl(options.tables))?;
-    // The first one makes the version and its template; a schema has one first tenant and many others.
+    // The first tenant is measured separately, because the version and its template are created for it.
     let first = Instant::now();
     instance.tenant("first", BLUEPRINT)?;
     let first = first.elapsed();
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 impl Bench<'_> {
-    /// Who is first turns with the round. Nothing is dropped in between: DROP DATABASE forces a checkpoint.
+    /// The order alternates with the round. Nothing is dropped in between, because DROP DATABASE forces a checkpoint.
     fn round(&mut self, row: u32, tenants_first: bool) -> Result<Round> {
         let (tenant, clone) = self.pair(1, tenants_first)?;
         let (tenants_in_a_row, clones_in_a_row) = self.pair(row, tenants_first)?;
@@ -121,7 +121,7 @@ impl Bench<'_> {
         Ok(milliseconds(start.elapsed()) / f64::from(count))
     }
 
-    /// Nobody fills up the stock beside what is measured.
+    /// Waits until no spares are being prepared.
     fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         let being_made = || -> Result<(Vec<String>, bool)> {

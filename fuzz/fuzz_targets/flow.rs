@@ -1,12 +1,12 @@
-//! Any frames in both directions: the state of a session is found without panic and within its bounds, and however the
-//! bytes are cut.
+//! Feeds any frames in both directions. The state of the session must be the same however the bytes are split, and there
+//! must be no panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tdb_wire_postgres::flow::{Flow, RequestId};
 use tdb_wire_postgres::frame::Piece;
 
-/// One byte makes a frame: its side, its tag, and for ReadyForQuery its status.
+/// Each byte of the input is a frame: its direction, its tag, and for ReadyForQuery its status.
 const CLIENT: &[u8] = b"QPBDECSFdcfHX?";
 const SERVER: &[u8] = b"ZZZ123tTnDCIsVGHWdcENAS?";
 const STATUS: &[u8] = b"ITE";

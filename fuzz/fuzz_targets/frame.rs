@@ -1,13 +1,14 @@
-//! Any bytes, cut anywhere: the reader loses none, invents none, and finds the same frames as without the cuts.
+//! Feeds any bytes in pieces of any size. The reader must return all bytes unchanged, and the same frames as for one piece.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tdb_wire_postgres::frame::{Piece, Reader};
 
-/// Bytes in order, the frames that were read, and the headers of the others; none after an error.
-type Found = (Vec<u8>, Vec<(u8, usize)>, Vec<(u8, u32)>);
+/// All bytes in order, the frames that were read, and the headers of the others, each up to the first error.
+type Seen = (Vec<u8>, Vec<(u8, usize)>, Vec<(u8, u32)>);
 
-fn find<'a>(parts: impl Iterator<Item = &'a [u8]>, modulus: u8) -> (Found, bool) {
+/// Returns what was seen, and whether there was no error.
+fn find<'a>(parts: impl Iterator<Item = &'a [u8]>, modulus: u8) -> (Seen, bool) {
     let (mut reader, mut bytes, mut read, mut passed) = (Reader::default(), Vec::new(), Vec::new(), Vec::new());
     for mut part in parts {
         loop {

@@ -1,4 +1,4 @@
-//! The grammar of database names: what is parsed is printed as it was, fits PostgreSQL, and means one thing.
+//! Parses any text as names. A valid name must be printed unchanged, fit PostgreSQL's limit, and have only one meaning.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Any text in a journal row: split, matched and rendered without panic, and what comes of it is text of the message or
-//! says that it is broken.
+//! Splits, matches and renders the rows of a journal whose message is any text. There must be no panic and at most one change
+//! for one transaction.
 #![no_main]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Any opening of a client: parsed within its bounds or refused.
+//! Parses any bytes as the first message of a client. A message that is accepted must be within the limits.
 #![no_main]
 
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(!startup.user.is_empty() && !startup.database.is_empty());
             assert!(startup.minor <= MINOR_NEWEST);
             let names: HashSet<_> = startup.parameters.iter().map(|(name, _)| name).collect();
-            assert_eq!(names.len(), startup.parameters.len(), "a parameter twice");
+            assert_eq!(names.len(), startup.parameters.len(), "a parameter occurs twice");
         }
         Ok(Opening::Cancel(request)) => assert!((4..=256).contains(&request.secret.len())),
         Ok(Opening::Tls | Opening::Gss) | Err(_) => {}

@@ -165,7 +165,7 @@ impl Call<'_> {
     }
 }
 
-/// The names in the template with what stands for them in `path`; none where it is another path.
+/// The placeholders of the template with their values in `path`; `None` if the path does not match the template.
 fn bound<'a>(template: &'a str, path: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
     let (template, query) = template.split_once('?').unwrap_or((template, ""));
     let (path, given) = path.split_once('?').unwrap_or((path, ""));
