@@ -1,4 +1,5 @@
 //! The tokens of `tdb_wire_postgres` against PostgreSQL's own scanner.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 
 use pg_query::protobuf::Token as Theirs;
 use proptest::prelude::*;

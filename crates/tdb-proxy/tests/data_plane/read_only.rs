@@ -367,7 +367,7 @@ async fn characters_that_hide_a_quote_from_other_encodings_hide_nothing() {
     for (encoding, text) in [("SJIS", quote), ("GBK", dollar), ("GB18030", dollar), ("UTF8", quote)] {
         for together in [false, true] {
             let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
-            let message = [&[b'Q'], &u32::try_from(text.len() + 4).unwrap().to_be_bytes()[..], text].concat();
+            let message = [b"Q", &u32::try_from(text.len() + 4).unwrap().to_be_bytes()[..], text].concat();
             let set = format!("SET client_encoding = '{encoding}'");
             if together {
                 wire.send(|out| {
@@ -519,12 +519,7 @@ async fn a_driver_and_the_function_call_message_read_and_cannot_write() {
     ] {
         let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
         let body = [&function.to_be_bytes()[..], &[0; 6]].concat();
-        let message = [
-            &[b'F'],
-            &u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..],
-            &body,
-        ]
-        .concat();
+        let message = [b"F", &u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat();
         let replied = go(&mut wire, 2, |out| {
             out.extend_from_slice(&message);
             query(out, WRITE);
