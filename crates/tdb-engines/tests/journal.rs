@@ -7,6 +7,7 @@ use support::{Database, World, numbered};
 use tdb_engines::postgres::capture::CapturedChange;
 use tdb_engines::postgres::change::LeftOutKind;
 use tdb_engines::postgres::{databases, journal};
+use tokio_postgres::error::SqlState;
 
 async fn texts(world: &World, workspace: &Database) -> Vec<String> {
     let changes = world.drain(workspace).await;
@@ -562,4 +563,31 @@ async fn dumps_and_restores_by_the_owner_show_nothing_of_ours() {
             .diff(&world.fingerprint(&build).await),
         vec![]
     );
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_is_a_change_when_it_commits() {
+    let world = World::start().await;
+    let workspace = world.workspace("app_dev").await;
+    let session = world.session(&workspace).await;
+    let run = async |message: &str| session.batch_execute(message).await;
+    run("BEGIN; CREATE TABLE a (i int); PREPARE TRANSACTION 'a'")
+        .await
+        .unwrap();
+    run("CREATE TABLE b (i int)").await.unwrap();
+    assert_eq!(texts(&world, &workspace).await, ["CREATE TABLE b (i int)"]);
+    run("COMMIT PREPARED 'a'").await.unwrap();
+    assert_eq!(texts(&world, &workspace).await, ["CREATE TABLE a (i int)"]);
+    run("BEGIN; CREATE TABLE c (i int); PREPARE TRANSACTION 'c'")
+        .await
+        .unwrap();
+    run("ROLLBACK PREPARED 'c'").await.unwrap();
+    // Both transactions of the message write to its row: the second must fail rather than wait for its own session.
+    let refused = run("BEGIN; CREATE TABLE d (i int); PREPARE TRANSACTION 'd'; CREATE TABLE e (i int)")
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{refused}");
+    run("COMMIT PREPARED 'd'").await.unwrap();
+    assert_eq!(texts(&world, &workspace).await, ["CREATE TABLE d (i int)"]);
+    assert_eq!(left_in_journal(&world, &workspace).await, (0, 0));
 }

@@ -10,9 +10,11 @@ CREATE TABLE tdb.ddl_message (
   settings text NOT NULL,
   PRIMARY KEY (pid, stmt_at)
 );
--- Reads the trigger's own context, so a direct call by a user fails (39P03) and nothing can be forged.
+-- Reads the trigger's own context, so a direct call by a user fails (39P03) and nothing can be forged. Only a transaction
+-- that the same message has prepared can hold the lock on the message's row: without a timeout the session would wait for
+-- itself.
 CREATE FUNCTION tdb.log_event(p_event text, p_tag text, p_path text, p_role text, p_context text) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
   o jsonb; d jsonb; s bigint; message tid; is_new boolean; set_here jsonb; temporary text[];
 BEGIN

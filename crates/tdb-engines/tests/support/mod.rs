@@ -13,7 +13,7 @@ use tdb_engines::postgres::readers::{self, Readers};
 use tdb_engines::postgres::roles::{self, RoleNames, RoleSecrets};
 use tdb_engines::postgres::{Login, Server, journal, tenant_side};
 use tdb_names::{ServerEndpoint, TlsMode};
-use tdb_testkit::Cluster;
+use tdb_testkit::{Cluster, ClusterOptions};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -30,7 +30,11 @@ pub struct Database {
 
 impl World {
     pub async fn start() -> Self {
-        let cluster = Cluster::start().unwrap();
+        let cluster = Cluster::start_with(ClusterOptions {
+            settings: vec!["max_prepared_transactions=5".to_owned()],
+            ..ClusterOptions::default()
+        })
+        .unwrap();
         let endpoint = ServerEndpoint {
             name: "main".parse().unwrap(),
             host: cluster.host().to_owned(),
