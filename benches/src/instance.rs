@@ -14,7 +14,7 @@ use serde_json::Value;
 use tdb_client::http::Client;
 use tdb_client::queries::Query;
 use tdb_client::tenants::{CreateTenant, CreateTenantDatabase, Tenant, TenantStatus};
-use tdb_client::workspaces::CreateWorkspace;
+use tdb_client::workspaces::{CreateWorkspace, Workspace};
 use tempfile::TempDir;
 
 use crate::pgbench::Endpoint;
@@ -72,14 +72,19 @@ impl Instance {
         self.program.pid()
     }
 
-    /// A workspace whose schema is `ddl`.
-    pub(crate) fn blueprint(&self, name: &str, ddl: &str) -> Result<()> {
+    /// A workspace whose schema is `ddl`, with the password that only its creation shows.
+    pub(crate) fn blueprint(&self, name: &str, ddl: &str) -> Result<Workspace> {
         let request = CreateWorkspace {
             name: name.to_owned(),
             database: "PostgreSQL".to_owned(),
         };
-        self.api.create_workspace(&request).context("create the workspace")?;
-        self.change(name, ddl)
+        let workspace = self
+            .api
+            .create_workspace(&request)
+            .context("create the workspace")?
+            .body;
+        self.change(name, ddl)?;
+        Ok(workspace)
     }
 
     /// Runs DDL in a workspace.
@@ -116,13 +121,26 @@ impl Instance {
     /// A tenant's database as its own credential reaches it, through the proxy.
     pub(crate) fn tenant_endpoint(&self, tenant: &Tenant) -> Result<Endpoint> {
         let database = tenant.databases.first().context("the tenant has no database")?;
-        let (user, password) = login(&database.connection.connection_string)?;
+        self.proxy_endpoint(&database.connection.connection_string, &database.connection.database)
+    }
+
+    /// A workspace that was just made, as its developers reach it, through the proxy.
+    pub(crate) fn workspace_endpoint(&self, workspace: &Workspace) -> Result<Endpoint> {
+        let database = workspace.connection.database.as_deref();
+        self.proxy_endpoint(
+            &workspace.connection_string,
+            database.context("the workspace has no database")?,
+        )
+    }
+
+    fn proxy_endpoint(&self, connection_string: &str, database: &str) -> Result<Endpoint> {
+        let (user, password) = login(connection_string)?;
         Ok(Endpoint {
             host: self.proxy.0.clone(),
             port: self.proxy.1,
             user,
             password,
-            database: database.connection.database.clone(),
+            database: database.to_owned(),
         })
     }
 

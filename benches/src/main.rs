@@ -1,5 +1,6 @@
 //! The project's measurements, one command each. README.md says how they are taken and what came out.
 
+mod capture;
 mod deploy;
 mod instance;
 mod peers;
@@ -38,6 +39,8 @@ enum Bench {
     Tenants(tenants::Options),
     /// One ALTER TABLE over a fleet, beside fresh connections that do nothing else and beside xargs psql
     Deploy(deploy::Options),
+    /// One message of many DDL statements in a workspace, beside the same in a database without capture
+    Capture(capture::Options),
     /// The relay without a protocol that the others are compared with
     #[command(hide = true)]
     Spike {
@@ -64,13 +67,14 @@ fn main() -> Result<()> {
 
 impl Bench {
     /// What runs when none is named, with its defaults.
-    const ALL: [&str; 3] = ["relay", "tenants", "deploy"];
+    const ALL: [&str; 4] = ["relay", "tenants", "deploy", "capture"];
 
     fn run(self) -> Result<()> {
         match self {
             Bench::Relay(options) => relay::run(&options),
             Bench::Tenants(options) => tenants::run(&options),
             Bench::Deploy(options) => deploy::run(&options),
+            Bench::Capture(options) => capture::run(&options),
             Bench::Spike {
                 listen,
                 upstream,
