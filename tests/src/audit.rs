@@ -10,8 +10,8 @@ use crate::{Instance, Session, eventually_async};
 
 /// How long a restarted instance may take to finish or undo what the kill interrupted.
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(90);
-/// Spares that the control plane keeps of a blueprint's newest version.
-const STOCK: i64 = 4;
+/// Spares that the control plane keeps at most of a blueprint's newest version.
+const STOCK_MAX: i64 = 4;
 /// Databases of the server that belong to no project.
 const OWN_DATABASES: [&str; 4] = ["postgres", "template0", "template1", "tdb_base"];
 
@@ -31,17 +31,20 @@ impl Instance {
         self.every_tenant_is_whole(blueprint).await;
     }
 
-    /// Waits until every blueprint with tenants has its stock of spares of the newest version.
+    /// Waits until every blueprint has the spares of its newest version that its tenants of the last day are worth.
     pub async fn wait_for_spares(&self) {
         let store = self.store().await;
         let store = &store;
-        let sql = "SELECT count(*) FROM control_plane.workspaces w
-                   WHERE EXISTS (SELECT FROM control_plane.tenant_databases d WHERE d.workspace_id = w.id)
-                     AND (SELECT count(*) FROM control_plane.templates s WHERE s.workspace_id = w.id AND s.status = 'spare' AND s.step = 'adopted'
+        let sql = "SELECT count(*) FROM control_plane.workspaces w,
+                     LATERAL (SELECT count(*) AS day, count(*) FILTER (WHERE d.created_at > now() - interval '10 minutes') AS burst
+                                FROM control_plane.tenant_databases d
+                               WHERE d.workspace_id = w.id AND d.created_at > now() - interval '1 day') AS made
+                   WHERE (SELECT count(*) FROM control_plane.templates s WHERE s.workspace_id = w.id AND s.status = 'spare' AND s.step = 'adopted'
                              AND s.version = (SELECT max(version) FROM control_plane.templates p
-                                               WHERE p.workspace_id = w.id AND p.status = 'published')) < $1";
+                                               WHERE p.workspace_id = w.id AND p.status = 'published'))
+                       < least($1, greatest(made.burst - 1, made.day / 4))";
         eventually_async(RECOVERY_TIME_MAX, "there are spares", || async move {
-            let row = store.query_one(sql, &[&STOCK]).await.expect("the templates");
+            let row = store.query_one(sql, &[&STOCK_MAX]).await.expect("the templates");
             (row.get::<_, i64>(0) == 0).then_some(())
         })
         .await;

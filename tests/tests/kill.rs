@@ -83,6 +83,8 @@ fn collect(dir: &Path, found: &mut BTreeSet<String>) {
 struct Victim {
     instance: Instance,
     workspace: Workspace,
+    /// Without a version, for a first tenant.
+    fresh: Option<Workspace>,
     number: usize,
     tables: BTreeSet<String>,
 }
@@ -92,11 +94,14 @@ impl Victim {
         let instance = Instance::start_with(&InstanceOptions::safe());
         let workspace = instance.workspace("kill");
         psql(&workspace.url, "CREATE TABLE t (id int)").ok();
-        instance.tenant("first", "kill");
-        instance.tenant("second", "kill");
+        // Four tenants of a day are worth a spare.
+        for tenant in ["first", "second", "third", "fourth"] {
+            instance.tenant(tenant, "kill");
+        }
         Self {
             instance,
             workspace,
+            fresh: None,
             number: 0,
             tables: BTreeSet::new(),
         }
@@ -122,10 +127,7 @@ impl Victim {
                 // Takes the replay out of the way: the deployment's own steps are what is killed.
                 self.instance.tenant(&format!("early{n}"), "kill");
             }
-            Scenario::FirstTenant => {
-                let workspace = self.instance.workspace(&format!("fresh{n}"));
-                psql(&workspace.url, "CREATE TABLE t (id int)").ok();
-            }
+            Scenario::FirstTenant => self.fresh = Some(self.instance.workspace(&format!("fresh{n}"))),
             Scenario::TenantCreation
             | Scenario::Settings
             | Scenario::TenantOfSpare
@@ -153,6 +155,10 @@ impl Victim {
         let n = self.number;
         if scenario == Scenario::TenantCreation {
             self.change();
+        }
+        if let Some(fresh) = self.fresh.take() {
+            // Now, so that nothing is built ahead.
+            psql(&self.instance.at_the_proxy(&fresh.url), "CREATE TABLE t (id int)");
         }
         let api = self.instance.api();
         let _ = match scenario {

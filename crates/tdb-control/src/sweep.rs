@@ -12,6 +12,7 @@ use crate::leases::Subject;
 use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::servers::Servers;
 use crate::schema::deployments::Deployments;
+use crate::schema::stock::DEMAND;
 
 /// Longer than any journal waits for its drain and any proxy is away.
 const SESSIONS_KEPT_DAYS: i32 = 30;
@@ -34,6 +35,7 @@ impl Sweep {
         idempotency::forget_old(&tx).await?;
         deployments::complete(&tx).await?;
         templates::retire_old(&tx).await?;
+        templates::retire_surplus(&tx, &DEMAND).await?;
         database_roles::forget_gone(&tx).await?;
         let all = servers::names(&tx).await?;
         tx.commit().await?;

@@ -80,6 +80,7 @@ async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("zeroth", "app").await;
     world.tenant("first", "app").await;
     let oids = async || -> Vec<i64> {
         let spare = |row: &TemplateRow| row.status == TemplateStatus::Spare && row.progress.step == Step::Adopted;
@@ -92,7 +93,7 @@ async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
     };
     let stock = eventually("there is a stock", async || {
         let found = oids().await;
-        (found.len() == 4).then_some(found)
+        (found.len() == 1).then_some(found)
     })
     .await;
     world.tenant("second", "app").await;
@@ -106,15 +107,15 @@ async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
         .batch_execute("INSERT INTO t VALUES (1)")
         .await
         .unwrap();
-    eventually("the stock is filled up", async || {
-        (oids().await.len() == 4).then_some(())
+    eventually("the stock is filled up for three", async || {
+        (oids().await.len() == 2).then_some(())
     })
     .await;
     world.ddl("app", "ALTER TABLE t ADD COLUMN next int").await;
     world.deploy("app").await;
     eventually("old spares are gone, new ones are there", async || {
         let now = oids().await;
-        (now.len() == 4 && now.iter().all(|oid| !stock.contains(oid))).then_some(())
+        (now.len() == 2 && now.iter().all(|oid| !stock.contains(oid))).then_some(())
     })
     .await;
     world.tenant("third", "app").await;
@@ -125,6 +126,44 @@ async fn tenants_and_builds_take_spares_and_the_stock_follows_the_version() {
         .await
         .unwrap();
     world.no_drift("app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spares_follow_the_demand_of_the_last_day_and_an_idle_blueprint_has_none() {
+    let world = World::start().await;
+    for name in ["idle", "app"] {
+        world.workspace(name).await;
+        world.ddl(name, "CREATE TABLE t (id int)").await;
+    }
+    world.tenant("alone", "idle").await;
+    for number in 0..8 {
+        world.tenant(&format!("t{number}"), "app").await;
+    }
+    let store = world.cluster.connect("store").await.unwrap();
+    let kept = async |name: &str| -> i64 {
+        let sql =
+            "SELECT count(*) FROM control_plane.templates t JOIN control_plane.workspaces w ON w.id = t.workspace_id
+                    WHERE w.blueprint = $1 AND (t.status = 'dropping' OR t.status = 'spare' AND t.step = 'adopted')";
+        store.query_one(sql, &[&name]).await.unwrap().get(0)
+    };
+    eventually("a burst is worth four", async || (kept("app").await == 4).then_some(())).await;
+    for (age, spares) in [("1 hour", 2), ("25 hours", 0)] {
+        let older = format!("UPDATE control_plane.tenant_databases SET created_at = now() - interval '{age}'");
+        store.batch_execute(&older).await.unwrap();
+        // It sweeps when it starts.
+        let stop = CancellationToken::new();
+        world.restarted().await.jobs.start(&TaskTracker::new(), &stop);
+        eventually("what is not worth its room is given back", async || {
+            (kept("app").await == spares).then_some(())
+        })
+        .await;
+        stop.cancel();
+    }
+    assert_eq!(kept("idle").await, 0);
+    eventually("only the templates are left", async || {
+        (names(&world, IN_CONSTRUCTION).await.len() == 2).then_some(())
+    })
+    .await;
 }
 
 /// What a store has that was restored to a moment before its servers'.
@@ -144,16 +183,17 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (name text)").await;
+    world.tenant("zeroth", "app").await;
     world.tenant("first", "app").await;
-    let stocked = async || {
+    let stocked = async |count: usize| {
         eventually("there is a stock", async || {
             let all = templates(&world).await;
             let spares = all.iter().filter(|row| row.status == TemplateStatus::Spare);
-            (spares.filter(|row| row.progress.step == Step::Adopted).count() == 4).then_some(())
+            (spares.filter(|row| row.progress.step == Step::Adopted).count() == count).then_some(())
         })
         .await;
     };
-    stocked().await;
+    stocked(1).await;
     let store = world.cluster.connect("store").await.unwrap();
     store.batch_execute(KEPT).await.unwrap();
     world.tenant("second", "app").await;
@@ -163,7 +203,7 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
         let row = session.query_one("SELECT name FROM t", &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "second");
     };
-    stocked().await;
+    stocked(2).await;
 
     store.batch_execute(BROUGHT_BACK).await.unwrap();
     world.tenant("third", "app").await;

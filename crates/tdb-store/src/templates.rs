@@ -204,27 +204,74 @@ pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreEr
     Ok(tx.execute(sql, &parameters).await? == 1)
 }
 
-/// Newest templates with fewer than `stock` spares, of workspaces for which a tenant was made within `lately`; and how
-/// many are missing.
-pub async fn short_of_spares(tx: &Tx, stock: u32, lately: Duration) -> Result<Vec<(TemplateRow, u32)>, StoreError> {
+/// How many spares a blueprint's tenants of the last day are worth on a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// At most.
+    pub stock_max: u32,
+    /// Each so many tenants of a day are worth a spare.
+    pub tenants_per_spare: u32,
+    /// Within this time each tenant but the first is worth one: more are likely to follow.
+    pub burst: Duration,
+}
+
+impl Demand {
+    /// As [`worth`] takes them.
+    fn parameters(&self) -> [i64; 3] {
+        let burst = i64::try_from(self.burst.as_secs()).unwrap_or(i64::MAX);
+        [i64::from(self.stock_max), i64::from(self.tenants_per_spare), burst]
+    }
+}
+
+/// A table `worth`: of the newest template of each workspace and server, how many spares it has, and how many it is worth.
+fn worth() -> String {
+    format!(
+        "WITH worth AS (
+             SELECT t.id, t.workspace_id, t.version, p.server,
+                    (SELECT count(*) FROM templates s JOIN physical_databases q ON q.template_id = s.id
+                      WHERE s.workspace_id = t.workspace_id AND q.server = p.server AND s.status = 'spare'
+                        AND s.version = t.version) AS kept,
+                    CASE WHEN w.status = 'ready' AND v.status = 'active'
+                         THEN least($1::bigint, greatest(made.burst - 1, made.day / $2::bigint)) ELSE 0 END AS spares
+               FROM templates t JOIN physical_databases p ON p.template_id = t.id
+                    JOIN workspaces w ON w.id = t.workspace_id JOIN servers v ON v.name = p.server,
+                    LATERAL (SELECT count(*) AS day, count(*) FILTER (WHERE d.created_at > now() - $3::bigint * interval '1 second') AS burst
+                               FROM tenant_databases d JOIN physical_databases q ON q.tenant_database_id = d.id
+                              WHERE d.workspace_id = t.workspace_id AND q.server = p.server
+                                AND d.created_at > now() - interval '1 day') AS made
+              WHERE t.status = 'published' AND NOT {IS_OLD})"
+    )
+}
+
+/// Newest templates with fewer spares than they are worth, and how many are missing.
+pub async fn short_of_spares(tx: &Tx, demand: &Demand) -> Result<Vec<(TemplateRow, u32)>, StoreError> {
     let sql = format!(
-        "SELECT * FROM (
-             SELECT {}, $1 - (SELECT count(*) FROM templates s JOIN physical_databases q ON q.template_id = s.id
-                               WHERE s.workspace_id = t.workspace_id AND q.server = p.server AND s.status = 'spare'
-                                 AND s.version = t.version) AS missing
-               FROM templates t {} JOIN workspaces w ON w.id = t.workspace_id AND w.status = 'ready'
-                    JOIN servers v ON v.name = p.server AND v.status = 'active'
-              WHERE t.status = 'published' AND NOT {IS_OLD}
-                AND EXISTS (SELECT FROM tenant_databases d JOIN physical_databases q ON q.tenant_database_id = d.id
-                             WHERE d.workspace_id = t.workspace_id AND q.server = p.server
-                               AND d.created_at > now() - $2 * interval '1 second')) AS short
-         WHERE missing > 0",
+        "{} SELECT {}, worth.spares - worth.kept AS missing
+              FROM worth JOIN templates t ON t.id = worth.id {} WHERE worth.spares > worth.kept",
+        worth(),
         columns(),
         physical::join(Holder::Template, "t")
     );
-    let rows = tx.query(&sql, &[&i64::from(stock), &lately.as_secs_f64()]).await?;
+    let [max, per_spare, burst] = &demand.parameters();
+    let rows = tx.query(&sql, &[max, per_spare, burst]).await?;
     let row = |row: &Row| Ok((TemplateRow::from_row(row)?, crate::row::total(row, "missing")?));
     rows.iter().map(row).collect()
+}
+
+/// Spares beyond what their template is worth become `dropping`, the newest first.
+pub async fn retire_surplus(tx: &Tx, demand: &Demand) -> Result<u64, StoreError> {
+    let sql = format!(
+        "{} UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now()
+              FROM worth, LATERAL (
+                   SELECT s.id, row_number() OVER (ORDER BY s.created_at) AS place
+                     FROM templates s JOIN physical_databases q ON q.template_id = s.id
+                    WHERE s.workspace_id = worth.workspace_id AND q.server = worth.server AND s.version = worth.version
+                      AND s.status = 'spare' AND s.step = 'adopted') AS ranked
+             WHERE t.id = ranked.id AND ranked.place > worth.spares AND t.status = 'spare'",
+        worth()
+    );
+    let [max, per_spare, burst] = &demand.parameters();
+    tx.execute(&sql, &[max, per_spare, burst]).await
 }
 
 /// The oldest spare that nobody took yet. A single statement outside of any transaction.

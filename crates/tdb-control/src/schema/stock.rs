@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tdb_engines::fault;
 use tdb_names::ServerName;
-use tdb_store::templates::{self, TemplateRow};
+use tdb_store::templates::{self, Demand, TemplateRow};
 use tdb_store::workspaces::WorkspaceStatus;
 use tdb_store::{versions, workspaces};
 use tokio::sync::Notify;
@@ -19,9 +19,13 @@ use crate::lifecycle::creations::Creations;
 use crate::lifecycle::place::Placement;
 use crate::schema::builds::Builds;
 
-/// Spares of a template, as long as tenants were made of its blueprint lately.
-const STOCK: u32 = 4;
-const LATELY: Duration = Duration::from_secs(3600);
+/// A spare takes 15 MB: a blueprint of which one tenant was made has none, and while several are being made there are as
+/// many as can be taken until the next ones are cloned.
+pub(crate) const DEMAND: Demand = Demand {
+    stock_max: 4,
+    tenants_per_spare: 4,
+    burst: Duration::from_secs(600),
+};
 
 /// Spares of templates, ready for the next tenant.
 #[derive(Clone)]
@@ -48,7 +52,7 @@ impl Stock {
     /// Has the spares that are missing made, one task per server.
     pub(crate) async fn fill(&self) -> Result<()> {
         let tx = self.core.store.jobs().await?;
-        let short = templates::short_of_spares(&tx, STOCK, LATELY).await?;
+        let short = templates::short_of_spares(&tx, &DEMAND).await?;
         tx.rollback().await?;
         let mut of_server: HashMap<ServerName, Vec<(TemplateRow, u32)>> = HashMap::new();
         for (template, missing) in short {
