@@ -20,11 +20,13 @@ const STORE: &str = "tdb_control";
 /// Kills the process when the pipe closes, stopped or not. Arguments: where its pid goes, then its command.
 const KEEPER: &str = r#"file=$1; shift; "$@" & echo $! > "$file.new"; mv "$file.new" "$file"; read -r _; kill -KILL $! 2>/dev/null; wait"#;
 
-/// A store and a database server in clusters of their own; processes are started over them.
+/// A store and database servers in clusters of their own; processes are started over them.
 #[derive(Debug)]
 pub struct Site {
     pub store: Cluster,
     pub server: Cluster,
+    /// Another database server, where there is one.
+    pub other: Option<Cluster>,
     dir: TempDir,
     key: ApiKey,
     master_key: String,
@@ -56,6 +58,7 @@ impl Site {
         Self {
             store,
             server,
+            other: None,
             dir: TempDir::with_prefix("tdb-site-").expect("a temporary directory"),
             key: ApiKey::generate().expect("a key"),
             master_key: MasterKey::generate().expect("a key").expose_secret().to_owned(),
@@ -75,16 +78,10 @@ impl Site {
             store.url = {{ env = "STORE_URL" }}
             secrets.master_key = {{ env = "MASTER_KEY" }}
             bootstrap.api_key = {{ env = "API_KEY" }}
-            [[servers]]
-            name = "main"
-            host = "127.0.0.1"
-            port = {}
-            user = "{}"
-            password = {{ env = "SERVER_PASSWORD" }}
-            tls = "disable"
-            "#,
-            self.server.port(),
-            self.server.superuser(),
+            {}"#,
+            self.servers()
+                .map(|(name, cluster)| server_section(name, cluster))
+                .collect::<String>(),
         );
         fs::write(&file, text).expect("write the configuration");
         let (pid_file, log) = (
@@ -124,6 +121,11 @@ impl Site {
         serve
     }
 
+    fn servers(&self) -> impl Iterator<Item = (&'static str, &Cluster)> {
+        let other = self.other.as_ref().map(|cluster| ("other", cluster));
+        [("main", &self.server)].into_iter().chain(other)
+    }
+
     fn keeper(&self, pid_file: &PathBuf, log: &PathBuf) -> Command {
         let url = format!(
             "postgresql://cp_owner:owner@127.0.0.1:{}/{STORE}?sslmode=disable",
@@ -142,7 +144,10 @@ impl Site {
             .env("STORE_URL", url)
             .env("MASTER_KEY", &self.master_key)
             .env("API_KEY", self.key.reveal())
-            .env("SERVER_PASSWORD", self.server.password())
+            .envs(
+                self.servers()
+                    .map(|(name, cluster)| (password_of(name), cluster.password())),
+            )
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -159,6 +164,27 @@ impl Site {
     pub async fn in_database(&self, database: &str, sql: &str) -> Vec<String> {
         strings(&connect(&self.server.url(database)).await.expect("the database"), sql).await
     }
+}
+
+fn password_of(server: &str) -> String {
+    format!("PASSWORD_OF_{server}")
+}
+
+fn server_section(name: &str, cluster: &Cluster) -> String {
+    format!(
+        r#"
+            [[servers]]
+            name = "{name}"
+            host = "127.0.0.1"
+            port = {}
+            user = "{}"
+            password = {{ env = "{}" }}
+            tls = "disable"
+        "#,
+        cluster.port(),
+        cluster.superuser(),
+        password_of(name),
+    )
 }
 
 async fn strings(session: &Session, sql: &str) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tdb_testkit::Cluster;
-use tdb_tests::{Instance, Workspace, eventually, eventually_async, psql};
+use tdb_tests::{Instance, Site, Workspace, eventually, eventually_async, psql};
 
 /// What takes milliseconds, on a machine that runs other tests too; far below every deadline towards a server.
 const PROMPT: Duration = Duration::from_secs(5);
@@ -23,6 +23,39 @@ fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
 fn server_of(instance: &Instance, tenant: &str) -> Value {
     let answer = instance.api().get(&format!("/tenants/{tenant}")).ok();
     answer["databases"][0]["server"].clone()
+}
+
+/// Of a process over a store that is there, on a machine that runs other tests too; with what it waits for a server that
+/// does not answer. A login would be waited for ten seconds.
+const START_TIME_MAX: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn a_frozen_server_does_not_delay_a_start_and_is_prepared_when_it_answers() {
+    let mut site = Site::new().await;
+    site.other = Some(Cluster::start().unwrap());
+    let other = site.other.as_ref().unwrap();
+    let bases = async || -> i64 {
+        let admin = other.connect("postgres").await.unwrap();
+        let sql = "SELECT count(*) FROM pg_database WHERE datname = 'tdb_base'";
+        admin.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    drop(site.serve("first", None));
+    assert_eq!(bases().await, 1);
+    // What another program version may find: the server lacks something that is prepared at a start.
+    for sql in ["ALTER DATABASE tdb_base IS_TEMPLATE false", "DROP DATABASE tdb_base"] {
+        let admin = other.connect("postgres").await.unwrap();
+        admin.batch_execute(sql).await.unwrap();
+    }
+    other.freeze().unwrap();
+    let begun = Instant::now();
+    let serve = site.serve("second", None);
+    let took = begun.elapsed();
+    assert!(took < START_TIME_MAX, "the start took {took:?}:\n{}", serve.log());
+    other.thaw().unwrap();
+    eventually_async(THAWED_TIME_MAX, "the server is prepared", || async {
+        (bases().await == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

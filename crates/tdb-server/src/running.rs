@@ -19,6 +19,7 @@ use tdb_store::{Directory, DirectorySettings, Store, StoreSettings, migrations, 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -139,9 +140,7 @@ impl Foundation {
         };
         let control = Control::new(store.clone(), keys.tls.clone(), settings);
         bootstrap(&store, &control, config).await?;
-        for server in &config.servers {
-            enrol(&control, server).await?;
-        }
+        enrol(&control, &config.servers).await?;
         let registry = Registry::new();
         control.metrics.register(&registry)?;
         let settings = DirectorySettings {
@@ -213,19 +212,27 @@ async fn bootstrap(store: &Store, control: &Control, config: &Config) -> Result<
     Ok(())
 }
 
-async fn enrol(control: &Control, server: &Server) -> Result<()> {
-    let enrolment = ServerEnrolment {
-        endpoint: endpoint(server),
-        admin_user: server.user.clone(),
-        admin_secret: server.password.clone(),
-        opaque_names: false,
-        extensions: server.extensions.clone(),
-    };
-    control
-        .servers
-        .enrol(enrolment)
-        .await
-        .with_context(|| format!("cannot register the server {}", server.name))
+/// All at once: none waits for one that is slow to answer.
+async fn enrol(control: &Control, servers: &[Server]) -> Result<()> {
+    let mut enrolments = JoinSet::new();
+    for server in servers {
+        let enrolment = ServerEnrolment {
+            endpoint: endpoint(server),
+            admin_user: server.user.clone(),
+            admin_secret: server.password.clone(),
+            opaque_names: false,
+            extensions: server.extensions.clone(),
+        };
+        let (servers, name) = (control.servers.clone(), server.name.clone());
+        enrolments.spawn(async move {
+            let enrolled = servers.enrol(enrolment).await;
+            enrolled.with_context(|| format!("cannot register the server {name}"))
+        });
+    }
+    while let Some(enrolled) = enrolments.join_next().await {
+        enrolled.context("registering a server")??;
+    }
+    Ok(())
 }
 
 impl Running {

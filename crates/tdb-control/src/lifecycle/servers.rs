@@ -35,6 +35,9 @@ pub(crate) const REMEMBERED_MAX: Duration = Duration::from_secs(1);
 /// A server that works answers within this time.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long the start of a process waits for a server that was prepared before.
+const START_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// What this process remembers of servers.
 #[derive(Debug, Default)]
 struct ServerCache {
@@ -42,6 +45,8 @@ struct ServerCache {
     known: Mutex<HashMap<ServerName, Remembered>>,
     /// Those that did not answer when they were asked last.
     silent: Mutex<HashSet<ServerName>>,
+    /// Those that this process did not wait for when it started: they may lack what this program prepares.
+    unprepared: Mutex<HashSet<ServerName>>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +95,21 @@ impl ServerCache {
         silent.insert(name.clone())
     }
 
+    fn note_unprepared(&self, name: &ServerName) {
+        let mut unprepared = self.unprepared.lock().unwrap_or_else(PoisonError::into_inner);
+        unprepared.insert(name.clone());
+    }
+
+    fn note_prepared(&self, name: &ServerName) {
+        let mut unprepared = self.unprepared.lock().unwrap_or_else(PoisonError::into_inner);
+        unprepared.remove(name);
+    }
+
+    fn is_unprepared(&self, name: &ServerName) -> bool {
+        let unprepared = self.unprepared.lock().unwrap_or_else(PoisonError::into_inner);
+        unprepared.contains(name)
+    }
+
     /// Whether it did not answer when it was asked last.
     fn is_silent(&self, name: &ServerName) -> bool {
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,17 +135,15 @@ impl Servers {
     }
 
     /// Prepares the server (roles, base database) and records it; again with changed facts: updates it. One that was
-    /// prepared before may be away: the others' tenants do not wait for it.
+    /// prepared before may be away: the others' tenants do not wait for it, and it is prepared when it answers.
     pub async fn enrol(&self, enrolment: ServerEnrolment) -> Result<()> {
         let administrator = enrolment.administrator();
         let name = &administrator.endpoint.name;
-        let (server, probe) = match self.prepare(&enrolment).await {
-            Ok((server, probe)) => (server, Some(probe)),
-            Err(error @ ControlError::Upstream { .. }) if self.is_enrolled(name).await? => {
-                tracing::warn!(server = %name, error = %error.explained(), "the server cannot be used now");
-                (self.handle(&administrator), None)
-            }
-            Err(error) => return Err(error),
+        let server = self.handle(&administrator);
+        let probe = if self.is_enrolled(name).await? {
+            self.prepared_in_time(&server).await?
+        } else {
+            Some(prepared(&server).await?)
         };
         let tx = self.core.store.jobs().await?;
         let revision = servers::upsert(&tx, &self.core.store, &administrator).await?;
@@ -138,16 +156,33 @@ impl Servers {
         Ok(())
     }
 
-    /// Looks at a server, and makes it ready where it is fit.
-    pub(crate) async fn prepare(&self, enrolment: &ServerEnrolment) -> Result<(Server, Probe)> {
-        let name = &enrolment.endpoint.name;
-        let server = self.handle(&enrolment.administrator());
-        let probe = server.probe().await.map_err(|e| unfit(name, e))?;
-        server.prepare().await.map_err(|e| upstream(name, e))?;
-        Ok((server, probe))
+    /// None where the server does not answer now: it is prepared when it does.
+    async fn prepared_in_time(&self, server: &Server) -> Result<Option<Probe>> {
+        let name = &server.endpoint().name;
+        let reason = match timeout(START_TIME_MAX, prepared(server)).await {
+            Ok(Ok(probe)) => return Ok(Some(probe)),
+            Ok(Err(error @ ControlError::Upstream { .. })) => error.explained(),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => format!("no answer within {START_TIME_MAX:?}"),
+        };
+        tracing::warn!(server = %name, error = %reason, "the server cannot be used now");
+        self.cache.note_unprepared(name);
+        self.cache.note_silence(name);
+        Ok(None)
     }
 
-    fn handle(&self, administrator: &servers::Administrator) -> Server {
+    /// Prepares a server that answers and was not waited for when this process started.
+    async fn prepare_late(&self, server: &Server) -> Result<()> {
+        let name = &server.endpoint().name;
+        let probe = prepared(server).await?;
+        let tx = self.core.store.jobs().await?;
+        servers::record_facts(&tx, name, probe.version, &facts(&probe)).await?;
+        tx.commit().await?;
+        self.cache.note_prepared(name);
+        Ok(())
+    }
+
+    pub(crate) fn handle(&self, administrator: &servers::Administrator) -> Server {
         Server::new(
             administrator.endpoint.clone(),
             administrator.user.clone(),
@@ -248,6 +283,9 @@ impl Servers {
         };
         match answer {
             Ok(()) => {
+                if self.cache.is_unprepared(name) {
+                    self.prepare_late(&server).await?;
+                }
                 if self.cache.note_answer(name) {
                     tracing::info!(server = %name, "the database server answers again");
                 }
@@ -270,6 +308,14 @@ impl Servers {
     pub(crate) fn forget(&self, name: &ServerName) {
         self.cache.remove(name);
     }
+}
+
+/// Looks at a server, and makes it ready where it is fit.
+pub(crate) async fn prepared(server: &Server) -> Result<Probe> {
+    let name = &server.endpoint().name;
+    let probe = server.probe().await.map_err(|e| unfit(name, e))?;
+    server.prepare().await.map_err(|e| upstream(name, e))?;
+    Ok(probe)
 }
 
 impl ServerEnrolment {
