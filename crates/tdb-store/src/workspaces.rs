@@ -31,6 +31,8 @@ pub struct WorkspaceRow {
     pub created_at: OffsetDateTime,
     /// What was committed before this is in the change log. None: not drained on the timer yet.
     pub drained_at: Option<OffsetDateTime>,
+    /// What sessions began with when that was captured last.
+    pub session_settings: BTreeMap<String, String>,
 }
 
 impl WorkspaceRow {
@@ -44,13 +46,18 @@ impl WorkspaceRow {
             progress: Progress::from_row(row)?,
             created_at: column(row, "created_at")?,
             drained_at: column(row, "drained_at")?,
+            session_settings: settings_of(row)?,
         })
     }
 }
 
+fn settings_of(row: &Row) -> Result<BTreeMap<String, String>, StoreError> {
+    serde_json::from_value(column(row, "session_settings")?).map_err(|_| StoreError::corrupt("session_settings"))
+}
+
 fn columns() -> String {
     format!(
-        "w.id, w.project_id, w.blueprint, w.status, w.step, w.attempts, w.last_error, w.created_at, w.drained_at, {}",
+        "w.id, w.project_id, w.blueprint, w.status, w.step, w.attempts, w.last_error, w.created_at, w.drained_at, w.session_settings, {}",
         physical::COLUMNS
     )
 }
@@ -274,7 +281,7 @@ pub async fn session_settings(tx: &Tx, id: WorkspaceId) -> Result<BTreeMap<Strin
     let Some(row) = tx.query_opt(sql, &[&id.as_uuid()]).await? else {
         return Ok(BTreeMap::new());
     };
-    serde_json::from_value(column(&row, "session_settings")?).map_err(|_| StoreError::corrupt("session_settings"))
+    settings_of(&row)
 }
 
 pub async fn set_session_settings(

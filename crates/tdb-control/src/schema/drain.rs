@@ -97,7 +97,7 @@ impl Drains {
             let Some((server, place, journaled)) = self.journaled(row.id).await? else {
                 return Ok(Drained::default());
             };
-            if journaled.is_empty() && !is_newly_set(&self.core.store, row.id, &server, &place).await? {
+            if journaled.is_empty() && !is_newly_set(row, &server, &place).await? {
                 return Ok(Drained::default());
             }
             self.drain_now(row.id, None).await

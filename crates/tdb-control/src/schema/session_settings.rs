@@ -7,6 +7,7 @@ use tdb_engines::postgres::Server;
 use tdb_engines::postgres::session_settings::{self, SessionSetting};
 use tdb_names::WorkspaceId;
 use tdb_store::changes::{ChangeState, NewChange};
+use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{Store, Tx, changes, sessions, workspaces};
 use time::OffsetDateTime;
 
@@ -28,18 +29,9 @@ impl NewlySet {
     }
 }
 
-/// Whether something else is set than was captured last.
-pub(crate) async fn is_newly_set(
-    store: &Store,
-    id: WorkspaceId,
-    server: &Server,
-    place: &JournalPlace,
-) -> Result<bool> {
-    let now = set_now(server, place).await?;
-    let tx = store.jobs().await?;
-    let before = workspaces::session_settings(&tx, id).await?;
-    tx.rollback().await?;
-    Ok(values(&now) != before)
+/// Whether something else is set than had been captured when `row` was read.
+pub(crate) async fn is_newly_set(row: &WorkspaceRow, server: &Server, place: &JournalPlace) -> Result<bool> {
+    Ok(values(&set_now(server, place).await?) != row.session_settings)
 }
 
 /// The caller holds the lease of the workspace's journal and stores `settings` with the changes. `server_pid`: the
