@@ -145,7 +145,7 @@ impl Jobs {
     async fn keep_settings(&self) {
         loop {
             limited("settings of tenants", TICK_TIME_MAX, self.settings.guard_due_tenants()).await;
-            limited("readers of databases", TICK_TIME_MAX, self.read_access.admit_due(None)).await;
+            limited("readers of databases", TICK_TIME_MAX, self.read_access.admit_due()).await;
             sleep(SETTINGS_EVERY).await;
         }
     }

@@ -54,6 +54,10 @@ pub(crate) enum Subject {
     Stock(ServerName),
     /// What tenants of a server carry of their workspace's settings.
     Settings(ServerName),
+    /// Rights of readers on a server's databases.
+    Readers(ServerName),
+    /// The roles of a database, by the id of its holder: set again where a client changed them.
+    Roles(Uuid),
     /// Looks for drift on a server that somebody asked for.
     Drift(ServerName),
     /// Those that are due by their age.
@@ -76,6 +80,8 @@ impl fmt::Display for Subject {
             Subject::Sweep(server) => write!(f, "sweep:{server}"),
             Subject::Stock(server) => write!(f, "stock:{server}"),
             Subject::Settings(server) => write!(f, "settings:{server}"),
+            Subject::Readers(server) => write!(f, "readers:{server}"),
+            Subject::Roles(id) => write!(f, "roles:{id}"),
             Subject::Drift(server) => write!(f, "drift:{server}"),
             Subject::DriftSweep(server) => write!(f, "drift-sweep:{server}"),
             Subject::CatchUp => write!(f, "catch-up"),

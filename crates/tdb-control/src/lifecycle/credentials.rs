@@ -101,7 +101,7 @@ impl Credentials {
             let project = project.clone();
             self.core
                 .run_for(self, made.row.id.as_uuid(), move |credentials| async move {
-                    credentials.read_access.admit_due(Some(&project)).await
+                    credentials.read_access.admit_project(&project).await
                 })
                 .await?;
         }

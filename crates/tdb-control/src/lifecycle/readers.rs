@@ -1,16 +1,18 @@
 //! Who only reads: read-only credentials and the queries of keys with the scope `read`. A database's read-only role gets
 //! its rights when a credential covers the database, or a query comes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use tdb_engines::postgres::readers;
-use tdb_names::{DatabaseId, ProjectId};
+use tdb_names::{DatabaseId, ProjectId, ServerName};
 use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 use uuid::Uuid;
 
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
+use crate::leases::Subject;
 use crate::lifecycle::place::{database_name, pause_after, role_names};
 use crate::lifecycle::servers::Servers;
 
@@ -25,17 +27,43 @@ pub(crate) struct ReadAccess {
 }
 
 impl ReadAccess {
-    /// Lets readers into the databases that a read-only credential covers, and takes the rights over the whole server from
-    /// roles that an older program made; of one project or of all. A database that fails is tried again.
-    pub(crate) async fn admit_due(&self, project: Option<&ProjectId>) -> Result<()> {
+    /// Has readers let into all databases that a read-only credential covers, and the rights over the whole server taken
+    /// from roles that an older program made, one task per server. A database that fails is tried again.
+    pub(crate) async fn admit_due(&self) -> Result<()> {
+        for (server, due) in self.due(None).await? {
+            self.core.alone_in_background(
+                self,
+                Subject::Readers(server),
+                "readers of databases",
+                move |access, _| async move { access.admit_each(due).await },
+            );
+        }
+        Ok(())
+    }
+
+    /// The same for the databases of one project; servers do not wait for each other.
+    pub(crate) async fn admit_project(&self, project: &ProjectId) -> Result<()> {
+        let due = self.due(Some(project)).await?;
+        let work = due.into_values().map(|due| self.admit_each(due));
+        futures_util::future::join_all(work).await.into_iter().collect()
+    }
+
+    /// By server. Databases of one that does not answer are still due afterwards.
+    async fn due(&self, project: Option<&ProjectId>) -> Result<HashMap<ServerName, Vec<DatabaseRoles>>> {
         let tx = self.core.store.jobs().await?;
         let due = database_roles::due(&tx, project, DUE_MAX).await?;
         tx.rollback().await?;
+        let mut of_server: HashMap<ServerName, Vec<DatabaseRoles>> = HashMap::new();
+        for row in due {
+            if !self.servers.is_silent(&row.physical.server) {
+                of_server.entry(row.physical.server.clone()).or_default().push(row);
+            }
+        }
+        Ok(of_server)
+    }
+
+    async fn admit_each(&self, due: Vec<DatabaseRoles>) -> Result<()> {
         let width = self.core.settings.deployments_per_server.get();
-        // A server that does not answer holds up no other: its databases are still due afterwards.
-        let due = due
-            .into_iter()
-            .filter(|row| !self.servers.is_silent(&row.physical.server));
         let work = futures_util::stream::iter(due).map(|row| async move { self.admit_or_record(&row).await });
         let mut done = work.buffer_unordered(width);
         while let Some(one) = done.next().await {

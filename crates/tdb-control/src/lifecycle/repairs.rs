@@ -5,12 +5,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use tdb_contract::{Repair, RouteKind};
+use tdb_engines::postgres::Server;
 use tdb_engines::postgres::role_states::{self, Differing, Expected, Groups};
 use tdb_names::ServerName;
 use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 
 use crate::core::Core;
 use crate::error::{Result, upstream};
+use crate::leases::Subject;
 use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::role_names;
 use crate::lifecycle::servers::Servers;
@@ -69,20 +71,33 @@ impl Repairs {
                 }
                 continue;
             }
+            let lease = self.core.leases.take(Subject::Roles(row.id)).await?;
+            if lease.during(self.repair_alone(&server, row, expected)).await? {
+                outcome = Repair::Done;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Looks again, now that nobody else sets these roles. False where they are not as they should be.
+    async fn repair_alone(&self, server: &Server, row: &DatabaseRoles, expected: &Expected) -> Result<bool> {
+        let name = &server.endpoint().name;
+        let found = role_states::inspect(server, std::slice::from_ref(expected)).await;
+        let found = found.map_err(|e| upstream(name, e))?;
+        let differing: Vec<Differing> = found.into_iter().flatten().collect();
+        if !differing.is_empty() {
             let fault = described(&differing);
             tracing::warn!(database = %row.id, server = %name, fault, "a client changed a role; it is set again");
             let tx = self.core.store.jobs().await?;
             database_roles::record_fault(&tx, row, &fault).await?;
             tx.commit().await?;
-            match role_states::repair(&server, expected, &differing).await {
-                Ok(()) => {
-                    self.record_repair(row).await?;
-                    outcome = Repair::Done;
-                }
-                Err(error) => tracing::warn!(database = %row.id, %error, "the role is set again later"),
+            if let Err(error) = role_states::repair(server, expected, &differing).await {
+                tracing::warn!(database = %row.id, %error, "the role is set again later");
+                return Ok(false);
             }
         }
-        Ok(outcome)
+        self.record_repair(row).await?;
+        Ok(true)
     }
 
     async fn record_repair(&self, row: &DatabaseRoles) -> Result<()> {
