@@ -83,7 +83,8 @@ fn run(command: &Command) -> Result<ExitCode> {
     #[cfg(debug_assertions)]
     arm_fault()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // The futures of a creation are deep, and a build without optimization keeps several of each on the stack.
+        // Measured in a build without optimization: creations and deployments use 1.3 MB, and the default is 2 MB. Memory of
+        // a stack that is not used is not taken.
         .thread_stack_size(STACK_BYTES)
         .worker_threads(CONTROL_PLANE_THREADS)
         .thread_name("control")
