@@ -150,10 +150,7 @@ impl Instance {
                 .count();
             assert_eq!(times, 1, "{text}is {times} times in the change log");
         }
-        let sql = "SELECT p.name FROM control_plane.workspaces w JOIN control_plane.physical_databases p ON p.workspace_id = w.id
-                   WHERE w.blueprint = $1";
-        let physical: String = store.query_one(sql, &[&blueprint]).await.expect("the workspace").get(0);
-        let direct = self.server(&physical).await;
+        let direct = self.journal_of(blueprint).await;
         let direct = &direct;
         eventually_async(RECOVERY_TIME_MAX, "the journal is drained", || async move {
             let row = direct
@@ -163,6 +160,24 @@ impl Instance {
             (row.get::<_, i64>(0) == 0).then_some(())
         })
         .await;
+    }
+
+    /// What the administrator wrote to the journal has come into the change log and is not kept.
+    pub async fn journal_keeps_no_extension(&self, blueprint: &str) {
+        let _: Vec<Value> = self.diff(blueprint);
+        let direct = self.journal_of(blueprint).await;
+        let sql = "SELECT count(*) FROM tdb.ddl_event WHERE event = 'extension'";
+        let row = direct.query_one(sql, &[]).await.expect("the journal");
+        assert_eq!(row.get::<_, i64>(0), 0, "rows of extensions are left in the journal");
+    }
+
+    /// The administrator in the database of a workspace.
+    async fn journal_of(&self, blueprint: &str) -> Session {
+        let sql = "SELECT p.name FROM control_plane.workspaces w JOIN control_plane.physical_databases p ON p.workspace_id = w.id
+                   WHERE w.blueprint = $1";
+        let store = self.store().await;
+        let physical: String = store.query_one(sql, &[&blueprint]).await.expect("the workspace").get(0);
+        self.server(&physical).await
     }
 }
 

@@ -7,6 +7,7 @@ mod audit;
 mod binaries;
 pub mod files;
 mod fixture;
+pub mod installation;
 mod instance;
 mod lab;
 mod page;

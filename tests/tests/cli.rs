@@ -245,7 +245,7 @@ fn workspaces(t: &mut Transcript, instance: &Instance) {
     show(
         t,
         instance,
-        &["workspaces", "query", "myapp", "--query", "CREATE EXTENSION bloom"],
+        &["workspaces", "query", "myapp", "--query", "CREATE EXTENSION file_fdw"],
     );
     show(t, instance, &["workspaces", "extensions", "myapp", "--create", "bloom"]);
     show(t, instance, &["workspaces", "diff", "myapp"]);

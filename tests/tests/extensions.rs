@@ -1,10 +1,12 @@
-//! Extensions that PostgreSQL lets only a superuser make: made by the administrator where the server allows it, replayed on
-//! tenants, in a schema in which nobody plants anything.
+//! Extensions that PostgreSQL lets only a superuser create: created by the administrator where the server allows it, as
+//! the developer or a dump writes them, in the schema they ask for, with a script that finds nothing of another role.
 
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
-use tdb_tests::{Answer, Instance, psql};
+use tdb_tests::installation::{Written, with_extensions};
+use tdb_tests::{Answer, Instance, InstanceOptions, Tenant, Workspace, clean, pg_dump, pg_program, psql, run};
+use tempfile::TempDir;
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -17,152 +19,367 @@ fn make(workspace: &str, body: Value) -> Answer {
     instance().api().post(&path, body)
 }
 
+fn query(workspace: &str, sql: &str) -> Answer {
+    let path = format!("/workspaces/{workspace}/queries");
+    instance().api().post(&path, json!({"query": sql}))
+}
+
+/// The schema that an extension is in; empty where there is none.
+fn place(url: &str, extension: &str) -> String {
+    let sql = format!("SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = '{extension}'");
+    psql(url, &sql).ok().text().to_owned()
+}
+
 #[test]
-fn an_extension_is_a_change_of_its_own_that_tenants_get() {
+fn as_a_developer_writes_it_an_extension_is_a_change_that_tenants_get() {
     let (workspace, tenants) = instance().simple("bloomed", &["b-old"]);
-    psql(&workspace.url, "CREATE EXTENSION bloom").fails_saying("42501");
-    let query = |sql: &str| {
-        instance()
-            .api()
-            .post("/workspaces/bloomed/queries", json!({"query": sql}))
-    };
-    let problem = query("CREATE  EXTENSION \"bloom\" -- please").problem(422);
-    assert_eq!(
-        (&problem["sqlstate"], &problem["hint"]),
-        (
-            &json!("42501"),
-            &json!(
-                "An extension that needs a superuser is created with POST /workspaces/bloomed/extensions {\"name\": \"bloom\"}, \
-                 where the server allows it."
-            )
-        ),
-        "{problem:#}"
-    );
-    let problem = query("CREATE EXTENSION citext; SELECT pg_read_file('bloom')").problem(422);
-    assert_eq!(
-        (&problem["sqlstate"], &problem["hint"]),
-        (&json!("42501"), &Value::Null),
-        "{problem:#}"
-    );
-    let change = make("bloomed", json!({"name": "bloom"})).ok();
+    let created = psql(
+        &workspace.url,
+        "CREATE EXTENSION bloom; CREATE INDEX t_bloom ON t USING bloom (id)",
+    )
+    .ok();
+    assert!(!created.stderr.contains("WARNING"), "{}", created.stderr);
+    let change = instance().diff("bloomed").remove(0);
     assert_eq!(
         (&change["ddl_id"], &change["command_tags"], &change["state"]),
         (&json!(2), &json!(["CREATE EXTENSION"]), &json!("pending")),
         "{change:#}"
     );
-    assert!(
-        change["author"]
-            .as_str()
-            .is_some_and(|author| author.starts_with("key:")),
-        "{change:#}"
-    );
-    psql(&workspace.url, "CREATE INDEX t_bloom ON t USING bloom (id)").ok();
+    let author = change["author"].as_str().expect("an author");
+    assert!(author.starts_with("bloomed_"), "the credential's user: {author}");
+    psql(&workspace.url, "COMMENT ON EXTENSION bloom IS 'filters'").ok();
     assert_eq!(instance().deploy_all("bloomed")["status"], "completed");
     let new = instance().tenant("b-new", "bloomed");
     for url in [&tenants[0].url, &new.url] {
         psql(url, "INSERT INTO t VALUES (1); SELECT * FROM t WHERE id = 1").ok();
-        let schema = "SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'bloom'";
-        assert_eq!(psql(url, schema).ok().text(), "extensions");
-        psql(url, "CREATE TABLE extensions.planted ()").fails_saying("42501");
-        psql(url, "DROP EXTENSION bloom").fails_saying("42501");
-        psql(url, "ALTER SCHEMA extensions RENAME TO mine").fails_saying("42501");
+        assert_eq!(place(url, "bloom"), "public");
+        psql(
+            url,
+            "COMMENT ON EXTENSION bloom IS 'theirs'; COMMENT ON EXTENSION bloom IS 'filters'",
+        )
+        .ok();
+        for sql in [
+            "DROP EXTENSION bloom CASCADE",
+            "DROP SCHEMA public CASCADE",
+            "DROP OWNED BY CURRENT_USER",
+        ] {
+            psql(url, sql).fails_saying("42501");
+        }
+        psql(url, "CREATE SCHEMA passing; DROP SCHEMA passing").ok();
     }
     let drift = instance().drift("bloomed");
     assert_eq!(drift["count"], 0, "{drift:#}");
     instance().prove(&workspace);
-    let problem = instance()
-        .api()
-        .post("/workspaces/bloomed/diff/2/revert", json!({}))
-        .problem(409);
-    assert!(
-        ["change_not_revertible", "change_needed"].contains(&problem["code"].as_str().unwrap()),
-        "{problem:#}"
-    );
 
     let shown = instance().tdb(&["workspaces", "extensions", "bloomed"]).ok();
-    let line = shown
-        .text()
-        .lines()
-        .find(|line| line.starts_with("bloom "))
-        .expect("a line")
-        .to_owned();
-    assert!(line.ends_with("extensions"), "{line}");
+    let lines: Vec<&str> = shown.text().lines().collect();
+    let line = lines.iter().find(|line| line.starts_with("bloom ")).expect("a line");
+    assert!(line.ends_with("public"), "{line}");
     assert!(!shown.text().contains("file_fdw"), "{}", shown.text());
+
+    psql(&workspace.url, "DROP EXTENSION bloom CASCADE").ok();
+    assert_eq!(instance().deploy_all("bloomed")["status"], "completed");
+    assert_eq!(place(&new.url, "bloom"), "");
+    instance().prove_again(&workspace);
 }
 
-#[test]
-fn what_the_server_does_not_allow_or_have_is_refused() {
-    instance().workspace("strict");
+#[tokio::test]
+async fn it_works_in_every_form_in_which_a_text_comes() {
+    let workspace = instance().workspace("forms");
+    let session = workspace.connect().await;
+    session
+        .batch_execute(
+            "BEGIN; CREATE TABLE t (a int); CREATE EXTENSION bloom; CREATE INDEX ON t USING bloom (a); COMMIT",
+        )
+        .await
+        .unwrap();
+    session.batch_execute("BEGIN").await.unwrap();
+    session
+        .execute("CREATE EXTENSION IF NOT EXISTS moddatetime SCHEMA public", &[])
+        .await
+        .unwrap();
+    session
+        .batch_execute("CREATE TABLE l (at date); CREATE TRIGGER m BEFORE UPDATE ON l FOR EACH ROW EXECUTE FUNCTION moddatetime(at); COMMIT")
+        .await
+        .unwrap();
+    query(
+        "forms",
+        "CREATE SCHEMA app; CREATE EXTENSION \"autoinc\" WITH SCHEMA public",
+    )
+    .ok();
+    query("forms", "CREATE EXTENSION earthdistance SCHEMA app CASCADE").ok();
+    assert_eq!(place(&workspace.url, "earthdistance"), "app");
+    psql(&workspace.url, "CREATE TABLE p (at app.earth)").ok();
+    // It is a change of its own, made before: a rollback keeps it.
+    session
+        .batch_execute("BEGIN; CREATE EXTENSION intarray; CREATE EXTENSION refint; ROLLBACK")
+        .await
+        .unwrap();
+    assert_eq!(
+        (place(&workspace.url, "intarray"), place(&workspace.url, "refint")),
+        (String::new(), "public".to_owned())
+    );
+    let error = session.batch_execute("CREATE EXTENSION bloom").await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("42710"), "as PostgreSQL");
+    instance().journal_keeps_no_extension("forms").await;
+    instance().prove(&workspace);
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_allow_or_have_is_refused() {
+    let workspace = instance().workspace("strict");
     for name in ["file_fdw", "dblink", "postgres_fdw", "adminpack", "plpython3u"] {
         let problem = make("strict", json!({"name": name})).problem(409);
         assert_eq!(problem["code"], "extension_not_allowed", "{problem:#}");
         assert!(problem["hint"].to_string().contains("proxy.toml"), "{problem:#}");
     }
+    let refused = psql(&workspace.url, "CREATE EXTENSION file_fdw").fails_saying("42501");
+    let warning = "extension \"file_fdw\" is not allowed on server \"dev\"";
+    assert!(refused.stderr.contains(warning), "{}", refused.stderr);
+    let problem = query("strict", "CREATE EXTENSION file_fdw").problem(422);
+    assert_eq!(problem["sqlstate"], "42501", "{problem:#}");
+    assert!(
+        problem["hint"].as_str().is_some_and(|hint| hint.starts_with(warning)),
+        "{problem:#}"
+    );
+    let several = "SELECT pg_read_file('x'); CREATE EXTENSION file_fdw";
+    let problem = query("strict", several).problem(422);
+    assert_eq!(
+        (&problem["sqlstate"], &problem["hint"]),
+        (&json!("42501"), &Value::Null),
+        "{problem:#}"
+    );
+    psql(&workspace.url, "CREATE EXTENSION nonsense").fails_saying("0A000");
+    psql(&workspace.url, "CREATE EXTENSION bloom SCHEMA nowhere").fails_saying("3F000");
     for (body, field) in [
         (json!({"name": "nonsense"}), "name"),
         (json!({"name": "bloom\"; DROP SCHEMA tdb"}), "name"),
         (json!({"name": "bloom", "version": "99"}), "name"),
         (json!({"name": "bloom", "version": "1'0"}), "version"),
+        (json!({"name": "bloom", "schema": "tdb"}), "schema"),
+        (json!({"name": "bloom", "schema": "pg_catalog"}), "schema"),
+        (json!({"name": "bloom", "schema": ""}), "schema"),
     ] {
         assert_eq!(make("strict", body.clone()).problem(422)["field"], field, "{body}");
     }
-    make("strict", json!({"name": "bloom", "schema": "x"})).problem(400);
+    let problem = make("strict", json!({"name": "bloom", "schema": "nowhere"})).problem(422);
+    assert_eq!(problem["sqlstate"], "3F000", "{problem:#}");
+    // Of another workspace: readers are in a dump of theirs.
+    instance().workspace("strictly-read");
+    let body = json!({"workspace": "strictly-read", "rights": "ro"});
+    let reader = instance().api().post("/credentials", body).ok();
+    let url = reader["connection_string"].as_str().expect("a connection string");
+    psql(url, "CREATE EXTENSION bloom").fails_saying("ERROR");
+    assert_eq!(instance().diff("strict"), Vec::<Value>::new());
     instance()
-        .tdb(&["workspaces", "extensions", "strict", "--create", "bloom"])
+        .tdb(&[
+            "workspaces",
+            "extensions",
+            "strict",
+            "--create",
+            "bloom",
+            "--schema",
+            "extensions",
+        ])
         .ok();
     make("strict", json!({"name": "bloom"})).problem(409);
+    psql(&workspace.url, "CREATE TABLE extensions.planted ()").fails_saying("42501");
     assert_eq!(instance().diff("strict").len(), 1);
-}
-
-/// Scripts of extensions run as a superuser and find what stands on their search_path.
-#[test]
-fn no_script_runs_where_a_user_may_have_planted_something() {
-    let workspace = instance().workspace("planted");
-    psql(&workspace.url, "CREATE EXTENSION cube").ok();
-    let problem = make("planted", json!({"name": "earthdistance"})).problem(409);
-    assert!(
-        problem["detail"].to_string().contains("the schema \\\"public\\\""),
-        "{problem:#}"
-    );
-    psql(&workspace.url, "DROP EXTENSION cube").ok();
-    make("planted", json!({"name": "cube"})).ok();
-    make("planted", json!({"name": "earthdistance"})).ok();
-    psql(&workspace.url, "SELECT extensions.earth()").ok();
     instance().prove(&workspace);
-
-    let squatted = instance().workspace("squatted");
-    psql(&squatted.url, "CREATE SCHEMA extensions").ok();
-    let problem = make("squatted", json!({"name": "bloom"})).problem(409);
-    assert!(
-        problem["detail"].to_string().contains("the schema \\\"extensions\\\""),
-        "{problem:#}"
-    );
-    assert_eq!(instance().diff("squatted").len(), 1, "nothing was made");
 }
 
+/// Scripts of extensions run as a superuser. This one says what it finds on its search_path.
+const PROBE: &str = "CREATE TABLE @schema@found AS SELECT 'nothing'::text AS what;
+DO $$ BEGIN PERFORM planted(1); UPDATE @schema@found SET what = 'a function'; EXCEPTION WHEN undefined_function THEN NULL; END $$;
+DO $$ BEGIN PERFORM 1 #&&# 1; UPDATE @schema@found SET what = 'an operator'; EXCEPTION WHEN undefined_function THEN NULL; END $$;
+DO $$ BEGIN PERFORM FROM planted_table; UPDATE @schema@found SET what = 'a table'; EXCEPTION WHEN undefined_table THEN NULL; END $$;
+GRANT SELECT ON @schema@found TO PUBLIC;
+";
+const PLANTED: &str = "CREATE FUNCTION planted(int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE OPERATOR #&&# (LEFTARG = int, RIGHTARG = int, FUNCTION = int4pl);
+CREATE TABLE planted_table ();";
+
 #[test]
-fn a_tenant_that_has_the_schema_itself_fails_with_the_reason() {
-    let (_, tenants) = instance().simple("occupied", &["o-one"]);
+fn no_script_finds_what_a_user_planted() {
+    let dir = TempDir::new().expect("a directory");
+    let (free, fixed) = (PROBE.replace("@schema@", ""), PROBE.replace("@schema@", "@extschema@."));
+    let named = "DO $$ BEGIN ASSERT '@extschema@' = current_schema; END $$;";
+    let fixed = format!("{fixed}{named}");
+    let extensions = [
+        ("probe_moves", "relocatable = true", &free),
+        ("probe_stays", "relocatable = false", &fixed),
+        ("probe_cube", "relocatable = true\nrequires = 'cube'", &free),
+        ("probe_fixed", "relocatable = false\nschema = probes", &fixed),
+    ];
+    let written = extensions.map(|(name, control, script)| Written { name, control, script });
+    let bin = with_extensions(dir.path(), &written);
+    let mut options = InstanceOptions::default();
+    options
+        .environment
+        .push(("PG_BIN_DIR".to_owned(), bin.display().to_string()));
+    let instance = Instance::start_with(&options);
+
+    for (name, _, _) in extensions {
+        let blueprint = name.replace('_', "-");
+        let workspace = instance.workspace(&blueprint);
+        let schema = if name == "probe_fixed" { "probes" } else { "public" };
+        // cube is trusted: its owner could have made the schema's functions before it, and its script is PostgreSQL's own.
+        psql(&workspace.url, "CREATE EXTENSION cube").ok();
+        let old = instance.tenant(&format!("{blueprint}-old"), &blueprint);
+        let planted = format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}; {PLANTED}");
+        for url in [&workspace.url, &old.url] {
+            psql(url, &planted).ok();
+        }
+        psql(
+            &workspace.url,
+            &format!("CREATE EXTENSION {name}; COMMENT ON EXTENSION {name} IS 'seen'"),
+        )
+        .ok();
+        let new = instance.tenant(&format!("{blueprint}-new"), &blueprint);
+        for url in [&workspace.url, &new.url] {
+            let found = psql(
+                url,
+                &format!("SELECT what FROM {schema}.found; SELECT 1 FROM {schema}.planted(1)"),
+            )
+            .ok();
+            assert_eq!(found.text(), "nothing\n1", "{name}");
+            assert_eq!(place(url, name), schema);
+        }
+        let of_ours = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tdb_aside%'";
+        assert_eq!(psql(&workspace.url, of_ours).ok().text(), "");
+        // What the tenant has planted itself stands in the way of the planted change, not of the extension.
+        psql(&old.url, &format!("DROP TABLE {schema}.planted_table; DROP OPERATOR {schema}.#&&# (int, int); DROP FUNCTION {schema}.planted")).ok();
+        assert_eq!(instance.deploy_all(&blueprint)["status"], "completed", "{name}");
+        assert_eq!(
+            psql(&old.url, &format!("SELECT what FROM {schema}.found")).ok().text(),
+            "nothing"
+        );
+        instance.prove(&workspace);
+    }
+    members_of_another_role_are_refused(&instance);
+}
+
+/// The owner of a trusted extension can add members to it, which are moved with it.
+fn members_of_another_role_are_refused(instance: &Instance) {
+    let workspace = instance.workspace("members");
+    let sql = format!("CREATE EXTENSION cube; {PLANTED} ALTER EXTENSION cube ADD FUNCTION planted(int)");
+    psql(&workspace.url, &sql).ok();
+    let refused = psql(&workspace.url, "CREATE EXTENSION probe_cube").fails_saying("42501");
+    assert!(
+        refused.stderr.contains("has members of another role"),
+        "{}",
+        refused.stderr
+    );
     psql(
-        &tenants[0].url,
-        "CREATE SCHEMA extensions; CREATE FUNCTION extensions.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        &workspace.url,
+        "ALTER EXTENSION cube DROP FUNCTION planted(int); CREATE EXTENSION probe_cube",
     )
     .ok();
-    make("occupied", json!({"name": "bloom"})).ok();
+    assert_eq!(psql(&workspace.url, "SELECT what FROM found").ok().text(), "nothing");
+}
+
+#[test]
+fn dumps_come_in_and_go_back_as_they_are() {
+    let source = instance().workspace("dumped");
+    psql(
+        &source.url,
+        "CREATE EXTENSION cube; CREATE EXTENSION earthdistance; CREATE EXTENSION citext; \
+         CREATE TABLE places (id int PRIMARY KEY, name public.citext, at public.earth);",
+    )
+    .ok();
+    let dump = pg_dump(&source.url, &["-O", "-x"]).ok().stdout;
+    for text in [
+        "CREATE EXTENSION IF NOT EXISTS earthdistance WITH SCHEMA public;",
+        "COMMENT ON EXTENSION earthdistance",
+    ] {
+        assert!(dump.contains(text), "{text}:\n{dump}");
+    }
+    let target = instance().workspace("undumped");
+    psql(&target.url, &dump).ok();
+    instance().prove(&target);
+
+    let tenant = instance().tenant("d-one", "dumped");
+    psql(
+        &tenant.url,
+        "INSERT INTO places VALUES (1, 'Here', ll_to_earth(50, 10))",
+    )
+    .ok();
+    let dir = TempDir::new().expect("a directory");
+    let [file, list] = ["tenant.dump", "list"].map(|name| dir.path().join(name).display().to_string());
+    pg_dump(&tenant.url, &["-Fc", "-f", &file]).ok();
+    psql(&tenant.url, "INSERT INTO places VALUES (2)").ok();
+    // As the documents say it: extensions stay, all or nothing.
+    let mut command = clean(pg_program("pg_restore"));
+    command.args([
+        "--clean",
+        "--exit-on-error",
+        "--single-transaction",
+        "-d",
+        &tenant.url,
+        &file,
+    ]);
+    run(command, "").fails_saying("only an administrator can create again");
+    assert_eq!(
+        psql(&tenant.url, "SELECT count(*) FROM places").ok().text(),
+        "2",
+        "nothing is lost"
+    );
+    let mut command = clean(pg_program("pg_restore"));
+    command.args(["--list", &file]);
+    let entries = run(command, "").ok().stdout;
+    let kept: Vec<&str> = entries.lines().filter(|line| !line.contains(" EXTENSION ")).collect();
+    std::fs::write(&list, kept.join("\n")).expect("write the list");
+    let mut command = clean(pg_program("pg_restore"));
+    command.args([
+        "--clean",
+        "--single-transaction",
+        "--use-list",
+        &list,
+        "-d",
+        &tenant.url,
+        &file,
+    ]);
+    run(command, "").ok();
+    assert_eq!(psql(&tenant.url, "SELECT count(*) FROM places").ok().text(), "1");
+    let drift = instance().api().get("/drift?blueprint=dumped").ok();
+    assert_eq!(drift["count"], 0, "{drift:#}");
+}
+
+#[test]
+fn a_tenant_that_has_what_the_extension_makes_fails_with_the_reason() {
+    let (workspace, tenants) = instance().simple("occupied", &["o-one"]);
+    psql(
+        &tenants[0].url,
+        "CREATE FUNCTION earth() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    )
+    .ok();
+    psql(&workspace.url, "CREATE EXTENSION earthdistance CASCADE").ok();
     let job = instance().deploy_all("occupied");
     let error = &job["targets"][0]["error"];
     assert_eq!(
         (&job["status"], &error["sqlstate"]),
-        (&json!("failed"), &json!("42501")),
+        (&json!("failed"), &json!("42723")),
         "{job:#}"
     );
-    assert!(error["message"].to_string().contains("extensions"), "{job:#}");
-    psql(&tenants[0].url, "SELECT FROM pg_extension WHERE extname = 'bloom'").ok();
-    psql(&tenants[0].url, "DROP SCHEMA extensions CASCADE").ok();
+    assert_eq!(place(&tenants[0].url, "earthdistance"), "");
+    psql(&tenants[0].url, "DROP FUNCTION earth").ok();
     let job = job["job_id"].as_str().expect("a job id").to_owned();
     instance()
         .api()
         .post(&format!("/deployments/{job}/retry"), json!({}))
         .ok();
     assert_eq!(instance().wait_for_deployment(&job)["status"], "completed");
+}
+
+trait Proof {
+    fn prove_again(&self, workspace: &Workspace) -> Tenant;
+}
+
+impl Proof for Instance {
+    /// [`Instance::prove`] for a workspace that was proven before.
+    fn prove_again(&self, workspace: &Workspace) -> Tenant {
+        let tenant = self.tenant(&format!("q{}", workspace.name), &workspace.name);
+        assert_eq!(self.dump(&tenant.url), self.dump(&workspace.url));
+        tenant
+    }
 }

@@ -47,10 +47,12 @@ async fn create_extension(
     Body(request): Body<CreateExtension>,
 ) -> Answer<(StatusCode, Json<Success<Change>>)> {
     let blueprint = named(&id)?;
-    let change = control
-        .extensions
-        .create(&caller.identity, &blueprint, &request.name, request.version.as_deref())
-        .await?;
+    let wanted = model::WantedExtension {
+        name: request.name,
+        version: request.version,
+        schema: request.schema,
+    };
+    let change = control.extensions.create(&caller.identity, &blueprint, &wanted).await?;
     Ok((StatusCode::CREATED, Json(Success::of(render_change(change)))))
 }
 

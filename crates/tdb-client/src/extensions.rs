@@ -34,4 +34,8 @@ pub struct CreateExtension {
     #[schema(min_length = 1, max_length = 63)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The schema to create it in, which must exist unless it is "extensions". Defaults to the extension's fixed schema, else "public".
+    #[schema(min_length = 1, max_length = 63)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
 }

@@ -8,7 +8,7 @@ mod sink;
 
 pub use change::{Change, ChangeFeed, Epoch};
 pub use route::{ClientLimit, Credential, Login, Place, PostgresPlace, Rights, Route, RouteKind, RouteState, Scope};
-pub use sink::{ChangeSink, DataStatements, Drained, Repair, SessionStart};
+pub use sink::{ChangeSink, DataStatements, Drained, Prepared, Repair, SessionStart, WorkspaceText};
 
 use async_trait::async_trait;
 use tdb_names::{DatabaseName, ProjectId, UserName};

@@ -22,6 +22,10 @@ pub trait ChangeSink: Send + Sync + 'static {
     /// Checks a database's role after its server refused the login, and restores the role's password and settings if a
     /// client changed them.
     async fn login_refused(&self, database: RouteKind) -> Result<Repair, Unavailable>;
+
+    /// Prepares a text that may contain `CREATE EXTENSION`, before it is sent: the administrator creates the extensions that
+    /// the developer may not create. A cancelled call may have created some of them.
+    async fn prepare(&self, text: WorkspaceText) -> Result<Prepared, Unavailable>;
 }
 
 /// The result of [`ChangeSink::login_refused`].
@@ -67,5 +71,25 @@ pub struct Drained {
     pub changes: u32,
     /// Sentences for the developer: changes that cannot be replayed, with the reason, and data statements that are not
     /// part of a change.
+    pub warnings: Vec<String>,
+}
+
+/// A text that a read-write session of a workspace is about to send.
+#[derive(Clone, Debug)]
+pub struct WorkspaceText {
+    /// The workspace of the session.
+    pub workspace: WorkspaceId,
+    /// The server process that will run the text.
+    pub server_pid: i32,
+    /// One or more SQL statements.
+    pub text: String,
+}
+
+/// The result of [`ChangeSink::prepare`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// The text to send instead; `None`: the text as it is.
+    pub text: Option<String>,
+    /// Sentences for the developer: which extensions could not be created, and why.
     pub warnings: Vec<String>,
 }

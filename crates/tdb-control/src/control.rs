@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tdb_auth::ClientTls;
-use tdb_contract::{ChangeSink, DataStatements, Drained, Repair, RouteKind, SessionStart, Unavailable};
+use tdb_contract::{
+    ChangeSink, DataStatements, Drained, Prepared, Repair, RouteKind, SessionStart, Unavailable, WorkspaceText,
+};
 use tdb_names::WorkspaceId;
 use tdb_store::Store;
 use tokio::sync::Notify;
@@ -296,6 +298,12 @@ impl Control {
             core: base.core.clone(),
             credentials: credentials.clone(),
         };
+        let extensions = Extensions {
+            core: base.core.clone(),
+            servers: base.servers.clone(),
+            drains: base.drains.clone(),
+            workspaces: base.workspaces.clone(),
+        };
         let parts = Parts {
             registry: Registry {
                 core: base.core.clone(),
@@ -313,13 +321,8 @@ impl Control {
                 trials: schemas.trials.clone(),
             },
             reverts: reverts(&base, &schemas),
-            extensions: Extensions {
-                core: base.core.clone(),
-                servers: base.servers.clone(),
-                drains: base.drains.clone(),
-                workspaces: base.workspaces.clone(),
-            },
-            queries: queries(&base),
+            queries: queries(&base, &extensions),
+            extensions,
             users: Users::new(&base.core, &accounts),
             idempotency: Idempotency {
                 core: base.core.clone(),
@@ -362,7 +365,7 @@ fn reverts(base: &BaseParts, schemas: &SchemaParts) -> Reverts {
     }
 }
 
-fn queries(base: &BaseParts) -> Queries {
+fn queries(base: &BaseParts, extensions: &Extensions) -> Queries {
     Queries {
         core: base.core.clone(),
         placement: base.placement.clone(),
@@ -370,6 +373,7 @@ fn queries(base: &BaseParts) -> Queries {
         repairs: base.repairs.clone(),
         drains: base.drains.clone(),
         workspaces: base.workspaces.clone(),
+        extensions: extensions.clone(),
     }
 }
 
@@ -443,6 +447,15 @@ impl ChangeSink for Control {
             .runtime
             .spawn(async move { repairs.repair_refused(database).await });
         joined(repaired.await)
+    }
+
+    async fn prepare(&self, text: WorkspaceText) -> Result<Prepared, Unavailable> {
+        let extensions = self.extensions.clone();
+        let prepared = self
+            .core
+            .runtime
+            .spawn(async move { extensions.prepare_text(text).await });
+        joined(prepared.await)
     }
 }
 

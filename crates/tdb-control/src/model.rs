@@ -30,3 +30,4 @@ pub use workspace::{
 
 // The edge names rights, and may not see the data plane's contract.
 pub use tdb_contract::Rights;
+pub use tdb_engines::postgres::extensions::Wanted as WantedExtension;

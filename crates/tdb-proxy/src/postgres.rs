@@ -11,3 +11,4 @@ mod relay;
 mod render;
 pub(crate) mod session;
 mod startup;
+mod text_tap;

@@ -98,6 +98,9 @@ pub(crate) enum Command {
         /// Its version; by default the server's default version
         #[arg(long, value_name = "VERSION", requires = "create")]
         version: Option<String>,
+        /// Its schema; by default its fixed one, else public
+        #[arg(long, value_name = "SCHEMA", requires = "create")]
+        schema: Option<String>,
     },
     /// Show the settings of a workspace, or change them
     #[command(
@@ -186,15 +189,18 @@ pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Resul
             name,
             create: None,
             version: _,
+            schema: _,
         } => printer.answer(&client.extensions(&name)?, render_extensions),
         Command::Extensions {
             name,
             create: Some(extension),
             version,
+            schema,
         } => {
             let request = CreateExtension {
                 name: extension,
                 version,
+                schema,
             };
             printer.answer(&client.create_extension(&name, &request)?, render_change)
         }

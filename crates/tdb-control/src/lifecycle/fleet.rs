@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use tdb_contract::Repair;
+use tdb_contract::{Prepared, Repair};
 use tdb_engines::postgres::EngineError;
-use tdb_engines::postgres::extensions;
+use tdb_engines::postgres::extensions::written;
 use tdb_engines::postgres::query::{self, Access, Limits, Query};
 use tdb_engines::postgres::session_settings;
 use tdb_names::{BlueprintName, ServerName, TenantName};
@@ -26,6 +26,7 @@ use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantQuery, TenantQueryResult};
 use crate::schema::drain::Drains;
+use crate::schema::extensions::Extensions;
 
 /// What sessions of the API are called on the server; no name of a customer.
 const APPLICATION: &str = "tdb-query";
@@ -40,6 +41,7 @@ pub struct Queries {
     pub(crate) repairs: Repairs,
     pub(crate) drains: Drains,
     pub(crate) workspaces: Workspaces,
+    pub(crate) extensions: Extensions,
 }
 
 impl Queries {
@@ -54,6 +56,11 @@ impl Queries {
         if let Err(error) = self.drains.record_own_session(identity, &row, server_pid).await {
             tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
         }
+        let prepared = match access {
+            Access::ReadWrite => self.extensions.make_written(&row, sql, server_pid).await,
+            _ => Prepared::default(),
+        };
+        let sql = prepared.text.as_deref().unwrap_or(sql);
         let database = database_name(&row.physical)?;
         let logical = format!("{blueprint}_dev");
         let meant = session_settings::for_role(sql, &[database, &logical]);
@@ -62,7 +69,7 @@ impl Queries {
         self.drains.drain_after(&row, Some(server_pid)).await;
         result
             .map(shown)
-            .map_err(|error| advised_on_extensions(failed(error), sql, blueprint))
+            .map_err(|error| advised(failed(error), sql, &prepared.warnings))
     }
 
     /// In each tenant's own role; keys that may only read: in its read-only role.
@@ -164,28 +171,20 @@ fn is_there(row: &FleetRow) -> bool {
         && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
 }
 
-/// PostgreSQL lets only a superuser make some extensions, and cannot know who makes them here.
-fn advised_on_extensions(error: ControlError, sql: &str, workspace: &BlueprintName) -> ControlError {
-    let ControlError::Query {
-        sqlstate,
-        message,
-        hint,
-    } = error
-    else {
-        return error;
-    };
-    // The code alone does not say which statement was refused: the hint is for a text of one.
-    let refused = sqlstate == INSUFFICIENT_PRIVILEGE;
-    let hint = match extensions::created_by(sql).filter(|_| refused) {
-        Some(name) => Some(format!(
-            "An extension that needs a superuser is created with POST /workspaces/{workspace}/extensions {{\"name\": \"{name}\"}}, where the server allows it."
-        )),
-        None => hint,
-    };
-    ControlError::Query {
-        sqlstate,
-        message,
-        hint,
+/// Why an extension was not created ahead of the text that creates it.
+fn advised(error: ControlError, sql: &str, warnings: &[String]) -> ControlError {
+    match error {
+        // The code alone does not say which statement was refused: the hint is for a text of one.
+        ControlError::Query { sqlstate, message, .. }
+            if sqlstate == INSUFFICIENT_PRIVILEGE && !warnings.is_empty() && written::is_one_statement(sql) =>
+        {
+            ControlError::Query {
+                sqlstate,
+                message,
+                hint: Some(warnings.join("\n")),
+            }
+        }
+        other => other,
     }
 }
 

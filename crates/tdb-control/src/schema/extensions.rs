@@ -1,13 +1,16 @@
 //! Extensions that PostgreSQL lets only a superuser make, made for developers by the administrator of a server that allows
-//! it: a change of its own.
+//! it: a change of its own, asked for by the API or ahead of a developer's own `CREATE EXTENSION`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tdb_engines::postgres::extensions::{self, ExtensionError};
+use tdb_contract::{Prepared, WorkspaceText};
+use tdb_engines::postgres::extensions::written::{self, Written};
+use tdb_engines::postgres::extensions::{self, ExtensionError, MadeBy, Requirement, Wanted};
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
-use tdb_store::{changes, servers};
+use tdb_store::workspaces::WorkspaceRow;
+use tdb_store::{changes, servers, workspaces};
 
 use crate::core::Core;
 use crate::error::{ControlError, Result, query_failed, upstream};
@@ -50,6 +53,12 @@ pub struct Extensions {
     pub(crate) workspaces: Workspaces,
 }
 
+/// Who makes an extension that a text wants.
+enum Made {
+    Ahead,
+    ByItsText,
+}
+
 impl Extensions {
     /// What the workspace's server has, and may be asked for.
     pub async fn list(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Vec<ExtensionInfo>> {
@@ -71,26 +80,17 @@ impl Extensions {
     }
 
     /// Makes an extension in the workspace as the server's administrator; tenants get it by deployment.
-    pub async fn create(
-        &self,
-        identity: &Identity,
-        blueprint: &BlueprintName,
-        name: &str,
-        version: Option<&str>,
-    ) -> Result<ChangeInfo> {
+    pub async fn create(&self, identity: &Identity, blueprint: &BlueprintName, wanted: &Wanted) -> Result<ChangeInfo> {
         identity.require(KeyScope::Write)?;
-        check_word("name", name)?;
-        version.map_or(Ok(()), |version| check_word("version", version))?;
+        check_word("name", &wanted.name)?;
+        wanted
+            .version
+            .as_deref()
+            .map_or(Ok(()), |version| check_word("version", version))?;
+        wanted.schema.as_deref().map_or(Ok(()), check_schema)?;
         let row = self.workspaces.ready(identity, blueprint).await?;
-        let place = &row.physical.server;
-        if !is_allowed(&self.allowed_extensions(place).await?, name) {
-            let detail = format!("extension \"{name}\" is not allowed on server \"{place}\"");
-            let hint = "Whoever runs this installation allows it with \"extensions\" of the server in proxy.toml.";
-            return Err(ControlError::refused(ProblemCode::ExtensionNotAllowed, detail, hint));
-        }
-        let server = self.servers.admin(place).await?;
-        let made = extensions::create(&server, database_name(&row.physical)?, name, version).await;
-        let xid = made.map_err(|error| refused(place, name, error))?;
+        let allowed = self.allowed_extensions(&row.physical.server).await?;
+        let xid = self.make_extension(&row, wanted, &allowed, None).await?;
         Box::pin(self.drains.drain_row(&row)).await?;
         let xid = i64::try_from(xid).map_err(ControlError::internal)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -100,6 +100,118 @@ impl Extensions {
         changes::set_author(&tx, row.id, change.id, &change.author).await?;
         tx.commit().await?;
         Ok(info(change, &HashMap::new()))
+    }
+
+    /// The proxy's side of [`Self::make_written`].
+    pub(crate) async fn prepare_text(&self, text: WorkspaceText) -> Result<Prepared> {
+        let tx = self.core.store.jobs().await?;
+        let row = workspaces::by_id(&tx, text.workspace).await?;
+        tx.rollback().await?;
+        match row {
+            Some(row) => Ok(self.make_written(&row, &text.text, text.server_pid).await),
+            None => Ok(Prepared::default()),
+        }
+    }
+
+    /// Makes the extensions that a developer's text is about to make and that only a superuser may. `speaker` is the server
+    /// process that will run the text.
+    pub(crate) async fn make_written(&self, row: &WorkspaceRow, text: &str, speaker: i32) -> Prepared {
+        let written = written::extensions(text);
+        let mut prepared = Prepared::default();
+        let mut made = Vec::new();
+        for one in &written {
+            match self.make_one(row, one, speaker).await {
+                Ok(Made::Ahead) => made.push(one.wanted.name.clone()),
+                Ok(Made::ByItsText) => {}
+                Err(error) => prepared.warnings.push(explained(&one.wanted.name, &error)),
+            }
+        }
+        if !made.is_empty() {
+            self.drains.drain_if_possible(row).await;
+            prepared.text = Some(written::with_conditions(text, &written, &made));
+        }
+        prepared
+    }
+
+    async fn make_one(&self, row: &WorkspaceRow, written: &Written, speaker: i32) -> Result<Made> {
+        let Wanted { name, version, .. } = &written.wanted;
+        let fit =
+            check_word("name", name).is_ok() && version.as_deref().is_none_or(|v| check_word("version", v).is_ok());
+        if !fit {
+            return Ok(Made::ByItsText);
+        }
+        let place = &row.physical.server;
+        let server = self.servers.admin(place).await?;
+        let database = database_name(&row.physical)?;
+        let failed = |error| upstream(place, error);
+        let Some(made_by) = extensions::lacks(&server, database, &written.wanted)
+            .await
+            .map_err(failed)?
+        else {
+            return Ok(Made::ByItsText);
+        };
+        let allowed = self.allowed_extensions(place).await?;
+        if written.cascade {
+            for required in extensions::requirements(&server, database, name)
+                .await
+                .map_err(failed)?
+            {
+                if made_by == MadeBy::Superuser || required.made_by == MadeBy::Superuser {
+                    self.make_required(row, required, &allowed, speaker).await?;
+                }
+            }
+        }
+        match made_by {
+            MadeBy::Owner => Ok(Made::ByItsText),
+            MadeBy::Superuser => {
+                self.make_extension(row, &written.wanted, &allowed, Some(speaker))
+                    .await?;
+                Ok(Made::Ahead)
+            }
+        }
+    }
+
+    async fn make_required(
+        &self,
+        row: &WorkspaceRow,
+        required: Requirement,
+        allowed: &[String],
+        speaker: i32,
+    ) -> Result<()> {
+        let wanted = Wanted {
+            name: required.name.clone(),
+            version: None,
+            schema: None,
+        };
+        let trusted = [required.name];
+        let allowed = match required.made_by {
+            MadeBy::Owner => trusted.as_slice(),
+            MadeBy::Superuser => allowed,
+        };
+        self.make_extension(row, &wanted, allowed, Some(speaker))
+            .await
+            .map(drop)
+    }
+
+    /// Gives the number of the transaction that made it.
+    async fn make_extension(
+        &self,
+        row: &WorkspaceRow,
+        wanted: &Wanted,
+        allowed: &[String],
+        speaker: Option<i32>,
+    ) -> Result<u64> {
+        let place = &row.physical.server;
+        let name = &wanted.name;
+        if !is_allowed(allowed, name) {
+            let detail = format!("extension \"{name}\" is not allowed on server \"{place}\"");
+            let hint = "Add it to \"extensions\" of the server in proxy.toml.";
+            return Err(ControlError::refused(ProblemCode::ExtensionNotAllowed, detail, hint));
+        }
+        let server = self.servers.admin(place).await?;
+        let (database, owner) = (database_name(&row.physical)?, &row.physical.roles.owner.name);
+        let made = extensions::create(&server, database, owner, wanted, speaker).await;
+        made.map_err(|error| refused(place, name, error))
     }
 
     async fn allowed_extensions(&self, server: &ServerName) -> Result<Vec<String>> {
@@ -132,6 +244,32 @@ fn check_word(field: &'static str, word: &str) -> Result<()> {
     Err(ControlError::Invalid { field, rule })
 }
 
+/// Any identifier that PostgreSQL does not cut.
+fn check_schema(schema: &str) -> Result<()> {
+    if (1..=NAME_LEN_MAX).contains(&schema.len()) && !schema.contains('\0') {
+        return Ok(());
+    }
+    Err(ControlError::Invalid {
+        field: "schema",
+        rule: format!("must be 1 to {NAME_LEN_MAX} bytes without NUL"),
+    })
+}
+
+/// For the developer whose text PostgreSQL is about to refuse.
+fn explained(name: &str, error: &ControlError) -> String {
+    match error {
+        ControlError::Refused {
+            detail,
+            hint: Some(hint),
+            ..
+        } => format!("{detail}: {hint}"),
+        other => format!(
+            "extension \"{name}\" could not be created by the administrator: {}",
+            other.explained()
+        ),
+    }
+}
+
 fn refused(server: &ServerName, name: &str, error: ExtensionError) -> ControlError {
     match error {
         ExtensionError::Unknown => ControlError::Invalid {
@@ -143,11 +281,10 @@ fn refused(server: &ServerName, name: &str, error: ExtensionError) -> ControlErr
             name: name.to_owned(),
             hint: None,
         },
-        ExtensionError::Unsafe { .. } => {
-            let detail = format!("extension \"{name}\" cannot be made: {error}");
-            let hint = "Rename the schema, or drop the extension in it and have it made by this endpoint first.";
-            ControlError::refused(ProblemCode::ExtensionNotAllowed, detail, hint)
-        }
+        ExtensionError::Schema { schema } => ControlError::Invalid {
+            field: "schema",
+            rule: format!("is \"{schema}\", which is not for extensions"),
+        },
         ExtensionError::Engine(error) => query_failed(server, error),
     }
 }

@@ -31,4 +31,5 @@ BEGIN
                AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())) THEN
     EXECUTE format('DROP OWNED BY %I', from_role);
   END IF;
+  PERFORM pg_temp.grant_extensions(to_role);
 END $$;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use crate::postgres::change::{Change, LeftOut, LeftOutKind, Mode, Sql, Statement};
+use crate::postgres::change::{Change, ExtensionOwner, LeftOut, LeftOutKind, Mode, Sql, Statement};
 use crate::postgres::journal::{Caller, Event, EventKind, EventState, Message};
 use kind::Kind;
 use matching::{GoesOn, Portion, Taken};
@@ -356,7 +356,12 @@ fn administrators(row: &Event) -> Result<Statement, String> {
         objects: made.identity.iter().cloned().collect(),
         search_path: row.search_path.clone(),
         settings: row.settings.clone(),
-        mode: Mode::Extension { name, schema, version },
+        mode: Mode::Extension {
+            name,
+            schema,
+            version,
+            owner: ExtensionOwner::Owner,
+        },
     })
 }
 

@@ -54,12 +54,25 @@ pub enum Mode {
         name: String,
         schema: String,
         version: String,
+        #[serde(default)]
+        owner: ExtensionOwner,
     },
     /// A setting that sessions begin with, taken back where there is no value; the administrator's.
     Setting {
         name: String,
         value: Option<String>,
     },
+}
+
+/// Whom an extension belongs to that the administrator made. Its objects are always the administrator's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExtensionOwner {
+    /// In changes of older programs, which do not say it.
+    #[default]
+    Administrator,
+    /// As with a trusted one: the owner may comment on it and drop it.
+    Owner,
 }
 
 /// Text with the owner's name left open.

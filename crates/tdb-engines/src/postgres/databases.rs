@@ -153,7 +153,8 @@ pub async fn adopt(server: &Server, name: &str, owner: &str) -> Result<(), Engin
 async fn hand_over(server: &Server, name: &str, from: &str, to: &str, then: &str) -> Result<(), EngineError> {
     let inside = server.dedicated(name).await?;
     let sql = format!(
-        "BEGIN;\nSET LOCAL search_path = '';\n{}\nSELECT pg_temp.adopt({}, {});\n{CLOSE_WRITERS}{then}\nCOMMIT",
+        "BEGIN;\nSET LOCAL search_path = '';\n{}\n{}\nSELECT pg_temp.adopt({}, {});\n{CLOSE_WRITERS}{then}\nCOMMIT",
+        include_str!("../../sql/postgres/extension_rights.sql"),
         include_str!("../../sql/postgres/adopt.sql"),
         literal(from),
         literal(to)

@@ -1,20 +1,23 @@
-//! Extensions that only a superuser may make. Its session runs our own constant statement and the extension's script, whose
-//! search_path has no schema in which anybody else may create: no code of a user runs in it.
+//! Extensions that only a superuser may make. Its session runs our own constant statement and the extension's script, which
+//! finds nothing that another role made on its search_path (`extension_make.sql`): no code of a user runs in it.
+
+pub mod written;
 
 use std::time::Duration;
 
-use pg_query::NodeEnum;
-
 use crate::postgres::apply::failure::StepError;
 use crate::postgres::apply::plan::{BringUp, NumberedChange};
-use crate::postgres::change::Checksum;
-use crate::postgres::error::{EngineError, SqlState};
+use crate::postgres::change::{Checksum, ExtensionOwner};
+use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::server::Server;
 use crate::postgres::session::Session;
+use crate::postgres::tenant_side;
 
-/// Where such extensions go: the administrator's own schema, which everybody may use and nobody else may create in.
-pub const SCHEMA: &str = "extensions";
+/// Where an extension goes that is asked for without a schema, as PostgreSQL's own default search_path has it.
+const SCHEMA_DEFAULT: &str = "public";
+/// A schema of the administrator, made when an extension is to go there and it is missing.
+const SCHEMA_OURS: &str = "extensions";
 /// Past the server's own statement_timeout, the answer is late rather than the script slow.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 const SCRIPT_TIME_MAX: Duration = Duration::from_secs(60);
@@ -25,6 +28,32 @@ pub struct Extension {
     pub name: String,
     pub version: String,
     pub schema: String,
+    pub owner: ExtensionOwner,
+}
+
+/// An extension as somebody wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub name: String,
+    /// The server's default where it is not said.
+    pub version: Option<String>,
+    /// Not said: its fixed one, else `public`.
+    pub schema: Option<String>,
+}
+
+/// Who may make an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeBy {
+    /// Trusted, or harmless: the owner of a database.
+    Owner,
+    Superuser,
+}
+
+/// An extension that another requires and the database does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    pub name: String,
+    pub made_by: MadeBy,
 }
 
 /// What a server has to offer to a database.
@@ -43,8 +72,8 @@ pub enum ExtensionError {
     Unknown,
     #[error("version {version} of it is there already")]
     Exists { version: String },
-    #[error("others may create in the schema \"{schema}\", which its script would read")]
-    Unsafe { schema: String },
+    #[error("schema \"{schema}\" is not for extensions")]
+    Schema { schema: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -55,16 +84,6 @@ pub(crate) fn statement(name: &str, schema: &str, version: &str) -> String {
     // VERSION takes a name or a plain literal, not an E'' one.
     let version = version.trim_start_matches('E');
     format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA {schema} VERSION {version}")
-}
-
-/// The extension that a user's text creates, where that is all it does.
-pub fn created_by(sql: &str) -> Option<String> {
-    let parsed = pg_query::parse(sql, 0).ok()?;
-    let [only] = <[_; 1]>::try_from(parsed.protobuf.stmts).ok()?;
-    match only.stmt?.node? {
-        NodeEnum::CreateExtensionStmt(created) => Some(created.extname),
-        _ => None,
-    }
 }
 
 /// All that the server has, but the language that every database has.
@@ -84,34 +103,85 @@ pub async fn available(server: &Server, database: &str) -> Result<Vec<Available>
     rows.iter().map(one).collect()
 }
 
-/// Makes an extension in a workspace and journals it in the same transaction, whose number it gives.
+/// Whether a database lacks the extension, and who may make it there; `None`: it is installed, or the server has none of
+/// this name.
+pub async fn lacks(server: &Server, database: &str, wanted: &Wanted) -> Result<Option<MadeBy>, EngineError> {
+    let inside = server.session(database).await?;
+    let row = inside
+        .row(
+            include_str!("../../sql/postgres/extension_available.sql"),
+            &[&wanted.name, &wanted.version],
+        )
+        .await?;
+    server.keep(database, inside);
+    let Some(row) = row else { return Ok(None) };
+    let installed: Option<String> = row.try_get("installed")?;
+    Ok(installed.is_none().then_some(made_by(row.try_get("restricted")?)))
+}
+
+/// What has to be made before it, in order.
+pub async fn requirements(server: &Server, database: &str, name: &str) -> Result<Vec<Requirement>, EngineError> {
+    let inside = server.session(database).await?;
+    let rows = inside
+        .rows(include_str!("../../sql/postgres/extension_requires.sql"), &[&name])
+        .await?;
+    server.keep(database, inside);
+    let requirement = |row: &tokio_postgres::Row| {
+        Ok(Requirement {
+            name: row.try_get(0)?,
+            made_by: made_by(row.try_get(1)?),
+        })
+    };
+    rows.iter().map(requirement).collect()
+}
+
+fn made_by(restricted: bool) -> MadeBy {
+    if restricted { MadeBy::Superuser } else { MadeBy::Owner }
+}
+
+/// Makes an extension in a workspace and journals it in the same transaction, whose number it gives. It belongs to
+/// `owner`, its objects to the administrator. `speaker` is the server process that asked for it, where one did.
 pub async fn create(
     server: &Server,
     workspace: &str,
-    name: &str,
-    version: Option<&str>,
+    owner: &str,
+    wanted: &Wanted,
+    speaker: Option<i32>,
 ) -> Result<u64, ExtensionError> {
-    let session = server.dedicated(workspace).await?;
-    let found = session
+    let session = server.for_a_script(workspace).await?;
+    let row = session
         .row(
             include_str!("../../sql/postgres/extension_available.sql"),
-            &[&name, &version],
+            &[&wanted.name, &wanted.version],
         )
         .await?;
-    let found = found.ok_or(ExtensionError::Unknown)?;
-    if let Some(version) = found.try_get("installed").map_err(EngineError::from)? {
+    let row = row.ok_or(ExtensionError::Unknown)?;
+    if let Some(version) = row.try_get("installed").map_err(EngineError::from)? {
         return Err(ExtensionError::Exists { version });
     }
-    let fixed: Option<String> = found.try_get("fixed_schema").map_err(EngineError::from)?;
+    let fixed: Option<String> = row.try_get("fixed_schema").map_err(EngineError::from)?;
+    if let Some(schema) = wanted.schema.as_ref().filter(|schema| fixed.as_ref() != Some(*schema))
+        && is_reserved(schema)
+    {
+        return Err(ExtensionError::Schema { schema: schema.clone() });
+    }
+    let schema = wanted.schema.clone().or(fixed);
     let extension = Extension {
-        name: name.to_owned(),
-        version: found.try_get("version").map_err(EngineError::from)?,
-        schema: fixed.unwrap_or_else(|| SCHEMA.to_owned()),
+        name: wanted.name.clone(),
+        version: row.try_get("version").map_err(EngineError::from)?,
+        schema: schema.unwrap_or_else(|| SCHEMA_DEFAULT.to_owned()),
+        owner: ExtensionOwner::Owner,
     };
     session
         .run("BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'")
         .await?;
-    make(&session, &extension, SCRIPT_TIME_MAX).await?;
+    make(&session, &extension, owner, SCRIPT_TIME_MAX).await?;
+    let xid = write_journal(&session, &extension, speaker).await?;
+    session.run("COMMIT").await?;
+    Ok(xid)
+}
+
+async fn write_journal(session: &Session, extension: &Extension, speaker: Option<i32>) -> Result<u64, EngineError> {
     let sql = statement(&extension.name, &extension.schema, &extension.version);
     let row = session
         .row(
@@ -121,42 +191,60 @@ pub async fn create(
                 &quote(&extension.schema),
                 &extension.version,
                 &sql,
+                &speaker,
             ],
         )
         .await?;
-    let xid: Option<String> = row.map(|row| row.try_get(0)).transpose().map_err(EngineError::from)?;
-    session.run("COMMIT").await?;
+    let xid: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
     let xid = xid.and_then(|xid| xid.parse().ok());
-    Ok(xid.ok_or_else(|| EngineError::Unexpected("no transaction id".to_owned()))?)
+    xid.ok_or_else(|| EngineError::Unexpected("no transaction id".to_owned()))
 }
 
-/// Within a transaction: the schema, if it is ours to make, a look whether it is safe, and the extension.
-async fn make(session: &Session, extension: &Extension, limit: Duration) -> Result<(), ExtensionError> {
-    if extension.schema == SCHEMA {
-        let schema = quote(SCHEMA);
+/// Within a transaction: the extension, its owner and what its users may write to. There already: nothing is done.
+async fn make(session: &Session, extension: &Extension, owner: &str, limit: Duration) -> Result<(), EngineError> {
+    let known = "SELECT FROM pg_extension WHERE extname = $1";
+    if session.row(known, &[&extension.name]).await?.is_some() {
+        return Ok(());
+    }
+    let [name, schema, version] = [&extension.name, &extension.schema, &extension.version].map(|text| literal(text));
+    if extension.schema == SCHEMA_OURS {
+        let ours = quote(SCHEMA_OURS);
         session
             .run(&format!(
-                "CREATE SCHEMA IF NOT EXISTS {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"
+                "CREATE SCHEMA IF NOT EXISTS {ours}; GRANT USAGE ON SCHEMA {ours} TO PUBLIC"
             ))
             .await?;
     }
-    let sql =
-        "SELECT coalesce(requires::text[], '{}') FROM pg_available_extension_versions WHERE name = $1 AND version = $2";
-    let row = session.row(sql, &[&extension.name, &extension.version]).await?;
-    let row = row.ok_or(ExtensionError::Unknown)?;
-    let requires: Vec<String> = row.try_get(0).map_err(EngineError::from)?;
-    let others = session
-        .row(
-            include_str!("../../sql/postgres/extension_unsafe.sql"),
-            &[&extension.schema, &requires],
+    session
+        .run(concat!(
+            include_str!("../../sql/postgres/extension_make.sql"),
+            include_str!("../../sql/postgres/extension_own.sql"),
+            include_str!("../../sql/postgres/extension_rights.sql"),
+        ))
+        .await?;
+    let to = match extension.owner {
+        ExtensionOwner::Administrator => "NULL".to_owned(),
+        ExtensionOwner::Owner => literal(owner),
+    };
+    session
+        .run_within(
+            limit,
+            &format!("SELECT pg_temp.make_extension({name}, {schema}, {version}, {to})"),
         )
         .await?;
-    if let Some(row) = others {
-        let schema = row.try_get(0).map_err(EngineError::from)?;
-        return Err(ExtensionError::Unsafe { schema });
+    if extension.owner == ExtensionOwner::Owner {
+        session
+            .run(&format!(
+                "SELECT pg_temp.own_extension({name}, {to}); SELECT pg_temp.grant_extensions({to})"
+            ))
+            .await?;
     }
-    let sql = statement(&extension.name, &extension.schema, &extension.version);
-    Ok(session.run_within(limit, &sql).await?)
+    Ok(())
+}
+
+/// Schemas of the server's own and of ours; an extension may have one of them fixed.
+fn is_reserved(schema: &str) -> bool {
+    schema.starts_with("pg_") || schema == "information_schema" || schema == "tdb"
 }
 
 /// The replay: the extension and its row in `tdb.deployed_change`, in one transaction of the administrator.
@@ -166,7 +254,7 @@ pub(crate) async fn replay(
     numbered: &NumberedChange,
     extension: &Extension,
 ) -> Result<(), StepError> {
-    let session = plan.administrator.dedicated(database).await?;
+    let session = plan.administrator.for_a_script(database).await?;
     let (lock, time) = (plan.limits.lock_timeout, plan.limits.statement_timeout);
     session
         .run(&format!(
@@ -176,17 +264,10 @@ pub(crate) async fn replay(
         ))
         .await?;
     let said = || statement(&extension.name, &extension.schema, &extension.version);
-    make(&session, extension, time + ANSWER_MARGIN)
+    make(&session, extension, plan.owner, time + ANSWER_MARGIN)
         .await
-        .map_err(|error| match error {
-            ExtensionError::Engine(error) => StepError::while_running(said())(error),
-            other => StepError::while_running(said())(EngineError::Sql {
-                sqlstate: SqlState::new("42501"),
-                message: format!("extension \"{}\" cannot be made: {other}", extension.name),
-                detail: None,
-                hint: None,
-            }),
-        })?;
+        .map_err(|error| StepError::while_running(said())(error))?;
+    tenant_side::keep_extensions(&session).await?;
     let checksum: Checksum = numbered.change.checksum();
     session
         .execute(

@@ -230,6 +230,22 @@ impl Server {
 
     /// A session that nobody else gets.
     pub(crate) async fn dedicated(&self, database: &str) -> Result<Session, EngineError> {
+        // row_security: a policy is code of its user and a superuser bypasses it anyway. jit: our catalog queries look
+        // expensive to the planner and are over before their machine code would be made.
+        let options = "-c search_path=pg_catalog -c row_security=off -c jit=off";
+        self.dedicated_with(database, options).await
+    }
+
+    /// As [`Self::dedicated`], for the script of an extension, which may go back to the search_path of a new session: it
+    /// finds `public` and nothing that the database's settings name.
+    pub(crate) async fn for_a_script(&self, database: &str) -> Result<Session, EngineError> {
+        let options = "-c search_path=public -c row_security=off -c jit=off";
+        let session = self.dedicated_with(database, options).await?;
+        session.run("SET search_path = pg_catalog").await?;
+        Ok(session)
+    }
+
+    async fn dedicated_with(&self, database: &str, options: &str) -> Result<Session, EngineError> {
         connect(&Target {
             endpoint: &self.0.endpoint,
             tls: &self.0.tls,
@@ -237,9 +253,7 @@ impl Server {
             user: &self.0.user,
             secret: &self.0.secret,
             application_name: APPLICATION_NAME,
-            // row_security: a policy is code of its user and a superuser bypasses it anyway. jit: our catalog queries look
-            // expensive to the planner and are over before their machine code would be made.
-            options: "-c search_path=pg_catalog -c row_security=off -c jit=off",
+            options,
             deadline: LOGIN_TIME_MAX,
         })
         .await

@@ -45,6 +45,17 @@ pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<
     leave(server, inside, database).await
 }
 
+/// Within a transaction of the administrator, where an extension has been made that a tenant could not make again.
+pub(crate) async fn keep_extensions(session: &Session) -> Result<(), EngineError> {
+    let known = "SELECT FROM pg_event_trigger WHERE evtname = 'tdb_keep_extensions'";
+    if session.row(known, &[]).await?.is_some() {
+        return Ok(());
+    }
+    session
+        .run(include_str!("../../sql/postgres/keep_extensions.sql"))
+        .await
+}
+
 async fn leave(server: &Server, inside: Session, database: &str) -> Result<(), EngineError> {
     let outside = server.maintenance().await?;
     session::leave(&outside, inside, database).await?;

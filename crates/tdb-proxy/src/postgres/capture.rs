@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use tdb_contract::{ChangeSink, DataStatements, Drained};
 use tdb_names::WorkspaceId;
-use tdb_wire_postgres::backend::{COMMAND_COMPLETE, COPY_IN_RESPONSE, NOTICE, READY_FOR_QUERY};
+use tdb_wire_postgres::backend::{COMMAND_COMPLETE, COPY_IN_RESPONSE, ERROR, NOTICE, READY_FOR_QUERY};
 use tdb_wire_postgres::flow::{Flow, Transaction};
 use tdb_wire_postgres::frame::{Frame, FrameError, Piece};
 use tdb_wire_postgres::report::{Report, is_journal_marker};
 use tokio::time::timeout;
 
 use super::data_tap::DataTap;
+use super::text_tap::TextTap;
 use crate::metrics::Metrics;
 
 /// Past it the reply goes out with a notice; the journal keeps the change.
@@ -37,6 +38,9 @@ pub(crate) struct Capture {
     /// A CommandComplete said COMMIT since the last ReadyForQuery.
     committed: Committed,
     data: DataTap,
+    texts: TextTap,
+    /// For the client, before the server's next message.
+    notices: Vec<u8>,
     /// What came after the ReadyForQuery that is held back. At most one read.
     held: Vec<u8>,
     drain: Option<Drain>,
@@ -61,6 +65,7 @@ struct Drain {
 
 impl Capture {
     pub(crate) fn new(sink: Arc<dyn ChangeSink>, workspace: WorkspaceId, server_pid: i32, metrics: Metrics) -> Self {
+        let texts = TextTap::new(sink.clone(), workspace, server_pid);
         Self {
             sink,
             workspace,
@@ -70,6 +75,8 @@ impl Capture {
             journaled: Journaled::No,
             committed: Committed::No,
             data: DataTap::new(server_pid),
+            texts,
+            notices: Vec::new(),
             held: Vec::new(),
             drain: None,
         }
@@ -91,13 +98,28 @@ impl Capture {
         Ok(bytes.split_at(bytes.len() - rest.len()).0)
     }
 
+    /// Appends to `out` what of the client's bytes may go to the server. Only while no text waits.
+    pub(crate) fn pass_up(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        self.texts.pass(bytes, out)
+    }
+
+    /// Whether a text waits for the control plane.
+    pub(crate) fn is_text_waiting(&self) -> bool {
+        self.texts.is_waiting()
+    }
+
+    /// Ready when the text that waited is in `out`.
+    pub(crate) fn poll_text(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<(), FrameError>> {
+        self.texts.poll_prepared(cx, out, &mut self.notices)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
 
     /// Appends to `out` what may go to the client. Only while not draining.
     pub(crate) fn pass(&mut self, flow: &mut Flow, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-        let read = |tag| matches!(tag, NOTICE | COMMAND_COMPLETE | COPY_IN_RESPONSE);
+        let read = |tag| matches!(tag, NOTICE | ERROR | COMMAND_COMPLETE | COPY_IN_RESPONSE);
         while !self.is_draining() {
             match flow.from_server(&mut bytes, read)?.0 {
                 Piece::Span(span) => {
@@ -142,6 +164,7 @@ impl Capture {
 
     /// A frame that we look at.
     fn take_reply(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        out.append(&mut self.notices);
         match frame.tag() {
             NOTICE if is_journal_marker(frame.body()) => {
                 self.journaled = Journaled::Yes;
@@ -218,7 +241,7 @@ mod tests {
 
     use async_trait::async_trait;
     use prometheus::Registry;
-    use tdb_contract::{Repair, RouteKind, SessionStart, Unavailable};
+    use tdb_contract::{Prepared, Repair, RouteKind, SessionStart, Unavailable, WorkspaceText};
 
     use super::*;
 
@@ -242,6 +265,10 @@ mod tests {
 
         async fn login_refused(&self, _: RouteKind) -> Result<Repair, Unavailable> {
             Ok(Repair::NotNeeded)
+        }
+
+        async fn prepare(&self, _: WorkspaceText) -> Result<Prepared, Unavailable> {
+            Ok(Prepared::default())
         }
     }
 

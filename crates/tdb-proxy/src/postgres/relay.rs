@@ -161,7 +161,8 @@ impl<'a> Relay<'a> {
 
     fn is_idle(&self) -> bool {
         let is_forwarded = match &self.tap {
-            Tap::Nothing | Tap::Capture(_) => true,
+            Tap::Nothing => true,
+            Tap::Capture(capture) => !capture.is_text_waiting(),
             Tap::ReadOnly(guard) => guard.is_empty(),
         };
         self.flow.is_idle() && self.down.is_empty() && self.up.is_empty() && is_forwarded && !self.is_draining()
@@ -215,6 +216,12 @@ impl<'a> Relay<'a> {
     fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.up.poll_send(&mut self.server, cx)).map_err(End::ServerLost)?;
+            if let Tap::Capture(capture) = &mut self.tap
+                && capture.is_text_waiting()
+            {
+                ready!(capture.poll_text(cx, &mut self.up.pending)).map_err(End::ClientDesync)?;
+                continue;
+            }
             match self.up.stage {
                 // As a direct client's half close: the server finishes what was asked and then closes.
                 Stage::Ended => {
@@ -242,7 +249,10 @@ impl<'a> Relay<'a> {
             self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
             let read = match &mut self.tap {
                 Tap::Nothing => take_requests(&mut self.flow, bytes),
-                Tap::Capture(capture) => capture.take_requests(&mut self.flow, bytes),
+                Tap::Capture(capture) => capture
+                    .take_requests(&mut self.flow, bytes)
+                    .and_then(|bytes| capture.pass_up(bytes, &mut self.up.pending))
+                    .map(|()| [].as_slice()),
                 Tap::ReadOnly(guard) => guard
                     .take_requests(&mut self.flow, bytes, &mut self.up.pending)
                     .map(|()| [].as_slice()),

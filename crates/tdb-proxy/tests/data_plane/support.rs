@@ -13,7 +13,8 @@ use prometheus::Registry;
 use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, Roots, ScramVerifier};
 use tdb_contract::{
     Change, ChangeFeed, ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Login, Place,
-    PostgresPlace, Repair, Rights, Route, RouteKind, RouteSource, RouteState, Scope, SessionStart, Unavailable,
+    PostgresPlace, Prepared, Repair, Rights, Route, RouteKind, RouteSource, RouteState, Scope, SessionStart,
+    Unavailable, WorkspaceText,
 };
 use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId};
 use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
@@ -439,6 +440,10 @@ impl ChangeSink for Journal {
         };
         administrator.batch_execute(&sql).await.unwrap();
         Ok(Repair::Done)
+    }
+
+    async fn prepare(&self, _: WorkspaceText) -> Result<Prepared, Unavailable> {
+        Ok(Prepared::default())
     }
 }
 

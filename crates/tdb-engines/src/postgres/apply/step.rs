@@ -41,10 +41,16 @@ pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
     match (lone, change.statements.len()) {
         (None, _) => Ok(Kind::Together),
         (Some(statement), 1) => Ok(match &statement.mode {
-            Mode::Extension { name, schema, version } => Kind::Extension(Extension {
+            Mode::Extension {
+                name,
+                schema,
+                version,
+                owner,
+            } => Kind::Extension(Extension {
                 name: name.clone(),
                 schema: schema.clone(),
                 version: version.clone(),
+                owner: *owner,
             }),
             Mode::Setting { name, value } => Kind::Setting {
                 name,
