@@ -27,7 +27,9 @@ pub use fixture::{SCHEMA, fixture};
 pub use instance::{Instance, InstanceOptions, Killed};
 pub use lab::{Tenant, Workspace};
 pub use page::{Block, Page, is_generated};
-pub use programs::{Background, Ran, clean, ignores, pg_dump, pg_program, pgbench, psql, psql_file, run, schema_dump};
+pub use programs::{
+    Background, Ran, clean, ignores, pg_dump, pg_program, pg_restore_over, pgbench, psql, psql_file, run, schema_dump,
+};
 pub use python::python;
 pub use serve::{Serve, Site};
 pub use session::{Session, Tls, connect, database_of, sqlstate, url_with};

@@ -212,6 +212,22 @@ pub fn pg_dump(url: &str, arguments: &[&str]) -> Ran {
     run(command, "")
 }
 
+/// A restore over a database that has tables, as docs/connecting.md says it, without the entries of `file` that contain one
+/// of `left_out`. The list of entries is written beside the file.
+#[track_caller]
+pub fn pg_restore_over(url: &str, file: &str, left_out: &[&str]) -> Ran {
+    let mut command = clean(pg_program("pg_restore"));
+    command.args(["--list", file]);
+    let entries = run(command, "").ok().stdout;
+    let stays = |line: &&str| !left_out.iter().any(|text| line.contains(text));
+    let kept: Vec<&str> = entries.lines().filter(stays).collect();
+    let list = format!("{file}.entries");
+    fs::write(&list, kept.join("\n")).expect("write the list");
+    let mut command = clean(pg_program("pg_restore"));
+    command.args(["--clean", "--single-transaction", "--use-list", &list, "-d", url, file]);
+    run(command, "")
+}
+
 #[track_caller]
 pub fn pgbench(url: &str, arguments: &[&str]) -> Ran {
     let mut command = clean(pg_program("pgbench"));

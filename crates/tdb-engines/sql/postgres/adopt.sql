@@ -22,6 +22,10 @@ BEGIN
     END;
   END LOOP;
   EXECUTE format('REASSIGN OWNED BY %I TO %I', from_role, to_role);
+  -- Rights that extensions gave at their creation, which dumps leave out.
+  UPDATE pg_init_privs SET initprivs = ARRAY(
+           SELECT regexp_replace(right_of::text, format('(^|/)%s(?==|$)', from_role), '\1' || to_role, 'g')::aclitem FROM unnest(initprivs) right_of)
+   WHERE classoid = 'pg_namespace'::regclass AND EXISTS (SELECT FROM aclexplode(initprivs) WHERE from_role::regrole IN (grantee, grantor));
   -- What CREATE SCHEMA AUTHORIZATION CURRENT_USER made; "$user" in a search_path finds it.
   IF EXISTS (SELECT FROM pg_namespace WHERE nspname = from_role) THEN
     EXECUTE format('ALTER SCHEMA %I RENAME TO %I', from_role, to_role);

@@ -53,9 +53,16 @@ BEGIN
   SELECT setconfig INTO settings FROM pg_db_role_setting WHERE setdatabase = here AND setrole = 0;
   IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = into_schema)
      AND EXISTS (SELECT FROM pg_available_extension_versions v WHERE v.name = made AND v.schema = into_schema) THEN
-    EXECUTE format('CREATE SCHEMA %I', into_schema);
+    -- For its owner's default privileges: readers that were admitted before may use it.
+    EXECUTE format('CREATE SCHEMA %I%s', into_schema, ' AUTHORIZATION ' || quote_ident(owner));
+    EXECUTE format('ALTER SCHEMA %I OWNER TO CURRENT_USER', into_schema);
     EXECUTE format('CREATE EXTENSION %I SCHEMA %I VERSION %L', made, into_schema, at_version);
-    IF owner IS NOT NULL THEN EXECUTE format('ALTER SCHEMA %I OWNER TO %I', into_schema, owner); END IF;
+    IF owner IS NOT NULL THEN
+      EXECUTE format('ALTER SCHEMA %I OWNER TO %I', into_schema, owner);
+      -- What the script granted stays out of dumps.
+      UPDATE pg_init_privs SET initprivs = nspacl FROM pg_namespace n
+       WHERE classoid = 'pg_namespace'::regclass AND objoid = n.oid AND nspname = into_schema;
+    END IF;
   ELSE
     EXECUTE format('CREATE EXTENSION %I SCHEMA %I VERSION %L', made, into_schema, at_version);
   END IF;
