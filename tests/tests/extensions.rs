@@ -108,7 +108,9 @@ async fn it_works_in_every_form_in_which_a_text_comes() {
     )
     .ok();
     query("forms", "CREATE EXTENSION earthdistance SCHEMA app CASCADE").ok();
-    assert_eq!(place(&workspace.url, "earthdistance"), "app");
+    for extension in ["earthdistance", "cube"] {
+        assert_eq!(place(&workspace.url, extension), "app", "as PostgreSQL");
+    }
     psql(&workspace.url, "CREATE TABLE p (at app.earth)").ok();
     // It is a change of its own, made before: a rollback keeps it.
     session
@@ -205,11 +207,16 @@ fn no_script_finds_what_a_user_planted() {
     let (free, fixed) = (PROBE.replace("@schema@", ""), PROBE.replace("@schema@", "@extschema@."));
     let named = "DO $$ BEGIN ASSERT '@extschema@' = current_schema; END $$;";
     let fixed = format!("{fixed}{named}");
+    let [opens, chain] = ["opens_found", "chain_found"].map(|table| free.replace("found", table));
     let extensions = [
-        ("probe_moves", "relocatable = true", &free),
+        ("probe_moves", "relocatable = true", free.as_str()),
         ("probe_stays", "relocatable = false", &fixed),
         ("probe_cube", "relocatable = true\nrequires = 'cube'", &free),
         ("probe_fixed", "relocatable = false\nschema = probes", &fixed),
+        // Anyone may create these, as far as they themselves go.
+        ("probe_opens", "superuser = false\nrequires = 'probe_cube'", &opens),
+        ("probe_chain", "superuser = false\nrequires = 'probe_opens'", &chain),
+        ("probe_trusted", "trusted = true\nrequires = 'probe_chain'", ""),
     ];
     let written = extensions.map(|(name, control, script)| Written { name, control, script });
     let bin = with_extensions(dir.path(), &written);
@@ -219,44 +226,77 @@ fn no_script_finds_what_a_user_planted() {
         .push(("PG_BIN_DIR".to_owned(), bin.display().to_string()));
     let instance = Instance::start_with(&options);
 
-    for (name, _, _) in extensions {
-        let blueprint = name.replace('_', "-");
-        let workspace = instance.workspace(&blueprint);
-        let schema = if name == "probe_fixed" { "probes" } else { "public" };
-        // cube is trusted: its owner could have made the schema's functions before it, and its script is PostgreSQL's own.
-        psql(&workspace.url, "CREATE EXTENSION cube").ok();
-        let old = instance.tenant(&format!("{blueprint}-old"), &blueprint);
-        let planted = format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}; {PLANTED}");
-        for url in [&workspace.url, &old.url] {
+    for name in ["probe_moves", "probe_stays", "probe_cube"] {
+        its_script_finds_nothing(&instance, name, "public");
+        its_script_finds_nothing(&instance, name, "chosen");
+    }
+    its_script_finds_nothing(&instance, "probe_fixed", "probes");
+    members_of_another_role_are_refused(&instance);
+    what_needs_a_restricted_extension_is_created_by_the_administrator(&instance);
+}
+
+/// In a workspace, in a tenant that is deployed to, and in a new one.
+fn its_script_finds_nothing(instance: &Instance, name: &str, schema: &str) {
+    let blueprint = format!("{}-{schema}", name.replace('_', "-"));
+    let workspace = instance.workspace(&blueprint);
+    // cube is trusted: its owner could have made the schema's functions before it, and its script is PostgreSQL's own.
+    psql(&workspace.url, "CREATE EXTENSION cube").ok();
+    let old = instance.tenant(&format!("{blueprint}-old"), &blueprint);
+    let mut schemas = vec!["public", schema];
+    schemas.dedup();
+    for url in [&workspace.url, &old.url] {
+        for schema in &schemas {
+            let planted = format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}; {PLANTED}");
             psql(url, &planted).ok();
         }
-        psql(
-            &workspace.url,
-            &format!("CREATE EXTENSION {name}; COMMENT ON EXTENSION {name} IS 'seen'"),
-        )
-        .ok();
-        let new = instance.tenant(&format!("{blueprint}-new"), &blueprint);
-        for url in [&workspace.url, &new.url] {
-            let found = psql(
-                url,
-                &format!("SELECT what FROM {schema}.found; SELECT 1 FROM {schema}.planted(1)"),
-            )
-            .ok();
-            assert_eq!(found.text(), "nothing\n1", "{name}");
-            assert_eq!(place(url, name), schema);
-        }
-        let of_ours = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tdb_aside%'";
-        assert_eq!(psql(&workspace.url, of_ours).ok().text(), "");
-        // What the tenant has planted itself stands in the way of the planted change, not of the extension.
-        psql(&old.url, &format!("DROP TABLE {schema}.planted_table; DROP OPERATOR {schema}.#&&# (int, int); DROP FUNCTION {schema}.planted")).ok();
-        assert_eq!(instance.deploy_all(&blueprint)["status"], "completed", "{name}");
-        assert_eq!(
-            psql(&old.url, &format!("SELECT what FROM {schema}.found")).ok().text(),
-            "nothing"
-        );
-        instance.prove(&workspace);
     }
-    members_of_another_role_are_refused(&instance);
+    let chosen = if schema == "chosen" { "SCHEMA chosen" } else { "" };
+    let created = format!("CREATE EXTENSION {name} {chosen}; COMMENT ON EXTENSION {name} IS 'seen'");
+    psql(&workspace.url, &created).ok();
+    let new = instance.tenant(&format!("{blueprint}-new"), &blueprint);
+    for url in [&workspace.url, &new.url] {
+        let found = format!("SELECT what FROM {schema}.found; SELECT 1 FROM {schema}.planted(1)");
+        assert_eq!(psql(url, &found).ok().text(), "nothing\n1", "{name}");
+        assert_eq!(place(url, name), schema);
+    }
+    let of_ours = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tdb_aside%'";
+    assert_eq!(psql(&workspace.url, of_ours).ok().text(), "");
+    // What the tenant has planted itself stands in the way of the planted change, not of the extension.
+    for schema in &schemas {
+        let cleared = format!(
+            "DROP TABLE {schema}.planted_table; DROP OPERATOR {schema}.#&&# (int, int); DROP FUNCTION {schema}.planted"
+        );
+        psql(&old.url, &cleared).ok();
+    }
+    if schema == "chosen" {
+        psql(&old.url, "DROP SCHEMA chosen").ok();
+    }
+    assert_eq!(instance.deploy_all(&blueprint)["status"], "completed", "{name}");
+    let found = psql(&old.url, &format!("SELECT what FROM {schema}.found")).ok();
+    assert_eq!(found.text(), "nothing");
+    instance.prove(&workspace);
+}
+
+fn what_needs_a_restricted_extension_is_created_by_the_administrator(instance: &Instance) {
+    let workspace = instance.workspace("chains");
+    psql(&workspace.url, PLANTED).ok();
+    psql(&workspace.url, "CREATE EXTENSION probe_trusted CASCADE").ok();
+    let tenant = instance.prove(&workspace);
+    for url in [&workspace.url, &tenant.url] {
+        let found = "SELECT what FROM found; SELECT what FROM opens_found; SELECT what FROM chain_found";
+        assert_eq!(psql(url, found).ok().text(), "nothing\nnothing\nnothing");
+        let owned = "SELECT count(*) FROM pg_tables WHERE tablename ~ 'found' AND tableowner = current_user";
+        assert_eq!(psql(url, owned).ok().text(), "0");
+    }
+    let alone = instance.workspace("chained");
+    psql(
+        &alone.url,
+        &format!("{PLANTED} CREATE EXTENSION probe_cube CASCADE; CREATE EXTENSION probe_opens"),
+    )
+    .ok();
+    psql(&alone.url, "CREATE EXTENSION probe_chain").ok();
+    let found = "SELECT what FROM opens_found; SELECT what FROM chain_found";
+    assert_eq!(psql(&alone.url, found).ok().text(), "nothing\nnothing");
 }
 
 /// The owner of a trusted extension can add members to it, which are moved with it.

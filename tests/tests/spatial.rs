@@ -119,6 +119,31 @@ fn an_extension_in_a_schema_of_its_own_finds_the_one_it_requires() {
 }
 
 #[test]
+fn cascade_creates_what_is_required_where_postgres_does() {
+    // From nothing: postgis and fuzzystrmatch are required; the schema is that of those without a fixed one.
+    let workspace = instance().workspace("cascaded");
+    psql(
+        &workspace.url,
+        "CREATE EXTENSION postgis_topology SCHEMA public CASCADE",
+    )
+    .ok();
+    psql(&workspace.url, "CREATE EXTENSION postgis_tiger_geocoder CASCADE").ok();
+    let tenant = instance().prove(&workspace);
+    let places = "SELECT string_agg(extname || ' ' || extnamespace::regnamespace, ', ' ORDER BY extname)
+                    FROM pg_extension WHERE extname <> 'plpgsql'";
+    for url in [&workspace.url, &tenant.url] {
+        assert_eq!(
+            psql(url, places).ok().text(),
+            "fuzzystrmatch public, postgis public, postgis_tiger_geocoder tiger, postgis_topology topology"
+        );
+        psql(url, "CREATE TABLE places (at geometry)").ok();
+    }
+    let bare = instance().workspace("bare");
+    let missing = psql(&bare.url, "CREATE EXTENSION postgis_topology");
+    missing.fails_saying("required extension \"postgis\" is not installed");
+}
+
+#[test]
 fn a_schema_beside_public_names_what_is_in_it() {
     let workspace = instance().workspace("music");
     psql_file(&workspace.url, &fixture("music.sql")).ok();

@@ -2,11 +2,12 @@
 //! it: a change of its own, asked for by the API or ahead of a developer's own `CREATE EXTENSION`.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 
 use tdb_contract::{Prepared, WorkspaceText};
 use tdb_engines::postgres::extensions::written::{self, Written};
-use tdb_engines::postgres::extensions::{self, ExtensionError, MadeBy, Requirement, Wanted};
+use tdb_engines::postgres::extensions::{self, ExtensionError, MadeBy, Missing, Wanted};
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::workspaces::WorkspaceRow;
@@ -144,48 +145,56 @@ impl Extensions {
         let server = self.servers.admin(place).await?;
         let database = database_name(&row.physical)?;
         let failed = |error| upstream(place, error);
-        let Some(made_by) = extensions::lacks(&server, database, &written.wanted)
-            .await
-            .map_err(failed)?
-        else {
+        let lacks = extensions::lacks(&server, database, &written.wanted).await;
+        let Some(missing) = lacks.map_err(failed)? else {
             return Ok(Made::ByItsText);
         };
-        let allowed = self.allowed_extensions(place).await?;
-        if written.cascade {
-            for required in extensions::requirements(&server, database, name)
+        let required = if written.cascade {
+            extensions::requirements(&server, database, name)
                 .await
                 .map_err(failed)?
-            {
-                if made_by == MadeBy::Superuser || required.made_by == MadeBy::Superuser {
-                    self.make_required(row, required, &allowed, speaker).await?;
-                }
-            }
+        } else {
+            Vec::new()
+        };
+        // One that anyone may create is created too where another that only a superuser may create can need it.
+        if iter::once(&missing)
+            .chain(&required)
+            .all(|one| one.made_by == MadeBy::Owner)
+        {
+            return Ok(Made::ByItsText);
         }
-        match made_by {
-            MadeBy::Owner => Ok(Made::ByItsText),
-            MadeBy::Superuser => {
-                self.make_extension(row, &written.wanted, &allowed, Some(speaker))
-                    .await?;
-                Ok(Made::Ahead)
-            }
+        let allowed = self.allowed_extensions(place).await?;
+        for one in &required {
+            self.make_missing(row, one, None, written, &allowed, speaker).await?;
         }
+        if missing.made_by == MadeBy::Owner {
+            return Ok(Made::ByItsText);
+        }
+        self.make_missing(row, &missing, version.clone(), written, &allowed, speaker)
+            .await?;
+        Ok(Made::Ahead)
     }
 
-    async fn make_required(
+    /// Makes what a text wants or needs. As in PostgreSQL, the text's schema is that of all that CASCADE creates and that
+    /// has no fixed one.
+    async fn make_missing(
         &self,
         row: &WorkspaceRow,
-        required: Requirement,
+        missing: &Missing,
+        version: Option<String>,
+        written: &Written,
         allowed: &[String],
         speaker: i32,
     ) -> Result<()> {
+        let fixed = missing.fixed_schema.as_ref().filter(|_| written.cascade);
         let wanted = Wanted {
-            name: required.name.clone(),
-            version: None,
-            schema: None,
+            name: missing.name.clone(),
+            version,
+            schema: fixed.or(written.wanted.schema.as_ref()).cloned(),
         };
-        let trusted = [required.name];
-        let allowed = match required.made_by {
-            MadeBy::Owner => trusted.as_slice(),
+        let own = [missing.name.clone()];
+        let allowed = match missing.made_by {
+            MadeBy::Owner => own.as_slice(),
             MadeBy::Superuser => allowed,
         };
         self.make_extension(row, &wanted, allowed, Some(speaker))

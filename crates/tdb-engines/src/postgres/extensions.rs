@@ -5,6 +5,8 @@ pub mod written;
 
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use crate::postgres::apply::failure::StepError;
 use crate::postgres::apply::plan::{BringUp, NumberedChange};
 use crate::postgres::change::{Checksum, ExtensionOwner};
@@ -21,6 +23,15 @@ const SCHEMA_OURS: &str = "extensions";
 /// Past the server's own statement_timeout, the answer is late rather than the script slow.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 const SCRIPT_TIME_MAX: Duration = Duration::from_secs(60);
+
+const AVAILABLE: &str = concat!(
+    include_str!("../../sql/postgres/extension_graph.sql"),
+    include_str!("../../sql/postgres/extension_available.sql")
+);
+const REQUIRED: &str = concat!(
+    include_str!("../../sql/postgres/extension_graph.sql"),
+    include_str!("../../sql/postgres/extension_requires.sql")
+);
 
 /// An extension as its replay makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +60,13 @@ pub enum MadeBy {
     Superuser,
 }
 
-/// An extension that another requires and the database does not have.
+/// An extension that a database does not have and its server does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirement {
+pub struct Missing {
     pub name: String,
     pub made_by: MadeBy,
+    /// The one schema that it can be in.
+    pub fixed_schema: Option<String>,
 }
 
 /// What a server has to offer to a database.
@@ -92,7 +105,7 @@ pub async fn available(server: &Server, database: &str) -> Result<Vec<Available>
     let rows = inside
         .rows(include_str!("../../sql/postgres/extensions.sql"), &[])
         .await?;
-    let one = |row: &tokio_postgres::Row| {
+    let one = |row: &Row| {
         Ok(Available {
             name: row.try_get(0)?,
             default_version: row.try_get(1)?,
@@ -103,40 +116,36 @@ pub async fn available(server: &Server, database: &str) -> Result<Vec<Available>
     rows.iter().map(one).collect()
 }
 
-/// Whether a database lacks the extension, and who may make it there; `None`: it is installed, or the server has none of
-/// this name.
-pub async fn lacks(server: &Server, database: &str, wanted: &Wanted) -> Result<Option<MadeBy>, EngineError> {
+/// The extension, where the database lacks it; `None`: it is installed, or the server has none of this name.
+pub async fn lacks(server: &Server, database: &str, wanted: &Wanted) -> Result<Option<Missing>, EngineError> {
     let inside = server.session(database).await?;
-    let row = inside
-        .row(
-            include_str!("../../sql/postgres/extension_available.sql"),
-            &[&wanted.name, &wanted.version],
-        )
-        .await?;
+    let row = inside.row(AVAILABLE, &[&wanted.name, &wanted.version]).await?;
     server.keep(database, inside);
     let Some(row) = row else { return Ok(None) };
     let installed: Option<String> = row.try_get("installed")?;
-    Ok(installed.is_none().then_some(made_by(row.try_get("restricted")?)))
+    let missing = missing(wanted.name.clone(), &row)?;
+    Ok(installed.is_none().then_some(missing))
 }
 
-/// What has to be made before it, in order.
-pub async fn requirements(server: &Server, database: &str, name: &str) -> Result<Vec<Requirement>, EngineError> {
+/// What has to be created before it, in order.
+pub async fn requirements(server: &Server, database: &str, name: &str) -> Result<Vec<Missing>, EngineError> {
     let inside = server.session(database).await?;
-    let rows = inside
-        .rows(include_str!("../../sql/postgres/extension_requires.sql"), &[&name])
-        .await?;
+    let rows = inside.rows(REQUIRED, &[&name]).await?;
     server.keep(database, inside);
-    let requirement = |row: &tokio_postgres::Row| {
-        Ok(Requirement {
-            name: row.try_get(0)?,
-            made_by: made_by(row.try_get(1)?),
-        })
-    };
-    rows.iter().map(requirement).collect()
+    rows.iter().map(|row| missing(row.try_get("name")?, row)).collect()
 }
 
-fn made_by(restricted: bool) -> MadeBy {
-    if restricted { MadeBy::Superuser } else { MadeBy::Owner }
+fn missing(name: String, row: &Row) -> Result<Missing, EngineError> {
+    let made_by = if row.try_get("restricted")? {
+        MadeBy::Superuser
+    } else {
+        MadeBy::Owner
+    };
+    Ok(Missing {
+        name,
+        made_by,
+        fixed_schema: row.try_get("fixed_schema")?,
+    })
 }
 
 /// Makes an extension in a workspace and journals it in the same transaction, whose number it gives. It belongs to
@@ -149,12 +158,7 @@ pub async fn create(
     speaker: Option<i32>,
 ) -> Result<u64, ExtensionError> {
     let session = server.for_a_script(workspace).await?;
-    let row = session
-        .row(
-            include_str!("../../sql/postgres/extension_available.sql"),
-            &[&wanted.name, &wanted.version],
-        )
-        .await?;
+    let row = session.row(AVAILABLE, &[&wanted.name, &wanted.version]).await?;
     let row = row.ok_or(ExtensionError::Unknown)?;
     if let Some(version) = row.try_get("installed").map_err(EngineError::from)? {
         return Err(ExtensionError::Exists { version });
