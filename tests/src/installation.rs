@@ -7,6 +7,8 @@ use std::process::Command;
 
 use crate::{clean, pg_program, run, target_dir};
 
+const PGVECTOR_PACKAGE: &str = "pgserver==0.1.4";
+
 /// An extension of a test: its name, control file and script.
 pub struct Written<'a> {
     pub name: &'a str,
@@ -52,9 +54,12 @@ pub fn with_extensions(into: &Path, extensions: &[Written<'_>]) -> PathBuf {
     made
 }
 
-/// The bin directory of a PostgreSQL with pgvector, from a package of PyPI: Debian 12 has no pgvector.
+/// The bin directory of a PostgreSQL with pgvector: the machine's, where it has pgvector, else one that a package of PyPI
+/// (11 MB) brings along. Debian 12 has no pgvector.
 pub fn with_pgvector() -> PathBuf {
-    const PACKAGE: &str = "pgserver==0.1.4";
+    if configured("--sharedir").join("extension/vector.control").exists() {
+        return configured("--bindir");
+    }
     let dir = target_dir().join("pgvector");
     let bin = dir.join("pgserver/pginstall/bin");
     let complete = dir.join("complete");
@@ -76,7 +81,7 @@ pub fn with_pgvector() -> PathBuf {
             "--no-deps",
         ])
         .args(["--only-binary=:all:", "--python-version", "3.12", "--dest"])
-        .args([dir.as_os_str(), PACKAGE.as_ref()]);
+        .args([dir.as_os_str(), PGVECTOR_PACKAGE.as_ref()]);
     run(download, "").ok();
     let wheel = fs::read_dir(&dir)
         .expect("list the download")

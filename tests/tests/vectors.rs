@@ -1,7 +1,7 @@
 //! pgvector, as its own documents use it. On a PostgreSQL that brings it along.
 
 use tdb_tests::installation::with_pgvector;
-use tdb_tests::{Instance, InstanceOptions, psql};
+use tdb_tests::{Instance, InstanceOptions, clean, psql, run};
 
 #[test]
 fn vectors_and_their_indexes_are_deployed_as_written() {
@@ -49,4 +49,18 @@ fn vectors_and_their_indexes_are_deployed_as_written() {
     }
     let drift = instance.api().get("/drift?blueprint=search").ok();
     assert_eq!(drift["count"], 0, "{drift:#}");
+
+    // A dump of the whole tenant names everything by public.
+    let mut dump = clean(bin.join("pg_dump"));
+    dump.args(["-O", "-x", "-d", &old.url]);
+    let dump = run(dump, "").ok().stdout;
+    assert!(
+        dump.contains("public.vector(3)") && dump.contains("COMMENT ON EXTENSION vector"),
+        "{dump}"
+    );
+    let copy = instance.workspace("search-copy");
+    psql(&copy.url, &dump).ok();
+    assert_eq!(psql(&copy.url, "SELECT public.nearest('[42.2,1,1]')").ok().text(), "42");
+    let tenant = instance.prove(&copy);
+    psql(&tenant.url, "INSERT INTO items (embedding) VALUES ('[1,2,3]')").ok();
 }
