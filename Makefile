@@ -53,6 +53,10 @@ test-containers: ## Run the commands of docker-compose.yml in minimal Debian roo
 	@scripts/bootstrap test
 	tests/containers.sh
 
+.PHONY: test-bootstrap
+test-bootstrap: ## Run scripts/bootstrap in bare Debian roots with misleading packages; as root (ARGS=build builds pg_query there)
+	tests/bootstrap.sh $(ARGS)
+
 .PHONY: lint
 lint: ## Check formatting, and run clippy
 	@scripts/bootstrap dev
