@@ -1,5 +1,5 @@
-//! Grants and policies of the store. Applying them locks every table, so they are applied only where they are not in
-//! force: a process that starts beside running ones delays none of them.
+//! Grants and row-level security policies of the store. Applying them locks every table, so they are applied only if
+//! they differ from what is in force: a process that starts does not delay running ones.
 
 use ring::digest::{SHA256, digest};
 use tokio_postgres::Client;
@@ -9,10 +9,11 @@ use crate::setup::{Logins, SetupError, hex};
 use crate::tx::answered;
 
 const RULES: &str = include_str!("../migrations/access.sql");
-/// What the catalog has of them: an expression.
+/// A SQL expression for the state of grants and policies in the catalog.
 const STATE: &str = include_str!("../migrations/access_state.sql");
 
-/// Applies the rules where they, the roles, or what the catalog has of them are not as they were after the last time.
+/// Applies the rules if the rules, the names of the login roles or the state in the catalog have changed since the last
+/// time.
 pub(crate) async fn apply(client: &Client, logins: &Logins) -> Result<(), SetupError> {
     let names = [&logins.api.name, &logins.data_plane.name, &logins.jobs.name];
     let rules = format!("{RULES}{names:?}");

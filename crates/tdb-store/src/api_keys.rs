@@ -1,4 +1,4 @@
-//! Table `api_keys`: hashes of keys, found by the keys' prefix. A key itself is never here.
+//! Table `api_keys`: hashes of API keys, looked up by the keys' prefix. The keys themselves are never stored.
 
 use std::collections::HashMap;
 
@@ -13,26 +13,36 @@ use crate::error::Result;
 use crate::row::{column, count, parsed};
 use crate::tx::Tx;
 
-/// "Last used" is a hint for people, not worth a write per request.
+/// `last_used_at` is informational: it is not worth a write per request.
 const USE_RECORDED_EVERY: Duration = Duration::minutes(1);
 
+/// An API key as lists show it.
 #[derive(Clone, Debug)]
 pub struct ApiKeyRow {
+    /// The key's id.
     pub id: KeyId,
+    /// The name given at creation. Several keys of a project may have the same name.
     pub name: String,
+    /// The first characters of the key, which identify it in lists.
     pub prefix: String,
-    /// Of `read`, `write`, `admin`.
+    /// A subset of `read`, `write` and `admin`.
     pub scopes: Vec<String>,
+    /// When the key was created.
     pub created_at: OffsetDateTime,
+    /// When the key was last used, precise to a minute or so; `None` if it was never used.
     pub last_used_at: Option<OffsetDateTime>,
 }
 
-/// Whose key it is and what it may do.
+/// The key that a request was authenticated with, and what it allows.
 #[derive(Clone, Debug)]
 pub struct KeyHolder {
+    /// The key's id.
     pub key: KeyId,
+    /// The key's name.
     pub name: String,
+    /// The only project that the key gives access to.
     pub project: ProjectId,
+    /// A subset of `read`, `write` and `admin`.
     pub scopes: Vec<String>,
 }
 
@@ -49,7 +59,7 @@ impl ApiKeyRow {
     }
 }
 
-/// The holder of a key, before any project is known: asked as the data plane. None where the key is unknown.
+/// Looks up a key before its project is known, with the data plane's role. `None` if the key is unknown.
 pub async fn authenticate(store: &Store, key: &ApiKey) -> Result<Option<KeyHolder>> {
     let sql = "SELECT id, project_id, name, hash, scopes, last_used_at FROM key_by_prefix($1)";
     let hash = key.hash();
@@ -80,6 +90,7 @@ async fn record_use(store: &Store, holder: &KeyHolder) -> Result<()> {
     tx.commit().await
 }
 
+/// Stores the hash of a new key.
 pub async fn insert(tx: &Tx, project: &ProjectId, name: &str, key: &ApiKey, scopes: &[&str]) -> Result<ApiKeyRow> {
     let sql = "INSERT INTO api_keys (id, project_id, name, prefix, hash, scopes) VALUES ($1, $2, $3, $4, $5, $6)
                RETURNING id, name, prefix, scopes, created_at, last_used_at";
@@ -94,7 +105,7 @@ pub async fn insert(tx: &Tx, project: &ProjectId, name: &str, key: &ApiKey, scop
     ApiKeyRow::from_row(&row)
 }
 
-/// Oldest first: those after `after`, at most `limit`.
+/// Keys created after `after`, oldest first, at most `limit`.
 pub async fn list(
     tx: &Tx,
     project: &ProjectId,
@@ -109,6 +120,7 @@ pub async fn list(
     rows.iter().map(ApiKeyRow::from_row).collect()
 }
 
+/// The key with this id; `None` if the project has no such key.
 pub async fn by_id(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<Option<ApiKeyRow>> {
     let sql = "SELECT id, name, prefix, scopes, created_at, last_used_at FROM api_keys
                WHERE project_id = $1 AND id = $2";
@@ -116,7 +128,7 @@ pub async fn by_id(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<Option<Api
     row.as_ref().map(ApiKeyRow::from_row).transpose()
 }
 
-/// By id or name: more than one where several have the name.
+/// Keys with this id or name; more than one if several have the name.
 pub async fn by_reference(tx: &Tx, project: &ProjectId, text: &str) -> Result<Vec<ApiKeyRow>> {
     let sql = "SELECT id, name, prefix, scopes, created_at, last_used_at FROM api_keys
                WHERE project_id = $1 AND (id::text = $2 OR name = $2) ORDER BY created_at, id";
@@ -124,7 +136,7 @@ pub async fn by_reference(tx: &Tx, project: &ProjectId, text: &str) -> Result<Ve
     rows.iter().map(ApiKeyRow::from_row).collect()
 }
 
-/// How many keys each of these projects has; in a transaction of [`crate::Store::jobs`].
+/// The number of keys of each of these projects. In a transaction of [`crate::Store::jobs`].
 pub async fn counts(tx: &Tx, projects: &[&str]) -> Result<HashMap<ProjectId, u32>> {
     let sql = "SELECT project_id, keys FROM api_key_counts($1)";
     let rows = tx.query(sql, &[&projects]).await?;
@@ -132,7 +144,7 @@ pub async fn counts(tx: &Tx, projects: &[&str]) -> Result<HashMap<ProjectId, u32
     rows.iter().map(one).collect()
 }
 
-/// The key is a login's: the user keeps the newest `kept` of those.
+/// Marks a key as created by a login of `user`, and deletes all but the newest `kept` of that user's keys.
 pub async fn give_to_user(tx: &Tx, id: KeyId, user: Uuid, kept: i64) -> Result<()> {
     tx.execute(
         "UPDATE api_keys SET user_id = $2 WHERE id = $1",
@@ -145,7 +157,7 @@ pub async fn give_to_user(tx: &Tx, id: KeyId, user: Uuid, kept: i64) -> Result<(
     Ok(())
 }
 
-/// False where the project has no such key.
+/// Deletes a key. False if the project has no such key.
 pub async fn delete(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<bool> {
     let sql = "DELETE FROM api_keys WHERE project_id = $1 AND id = $2";
     Ok(tx.execute(sql, &[&project.as_str(), &id.as_uuid()]).await? == 1)

@@ -1,4 +1,5 @@
-//! Table `changes`: the change log of each workspace. Rows are only ever added; of an existing one, the state changes.
+//! Table `changes`: the change log of each workspace. Rows are only added; of an existing row, only state, reason,
+//! author and `reverts` change.
 
 use serde_json::Value;
 use tdb_names::{ProjectId, WorkspaceId};
@@ -10,45 +11,78 @@ use crate::row::{column, count, parsed, words};
 use crate::tx::Tx;
 
 words! {
-    /// `deployed` is not among them: it follows from what tenants hold.
-    ChangeState { Pending = "pending", Skipped = "skipped", Reverted = "reverted", Broken = "broken" }
+    /// Whether a change is part of head. Whether it is deployed is not stored here: that follows from the tenants'
+    /// versions.
+    ChangeState {
+        /// It is part of head.
+        Pending = "pending",
+        /// Its author excluded it from head.
+        Skipped = "skipped",
+        /// A later change undoes it.
+        Reverted = "reverted",
+        /// It cannot be replayed; `reason` says why. No version can be created until it is skipped or repaired.
+        Broken = "broken",
+    }
 }
 
+/// A schema change captured in a workspace: the DDL of one committed transaction.
 #[derive(Clone, Debug)]
 pub struct ChangeRow {
-    /// Counts up within the workspace, in an order in which the changes replay.
+    /// A number that increases within the workspace, in an order in which the changes can be replayed.
     pub id: u32,
+    /// The SQL text of its statements, in order.
     pub statements: Vec<String>,
+    /// The command tags of its statements, such as `CREATE TABLE`.
     pub tags: Vec<String>,
+    /// Identities of the objects that it changed, such as `public.orders`.
     pub objects: Vec<String>,
+    /// Statements of the same transaction that are not replayed, such as those that change data.
     pub left_out: Vec<String>,
     /// The change as the engine replays it.
     pub body: Value,
+    /// A hash of the content, by which equal changes are recognized.
     pub checksum: Vec<u8>,
+    /// Who made the change: the name of a credential or of an API key, else the database role.
     pub author: String,
+    /// Whether it is part of head.
     pub state: ChangeState,
+    /// Why it is broken, or why it was skipped.
     pub reason: Option<String>,
+    /// When its transaction was committed, by the server's clock.
     pub committed_at: OffsetDateTime,
     /// The change that this one undoes.
     pub reverts: Option<u32>,
 }
 
-/// A change on its way into the log.
+/// A change to be appended to the log.
 #[derive(Clone, Debug)]
 pub struct NewChange {
+    /// The full transaction id in the workspace's database. A transaction is appended once.
     pub xid: i64,
+    /// The SQL text of its statements, in order.
     pub statements: Vec<String>,
+    /// The command tags of its statements, such as `CREATE TABLE`.
     pub tags: Vec<String>,
+    /// Identities of the objects that it changed.
     pub objects: Vec<String>,
+    /// Statements of the same transaction that are not replayed.
     pub left_out: Vec<String>,
+    /// The change as the engine replays it.
     pub body: Value,
+    /// A hash of the content, by which equal changes are recognized.
     pub checksum: Vec<u8>,
+    /// `Pending`, or `Broken` if capture could not make a replayable change of it.
     pub state: ChangeState,
+    /// Why it is broken.
     pub reason: Option<String>,
-    /// The server process it came from and when that began; and who it is if no session of the proxy is known there.
+    /// The process id of the server process that it came from. With `backend_start`, it identifies the session, and so
+    /// the author.
     pub pid: i32,
+    /// When that server process started.
     pub backend_start: OffsetDateTime,
+    /// The database role; the author if no recorded session matches.
     pub role: String,
+    /// When its transaction was committed, by the server's clock.
     pub committed_at: OffsetDateTime,
 }
 
@@ -79,8 +113,8 @@ fn texts(row: &Row, name: &str) -> Result<Vec<String>, StoreError> {
     serde_json::from_value(json).map_err(|_| StoreError::corrupt(name))
 }
 
-/// Appends changes in the order given, each once by its transaction; the caller holds the workspace's row. Gives the
-/// numbers of those that were not in the log yet.
+/// Appends changes in the given order and returns the numbers of those that were not in the log yet; a transaction is
+/// appended once. The caller must hold the lock on the workspace's row.
 pub async fn append(
     tx: &Tx,
     project: &ProjectId,
@@ -132,7 +166,7 @@ impl NewChange {
     }
 }
 
-/// RFC 3339 with all of PostgreSQL's microseconds.
+/// RFC 3339 with PostgreSQL's full precision of microseconds.
 fn timestamp(at: OffsetDateTime) -> String {
     at.format(&time::format_description::well_known::Rfc3339)
         .unwrap_or_default()
@@ -140,7 +174,7 @@ fn timestamp(at: OffsetDateTime) -> String {
 
 const SELECT: &str = "SELECT id, statements, tags, objects, left_out, body, checksum, author, state, reason, committed_at, reverts FROM changes";
 
-/// All of a workspace, by number.
+/// All changes of a workspace, by number.
 pub async fn all(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<ChangeRow>, StoreError> {
     let rows = tx
         .query(
@@ -151,7 +185,7 @@ pub async fn all(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<ChangeRow>, Stor
     rows.iter().map(ChangeRow::from_row).collect()
 }
 
-/// The named ones, by number.
+/// The changes with these numbers, by number.
 pub async fn of_ids(tx: &Tx, workspace: WorkspaceId, ids: &[u32]) -> Result<Vec<ChangeRow>, StoreError> {
     let ids = crate::row::numbers(ids)?;
     let sql = format!("{SELECT} WHERE workspace_id = $1 AND id = ANY ($2) ORDER BY id");
@@ -159,14 +193,14 @@ pub async fn of_ids(tx: &Tx, workspace: WorkspaceId, ids: &[u32]) -> Result<Vec<
     rows.iter().map(ChangeRow::from_row).collect()
 }
 
-/// The change of a transaction of the workspace's database.
+/// The change that came from this transaction of the workspace's database.
 pub async fn by_xid(tx: &Tx, workspace: WorkspaceId, xid: i64) -> Result<Option<ChangeRow>, StoreError> {
     let sql = format!("{SELECT} WHERE workspace_id = $1 AND xid = $2");
     let row = tx.query_opt(&sql, &[&workspace.as_uuid(), &xid]).await?;
     row.as_ref().map(ChangeRow::from_row).transpose()
 }
 
-/// Says what a change undoes.
+/// Records that change `id` undoes change `reverts`.
 pub async fn set_reverts(tx: &Tx, workspace: WorkspaceId, id: u32, reverts: u32) -> Result<(), StoreError> {
     let sql = "UPDATE changes SET reverts = $3 WHERE workspace_id = $1 AND id = $2";
     let (id, reverts) = (crate::row::number(id)?, crate::row::number(reverts)?);
@@ -174,7 +208,7 @@ pub async fn set_reverts(tx: &Tx, workspace: WorkspaceId, id: u32, reverts: u32)
     Ok(())
 }
 
-/// Who had a change made that a session of ours made.
+/// Records the author of a change that one of our own sessions made for a user.
 pub async fn set_author(tx: &Tx, workspace: WorkspaceId, id: u32, author: &str) -> Result<(), StoreError> {
     let sql = "UPDATE changes SET author = $3 WHERE workspace_id = $1 AND id = $2";
     let id = crate::row::number(id)?;
@@ -182,6 +216,7 @@ pub async fn set_author(tx: &Tx, workspace: WorkspaceId, id: u32, author: &str) 
     Ok(())
 }
 
+/// Sets a change's state. A `reason` of `None` keeps the stored one.
 pub async fn set_state(
     tx: &Tx,
     workspace: WorkspaceId,
@@ -196,26 +231,33 @@ pub async fn set_state(
     Ok(())
 }
 
-/// The head of one workspace in numbers, without the bodies: for lists.
+/// Counts over the head of a workspace, without the changes' text, for lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadCounts {
-    /// Changes not skipped.
+    /// Changes that are not skipped.
     pub changes: u32,
+    /// Their statements.
     pub statements: u32,
+    /// How many of them are broken.
     pub broken: u32,
 }
 
-/// A change without its text: what head is computed of.
+/// A change without its text: what the state of head is computed from.
 #[derive(Clone, Debug)]
 pub struct HeadRow {
+    /// The change's number.
     pub id: u32,
+    /// A hash of the content.
     pub checksum: Vec<u8>,
+    /// How many statements it has.
     pub statements: u32,
+    /// Whether it is part of head.
     pub state: ChangeState,
+    /// Why it is broken, or why it was skipped.
     pub reason: Option<String>,
 }
 
-/// All of a workspace, by number.
+/// All changes of a workspace, by number, without their text.
 pub async fn heads(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<HeadRow>, StoreError> {
     let sql = "SELECT id, checksum, jsonb_array_length(statements) AS statements, state, reason
                  FROM changes WHERE workspace_id = $1 ORDER BY id";
@@ -232,7 +274,7 @@ pub async fn heads(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<HeadRow>, Stor
     rows.iter().map(head).collect()
 }
 
-/// How many there are.
+/// The number of changes of a workspace, in every state.
 pub async fn total(tx: &Tx, workspace: WorkspaceId) -> Result<u32, StoreError> {
     let row = tx
         .query_one(
@@ -243,7 +285,7 @@ pub async fn total(tx: &Tx, workspace: WorkspaceId) -> Result<u32, StoreError> {
     crate::row::total(&row, "n")
 }
 
-/// The version that first held each change.
+/// For each change that is in a version: its number, and the first version that contains it.
 pub async fn first_versions(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<(u32, u32)>, StoreError> {
     let sql =
         "SELECT id, min(number) AS version FROM versions, unnest(change_ids) AS id WHERE workspace_id = $1 GROUP BY id";
@@ -253,8 +295,8 @@ pub async fn first_versions(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<(u32,
         .collect()
 }
 
-/// Changes of head that a tenant database lacks whose tenant is not deleted; all of head while there is none.
-/// Those after number `after`, at most `limit`.
+/// Numbers of the changes of head that some tenant database lacks, or all changes of head if there is no tenant
+/// database. Databases of deleted tenants do not count. Those after number `after`, at most `limit`.
 pub async fn undeployed(tx: &Tx, workspace: WorkspaceId, after: u32, limit: i64) -> Result<Vec<u32>, StoreError> {
     let sql = "WITH fleet AS (
                  SELECT DISTINCT v.number, v.change_ids FROM tenant_databases d
@@ -270,15 +312,18 @@ pub async fn undeployed(tx: &Tx, workspace: WorkspaceId, after: u32, limit: i64)
     rows.iter().map(|row| count(row, "id")).collect()
 }
 
-/// Who holds a change for good: a tenant by name, or a version with a published template.
+/// What keeps a change from being skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
+    /// The tenant of this name has the change.
     Tenant(String),
+    /// A deployment with this id, which has unfinished targets, contains the change.
     Deployment(String),
+    /// This version, which has a published template, contains the change.
     Version(u32),
 }
 
-/// The first holder found of a change: a skip would leave it there.
+/// The first holder of a change; `None` if the change can be skipped.
 pub async fn holder(tx: &Tx, workspace: WorkspaceId, id: u32) -> Result<Option<Holder>, StoreError> {
     let sql = "SELECT kind, name FROM (
                  SELECT 1 AS rank, 'tenant' AS kind, d.tenant AS name FROM tenant_databases d

@@ -1,4 +1,5 @@
-//! Table `database_roles`: who reads a database, and whether its roles are as they were set.
+//! Table `database_roles`: what the read-only role of each database may read, and whether clients have changed its
+//! roles.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,28 +17,33 @@ use crate::tx::Tx;
 words! {
     /// What the read-only role of a database may read.
     Readers {
-        /// Everything of the server, as the first programs made it.
+        /// Everything on the server, by `pg_read_all_data`, which older programs granted. It is to be revoked.
         Old = "old",
+        /// Nothing: no read-only credential covers the database, or none did so yet.
         None = "none",
-        /// Its database.
+        /// The tables of its own database.
         Admitted = "admitted",
     }
 }
 
-/// A database whose roles exist.
+/// The roles of one database, and what is to be done about them.
 #[derive(Clone, Debug)]
 pub struct DatabaseRoles {
+    /// The id of the workspace, tenant database or template.
     pub id: Uuid,
+    /// The project it belongs to.
     pub project: ProjectId,
+    /// Where the database is, and its roles' names.
     pub physical: Physical,
+    /// What the read-only role may read now.
     pub readers: Readers,
-    /// A read-only credential covers it.
+    /// Whether a read-only credential covers the database.
     pub wanted: bool,
-    /// Clients or the control plane log in there.
+    /// Whether clients or the control plane log in to the database now.
     pub there: bool,
-    /// Failures to admit readers since the last success.
+    /// How many attempts to grant access failed since the last success.
     pub attempts: u32,
-    /// What was last found to be changed, and is not yet set again.
+    /// The last deviation from the roles' intended settings that was seen and not yet repaired.
     pub fault: Option<String>,
 }
 
@@ -86,7 +92,7 @@ impl DatabaseRoles {
         })
     }
 
-    /// What is to be done about its readers, where something is.
+    /// What the read-only role should be able to read, if that differs from the current state.
     pub fn due(&self) -> Option<Readers> {
         match (self.readers, self.wanted) {
             (Readers::Admitted, _) | (Readers::None, false) => None,
@@ -101,7 +107,7 @@ async fn rows(tx: &Tx, rest: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result
     rows.iter().map(DatabaseRoles::from_row).collect()
 }
 
-/// Databases that readers are to be let into now; of one project or of all.
+/// Databases whose grants are to be changed now, of one project or of all, at most `limit`.
 pub async fn due(tx: &Tx, project: Option<&ProjectId>, limit: i64) -> Result<Vec<DatabaseRoles>, StoreError> {
     let rest = "WHERE ($1::text IS NULL OR x.project_id = $1) AND x.there
                   AND (r.readers = 'old' AND NOT EXISTS (SELECT FROM templates b WHERE b.id = x.id) OR x.wanted AND r.readers IS DISTINCT FROM 'admitted')
@@ -110,15 +116,17 @@ pub async fn due(tx: &Tx, project: Option<&ProjectId>, limit: i64) -> Result<Vec
     rows(tx, rest, &[&project.map(ProjectId::as_str), &limit]).await
 }
 
+/// The roles of the workspace, tenant database or template with this id.
 pub async fn by_id(tx: &Tx, id: Uuid) -> Result<Option<DatabaseRoles>, StoreError> {
     Ok(rows(tx, "WHERE x.id = $1", &[&id]).await?.pop())
 }
 
-/// All whose roles somebody logs in as.
+/// The roles of all databases of a server that are in use.
 pub async fn on_server(tx: &Tx, server: &ServerName) -> Result<Vec<DatabaseRoles>, StoreError> {
     rows(tx, "WHERE x.server = $1 AND x.there", &[&server.as_str()]).await
 }
 
+/// Records what the read-only role may read from now on, and resets the count of failures.
 pub async fn record_readers(tx: &Tx, of: &DatabaseRoles, readers: Readers) -> Result<(), StoreError> {
     let sql = "INSERT INTO database_roles (database_id, project_id, readers) VALUES ($1, $2, $3)
                ON CONFLICT (database_id) DO UPDATE SET readers = $3, attempts = 0, not_before = now()";
@@ -127,7 +135,7 @@ pub async fn record_readers(tx: &Tx, of: &DatabaseRoles, readers: Readers) -> Re
     Ok(())
 }
 
-/// Readers could not be admitted; it is tried again after `pause`.
+/// Records a failed attempt to grant access. The next one is made after `pause`.
 pub async fn record_failure(tx: &Tx, of: &DatabaseRoles, pause: Duration) -> Result<(), StoreError> {
     let sql = "INSERT INTO database_roles AS r (database_id, project_id, attempts, not_before)
                VALUES ($1, $2, 1, now() + $3 * interval '1 second')
@@ -137,7 +145,7 @@ pub async fn record_failure(tx: &Tx, of: &DatabaseRoles, pause: Duration) -> Res
     Ok(())
 }
 
-/// A client changed its roles.
+/// Records that the roles differ from their intended settings.
 pub async fn record_fault(tx: &Tx, of: &DatabaseRoles, fault: &str) -> Result<(), StoreError> {
     let sql = "INSERT INTO database_roles AS r (database_id, project_id, fault, fault_since) VALUES ($1, $2, $3, now())
                ON CONFLICT (database_id) DO UPDATE SET fault = $3, fault_since = coalesce(r.fault_since, now())";
@@ -145,7 +153,7 @@ pub async fn record_fault(tx: &Tx, of: &DatabaseRoles, fault: &str) -> Result<()
     Ok(())
 }
 
-/// Its roles are as they were set.
+/// Records that the roles were repaired.
 pub async fn record_repair(tx: &Tx, id: Uuid) -> Result<(), StoreError> {
     let sql = "UPDATE database_roles SET fault = NULL, fault_since = NULL, repairs = repairs + 1, repaired_at = now()
                WHERE database_id = $1 AND fault IS NOT NULL";
@@ -153,7 +161,7 @@ pub async fn record_repair(tx: &Tx, id: Uuid) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What is wrong with roles in a project, by the database's id.
+/// The unrepaired faults of a project, by the database's id.
 pub async fn faults(tx: &Tx, project: &ProjectId) -> Result<HashMap<Uuid, String>, StoreError> {
     let sql = "SELECT database_id, fault FROM database_roles WHERE project_id = $1 AND fault IS NOT NULL";
     let rows = tx.query(sql, &[&project.as_str()]).await?;
@@ -162,7 +170,7 @@ pub async fn faults(tx: &Tx, project: &ProjectId) -> Result<HashMap<Uuid, String
         .collect()
 }
 
-/// Rows of databases that are gone.
+/// Deletes rows of databases that no longer exist.
 pub async fn forget_gone(tx: &Tx) -> Result<(), StoreError> {
     let sql = "DELETE FROM database_roles r
                 WHERE NOT EXISTS (SELECT FROM workspaces w WHERE w.id = r.database_id)

@@ -1,4 +1,4 @@
-//! Tables `deployments` and `deployment_targets`. A target is worked on by whoever holds its lease.
+//! Tables `deployments` and `deployment_targets`. Only the holder of a target's lease works on it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,88 +14,151 @@ use crate::row::{column, count, counts, number, numbers, parsed, total, words};
 use crate::tx::Tx;
 
 words! {
-    DeploymentStatus { Running = "running", Completed = "completed", Failed = "failed" }
-}
-
-words! {
-    TargetStatus {
-        Pending = "pending",
+    /// The progress of a deployment.
+    DeploymentStatus {
+        /// Some targets are unfinished.
         Running = "running",
-        Retrying = "retrying",
-        Done = "done",
-        Skipped = "skipped",
+        /// Every target is done or skipped.
+        Completed = "completed",
+        /// Every target has ended, and at least one failed.
         Failed = "failed",
     }
 }
 
+words! {
+    /// The progress of one tenant database in a deployment.
+    TargetStatus {
+        /// Not started.
+        Pending = "pending",
+        /// A worker holds its lease.
+        Running = "running",
+        /// The last attempt failed in a way that may pass; the next one is scheduled.
+        Retrying = "retrying",
+        /// The database has the version.
+        Done = "done",
+        /// Nothing was to be done, or the database is going to be deleted.
+        Skipped = "skipped",
+        /// The last attempt failed permanently; a user may retry it.
+        Failed = "failed",
+    }
+}
+
+/// A deployment with the counts of its targets.
 #[derive(Clone, Debug)]
 pub struct DeploymentRow {
+    /// The deployment's id.
     pub id: JobId,
+    /// The project it belongs to.
     pub project: ProjectId,
+    /// The blueprint that is deployed.
     pub blueprint: BlueprintName,
+    /// The blueprint's workspace.
     pub workspace: WorkspaceId,
+    /// The version that is deployed.
     pub version: u32,
+    /// The versions that the targets had at the start.
     pub from_versions: Vec<u32>,
+    /// Its progress.
     pub status: DeploymentStatus,
+    /// When it was created.
     pub created_at: OffsetDateTime,
+    /// When the first target was claimed.
     pub started_at: Option<OffsetDateTime>,
+    /// When the last target ended; `None` while it runs.
     pub completed_at: Option<OffsetDateTime>,
+    /// How many targets it has.
     pub targets: u32,
+    /// How many of them are done or skipped.
     pub completed: u32,
+    /// How many of them have failed.
     pub failed: u32,
 }
 
+/// One tenant database in a deployment.
 #[derive(Clone, Debug)]
 pub struct TargetRow {
+    /// The tenant.
     pub tenant: TenantName,
+    /// The tenant's database.
     pub database: DatabaseId,
+    /// Its progress.
     pub status: TargetStatus,
+    /// The version it had at the start.
     pub from: u32,
+    /// The version it is to have.
     pub to: u32,
+    /// How many changes were applied.
     pub changes_done: u32,
+    /// How many changes are to be applied.
     pub changes_total: u32,
+    /// Whether the database differs from the version after the deployment; `None` if that was not compared.
     pub drift: Option<bool>,
+    /// How many attempts were started.
     pub attempts: u32,
+    /// The SQLSTATE of the last attempt's error.
     pub sqlstate: Option<String>,
+    /// The message of the last attempt's error.
     pub message: Option<String>,
+    /// The statement that failed.
     pub statement: Option<String>,
+    /// How long the target took; `None` while it is unfinished.
     pub duration: Option<Duration>,
 }
 
-/// A target to be worked on.
+/// A target that this process holds the lease of.
 #[derive(Clone, Debug)]
 pub struct ClaimedTarget {
+    /// The deployment.
     pub job: JobId,
+    /// The blueprint's workspace.
     pub workspace: WorkspaceId,
+    /// The project it belongs to.
     pub project: ProjectId,
+    /// The tenant database to change.
     pub database: DatabaseId,
+    /// The version it is to have.
     pub version: u32,
-    /// This one included.
+    /// How many attempts were started, including this one.
     pub attempts: u32,
+    /// The token of the lease; every write of the attempt is conditional on it.
     pub lease: Uuid,
 }
 
+/// A target of a deployment that is being created.
 #[derive(Clone, Debug)]
 pub struct NewTarget {
+    /// The tenant.
     pub tenant: TenantName,
+    /// The tenant's database.
     pub database: DatabaseId,
+    /// The server it is on.
     pub server: ServerName,
+    /// `Pending`, or the final status if nothing is to be done.
     pub status: TargetStatus,
+    /// The version it has.
     pub from: u32,
+    /// How many of the changes it has already.
     pub changes_done: u32,
+    /// How many changes the way to the version has.
     pub changes_total: u32,
 }
 
-/// How a target's attempt ended.
+/// The result of an attempt.
 #[derive(Clone, Debug)]
 pub struct TargetEnd<'a> {
+    /// The target's new status.
     pub status: TargetStatus,
+    /// How many changes have been applied so far.
     pub changes_done: u32,
+    /// Whether the database differs from the version; `None` if that was not compared.
     pub drift: Option<bool>,
+    /// The SQLSTATE of the error.
     pub sqlstate: Option<&'a str>,
+    /// The message of the error.
     pub message: Option<&'a str>,
+    /// The statement that failed.
     pub statement: Option<&'a str>,
-    /// For `retrying`: how long to leave it alone.
+    /// How long to wait before the next attempt, if the status is `Retrying`.
     pub pause: Duration,
 }
 
@@ -158,20 +221,28 @@ async fn jobs(tx: &Tx, rest: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result
     rows.iter().map(DeploymentRow::from_row).collect()
 }
 
+/// A deployment to be created.
 #[derive(Clone, Debug)]
 pub struct NewDeployment<'a> {
+    /// Its id.
     pub id: &'a JobId,
+    /// The project it belongs to.
     pub project: &'a ProjectId,
+    /// The blueprint to deploy.
     pub blueprint: &'a BlueprintName,
+    /// The blueprint's workspace.
     pub workspace: WorkspaceId,
+    /// The version to deploy.
     pub version: u32,
+    /// The versions that the targets have.
     pub from_versions: &'a [u32],
+    /// Who requested it: the name of a user or of an API key.
     pub author: &'a str,
-    /// Meant for every tenant: one that was not there catches up when it is.
+    /// Whether it is for every tenant. A tenant that is restored later is then brought to the version too.
     pub all_tenants: bool,
 }
 
-/// A job with all its targets.
+/// Stores a deployment with all its targets.
 pub async fn insert(tx: &Tx, job: &NewDeployment<'_>, targets: &[NewTarget]) -> Result<(), StoreError> {
     let sql = "INSERT INTO deployments (id, project_id, blueprint, workspace_id, version, from_versions, author, all_tenants, status, started_at)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', now())";
@@ -223,15 +294,16 @@ impl NewTarget {
     }
 }
 
+/// The deployment with this id; `None` if the project has no such deployment.
 pub async fn by_id(tx: &Tx, project: &ProjectId, id: &JobId) -> Result<Option<DeploymentRow>, StoreError> {
     let rest = "WHERE p.project_id = $1 AND p.id = $2";
     Ok(jobs(tx, rest, &[&project.as_str(), &id.as_str()]).await?.pop())
 }
 
-/// When a deployment was made, and which it is: its place in a list.
+/// A position in the list of deployments: when one was created, and its id.
 pub type Place = (OffsetDateTime, JobId);
 
-/// Newest first: those before `after`, at most `limit`; of one tenant, or all.
+/// Deployments before `after`, newest first, at most `limit`; of one tenant, or of all.
 pub async fn list(
     tx: &Tx,
     project: &ProjectId,
@@ -252,7 +324,7 @@ const TARGETS: &str =
     "SELECT deployment_id, tenant, database_id, status, from_version, to_version, changes_done, changes_total, drift, attempts,
     sqlstate, message, statement, duration_ms, news FROM deployment_targets";
 
-/// By tenant.
+/// The targets of a deployment, by tenant.
 pub async fn targets(tx: &Tx, job: &JobId) -> Result<Vec<TargetRow>, StoreError> {
     let sql = format!("{TARGETS} WHERE deployment_id = $1 ORDER BY tenant");
     let rows = tx.query(&sql, &[&job.as_str()]).await?;
@@ -275,7 +347,7 @@ pub async fn targets_of(
     Ok(found)
 }
 
-/// Targets that changed after the one with this number, each as it is now, by number.
+/// Targets that changed since the change with number `after`, in the order of these numbers, each in its current state.
 pub async fn news(tx: &Tx, job: &JobId, after: i64) -> Result<Vec<(i64, TargetRow)>, StoreError> {
     let sql = format!("{TARGETS} WHERE deployment_id = $1 AND news > $2 ORDER BY news");
     let rows = tx.query(&sql, &[&job.as_str(), &after]).await?;
@@ -284,22 +356,23 @@ pub async fn news(tx: &Tx, job: &JobId, after: i64) -> Result<Vec<(i64, TargetRo
         .collect()
 }
 
-/// Who claims targets, and how many.
+/// A request for targets to work on.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// Most targets taken now.
+    /// The maximum number of targets to claim now.
     pub limit: i64,
-    /// Most targets of the server that are worked on at once, by all processes together.
+    /// The maximum number of targets of the server that all processes together work on at a time.
     pub at_once: i64,
+    /// How long the lease of each target is.
     pub lease: Duration,
-    /// The process.
+    /// The id of the process.
     pub holder: Uuid,
 }
 
-/// Takes targets of a server that nobody works on: due ones, and those whose worker's lease ran out. A database that
-/// another target works on is left out: one deployment at a time.
+/// Claims targets of a server: those that are due, and those whose lease has expired. A database with another target in
+/// progress is left out: one deployment at a time.
 pub async fn claim(tx: &Tx, server: &ServerName, claim: &Claim) -> Result<Vec<ClaimedTarget>, StoreError> {
-    // Processes count one after the other, so that together they stay within the server's room.
+    // Claims are serialized per server, so that all processes together stay within the limit.
     let lock = "SELECT FROM servers WHERE name = $1 FOR NO KEY UPDATE";
     tx.query(lock, &[&server.as_str()]).await?;
     let sql = "UPDATE deployment_targets g
@@ -337,7 +410,7 @@ pub async fn claim(tx: &Tx, server: &ServerName, claim: &Claim) -> Result<Vec<Cl
     rows.iter().map(claimed).collect()
 }
 
-/// Servers that have targets due.
+/// Servers that have targets due now.
 pub async fn busy_servers(tx: &Tx) -> Result<Vec<ServerName>, StoreError> {
     let sql = "SELECT DISTINCT server FROM deployment_targets
                WHERE (status IN ('pending', 'retrying') AND not_before <= now()) OR (status = 'running' AND lease_until < now())";
@@ -345,7 +418,7 @@ pub async fn busy_servers(tx: &Tx) -> Result<Vec<ServerName>, StoreError> {
     rows.iter().map(|row| parsed(row, "server")).collect()
 }
 
-/// Holds on to a target. False: the lease is lost and somebody else works on it.
+/// Extends the lease of a target. False if the lease is lost: another process works on the target.
 pub async fn heartbeat(
     tx: &Tx,
     target: &ClaimedTarget,
@@ -370,7 +443,7 @@ pub async fn heartbeat(
     Ok(held == 1)
 }
 
-/// Ends an attempt, if the lease is still held.
+/// Records the result of an attempt and gives up the lease. False if the lease was lost; then nothing is written.
 pub async fn end_attempt(tx: &Tx, target: &ClaimedTarget, end: &TargetEnd<'_>) -> Result<bool, StoreError> {
     let sql = "UPDATE deployment_targets
                   SET status = $4, changes_done = $5, drift = $6, sqlstate = $7, message = $8, statement = $9,
@@ -397,7 +470,7 @@ pub async fn end_attempt(tx: &Tx, target: &ClaimedTarget, end: &TargetEnd<'_>) -
     Ok(ended == 1)
 }
 
-/// Postpones every due target of a server that is out of something.
+/// Postpones all due targets of a server that has run out of connections, memory or disk space.
 pub async fn pause_server(tx: &Tx, server: &ServerName, pause: Duration) -> Result<(), StoreError> {
     let sql = "UPDATE deployment_targets SET not_before = greatest(not_before, now() + $2 * interval '1 second')
                WHERE server = $1 AND status IN ('pending', 'retrying')";
@@ -405,7 +478,7 @@ pub async fn pause_server(tx: &Tx, server: &ServerName, pause: Duration) -> Resu
     Ok(())
 }
 
-/// Closes jobs that have no target left to work on.
+/// Ends deployments that have no unfinished target. Returns how many.
 pub async fn complete(tx: &Tx) -> Result<u64, StoreError> {
     let sql = "UPDATE deployments p
                   SET status = CASE WHEN EXISTS (SELECT FROM deployment_targets WHERE deployment_id = p.id AND status = 'failed')
@@ -416,7 +489,8 @@ pub async fn complete(tx: &Tx) -> Result<u64, StoreError> {
     tx.execute(sql, &[]).await
 }
 
-/// Failed targets of a finished job become pending; the job runs again. Gives how many.
+/// Makes the failed targets of a finished deployment pending and the deployment running again. Returns how many
+/// targets.
 pub async fn retry_failed(tx: &Tx, project: &ProjectId, job: &JobId) -> Result<u64, StoreError> {
     let sql = "UPDATE deployment_targets SET status = 'pending', attempts = 0, not_before = now(), started_at = NULL,
                       sqlstate = NULL, message = NULL, statement = NULL, duration_ms = NULL
@@ -429,7 +503,7 @@ pub async fn retry_failed(tx: &Tx, project: &ProjectId, job: &JobId) -> Result<u
     Ok(again)
 }
 
-/// Targets of databases that are to be deleted: nobody waits for them.
+/// Skips the unfinished targets of a database that is going to be deleted.
 pub async fn skip_database(tx: &Tx, database: DatabaseId) -> Result<(), StoreError> {
     let sql =
         "UPDATE deployment_targets SET status = 'skipped', lease_owner = NULL, lease_holder = NULL, lease_until = NULL
@@ -438,17 +512,21 @@ pub async fn skip_database(tx: &Tx, database: DatabaseId) -> Result<(), StoreErr
     Ok(())
 }
 
-/// A tenant that was not there when everybody was brought to a version.
+/// A tenant that is not at the version that was last deployed to all tenants.
 #[derive(Clone, Debug)]
 pub struct Late {
+    /// The project it belongs to.
     pub project: ProjectId,
+    /// The tenant.
     pub tenant: TenantName,
+    /// The blueprint's workspace.
     pub workspace: WorkspaceId,
+    /// The version it is to have.
     pub version: u32,
 }
 
-/// Tenants that the newest deployment to all tenants missed, by project, workspace and version; one that failed there is
-/// for its owner to retry.
+/// Tenants that have no target in the newest deployment to all tenants, by project, workspace and version. A tenant
+/// whose target failed is not included: its owner decides about a retry.
 pub async fn late(tx: &Tx) -> Result<Vec<Late>, StoreError> {
     let sql = "SELECT d.project_id, d.tenant, d.workspace_id, p.version
                  FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant

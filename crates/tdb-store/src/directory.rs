@@ -1,5 +1,5 @@
-//! What the data plane asks of the store: as a role that may execute a handful of functions and read no table. The data
-//! plane lives on a runtime of its own; all I/O here runs on the control plane's, to which the connections belong.
+//! The store's answers to the proxy: by a role that may execute a few functions and read no table. The proxy has a
+//! separate runtime; all I/O of this module runs on the control plane's, which owns the connections.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -20,20 +20,21 @@ use crate::feed::{self, Reader};
 use crate::row::{column, count, parsed};
 use crate::{Store, credentials, servers, tenants};
 
-/// The answers for one proxy.
+/// Routes and credentials for one proxy.
 #[derive(Clone, Debug)]
 pub struct Directory {
     store: Store,
-    /// The control plane's.
+    /// The control plane's runtime.
     runtime: Handle,
     reader: Arc<Reader>,
 }
 
+/// What identifies a proxy, and how long others wait for it.
 #[derive(Clone, Copy, Debug)]
 pub struct DirectorySettings {
-    /// The proxy's name towards the control planes: its process.
+    /// The id of the proxy's process.
     pub instance: Uuid,
-    /// How long a proxy that is silent is still waited for when something is suspended, deleted or rotated.
+    /// After this time without a heartbeat, suspending, deleting and rotating no longer wait for the proxy.
     pub lease: Duration,
 }
 
@@ -47,7 +48,7 @@ impl Default for DirectorySettings {
 }
 
 impl Directory {
-    /// `runtime` is the one that `store` was opened on.
+    /// `runtime` must be the one that `store` was opened on.
     pub fn new(store: Store, runtime: Handle, settings: DirectorySettings) -> Self {
         Self {
             store,
@@ -56,7 +57,7 @@ impl Directory {
         }
     }
 
-    /// The proxy stops: nobody waits for it any longer.
+    /// Says that the proxy stops: no one waits for its acknowledgements any longer.
     pub async fn retire(&self) -> Result<(), Unavailable> {
         let reader = self.reader.clone();
         self.on_runtime(async move |store| {
@@ -68,7 +69,7 @@ impl Directory {
         .await
     }
 
-    /// Runs to its end even if our caller stops waiting: no connection is left in the middle of an answer.
+    /// Runs to the end even if the caller is cancelled, so that no connection is left in the middle of a reply.
     async fn on_runtime<T, F>(&self, work: impl FnOnce(Store) -> F) -> Result<T, Unavailable>
     where
         T: Send + 'static,
@@ -145,7 +146,7 @@ impl RouteSource for Directory {
     }
 }
 
-/// Whether the creation of this database has failed so often that the API shows an error.
+/// Whether creating this database has failed so often that the API shows an error.
 async fn has_failed(store: &Store, kind: RouteKind) -> Result<bool> {
     let RouteKind::Tenant(database) = kind else {
         return Ok(false);
@@ -199,7 +200,7 @@ fn postgres_place(store: &Store, row: &Row, database: String) -> Result<Postgres
     })
 }
 
-/// What its owner wants comes first; a database at work in a deployment serves its clients meanwhile.
+/// The status set by the owner comes first. A database with a running deployment serves its clients meanwhile.
 fn state(tenant: Option<&str>, database: &str) -> RouteState {
     match (tenant, database) {
         (Some("suspended"), _) => RouteState::Suspended,

@@ -1,6 +1,5 @@
-//! Tables `drift_checks` and `workspace_drift_checks`: what the last look at each tenant database found, against the version
-//! that it had then, and what the last look at each workspace found, against its changes; and which databases somebody asked
-//! to have looked at.
+//! Tables `drift_checks` and `workspace_drift_checks`: the last comparison of each tenant database with its version,
+//! and of each workspace with its changes; and which databases a user requested a comparison of.
 
 use std::time::Duration;
 
@@ -13,54 +12,63 @@ use crate::error::StoreError;
 use crate::row::{column, count, number, parsed, total};
 use crate::tx::Tx;
 
-/// One object that is not what the version says.
+/// One object that differs from the version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
+    /// The object's identity.
     pub object: String,
-    /// None: the version does not have it.
+    /// The definition in the version; `None` if the version does not have the object.
     pub expected: Option<String>,
-    /// None: the tenant does not have it.
+    /// The definition in the database; `None` if the database does not have the object.
     pub found: Option<String>,
 }
 
-/// A look that found something, or that could not be taken.
+/// A comparison that showed differences, or that failed.
 #[derive(Clone, Debug)]
 pub struct CheckRow {
+    /// The tenant.
     pub tenant: TenantName,
+    /// The blueprint of the compared database.
     pub blueprint: BlueprintName,
+    /// The version it was compared with.
     pub version: u32,
+    /// When the comparison began.
     pub checked_at: OffsetDateTime,
+    /// The differences, or why the database could not be compared.
     pub found: Result<Vec<Difference>, String>,
 }
 
-/// A look at a workspace that found what no change accounts for.
+/// The differences of a workspace that no change accounts for.
 #[derive(Clone, Debug)]
 pub struct WorkspaceCheckRow {
+    /// The workspace's blueprint.
     pub blueprint: BlueprintName,
+    /// The objects that differ.
     pub differences: Vec<Difference>,
 }
 
-/// How far the looks at the databases of a report have come.
+/// How many databases of a report have been compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Databases that are looked at: of tenants that are not deleted and not between two versions.
+    /// Databases to compare: those of tenants that are not deleted and not in a deployment.
     pub databases: u32,
-    /// Of these: not looked at since they have their version, or since somebody asked.
+    /// Of these, those not compared since they got their version, or since a comparison was requested.
     pub pending: u32,
-    /// The oldest of the looks that count.
+    /// When the oldest comparison in the report was made.
     pub oldest: Option<OffsetDateTime>,
 }
 
-/// Deleted tenants are left alone; what a tenant between two versions lacks is said by its deployment.
+/// Deleted tenants are not compared. What a tenant lacks while a deployment runs is reported by the deployment.
 const SETTLED: &str = "d.status = 'ready' AND t.status IN ('ready', 'suspended') AND d.version IS NOT NULL
     AND NOT EXISTS (SELECT FROM deployment_targets g WHERE g.database_id = d.id AND g.to_version > d.version
                        AND g.status IN ('pending', 'running', 'retrying', 'failed'))";
 const FROM: &str = "FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant
     LEFT JOIN drift_checks c ON c.database_id = d.id";
-/// A look at another version says nothing about this one.
+/// A comparison with another version does not count.
 const CURRENT: &str = "c.version IS NOT DISTINCT FROM d.version";
 
-/// Of one blueprint, or of all: looks that found something, by blueprint and tenant, and how far it is.
+/// Comparisons that showed differences or failed, by blueprint and tenant, of one blueprint or of all; and the
+/// progress.
 pub async fn report(
     tx: &Tx,
     project: &ProjectId,
@@ -106,7 +114,8 @@ fn differences(row: &Row) -> Result<Vec<Difference>, StoreError> {
     serde_json::from_value(differences.unwrap_or_default()).map_err(|_| StoreError::corrupt("differences"))
 }
 
-/// Of one blueprint's workspace, or of all: looks that found something, by name, and how many wait for one that was asked for.
+/// Comparisons of workspaces that showed differences, by name, of one blueprint or of all; and how many requested ones
+/// are pending.
 pub async fn workspaces(
     tx: &Tx,
     project: &ProjectId,
@@ -130,7 +139,8 @@ pub async fn workspaces(
     Ok((found, total(&row, "n")?))
 }
 
-/// Has the databases of one blueprint, or of all, looked at, and the workspace of each; gives how many tenants.
+/// Requests comparisons of the databases of one blueprint, or of all, and of their workspaces. Returns the number of
+/// tenant databases.
 pub async fn ask(tx: &Tx, project: &ProjectId, blueprint: Option<&BlueprintName>) -> Result<u32, StoreError> {
     let sql = format!(
         "UPDATE tenant_databases a SET drift_asked_at = now()
@@ -145,16 +155,16 @@ pub async fn ask(tx: &Tx, project: &ProjectId, blueprint: Option<&BlueprintName>
     Ok(u32::try_from(asked).unwrap_or(u32::MAX))
 }
 
-/// Which databases are due.
+/// Which databases to compare.
 #[derive(Clone, Copy, Debug)]
 pub enum Due {
-    /// Those that somebody asked for.
+    /// Those that a user requested.
     Asked,
-    /// Those that have a version which nobody has looked at, and those whose look is so old.
+    /// Those not compared at their version yet, and those last compared this long ago or longer.
     Since(Duration),
 }
 
-/// The ones that wait longest, at most `limit` per server.
+/// Tenant databases that are due, the longest waiting first, at most `limit` per server.
 pub async fn due(tx: &Tx, due: Due, limit: i64) -> Result<Vec<(ServerName, DatabaseId)>, StoreError> {
     let (when, seconds) = match due {
         Due::Asked => ("d.drift_asked_at IS NOT NULL AND $2::float8 = 0".to_owned(), 0.0),
@@ -177,7 +187,7 @@ pub async fn due(tx: &Tx, due: Due, limit: i64) -> Result<Vec<(ServerName, Datab
         .collect()
 }
 
-/// Workspaces that are due, those that wait longest first, at most `limit` per server.
+/// Workspaces that are due, the longest waiting first, at most `limit` per server.
 pub async fn due_workspaces(tx: &Tx, due: Due, limit: i64) -> Result<Vec<(ServerName, WorkspaceId)>, StoreError> {
     let (when, seconds) = match due {
         Due::Asked => ("w.drift_asked_at IS NOT NULL AND $2::float8 = 0", 0.0),
@@ -201,7 +211,7 @@ pub async fn due_workspaces(tx: &Tx, due: Due, limit: i64) -> Result<Vec<(Server
         .collect()
 }
 
-/// As [`record`], for a workspace. None: it could not be looked at, and what the look before found stays.
+/// Like [`record`], for a workspace. `None` if it could not be compared: the stored differences are kept.
 pub async fn record_workspace(
     tx: &Tx,
     workspace: WorkspaceId,
@@ -222,8 +232,8 @@ pub async fn record_workspace(
     Ok(())
 }
 
-/// Stores what a look found that began `ago`; nothing where the database has another version by now. Who asked since then
-/// still waits.
+/// Stores a comparison that began `ago`. Does nothing if the database has another version now. A request made since it
+/// began stays pending.
 pub async fn record(
     tx: &Tx,
     database: DatabaseId,

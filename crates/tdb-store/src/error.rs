@@ -1,36 +1,63 @@
-//! Why the store did not do something. Use cases look at the kind; the text is for the log.
+//! The store's errors. Use cases match on the variant; the text is for the log.
 
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
+/// `Result` with [`StoreError`] as the default error.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
+/// Why an operation on the store failed.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The store did not answer: nothing is known about what was asked last.
+    /// The store did not reply. Whether the last statement took effect is unknown.
     #[error("the metadata store is unavailable: {reason}")]
-    Unavailable { reason: String },
-    /// No connection became free in time, or the server is out of connections, disk or memory.
+    Unavailable {
+        /// For the log.
+        reason: String,
+    },
+    /// No connection became free in time, or the server has run out of connections, disk space or memory.
     #[error("the metadata store is busy: {reason}")]
-    Busy { reason: String },
-    /// The store was reached and did not answer in time: nothing is known about what was asked last.
+    Busy {
+        /// For the log.
+        reason: String,
+    },
+    /// The store is reachable and did not reply in time. Whether the last statement took effect is unknown.
     #[error("the metadata store did not answer in time: {reason}")]
-    TimedOut { reason: String },
-    /// The row exists already, or another refers to it, or it was changed meanwhile.
+    TimedOut {
+        /// For the log.
+        reason: String,
+    },
+    /// The row already exists, another row refers to it, or it was changed concurrently.
     #[error("conflict in the metadata store: {constraint}")]
-    Conflict { constraint: String },
-    /// Another process holds the lease under which this was to be written.
+    Conflict {
+        /// The name of the violated constraint.
+        constraint: String,
+    },
+    /// Another process holds the lease that this write was conditional on.
     #[error("the lease \"{name}\" is lost")]
-    LeaseLost { name: String },
+    LeaseLost {
+        /// The lease's name.
+        name: String,
+    },
+    /// A row that must exist does not.
     #[error("{what} does not exist")]
-    NotFound { what: &'static str },
-    /// A stored value is none that this code wrote.
+    NotFound {
+        /// The kind of object, for the message.
+        what: &'static str,
+    },
+    /// A stored value has a form that this code never writes.
     #[error("the metadata store holds an invalid {what}")]
-    Corrupt { what: String },
+    Corrupt {
+        /// The column or type.
+        what: String,
+    },
+    /// A secret could not be encrypted or decrypted.
     #[error("a secret cannot be sealed or opened: {0}")]
     Seal(#[from] tdb_auth::SealError),
+    /// The operating system's random number generator failed.
     #[error(transparent)]
     NoRandom(#[from] tdb_auth::NoRandom),
+    /// Any other error that PostgreSQL returned.
     #[error("the metadata store refused a statement: {}", detail(.0))]
     Database(#[source] tokio_postgres::Error),
 }
@@ -58,13 +85,13 @@ impl StoreError {
         }
     }
 
-    /// The constraint that was violated, by its name in the schema.
+    /// Whether this is a violation of the constraint of this name.
     pub fn conflicts_with(&self, constraint: &str) -> bool {
         matches!(self, StoreError::Conflict { constraint: found } if found == constraint)
     }
 }
 
-/// What PostgreSQL said; tokio-postgres itself says "db error".
+/// PostgreSQL's message; tokio-postgres itself prints only "db error".
 pub(crate) fn detail(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(refusal) => format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code()),
@@ -75,7 +102,7 @@ pub(crate) fn detail(error: &tokio_postgres::Error) -> String {
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(refusal) = error.as_db_error() else {
-            // Without an answer from the server it is the connection, or a value that did not fit its type.
+            // Without an error from the server, the connection failed or a value did not match its type.
             return if error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
                 StoreError::unavailable(error)
             } else {
@@ -97,7 +124,7 @@ impl From<tokio_postgres::Error> for StoreError {
             };
         }
         match class {
-            // Our own deadlines.
+            // The timeouts that we set.
             _ if code == &SqlState::LOCK_NOT_AVAILABLE || code == &SqlState::QUERY_CANCELED => {
                 StoreError::timed_out(refusal.message())
             }

@@ -1,5 +1,5 @@
-//! Table `route_events`: what proxies must forget and which sessions they must end. A change of routes or credentials
-//! and its event are one transaction, so that neither is without the other.
+//! Table `route_events`: which cached routes and credentials are stale, and which sessions must end. A change and its
+//! event are written in one transaction, so that neither exists without the other.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ use crate::error::Result;
 use crate::row::column;
 use crate::tx::{Parameter, Tx};
 
-/// Proxies answer in milliseconds; the pauses double up to the second.
+/// Proxies reply within milliseconds; the interval doubles up to one second.
 const POLL_FIRST: Duration = Duration::from_millis(5);
 const POLL_LAST: Duration = Duration::from_millis(100);
 
-/// What waiting for the proxies gave.
+/// The result of waiting for the proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledged {
-    /// Every proxy acted, or its lease ran out.
+    /// Every proxy has applied the events, or its lease has expired.
     ByAll,
-    /// Some proxy is slower than the caller would wait; it will still act.
+    /// Some proxy has not confirmed in time; it will still apply the events.
     NotInTime,
 }
 
-/// Routes of a blueprint's workspace are to be asked again.
+/// Cached routes to a blueprint's workspace are stale.
 pub async fn workspace_changed(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<()> {
     insert(tx, project, "workspace", "blueprint", &[&blueprint.as_str()]).await
 }
 
-/// Routes of a tenant are to be asked again.
+/// Cached routes to a tenant's databases are stale.
 pub async fn tenant_changed(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> Result<()> {
     insert(tx, project, "tenant", "tenant", &[&tenant.as_str()]).await
 }
 
-/// Sessions on this database are to end.
+/// Sessions on this database must end.
 pub async fn database_closed(tx: &Tx, project: &ProjectId, tenant: &TenantName, database: DatabaseId) -> Result<()> {
     insert(
         tx,
@@ -47,7 +47,7 @@ pub async fn database_closed(tx: &Tx, project: &ProjectId, tenant: &TenantName, 
     .await
 }
 
-/// Sessions in this workspace are to end.
+/// Sessions on this workspace must end.
 pub async fn workspace_closed(
     tx: &Tx,
     project: &ProjectId,
@@ -64,12 +64,12 @@ pub async fn workspace_closed(
     .await
 }
 
-/// A credential is to be asked again.
+/// A cached credential is stale.
 pub async fn credential_changed(tx: &Tx, project: &ProjectId, user: &UserName) -> Result<()> {
     insert(tx, project, "credential", "user_name", &[&user.as_str()]).await
 }
 
-/// Sessions of a credential are to end.
+/// Sessions of a credential must end.
 pub async fn credential_revoked(tx: &Tx, project: &ProjectId, user: &UserName, id: CredentialId) -> Result<()> {
     insert(
         tx,
@@ -91,7 +91,7 @@ async fn insert(tx: &Tx, project: &ProjectId, kind: &str, columns: &str, values:
     Ok(())
 }
 
-/// The newest epoch that was committed.
+/// The newest committed epoch.
 pub async fn newest(tx: &Tx) -> Result<Epoch> {
     Ok(Epoch(column(
         &tx.query_one("SELECT newest_epoch() AS epoch", &[]).await?,
@@ -99,7 +99,7 @@ pub async fn newest(tx: &Tx) -> Result<Epoch> {
     )?))
 }
 
-/// Waits until every proxy has acted on all that was committed before this call, at most `time`.
+/// Waits until every proxy has applied everything committed before this call, for at most `time`.
 pub async fn wait_acknowledged(store: &Store, time: Duration) -> Result<Acknowledged> {
     let deadline = Instant::now() + time;
     let tx = store.jobs().await?;
@@ -126,12 +126,12 @@ async fn all_have(store: &Store, epoch: Epoch) -> Result<bool> {
     Ok(behind.is_none())
 }
 
-/// Forgets events older than any proxy may have missed, and proxies that are long gone; in a transaction of
+/// Deletes events that no proxy can still need, and proxies whose lease expired `days` ago. In a transaction of
 /// [`Store::jobs`].
 pub async fn forget_old(tx: &Tx, days: i32) -> Result<u64> {
     let proxies = "DELETE FROM proxies WHERE lease_until < now() - make_interval(days => $1)";
     tx.execute(proxies, &[&days]).await?;
-    // The newest one stays: it is what the next reader counts from.
+    // The newest event is kept: the next reader starts from its epoch.
     let events =
         "DELETE FROM route_events WHERE created_at < now() - make_interval(days => $1) AND epoch < newest_epoch()";
     tx.execute(events, &[&days]).await

@@ -1,6 +1,6 @@
-//! The stream of route events to one data plane: LISTEN first, then the rows of the table in the order of their epochs.
-//! A notification only says "look"; so does the heartbeat, which also renews the proxy's lease and finds a connection
-//! that died without a word. When anything fails the feed ends, and the proxy subscribes again.
+//! The stream of route events to one proxy: LISTEN first, then the rows of the table in the order of their epochs. A
+//! notification only triggers a read; so does the heartbeat, which also renews the proxy's lease and detects a dead
+//! connection. On any error the feed ends, and the proxy subscribes again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,26 +19,28 @@ use crate::row::{column, parsed};
 use crate::tx::{Parameter, answered};
 use crate::url::Connected;
 
-/// Changes that a proxy has not taken yet; behind it the feed waits, and with it the proxy's lease.
+/// Events that the proxy has not received yet. If the queue is full, the feed waits, and the proxy's lease is not
+/// renewed.
 const QUEUE_LEN: usize = 1024;
-/// As many as `events_after` gives at most.
+/// The most rows that `events_after` returns.
 const BATCH_LEN: usize = 1000;
 
-/// A data plane's place in the stream; outlives its feeds.
+/// The position of a proxy in the stream. It outlives the proxy's feeds.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) instance: Uuid,
-    /// Epochs up to here went into a feed. Negative: none yet.
+    /// Events up to this epoch have been put into a feed. Negative: none yet.
     delivered: AtomicI64,
     acknowledged: AtomicI64,
     heartbeat: Duration,
     lease: Duration,
-    /// Held while the lease is renewed or given up: a heartbeat on its way does not bring a retired proxy back.
+    /// Locked while the lease is renewed or given up, so that a heartbeat in progress does not register a retired proxy
+    /// again.
     pub(crate) retired: Mutex<bool>,
 }
 
 impl Reader {
-    /// A proxy counts as gone after `lease` without a sign of it; it gives three in that time.
+    /// A proxy whose last heartbeat is older than `lease` counts as gone; it sends three in that time.
     pub(crate) fn new(instance: Uuid, lease: Duration) -> Self {
         Self {
             instance,
@@ -59,8 +61,8 @@ impl Reader {
     }
 }
 
-/// Opens a feed. The first one begins now; a later one where the one before it ended, so that sessions that had to end
-/// meanwhile do end.
+/// Opens a feed. The first one starts now, a later one where the previous ended, so that sessions that had to end in
+/// between do end.
 pub(crate) async fn open(pools: &Pools, reader: Arc<Reader>) -> Result<ChangeFeed> {
     let connected = pools.listener().await?;
     answered(connected.client.batch_execute("LISTEN tdb_routes")).await?;
@@ -88,7 +90,7 @@ struct Feed {
 }
 
 impl Feed {
-    /// Until the reader is gone or the connection is in doubt.
+    /// Runs until the reader is dropped or the connection fails.
     async fn run(self) {
         let mut beat = interval(self.reader.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,7 +111,7 @@ impl Feed {
         }
     }
 
-    /// Everything after what was delivered last.
+    /// Reads everything after the last delivered epoch.
     async fn deliver(&self) -> Result<()> {
         loop {
             let last = self.reader.delivered.load(Ordering::Acquire);
@@ -146,7 +148,7 @@ impl Feed {
         Ok(())
     }
 
-    /// An answer that takes longer than a heartbeat is none: somebody may be waiting for this proxy.
+    /// A reply that takes longer than a heartbeat counts as lost: an operation may be waiting for this proxy.
     async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
         match timeout(self.reader.heartbeat, self.connected.client.query(sql, parameters)).await {
             Ok(answer) => Ok(answer?),

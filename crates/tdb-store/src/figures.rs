@@ -1,15 +1,16 @@
-//! Figures about the whole installation, for metrics: one query over the tables that hold work.
+//! Counts over the whole installation, for metrics, by one query per table.
 
 use crate::error::StoreError;
 use crate::row::{column, total};
 use crate::tx::Tx;
 
-/// How much of what there is; each count by its label.
+/// Counts by label.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// How long ago every ready workspace was drained of what had been committed, in seconds: the one that waits longest.
+    /// The drain lag of the ready workspace that has waited longest, in seconds. Everything committed earlier is in the
+    /// change logs.
     pub drain_lag: f64,
-    /// Creations and deletions that are not finished, by kind and state.
+    /// Unfinished creations and deletions, by kind and state.
     pub jobs: Vec<(String, String, u32)>,
     /// Spare databases by state.
     pub spares: Vec<(String, u32)>,
@@ -19,11 +20,11 @@ pub struct Figures {
     pub targets: Vec<(String, u32)>,
 }
 
-/// In a transaction of [`crate::Store::jobs`].
+/// Reads the counts. In a transaction of [`crate::Store::jobs`].
 pub async fn read(tx: &Tx) -> Result<Figures, StoreError> {
     let lag = "SELECT coalesce(extract(epoch FROM max(now() - coalesce(drained_at, created_at))), 0)::float8 AS lag
                  FROM workspaces WHERE status = 'ready'";
-    // A failing one may be running: that it failed before is what somebody wants to know.
+    // A job that failed before counts as failing even while it is running: that is what an operator needs to see.
     let jobs = "SELECT kind, CASE WHEN attempts > 0 THEN 'failing'
                               WHEN EXISTS (SELECT FROM leases l WHERE l.name = lease AND l.lease_until > now()) THEN 'running'
                               ELSE 'waiting' END AS state, count(*) AS n

@@ -1,5 +1,6 @@
-//! Table `idempotency_keys`: what became of a request that its sender may repeat. One attempt at a time works on a key,
-//! under a lease; what it created says so in the same transaction (the receipt), so that no other attempt creates it again.
+//! Table `idempotency_keys`: the outcome of a request that its sender may repeat. One attempt at a time holds a key,
+//! under a lease. It records what it creates in the transaction that creates it (the receipt), so that no other attempt
+//! creates it again.
 
 use std::time::Duration;
 
@@ -12,35 +13,43 @@ use crate::error::{Result, StoreError};
 use crate::row::column;
 use crate::tx::Tx;
 
-/// How long a key is remembered.
+/// How long a key is kept.
 const KEPT_HOURS: i32 = 24;
 
-/// One attempt's hold on a key.
+/// The hold of one attempt on a key.
 #[derive(Clone, Debug)]
 pub struct Claim {
+    /// The project of the request.
     pub project: ProjectId,
+    /// The key as the client sent it.
     pub key: String,
+    /// A random id of this attempt.
     pub attempt: Uuid,
 }
 
-/// What a key says to a request that brings it.
+/// The outcome of claiming a key.
 #[derive(Debug)]
 pub enum Found {
-    /// This attempt has the key. A receipt is there where an earlier one created something and died before it answered.
+    /// This attempt holds the key. There is a receipt if an earlier attempt created something and ended without an
+    /// answer.
     Claimed {
+        /// What the earlier attempt created, as it recorded it.
         receipt: Option<SecretString>,
     },
-    /// Another attempt has it.
+    /// Another attempt holds the key.
     InProgress,
-    /// The key came with another request.
+    /// The key was used with a different request.
     Reused,
+    /// The request has been answered; the answer is to be repeated.
     Answered {
+        /// The HTTP status.
         status: u16,
+        /// The response body.
         body: SecretString,
     },
 }
 
-/// Takes the key, or says why not; in a transaction of the claim's project, to be committed at once.
+/// Claims the key if it is free. In a transaction of the claim's project, which must be committed at once.
 pub async fn claim(tx: &Tx, store: &Store, claim: &Claim, request: &[u8], lease: Duration) -> Result<Found> {
     let (project, key, lease) = (claim.project.as_str(), &claim.key, lease.as_secs_f64());
     let forget = "DELETE FROM idempotency_keys WHERE project_id = $1 AND key = $2 AND lease_until < now()
@@ -58,7 +67,7 @@ pub async fn claim(tx: &Tx, store: &Store, claim: &Claim, request: &[u8], lease:
     let look = "SELECT request, status, answer, receipt, lease_until > now() AS held FROM idempotency_keys
                 WHERE project_id = $1 AND key = $2 FOR UPDATE";
     let Some(row) = tx.query_opt(look, &[&project, key]).await? else {
-        // Released between the two statements.
+        // The key was released between the two statements.
         return Ok(Found::InProgress);
     };
     if column::<&[u8]>(&row, "request")? != request {
@@ -84,7 +93,8 @@ pub async fn claim(tx: &Tx, store: &Store, claim: &Claim, request: &[u8], lease:
     })
 }
 
-/// Says what was created, in the transaction that creates it. A conflict where another attempt has taken over.
+/// Records what was created, in the transaction that creates it. [`StoreError::Conflict`] if another attempt has taken
+/// the key over.
 pub async fn record_receipt(tx: &Tx, store: &Store, claim: &Claim, receipt: &SecretString) -> Result<()> {
     let sealed = store.master_key().seal(&context(claim, "receipt"), receipt)?;
     let sql = "UPDATE idempotency_keys SET receipt = $4 WHERE project_id = $1 AND key = $2 AND attempt = $3";
@@ -100,7 +110,7 @@ pub async fn record_receipt(tx: &Tx, store: &Store, claim: &Claim, receipt: &Sec
     }
 }
 
-/// The attempt is still at work.
+/// Extends the lease of an attempt.
 pub async fn renew(tx: &Tx, claim: &Claim, lease: Duration) -> Result<()> {
     let sql = "UPDATE idempotency_keys SET lease_until = now() + make_interval(secs => $4)
                WHERE project_id = $1 AND key = $2 AND attempt = $3";
@@ -117,7 +127,7 @@ pub async fn renew(tx: &Tx, claim: &Claim, lease: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the answer of a success, to be given again.
+/// Stores the answer to a successful request, to be repeated.
 pub async fn answer(tx: &Tx, store: &Store, claim: &Claim, status: u16, body: &SecretString) -> Result<()> {
     let sealed = store.master_key().seal(&context(claim, "answer"), body)?;
     let status = i16::try_from(status).map_err(|_| StoreError::corrupt("status"))?;
@@ -131,8 +141,8 @@ pub async fn answer(tx: &Tx, store: &Store, claim: &Claim, status: u16, body: &S
     Ok(())
 }
 
-/// The attempt is over without an answer to keep: the key is free where nothing was created, and the next attempt goes
-/// on where something was.
+/// Ends an attempt that has no answer to store. If nothing was created, the key is free; else the next attempt
+/// continues.
 pub async fn release(tx: &Tx, claim: &Claim) -> Result<()> {
     let parameters: (&str, &str, &Uuid) = (claim.project.as_str(), &claim.key, &claim.attempt);
     let free = "DELETE FROM idempotency_keys WHERE project_id = $1 AND key = $2 AND attempt = $3 AND receipt IS NULL";
@@ -144,7 +154,7 @@ pub async fn release(tx: &Tx, claim: &Claim) -> Result<()> {
     Ok(())
 }
 
-/// In a transaction of [`Store::jobs`].
+/// Deletes expired keys and returns their number. In a transaction of [`Store::jobs`].
 pub async fn forget_old(tx: &Tx) -> Result<u64> {
     let sql =
         "DELETE FROM idempotency_keys WHERE lease_until < now() AND created_at < now() - make_interval(hours => $1)";

@@ -1,6 +1,6 @@
-//! Table `leases`: which process works on what, until when. Taking, renewing and releasing are single statements, so that
-//! no transaction stays open while the holder talks to a database server. A holder's writes confirm its token in their own
-//! transaction: one that was paused past its time and woke up writes nothing.
+//! Table `leases`: which process works on what, and until when. Taking, renewing and releasing are single statements,
+//! so that no transaction stays open while the holder talks to a database server. A holder confirms its token in the
+//! transaction of each write: a process that was paused past the end of its lease writes nothing.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::error::{Result, StoreError};
 use crate::row::column;
 use crate::tx::Tx;
 
-/// Takes a lease that is free or whose time is over; gives its token. None while another holder has it.
+/// Takes a lease that is free or expired and returns its token. `None` if another holder has it.
 pub async fn take(store: &Store, name: &str, time: Duration) -> Result<Option<Uuid>> {
     let sql = "INSERT INTO leases AS l (name, token, holder, lease_until)
                VALUES ($1, $2, $3, now() + $4 * interval '1 second')
@@ -23,21 +23,21 @@ pub async fn take(store: &Store, name: &str, time: Duration) -> Result<Option<Uu
     rows.first().map(|row| column(row, "token")).transpose()
 }
 
-/// Holds on to a lease. False: another holder has it, or it was ended.
+/// Extends a lease. False if another holder has it, or if it was ended.
 pub async fn renew(store: &Store, name: &str, token: Uuid, time: Duration) -> Result<bool> {
     let sql = "UPDATE leases SET lease_until = now() + $3 * interval '1 second' WHERE name = $1 AND token = $2 RETURNING name";
     let rows = store.ask_as_jobs(sql, &[&name, &token, &time.as_secs_f64()]).await?;
     Ok(!rows.is_empty())
 }
 
-/// Lets the next one have it.
+/// Gives up a lease, so that others can take it.
 pub async fn release(store: &Store, name: &str, token: Uuid) -> Result<()> {
     let sql = "DELETE FROM leases WHERE name = $1 AND token = $2";
     store.ask_as_jobs(sql, &[&name, &token]).await.map(drop)
 }
 
-/// Makes the transaction depend on the lease: [`StoreError::LeaseLost`] where another holder has taken it, and none takes
-/// it before the transaction ends. In a transaction of [`Store::jobs`].
+/// Makes the transaction conditional on the lease, which no other holder can take before the transaction ends.
+/// [`StoreError::LeaseLost`] if another holder has taken it. In a transaction of [`Store::jobs`].
 pub async fn confirm(tx: &Tx, name: &str, token: Uuid) -> Result<()> {
     let sql = "SELECT FROM leases WHERE name = $1 AND token = $2 FOR KEY SHARE";
     match tx.query_opt(sql, &[&name, &token]).await? {
@@ -46,8 +46,8 @@ pub async fn confirm(tx: &Tx, name: &str, token: Uuid) -> Result<()> {
     }
 }
 
-/// Ends what an earlier process of this `home` held, which is dead; leases of other processes stay. Whoever calls this
-/// holds something outside of the store that only one process can hold.
+/// Ends the leases of an earlier process of this `home`; those of other processes stay. The caller must hold a lock
+/// outside of the store that only one process can hold, which proves that the earlier process is dead.
 pub async fn take_over(tx: &Tx, store: &Store, home: &str) -> Result<()> {
     let instance = store.instance();
     let before = "SELECT instance FROM processes WHERE home = $1 FOR UPDATE";

@@ -1,9 +1,11 @@
-//! The control plane's metadata in PostgreSQL 13 or later: one schema, one `Tx` per use case, functions over it that give
-//! typed rows, and [`Directory`], which answers the data plane. No HTTP, no state machines, nothing of the databases of
-//! tenants but their names and sealed secrets.
+//! The control plane's metadata in PostgreSQL 13 or later: one schema, one [`Tx`] per use case, functions that return
+//! typed rows, and [`Directory`], which answers the proxy's lookups. No HTTP, no state machines; of tenants' databases
+//! it stores only names and sealed secrets.
 //!
-//! Below all of it stands row-level security: the sessions of [`Store::project`] see and write rows of one project,
-//! those of [`Store::jobs`] rows of all, and those of the directory no table at all. A bug above cannot cross projects.
+//! Row-level security applies to every connection: transactions of [`Store::project`] read and write the rows of one
+//! project, those of [`Store::jobs`] the rows of all projects, and the connections of the directory cannot read any
+//! table. So a bug in a caller cannot mix up projects.
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod access;
 mod directory;
@@ -76,17 +78,20 @@ struct Inner {
     instance: Uuid,
 }
 
-/// How to reach the store.
+/// Where the store is, and how many connections to open.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
-    /// Of the role that owns the database. It is used to look at migrations and to find the store's own logins.
+    /// The URL of the role that owns the database. It is used to check the migrations and to read the store's login
+    /// roles.
     pub url: StoreUrl,
-    /// Most connections of this process, without the one that listens; at least six are used.
+    /// The maximum number of connections of this process, without the one that listens for events. Values below six
+    /// count as six.
     pub connections_max: NonZeroUsize,
 }
 
 impl Store {
-    /// Opens a migrated store. The master key must be the one it was migrated with.
+    /// Opens a migrated store. `master_key` must be the one it was set up with. Fails with [`SetupError`] if migrations
+    /// are missing or changed, or if a login role is missing or too powerful.
     pub async fn connect(
         settings: &StoreSettings,
         master_key: Arc<MasterKey>,
@@ -109,29 +114,30 @@ impl Store {
         Ok(store)
     }
 
-    /// A transaction that sees and writes rows of this project only.
+    /// Opens a transaction that reads and writes rows of this project only.
     pub async fn project(&self, project: &ProjectId) -> Result<Tx> {
         // The id is base32 by its type.
         let opening = format!("BEGIN; SET LOCAL tdb.project = '{project}'");
         Tx::begin(&self.inner.pulse, self.inner.pools.api(), &opening).await
     }
 
-    /// A transaction over all projects, for workers and for what belongs to the installation. It cannot see API keys.
+    /// Opens a transaction over all projects, for workers and for rows that belong to the installation. It cannot read
+    /// API keys.
     pub async fn jobs(&self) -> Result<Tx> {
         Tx::begin(&self.inner.pulse, self.inner.pools.jobs(), "BEGIN").await
     }
 
-    /// Asks one of the data plane's functions, as its role.
+    /// Calls one of the data plane's functions, with the data plane's role.
     pub(crate) async fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
         self.answer_of(self.inner.pools.data_plane(), sql, parameters).await
     }
 
-    /// A single statement over all projects: what [`Self::jobs`] would need three round trips for.
+    /// Runs a single statement over all projects in one round trip; [`Self::jobs`] would need three.
     pub(crate) async fn ask_as_jobs(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
         self.answer_of(self.inner.pools.jobs(), sql, parameters).await
     }
 
-    /// A connection whose answer is in doubt is closed.
+    /// A connection on which a statement failed without a reply is closed, not reused.
     async fn answer_of(
         &self,
         connection: impl Future<Output = Result<Object>>,
@@ -151,31 +157,34 @@ impl Store {
         answer
     }
 
-    /// Shows in `registry` how long this process waits for the store; to be called once.
+    /// Registers the histograms of pool waits and answer times. To be called once.
     pub fn register_metrics(&self, registry: &prometheus::Registry) -> prometheus::Result<()> {
         self.inner.metrics.register(registry)
     }
 
-    /// The store takes connections, known within 2.4 seconds.
+    /// Checks that the store accepts connections. Ends within 2.4 seconds.
     pub async fn ping(&self) -> Result<()> {
         self.inner.pulse.check().await
     }
 
-    /// Eight characters of base32: what this installation's things are called on shared servers.
+    /// Eight characters of base32 that identify this installation. Names of databases and roles on servers contain
+    /// them.
     pub fn installation(&self) -> &str {
         &self.inner.installation
     }
 
-    /// This process, towards the others that use the same store.
+    /// The id of this process, which other processes on the same store see as a lease holder.
     pub fn instance(&self) -> Uuid {
         self.inner.instance
     }
 
-    /// Seals the secret of a database role; it opens only as the secret of this very role.
+    /// Encrypts the secret of a database role. The result can be decrypted only for the same role name.
     pub fn seal_role(&self, role: &str, secret: &SecretString) -> Result<Vec<u8>> {
         Ok(self.inner.master_key.seal(&format!("role:{role}"), secret)?)
     }
 
+    /// Decrypts a secret that [`Self::seal_role`] encrypted for this role. [`StoreError::Seal`] if it is another
+    /// role's, or if the master key differs.
     pub fn open_role(&self, role: &str, sealed: &[u8]) -> Result<SecretString> {
         Ok(self.inner.master_key.open(&format!("role:{role}"), sealed)?)
     }

@@ -1,5 +1,5 @@
-//! Table `log_facts`: what replaying all changes of a workspace gives, skipped ones too, as it was last compared with the
-//! workspace and found equal. One row per workspace.
+//! Table `log_facts`: the schema facts that result from replaying all changes of a workspace, skipped ones included, as
+//! of the last comparison that showed no difference. One row per workspace.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::row::{column, number};
 use crate::tx::Tx;
 
-/// Replaces what was stored before.
+/// Stores the facts, in place of earlier ones.
 pub async fn store(
     tx: &Tx,
     project: &ProjectId,
@@ -30,7 +30,7 @@ pub async fn store(
     Ok(())
 }
 
-/// The facts, where they are of exactly so many changes.
+/// The stored facts, if they cover exactly this number of changes on this major version.
 pub async fn of(
     tx: &Tx,
     workspace: WorkspaceId,

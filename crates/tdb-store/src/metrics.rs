@@ -1,4 +1,4 @@
-//! What this process measures of its own use of the store.
+//! Metrics of this process's use of the store.
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, Registry};
 

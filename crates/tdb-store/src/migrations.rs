@@ -1,5 +1,5 @@
-//! The numbered migrations of the schema `control_plane`: embedded, applied in order under an advisory lock, each in a
-//! transaction of its own, recorded with a checksum. One that was changed after it had been applied stops everything.
+//! The numbered migrations of the schema `control_plane`: embedded in the program, applied in order under an advisory
+//! lock, each in a separate transaction, recorded with a checksum. If an applied one was changed, nothing is applied.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::setup::{self, SetupError, hex};
 use crate::tx::answered;
 use crate::url::StoreUrl;
 
-/// In order of their numbers, without gaps.
+/// In the order of their numbers, without gaps.
 const MIGRATIONS: [Migration; 13] = [
     Migration {
         number: 1,
@@ -84,9 +84,9 @@ const MIGRATIONS: [Migration; 13] = [
         sql: include_str!("../migrations/0013_drift.sql"),
     },
 ];
-/// Two programs that start at once: the second waits this long for the first. A lock on a table is waited for a short
-/// time at once: the transactions of a running process, which queue behind the wait, are neither slow nor end as the
-/// victims of a deadlock (PostgreSQL looks for one after a second).
+/// If two programs start at once, the second waits this long for the first. A lock on a table is waited for only
+/// briefly at a time, so that the transactions of a running process, which queue behind that wait, are neither slowed
+/// down nor chosen as the victims of a deadlock (PostgreSQL checks for one after a second).
 const LOCK: &str = "SET lock_timeout = '60s'; SET statement_timeout = '60s';
     SELECT pg_advisory_lock(8390876222181731424); SET lock_timeout = '300ms'";
 const LOCKED_TIME_MAX: Duration = Duration::from_secs(60);
@@ -99,32 +99,41 @@ struct Migration {
     sql: &'static str,
 }
 
-/// A migration as an operator sees it.
+/// A migration and whether it is applied, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStatus {
+    /// The migration's number, from 1.
     pub number: i32,
+    /// Its short name.
     pub name: String,
+    /// Whether it is applied.
     pub state: MigrationState,
 }
 
+/// Whether a migration is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationState {
+    /// Not applied.
     Pending,
+    /// Applied as this program has it.
     Applied {
+        /// When it was applied.
         at: OffsetDateTime,
     },
-    /// Applied with another text than this program has.
+    /// Applied with a text that differs from this program's.
     Changed {
+        /// When it was applied.
         at: OffsetDateTime,
     },
-    /// Applied by a newer program.
+    /// Applied by a newer program; this one does not have it.
     Unknown {
+        /// When it was applied.
         at: OffsetDateTime,
     },
 }
 
-/// Brings the store to this program's schema and gives it its login roles and access rules. Safe to repeat and to run
-/// from several programs at once. Gives what was applied now.
+/// Brings the store to this program's schema and creates its login roles and access rules. It can be repeated, and run
+/// from several programs at once. Returns the names of the migrations applied now.
 pub async fn migrate(
     url: &StoreUrl,
     master_key: &Arc<MasterKey>,
@@ -133,7 +142,7 @@ pub async fn migrate(
     let connected = url.connect("migrate", tls).await?;
     let client = &connected.client;
     check_server(client).await?;
-    // Released with the session, whatever happens.
+    // The lock is released when the session ends, in every case.
     locked(client).await?;
     answered(client.batch_execute(setup::SCHEMA))
         .await
@@ -152,14 +161,14 @@ pub async fn migrate(
     Ok(applied)
 }
 
-/// Every migration, known here or applied there. Changes nothing.
+/// The state of every migration that this program has or that was applied. Changes nothing.
 pub async fn status(url: &StoreUrl, tls: &ClientTls) -> Result<Vec<MigrationStatus>, SetupError> {
     let connected = url.connect("migrate status", tls).await?;
     check_server(&connected.client).await?;
     listed(&connected.client).await
 }
 
-/// The state of each migration; an error where one was changed or is of a newer program.
+/// The state of each migration; an error if an applied one was changed or belongs to a newer program.
 pub(crate) async fn checked(client: &Client) -> Result<Vec<MigrationStatus>, SetupError> {
     let all = listed(client).await?;
     for status in &all {
@@ -198,7 +207,7 @@ async fn check_server(client: &Client) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Waits for the lock longer than the store usually may take for an answer.
+/// Waits for the lock longer than the usual limit for a reply of the store.
 async fn locked(client: &Client) -> Result<(), SetupError> {
     client.batch_execute(LOCK).await.map_err(|_| SetupError::Locked)
 }
@@ -262,7 +271,7 @@ async fn apply(client: &Client, number: i32) -> Result<(), SetupError> {
         migration.name,
         migration.checksum()
     );
-    // One message, so that nothing can come between.
+    // In one message, so that nothing can be executed in between.
     let script = format!(
         "BEGIN; SET LOCAL search_path = control_plane, pg_catalog;\n{}\n;{record}; COMMIT",
         migration.sql
@@ -275,7 +284,7 @@ async fn apply(client: &Client, number: i32) -> Result<(), SetupError> {
     run(client, &script).await.map_err(failed)
 }
 
-/// Runs a script that begins and ends a transaction; again where a running process has a table locked.
+/// Runs a script that begins and ends a transaction, and repeats it while a running process has a table locked.
 pub(crate) async fn run(client: &Client, script: &str) -> Result<(), tokio_postgres::Error> {
     let deadline = Instant::now() + LOCKED_TIME_MAX;
     loop {

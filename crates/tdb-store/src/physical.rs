@@ -1,5 +1,6 @@
-//! Tables `physical_databases` and `postgres_databases`: what workspaces, builds, templates and tenant databases (their
-//! holders) have in common. A database on a server and its three roles, created and removed in steps that can be repeated.
+//! Tables `physical_databases` and `postgres_databases`: what workspaces, builds, templates and tenant databases (the
+//! holders) have in common. A database on a server and its three roles, created and removed in steps that can be
+//! repeated.
 
 use std::collections::HashSet;
 
@@ -12,50 +13,71 @@ use crate::error::StoreError;
 use crate::row::{column, parsed, words};
 use crate::tx::Tx;
 
-/// A login role of one database and its sealed secret (context `role:<name>`).
+/// A login role of one database and its encrypted secret (context `role:<name>`).
 #[derive(Clone, Debug)]
 pub struct RoleSecret {
+    /// The role's name.
     pub name: String,
+    /// The secret, as [`crate::Store::seal_role`] encrypted it.
     pub sealed: Vec<u8>,
 }
 
+/// The three login roles of a database.
 #[derive(Clone, Debug)]
 pub struct RoleSecrets {
+    /// Owns the database's objects; read-write credentials use it.
     pub owner: RoleSecret,
+    /// Used by deployments.
     pub deployer: RoleSecret,
+    /// Used by read-only credentials.
     pub readonly: RoleSecret,
 }
 
-/// Where a database is. The name is what it has now or is about to have; the oid is what it is found by.
+/// Where a database is. While a database is being renamed, `database` is the new name; `oid` identifies it in any case.
 #[derive(Clone, Debug)]
 pub struct Physical {
-    /// In its name while it is being created.
+    /// Part of the database's name while it is being created.
     pub id: Uuid,
+    /// The server it is on.
     pub server: ServerName,
+    /// Its current or next name; `None` before the first step.
     pub database: Option<String>,
+    /// Its oid on the server; `None` until it exists.
     pub oid: Option<u32>,
+    /// Its login roles.
     pub roles: RoleSecrets,
 }
 
 words! {
-    /// The last step of a creation or deletion that is done.
+    /// The last completed step of a creation or deletion.
     Step {
+        /// The row is stored; nothing exists on the server.
         Intent = "intent",
+        /// The database exists, under its temporary name.
         Cloned = "cloned",
+        /// The database has its roles and their grants.
         Adopted = "adopted",
+        /// The changes are replayed in it.
         Replayed = "replayed",
+        /// It is a template that others are cloned from.
         Published = "published",
+        /// It is no longer used as a template.
         Retired = "retired",
+        /// The creation is complete.
         Ready = "ready",
+        /// The deletion has begun.
         Deleting = "deleting",
     }
 }
 
-/// How far a creation or deletion has come, and what stopped it last.
+/// The progress of a creation or deletion, and the last error.
 #[derive(Clone, Debug)]
 pub struct Progress {
+    /// The last completed step.
     pub step: Step,
+    /// How many attempts failed since the last completed step.
     pub attempts: u32,
+    /// The last attempt's error, for the log and the operator.
     pub last_error: Option<String>,
 }
 
@@ -64,7 +86,7 @@ pub(crate) const COLUMNS: &str = "p.id AS physical_id, p.server, p.name AS physi
                                   g.owner_role, g.owner_secret, g.deployer_role, g.deployer_secret, g.readonly_role, \
                                   g.readonly_secret";
 
-/// The database that serves each row of `holders`, a table or its alias.
+/// Joins each row of `holders`, a table or its alias, with the database that serves it.
 pub(crate) fn join(holder: Holder, holders: &str) -> String {
     let column = holder.column();
     format!(
@@ -107,11 +129,14 @@ impl Progress {
     }
 }
 
-/// Whose a database is, by the table of its row.
+/// The kind of row that a database belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
+    /// A row of `workspaces`.
     Workspace,
+    /// A row of `templates`.
     Template,
+    /// A row of `tenant_databases`.
     TenantDatabase,
 }
 
@@ -133,7 +158,7 @@ impl Holder {
     }
 }
 
-/// The database that serves a holder whose row was just inserted.
+/// Stores the serving database of a holder whose row was just inserted.
 pub(crate) async fn insert(
     tx: &Tx,
     project: &ProjectId,
@@ -168,7 +193,7 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Gives the template's database to the tenant database, in place of the one that this was about to get.
+/// Moves the template's database to the tenant database, in place of the one that was planned for it.
 pub(crate) async fn give_to_tenant(tx: &Tx, template: Uuid, database: Uuid, name: &str) -> Result<(), StoreError> {
     let own = "DELETE FROM physical_databases WHERE tenant_database_id = $1";
     tx.execute(own, &[&database]).await?;
@@ -178,7 +203,7 @@ pub(crate) async fn give_to_tenant(tx: &Tx, template: Uuid, database: Uuid, name
     Ok(())
 }
 
-/// The database's name and oid, with the holder's step that made them so.
+/// Records the database's name and oid together with the holder's step that set them.
 pub async fn record_database(
     tx: &Tx,
     holder: Holder,
@@ -199,7 +224,7 @@ pub async fn record_database(
     Ok(())
 }
 
-/// The name a database has or is going to have.
+/// The current or next name of a database.
 pub async fn recorded_name(tx: &Tx, id: Uuid) -> Result<Option<String>, StoreError> {
     let row = tx
         .query_opt("SELECT name FROM physical_databases WHERE id = $1", &[&id])
@@ -207,13 +232,14 @@ pub async fn recorded_name(tx: &Tx, id: Uuid) -> Result<Option<String>, StoreErr
     Ok(row.map(|row| column(&row, "name")).transpose()?.flatten())
 }
 
+/// Records the current or next name of a database.
 pub async fn record_name(tx: &Tx, id: Uuid, name: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE physical_databases SET name = $2 WHERE id = $1", &[&id, &name])
         .await?;
     Ok(())
 }
 
-/// A step failed; the row is left alone for `pause`.
+/// Records a failed step. The row is not worked on for `pause`.
 pub async fn record_failure(
     tx: &Tx,
     holder: Holder,
@@ -229,7 +255,7 @@ pub async fn record_failure(
     Ok(())
 }
 
-/// The databases of this installation's rows on a server.
+/// The databases of a server that have a row in this installation.
 #[derive(Debug, Default)]
 pub struct Recorded {
     ids: HashSet<Uuid>,
@@ -237,13 +263,14 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// By the id in the name of one that is being created, or by its oid.
+    /// Whether a database has a row: by the id in the name of one that is being created, or by its oid.
     pub fn has(&self, id: Uuid, oid: u32) -> bool {
         self.ids.contains(&id) || self.oids.contains(&i64::from(oid))
     }
 }
 
-/// A database that is not among them and carries the installation's prefix has no row.
+/// The databases of this server that have a row. A database with the installation's prefix that is not among them is an
+/// orphan.
 pub async fn recorded(tx: &Tx, server: &ServerName) -> Result<Recorded, StoreError> {
     let sql =
         "SELECT p.id, g.oid FROM physical_databases p JOIN postgres_databases g ON g.id = p.id WHERE p.server = $1";
@@ -255,25 +282,28 @@ pub async fn recorded(tx: &Tx, server: &ServerName) -> Result<Recorded, StoreErr
     Ok(recorded)
 }
 
-/// Whether another database's row claims this name on the server.
+/// Whether the row of another database has this name on the server.
 pub async fn name_is_claimed(tx: &Tx, server: &ServerName, name: &str, except: Uuid) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM physical_databases WHERE server = $1 AND name = $2 AND id <> $3";
     Ok(tx.query_opt(sql, &[&server.as_str(), &name, &except]).await?.is_some())
 }
 
-/// What the project of the transaction has on a server.
+/// The number of databases that the transaction's project has on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
+    /// Workspaces of the project.
     pub workspaces: u32,
+    /// Tenant databases of the project.
     pub tenant_databases: u32,
 }
 
+/// Counts the project's databases on one server.
 pub async fn used_on(tx: &Tx, server: &ServerName) -> Result<Used, StoreError> {
     let used = used_on_each(tx, std::slice::from_ref(server)).await?.pop();
     used.ok_or_else(|| StoreError::corrupt("servers"))
 }
 
-/// In the order of the servers.
+/// Counts the project's databases on these servers, in their order.
 pub async fn used_on_each(tx: &Tx, servers: &[ServerName]) -> Result<Vec<Used>, StoreError> {
     let names: Vec<&str> = servers.iter().map(ServerName::as_str).collect();
     let sql = "SELECT count(p.workspace_id) AS workspaces, count(p.tenant_database_id) AS tenant_databases

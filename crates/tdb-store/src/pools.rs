@@ -1,5 +1,5 @@
-//! One bounded pool per login role of the store. A caller waits a bounded time for a connection, then learns that the
-//! store is busy.
+//! One bounded pool per login role of the store. A caller waits a limited time for a connection, then gets
+//! [`StoreError::Busy`].
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::setup::{Login, Logins, SetupError};
 use crate::url::{Connected, StoreUrl};
 
 const WAIT_TIME_MAX: Duration = Duration::from_secs(5);
-/// A use case may look something up in a second transaction.
+/// A use case may read something in a second transaction.
 const POOL_SIZE_MIN: usize = 2;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Pools {
     api: Measured,
     data_plane: Measured,
     jobs: Measured,
-    /// For connections outside the pools: the one that listens.
+    /// For connections outside the pools, such as the one that listens for events.
     listener: StoreUrl,
     tls: ClientTls,
 }
@@ -38,7 +38,7 @@ impl Pools {
         tls: &ClientTls,
         metrics: &Metrics,
     ) -> Result<Self, SetupError> {
-        // The data plane asks single small questions; requests and workers hold transactions.
+        // The data plane sends single short queries; requests and workers hold transactions.
         let total = settings.connections_max.get();
         let data_plane = (total / 4).max(POOL_SIZE_MIN);
         let rest = total.saturating_sub(data_plane);
@@ -74,7 +74,7 @@ impl Pools {
         taken(&self.jobs).await
     }
 
-    /// What checks that the store takes connections of the data plane's role.
+    /// Checks that the store accepts connections of the data plane's role.
     pub(crate) fn pulse(&self, metrics: &Metrics) -> Pulse {
         Pulse::new(self.listener.clone(), self.tls.clone(), metrics.answers())
     }
@@ -84,7 +84,7 @@ impl Pools {
     }
 }
 
-/// A pool, and how long its users wait.
+/// A pool, and a histogram of how long its users wait.
 #[derive(Debug)]
 struct Measured {
     pool: Pool,
@@ -98,7 +98,7 @@ async fn taken(from: &Measured) -> Result<Object> {
     taken.map_err(|error| match error {
         PoolError::Timeout(TimeoutType::Wait) => StoreError::busy("no free connection"),
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => StoreError::timed_out("no new connection"),
-        // A login that the store itself refuses may be for want of connections.
+        // The store itself may refuse a login because it has run out of connections.
         PoolError::Backend(error) if error.as_db_error().is_some() => error.into(),
         other => StoreError::unavailable(other),
     })
@@ -106,7 +106,8 @@ async fn taken(from: &Measured) -> Result<Object> {
 
 fn pool(url: &StoreUrl, purpose: &str, size: usize, tls: &ClientTls) -> Result<Pool, SetupError> {
     let config = url.dial(purpose);
-    // A session that ended is not handed out; one whose transaction did not end was never given back.
+    // A connection whose session ended is not reused, and one whose transaction did not end is never returned to the
+    // pool.
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };

@@ -1,4 +1,4 @@
-//! Table `projects`. An account is what holds several projects together until there are users.
+//! Table `projects`. An account groups the projects of one customer.
 
 use tdb_auth::base32;
 use tdb_names::ProjectId;
@@ -11,20 +11,27 @@ use crate::error::{Result, StoreError};
 use crate::row::{column, parsed};
 use crate::tx::Tx;
 
+/// A project.
 #[derive(Clone, Debug)]
 pub struct ProjectRow {
+    /// The project's id.
     pub id: ProjectId,
+    /// The account it belongs to.
     pub account: Uuid,
+    /// The name for display.
     pub name: String,
+    /// When it was created.
     pub created_at: OffsetDateTime,
 }
 
-/// What became of a deletion.
+/// The outcome of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProjectDeletion {
+    /// The project was deleted.
     Deleted,
-    /// It has workspaces or tenants, soft-deleted ones too.
+    /// It still has workspaces or tenants; soft-deleted tenants count.
     NotEmpty,
+    /// There is no such project.
     Unknown,
 }
 
@@ -39,27 +46,28 @@ impl ProjectRow {
     }
 }
 
-/// The id of a project to be made; its first transaction is already the project's own.
+/// Generates the id of a new project. Its first transaction must already be one of [`crate::Store::project`].
 pub fn new_id() -> Result<ProjectId> {
     format!("prj_{}", base32(10)?)
         .parse()
         .map_err(|_| StoreError::corrupt("project_id"))
 }
 
-/// In a transaction of this very project.
+/// Stores a project. In a transaction of the same project.
 pub async fn insert(tx: &Tx, id: &ProjectId, account: Uuid, name: &str) -> Result<ProjectRow> {
     let sql = "INSERT INTO projects (project_id, account, name) VALUES ($1, $2, $3) RETURNING project_id, account, name, created_at";
     ProjectRow::from_row(&tx.query_one(sql, &[&id.as_str(), &account, &name]).await?)
 }
 
+/// The project with this id, if the transaction can see it.
 pub async fn by_id(tx: &Tx, id: &ProjectId) -> Result<Option<ProjectRow>> {
     let sql = "SELECT project_id, account, name, created_at FROM projects WHERE project_id = $1";
     let row = tx.query_opt(sql, &[&id.as_str()]).await?;
     row.as_ref().map(ProjectRow::from_row).transpose()
 }
 
-/// Of the account that `id` belongs to, `id` included, oldest first; in a transaction of [`crate::Store::jobs`].
-/// Those after `after`, at most `limit`.
+/// The projects of the account that `id` belongs to, `id` included, oldest first: those after `after`, at most `limit`.
+/// In a transaction of [`crate::Store::jobs`].
 pub async fn of_same_account(
     tx: &Tx,
     id: &ProjectId,
@@ -75,18 +83,18 @@ pub async fn of_same_account(
     rows.iter().map(ProjectRow::from_row).collect()
 }
 
-/// Whether the installation has a project yet; in a transaction of [`crate::Store::jobs`].
+/// Whether the installation has any project. In a transaction of [`crate::Store::jobs`].
 pub async fn any(tx: &Tx) -> Result<bool> {
     Ok(tx.query_opt("SELECT 1 FROM projects LIMIT 1", &[]).await?.is_some())
 }
 
-/// The account of the transaction's project runs the installation from now on, where none did.
+/// Makes the account of the transaction's project the operator of the installation, if there is none yet.
 pub async fn become_operator(tx: &Tx) -> Result<()> {
     tx.query("SELECT become_operator()", &[]).await?;
     Ok(())
 }
 
-/// Whether the transaction's project is of the account that runs the installation.
+/// Whether the transaction's project belongs to the operator's account.
 pub async fn is_operator(tx: &Tx) -> Result<bool> {
     column(
         &tx.query_one("SELECT is_operator() AS operator", &[]).await?,
@@ -94,7 +102,7 @@ pub async fn is_operator(tx: &Tx) -> Result<bool> {
     )
 }
 
-/// With its keys and credentials; in a transaction of this very project.
+/// Deletes a project with its keys and credentials. In a transaction of the same project.
 pub async fn delete(tx: &Tx, id: &ProjectId) -> Result<ProjectDeletion> {
     let locked = "SELECT 1 FROM projects WHERE project_id = $1 FOR UPDATE";
     if tx.query_opt(locked, &[&id.as_str()]).await?.is_none() {

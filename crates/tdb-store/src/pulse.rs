@@ -1,5 +1,5 @@
-//! Whether the store answers at all. An answer that takes long is waited for as long as the store takes new connections;
-//! once it does not, everything that waits for it fails together, instead of each at its own deadline.
+//! Detects a store that no longer replies. A slow reply is waited for as long as the store accepts new connections;
+//! once it does not, all waiting calls fail together instead of each at its own deadline.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::{Instant, timeout};
 use crate::error::{Result, StoreError};
 use crate::url::StoreUrl;
 
-/// An answer that takes longer makes its caller look whether the store answers. With [`CHECK_TIME_MAX`] less than the
-/// three seconds in which a caller of the API learns that the store hangs.
+/// After this time without a reply, the caller checks whether the store accepts connections. Together with
+/// [`CHECK_TIME_MAX`] this is less than the three seconds within which an API request fails if the store hangs.
 const PATIENCE: Duration = Duration::from_millis(400);
 const CHECK_TIME_MAX: Duration = Duration::from_millis(2400);
-/// A check serves all who ask within this time: `/health` wants no key.
+/// The result of a check is reused for this time: `/health` needs no key, so anyone can request checks.
 const CHECK_AGE_MAX: Duration = Duration::from_millis(500);
-/// Longer than the server's own limit for a statement, so that usually the server says so.
+/// Longer than the server's statement timeout, so that usually the server reports it.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Pulse {
     url: StoreUrl,
     tls: ClientTls,
     answers: Histogram,
-    /// One check at a time.
+    /// Only one check runs at a time.
     last: Mutex<Option<Check>>,
 }
 
@@ -37,7 +37,7 @@ struct Check {
 }
 
 impl Pulse {
-    /// `url` needs no rights but to connect.
+    /// The role in `url` needs no rights except to connect.
     pub(crate) fn new(url: StoreUrl, tls: ClientTls, answers: Histogram) -> Self {
         Self {
             url,
@@ -47,7 +47,8 @@ impl Pulse {
         }
     }
 
-    /// Opens a connection, or learns how that ended less than a moment ago. Ends within 2.4 seconds. Cancel safe.
+    /// Opens a connection, or returns the result of a check that ended less than 0.5 seconds ago. Ends within 2.4
+    /// seconds. Cancel safe.
     pub(crate) async fn check(&self) -> Result<()> {
         let mut last = self.last.lock().await;
         if let Some(check) = last.as_ref()
@@ -66,7 +67,7 @@ impl Pulse {
         check.outcome.clone().map_err(StoreError::unavailable)
     }
 
-    /// As [`Self::answered`], of a statement: how long it takes is measured.
+    /// Like [`Self::answered`], for a statement: its duration is measured.
     pub(crate) async fn statement<T, E>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T>
     where
         StoreError: From<E>,
@@ -77,7 +78,7 @@ impl Pulse {
         answer
     }
 
-    /// Waits for an answer of the store. As cancel safe as `future`.
+    /// Waits for a reply of the store. As cancel safe as `future`.
     pub(crate) async fn answered<T, E>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T>
     where
         StoreError: From<E>,

@@ -1,4 +1,4 @@
-//! From columns to types. A row that does not parse was written by something else than this code, and is an error.
+//! Conversion of columns to types. A value that does not parse was not written by this code, and is an error.
 
 use std::str::FromStr;
 
@@ -11,23 +11,23 @@ pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T, 
     row.try_get(name).map_err(|_| StoreError::corrupt(name))
 }
 
-/// A text column as one of our types.
+/// A text column, parsed.
 pub(crate) fn parsed<T: FromStr>(row: &Row, name: &str) -> Result<T, StoreError> {
     let text: &str = column(row, name)?;
     text.parse().map_err(|_| StoreError::corrupt(name))
 }
 
-/// A counting column, which the schema keeps from being negative.
+/// A count, which the schema constrains to be at least zero.
 pub(crate) fn count(row: &Row, name: &str) -> Result<u32, StoreError> {
     u32::try_from(column::<i32>(row, name)?).map_err(|_| StoreError::corrupt(name))
 }
 
-/// `count(*)` of a query.
+/// The `count(*)` of a query.
 pub(crate) fn total(row: &Row, name: &str) -> Result<u32, StoreError> {
     u32::try_from(column::<i64>(row, name)?).map_err(|_| StoreError::corrupt(name))
 }
 
-/// An enum of words as they stand in the tables.
+/// Defines an enum whose variants are stored as words.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -35,6 +35,7 @@ macro_rules! words {
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
         impl $name {
+            /// The word that is stored in the table.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
             }
@@ -61,7 +62,7 @@ pub(crate) fn numbers(values: &[u32]) -> Result<Vec<i32>, StoreError> {
     values.iter().map(|value| number(*value)).collect()
 }
 
-/// An `int[]` of counts.
+/// An `int[]` column of counts.
 pub(crate) fn counts(row: &Row, name: &str) -> Result<Vec<u32>, StoreError> {
     let values: Vec<i32> = column(row, name)?;
     let parsed: Result<Vec<u32>, _> = values.into_iter().map(u32::try_from).collect();

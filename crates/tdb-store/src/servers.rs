@@ -1,5 +1,5 @@
 //! Table `servers`: the database servers of the installation. They belong to no project, so writing them and reading
-//! their administrators takes a transaction of [`crate::Store::jobs`].
+//! their administrators' secrets requires a transaction of [`crate::Store::jobs`].
 
 use secrecy::SecretString;
 use serde_json::Value;
@@ -13,38 +13,48 @@ use crate::row::{column, parsed, words};
 use crate::tx::Tx;
 
 words! {
+    /// Whether new databases are placed on a server.
     ServerStatus {
+        /// New databases may be placed on it.
         Active = "active",
-        /// Takes no new databases.
+        /// It gets no new databases.
         Draining = "draining",
     }
 }
 
+/// A server, without its administrator's secret.
 #[derive(Clone, Debug)]
 pub struct ServerRow {
+    /// How to connect to it.
     pub endpoint: ServerEndpoint,
-    /// Physical names there tell nothing about tenants.
+    /// Whether names of databases and roles on it must not contain tenants' names.
     pub opaque_names: bool,
+    /// Whether new databases are placed on it.
     pub status: ServerStatus,
-    /// `server_version_num`; none before the first contact.
+    /// Its `server_version_num`; `None` before the first connection.
     pub version: Option<i32>,
-    /// What else the last contact found.
+    /// Other properties of the server at the last connection.
     pub facts: Value,
+    /// When it was registered.
     pub created_at: OffsetDateTime,
-    /// When some process last had an answer from it.
+    /// When a process last received a reply from it.
     pub answered_at: Option<OffsetDateTime>,
 }
 
-/// How to log in to a server as its administrator.
+/// How to log in to a server as administrator.
 #[derive(Clone, Debug)]
 pub struct Administrator {
+    /// How to connect to it.
     pub endpoint: ServerEndpoint,
+    /// The administrator's role.
     pub user: String,
+    /// Its password.
     pub secret: SecretString,
+    /// Whether names of databases and roles on it must not contain tenants' names.
     pub opaque_names: bool,
 }
 
-/// Which record of a server something was read from; another one after each registration.
+/// Identifies one registration of a server; each registration gets another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision(Vec<u8>);
 
@@ -64,7 +74,7 @@ impl ServerRow {
     }
 }
 
-/// A server's address from the columns `host, port, tls` and one with its name.
+/// Reads a server's address from the columns `host, port, tls` and one with its name.
 pub(crate) fn endpoint(row: &Row, name: &str) -> Result<ServerEndpoint> {
     Ok(ServerEndpoint {
         name: parsed(row, name)?,
@@ -74,7 +84,7 @@ pub(crate) fn endpoint(row: &Row, name: &str) -> Result<ServerEndpoint> {
     })
 }
 
-/// Records a server, or how to reach it from now on.
+/// Registers a server, or replaces how to connect to it.
 pub async fn upsert(tx: &Tx, store: &Store, server: &Administrator) -> Result<Revision> {
     let otherwise = "DO UPDATE SET host = EXCLUDED.host, port = EXCLUDED.port, tls = EXCLUDED.tls,
                      admin_user = EXCLUDED.admin_user, admin_secret = EXCLUDED.admin_secret, opaque_names = EXCLUDED.opaque_names";
@@ -82,7 +92,7 @@ pub async fn upsert(tx: &Tx, store: &Store, server: &Administrator) -> Result<Re
     Ok(revision)
 }
 
-/// Records a new server; none where there is one of this name.
+/// Registers a new server; `None` if there is one of this name.
 pub async fn insert(tx: &Tx, store: &Store, server: &Administrator) -> Result<Option<Revision>> {
     let (written, revision) = write(tx, store, server, "DO NOTHING").await?;
     Ok((written == 1).then_some(revision))
@@ -110,31 +120,31 @@ async fn write(tx: &Tx, store: &Store, server: &Administrator, otherwise: &str) 
             ],
         )
         .await?;
-    // No two sealed texts are equal, and each record has one of its own.
+    // Encrypting gives a different text each time, so the sealed secret identifies the registration.
     Ok((written, Revision(sealed)))
 }
 
-/// What a contact found.
+/// Records what a connection to the server has shown.
 pub async fn record_facts(tx: &Tx, name: &ServerName, version: i32, facts: &Value) -> Result<()> {
     let sql = "UPDATE servers SET version = $2, facts = $3, answered_at = now() WHERE name = $1";
     tx.execute(sql, &[&name.as_str(), &version, facts]).await?;
     Ok(())
 }
 
-/// The server answered just now; written every few seconds at most. A single statement outside of any transaction.
+/// Records that the server replied just now, at most every few seconds. A single statement outside of any transaction.
 pub async fn record_answer(store: &Store, name: &ServerName) -> Result<()> {
     let sql = "UPDATE servers SET answered_at = now()
                WHERE name = $1 AND coalesce(answered_at < now() - interval '3 seconds', true)";
     store.ask_as_jobs(sql, &[&name.as_str()]).await.map(drop)
 }
 
-/// Every server's name.
+/// The names of all servers.
 pub async fn names(tx: &Tx) -> Result<Vec<ServerName>> {
     let rows = tx.query("SELECT name FROM servers ORDER BY name", &[]).await?;
     rows.iter().map(|row| parsed(row, "name")).collect()
 }
 
-/// By name: those after `after`, at most `limit`; without their administrators.
+/// Servers after `after`, by name, at most `limit`.
 pub async fn list(tx: &Tx, after: Option<&ServerName>, limit: i64) -> Result<Vec<ServerRow>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM servers WHERE $1::text IS NULL OR name COLLATE \"C\" > $1 ORDER BY name COLLATE \"C\" LIMIT $2"
@@ -143,6 +153,7 @@ pub async fn list(tx: &Tx, after: Option<&ServerName>, limit: i64) -> Result<Vec
     rows.iter().map(ServerRow::from_row).collect()
 }
 
+/// The server of this name, if it is registered.
 pub async fn by_name(tx: &Tx, name: &ServerName) -> Result<Option<ServerRow>> {
     let row = tx
         .query_opt(
@@ -153,9 +164,9 @@ pub async fn by_name(tx: &Tx, name: &ServerName) -> Result<Option<ServerRow>> {
     row.as_ref().map(ServerRow::from_row).transpose()
 }
 
-/// The active server with the fewest workspaces and tenant databases (builds, templates and spares follow those), of those
-/// that answer where there is one; for a blueprint that exists, of its workspace's major version, so that fingerprints can
-/// be compared.
+/// The active server with the fewest workspaces and tenant databases, preferably one that replies. (Builds, templates
+/// and spares are placed where those are.) For an existing blueprint, only servers of its workspace's major version
+/// count, so that fingerprints can be compared.
 pub async fn emptiest(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<ServerName>> {
     let sql = "SELECT s.name FROM servers s
                WHERE s.status = 'active' AND NOT EXISTS (
@@ -167,27 +178,30 @@ pub async fn emptiest(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -
     row.as_ref().map(|row| parsed(row, "name")).transpose()
 }
 
-/// No new databases there from now on. False where it is unknown.
+/// Stops placing new databases on a server. False if it is not registered.
 pub async fn drain(tx: &Tx, name: &ServerName) -> Result<bool> {
     let sql = "UPDATE servers SET status = 'draining' WHERE name = $1";
     Ok(tx.execute(sql, &[&name.as_str()]).await? == 1)
 }
 
-/// Undoes [`drain`]. False where it is unknown.
+/// Undoes [`drain`]. False if the server is not registered.
 pub async fn resume(tx: &Tx, name: &ServerName) -> Result<bool> {
     let sql = "UPDATE servers SET status = 'active' WHERE name = $1";
     Ok(tx.execute(sql, &[&name.as_str()]).await? == 1)
 }
 
-/// How to log in to a server, where its record is not the one that is known already.
+/// How to log in to a server, compared with a cached registration.
 #[derive(Clone, Debug)]
 pub enum Looked {
+    /// The server is not registered.
     Gone,
+    /// The cached registration is current.
     Same,
+    /// The server was registered again; the current registration.
     Other(Revision, Administrator),
 }
 
-/// A single statement outside of any transaction.
+/// Reads how to log in to a server, unless `known` is current. A single statement outside of any transaction.
 pub async fn look(store: &Store, name: &ServerName, known: Option<&Revision>) -> Result<Looked> {
     let rows = store.ask_as_jobs(ADMINISTRATOR, &[&name.as_str()]).await?;
     let Some(row) = rows.first() else {
@@ -203,7 +217,7 @@ pub async fn look(store: &Store, name: &ServerName, known: Option<&Revision>) ->
 const ADMINISTRATOR: &str =
     "SELECT name, host, port, tls, opaque_names, admin_user, admin_secret FROM servers WHERE name = $1";
 
-/// With the secret opened.
+/// How to log in to a server, with the secret decrypted; `None` if it is not registered.
 pub async fn administrator(tx: &Tx, store: &Store, name: &ServerName) -> Result<Option<Administrator>> {
     let row = tx.query_opt(ADMINISTRATOR, &[&name.as_str()]).await?;
     row.map(|row| opened(&row, store, name)).transpose()
@@ -219,13 +233,14 @@ fn opened(row: &Row, store: &Store, name: &ServerName) -> Result<Administrator> 
     })
 }
 
-/// Which extensions the administrator makes there for developers.
+/// Sets which extensions the administrator creates on this server for developers.
 pub async fn set_extensions(tx: &Tx, name: &ServerName, extensions: &[String]) -> Result<()> {
     let sql = "UPDATE servers SET extensions = $2 WHERE name = $1";
     tx.execute(sql, &[&name.as_str(), &extensions]).await?;
     Ok(())
 }
 
+/// The extensions that the administrator creates on this server for developers.
 pub async fn extensions(tx: &Tx, name: &ServerName) -> Result<Vec<String>> {
     let row = tx
         .query_opt("SELECT extensions FROM servers WHERE name = $1", &[&name.as_str()])
@@ -234,7 +249,7 @@ pub async fn extensions(tx: &Tx, name: &ServerName) -> Result<Vec<String>> {
     Ok(found.unwrap_or_default())
 }
 
-/// False where it is unknown; a conflict while something is on it.
+/// Removes a server. False if it is not registered; [`StoreError::Conflict`] while databases are on it.
 pub async fn delete(tx: &Tx, name: &ServerName) -> Result<bool> {
     Ok(tx
         .execute("DELETE FROM servers WHERE name = $1", &[&name.as_str()])

@@ -1,4 +1,5 @@
-//! Table `workspace_sessions`: who speaks in which server process, so that a journal row has an author.
+//! Table `workspace_sessions`: which client is connected to which server process, from which journal rows get their
+//! author.
 
 use std::net::IpAddr;
 use time::OffsetDateTime;
@@ -8,28 +9,35 @@ use tdb_names::{CredentialId, KeyId, WorkspaceId};
 use crate::error::StoreError;
 use crate::tx::Tx;
 
-/// With what somebody got in.
+/// What a client authenticated with.
 #[derive(Clone, Copy, Debug)]
 pub enum Speaker {
+    /// A credential, through the proxy.
     Credential(CredentialId),
-    /// Through the API.
+    /// An API key, through the API.
     Key(KeyId),
 }
 
+/// A session in a workspace.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
+    /// The workspace.
     pub workspace: WorkspaceId,
+    /// The name of the server.
     pub server: String,
+    /// The id of the server process.
     pub server_pid: i32,
-    /// When the server process began, by the server's clock; none where it was gone already.
+    /// When the server process started, by the server's clock; `None` if it had already ended.
     pub backend_start: Option<OffsetDateTime>,
+    /// Who is connected.
     pub speaker: Speaker,
-    /// None for the API's own.
+    /// The client's address; `None` for the API's own sessions.
     pub client: Option<IpAddr>,
+    /// The client's `application_name`.
     pub application_name: String,
 }
 
-/// When the newest recorded session of a server process began: the process may have ended since.
+/// When the newest recorded session of a server process started. The process may have ended since.
 pub async fn newest_start(
     tx: &Tx,
     workspace: WorkspaceId,
@@ -43,7 +51,7 @@ pub async fn newest_start(
     }
 }
 
-/// Records a session; a pid that the server used before gets its newest holder.
+/// Records a session. It replaces an older session of the same process id.
 pub async fn insert(tx: &Tx, session: &SessionRow) -> Result<(), StoreError> {
     let sql = "INSERT INTO workspace_sessions (workspace_id, project_id, server, server_pid, backend_start, credential_id, key_id,
                                                client_address, application_name)
@@ -69,7 +77,7 @@ pub async fn insert(tx: &Tx, session: &SessionRow) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Forgets sessions older than what a journal can still name.
+/// Deletes sessions older than any row that a journal can still contain, and returns their number.
 pub async fn forget_old(tx: &Tx, days: i32) -> Result<u64, StoreError> {
     let sql = "DELETE FROM workspace_sessions WHERE started_at < now() - make_interval(days => $1)";
     tx.execute(sql, &[&days]).await

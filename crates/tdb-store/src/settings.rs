@@ -1,4 +1,4 @@
-//! Settings of workspaces (column `workspaces.settings`), and how far tenants' databases have got what they say.
+//! Settings of workspaces (column `workspaces.settings`), and whether the tenants' databases have them yet.
 
 use std::time::Duration;
 
@@ -13,47 +13,62 @@ use crate::tx::Tx;
 
 words! {
     /// Whether a tenant's own role may change its schema.
-    TenantDdl { Allow = "allow", Deny = "deny" }
+    TenantDdl {
+        /// The owner role may change the schema.
+        Allow = "allow",
+        /// Only deployments change the schema.
+        Deny = "deny",
+    }
 }
 
 words! {
-    /// Which version a new tenant gets when none is asked for.
+    /// Which version a new tenant gets if the request names none.
     NewTenants {
+        /// The current schema of the workspace.
         Head = "head",
-        /// The newest one that a tenant has.
+        /// The newest version that a tenant has.
         Deployed = "deployed",
     }
 }
 
+/// The settings of a workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Whether tenants may change their schema.
     pub tenant_ddl: TenantDdl,
+    /// Which version new tenants get.
     pub new_tenants: NewTenants,
 }
 
-/// A tenant database to be given the setting by whoever claimed it.
+/// A tenant database that the caller has claimed, to apply the setting to it.
 #[derive(Clone, Debug)]
 pub struct Claimed {
+    /// The database and its roles.
     pub physical: Physical,
+    /// The setting to apply.
     pub wanted: TenantDdl,
+    /// How many attempts were started, including this one.
     pub attempts: u32,
 }
 
-/// A tenant that does not have the setting yet.
+/// A tenant whose database does not have the setting yet.
 #[derive(Clone, Debug)]
 pub struct Waiting {
+    /// The tenant.
     pub tenant: TenantName,
+    /// How many attempts were started.
     pub attempts: u32,
-    /// Why the last attempt failed.
+    /// The last attempt's error.
     pub error: Option<String>,
 }
 
-/// What a setting that nobody chose is.
+/// The default settings.
 const TENANT_DDL: &str = "coalesce(w.settings->>'tenant_ddl', 'allow')";
 const NEW_TENANTS: &str = "coalesce(w.settings->>'new_tenants', 'head')";
-/// Databases whose tenant is there; a deleted one gets the setting when it is restored.
+/// Restricts to tenants that are not deleted: a deleted one gets the setting when it is restored.
 const THERE: &str = "d.status = 'ready' AND t.status IN ('ready', 'suspended')";
 
+/// The settings of a workspace; `None` if it does not exist.
 pub async fn of(tx: &Tx, workspace: WorkspaceId) -> Result<Option<Settings>, StoreError> {
     let sql =
         format!("SELECT {TENANT_DDL} AS tenant_ddl, {NEW_TENANTS} AS new_tenants FROM workspaces w WHERE id = $1");
@@ -67,7 +82,7 @@ pub async fn of(tx: &Tx, workspace: WorkspaceId) -> Result<Option<Settings>, Sto
     .transpose()
 }
 
-/// Sets what is given; tenants that lack it are due from now on.
+/// Changes the settings that are given. Tenant databases that differ become due.
 pub async fn change(
     tx: &Tx,
     workspace: WorkspaceId,
@@ -82,7 +97,7 @@ pub async fn change(
     Ok(())
 }
 
-/// Tenant databases that are to be given the setting now; of one workspace or of all, at most `limit` per server.
+/// Tenant databases to apply the setting to now, of one workspace or of all, at most `limit` per server.
 pub async fn due(
     tx: &Tx,
     workspace: Option<WorkspaceId>,
@@ -104,8 +119,8 @@ pub async fn due(
         .collect()
 }
 
-/// Takes a tenant database for `lease`: nobody else works on it meanwhile, and what it has is in doubt until that is
-/// recorded. None: it has the setting, or somebody is at it.
+/// Claims a tenant database for `lease`. Its setting counts as unknown until a result is recorded. `None` if it has the
+/// setting already, or if another process has claimed it.
 pub async fn claim(tx: &Tx, id: DatabaseId, lease: Duration) -> Result<Option<Claimed>, StoreError> {
     let sql = format!(
         "UPDATE tenant_databases d SET tenant_ddl = NULL, tenant_ddl_attempts = tenant_ddl_attempts + 1,
@@ -126,7 +141,7 @@ pub async fn claim(tx: &Tx, id: DatabaseId, lease: Duration) -> Result<Option<Cl
     .transpose()
 }
 
-/// What a database is to be given, if it has not got it; whatever state its tenant is in.
+/// The setting that a database is to have, if it does not have it; in every state of its tenant.
 pub async fn lacking(tx: &Tx, id: DatabaseId) -> Result<Option<TenantDdl>, StoreError> {
     let sql = format!(
         "SELECT {TENANT_DDL} AS wanted FROM tenant_databases d JOIN workspaces w ON w.id = d.workspace_id
@@ -136,8 +151,8 @@ pub async fn lacking(tx: &Tx, id: DatabaseId) -> Result<Option<TenantDdl>, Store
     row.map(|row| parsed(&row, "wanted")).transpose()
 }
 
-/// What a claimed tenant database has from now on; where something else is wanted meanwhile it is due again. Nothing where
-/// another attempt has begun since.
+/// Records that a claimed database has the setting. If the workspace's setting changed meanwhile, the database is due
+/// again. Does nothing if another attempt has claimed it since.
 pub async fn record_claimed(tx: &Tx, id: DatabaseId, claimed: &Claimed) -> Result<(), StoreError> {
     let sql = "UPDATE tenant_databases SET tenant_ddl = $2, tenant_ddl_attempts = 0, tenant_ddl_error = NULL,
                       tenant_ddl_not_before = now() WHERE id = $1 AND tenant_ddl IS NULL AND tenant_ddl_attempts = $3";
@@ -147,7 +162,7 @@ pub async fn record_claimed(tx: &Tx, id: DatabaseId, claimed: &Claimed) -> Resul
     Ok(())
 }
 
-/// What a database that no client reaches has from now on.
+/// Records the setting of a database that no client can connect to.
 pub async fn record(tx: &Tx, id: DatabaseId, has: TenantDdl) -> Result<(), StoreError> {
     let sql = "UPDATE tenant_databases SET tenant_ddl = $2, tenant_ddl_attempts = 0, tenant_ddl_error = NULL,
                       tenant_ddl_not_before = now() WHERE id = $1";
@@ -155,7 +170,7 @@ pub async fn record(tx: &Tx, id: DatabaseId, has: TenantDdl) -> Result<(), Store
     Ok(())
 }
 
-/// A database could not be given the setting; it is left alone for `pause`.
+/// Records a failed attempt. The next one is made after `pause`.
 pub async fn record_failure(tx: &Tx, id: DatabaseId, error: &str, pause: Duration) -> Result<(), StoreError> {
     let sql =
         "UPDATE tenant_databases SET tenant_ddl_error = $2, tenant_ddl_not_before = now() + $3 * interval '1 second'
@@ -164,7 +179,8 @@ pub async fn record_failure(tx: &Tx, id: DatabaseId, error: &str, pause: Duratio
     Ok(())
 }
 
-/// How many of a workspace's tenants there are, and those that do not have the setting yet: at most `limit`, by name.
+/// The number of a workspace's tenants, and of those that do not have the setting yet; of the latter, at most `limit`,
+/// by name.
 pub async fn waiting(tx: &Tx, workspace: WorkspaceId, limit: i64) -> Result<(Counts, Vec<Waiting>), StoreError> {
     let from = format!(
         "FROM tenant_databases d JOIN workspaces w ON w.id = d.workspace_id
@@ -193,8 +209,11 @@ pub async fn waiting(tx: &Tx, workspace: WorkspaceId, limit: i64) -> Result<(Cou
     Ok((counts, rows.iter().map(one).collect::<Result<_, StoreError>>()?))
 }
 
+/// How many tenants have a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
+    /// All tenants that are not deleted.
     pub tenants: u32,
+    /// Those that do not have the setting yet.
     pub waiting: u32,
 }

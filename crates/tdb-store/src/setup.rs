@@ -1,6 +1,6 @@
-//! What a store has beside its tables: the installation's name and three login roles, made by the database's owner. The
-//! roles' names carry the installation's, so that several installations may share a cluster; their secrets are sealed in
-//! the store with the master key, so that an operator hands over one URL and one key.
+//! What a store has besides its tables: the installation's name and three login roles, created by the database's owner.
+//! The roles' names contain the installation's, so that several installations can share a cluster. Their secrets are
+//! stored encrypted with the master key, so that an operator configures only one URL and one key.
 
 use secrecy::SecretString;
 use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, MasterKey, RootsError, ScramVerifier, base32, upstream_secret};
@@ -12,7 +12,7 @@ use crate::migrations::{self, MigrationState};
 use crate::tx::answered;
 use crate::url::StoreUrl;
 
-/// What must be there before the first migration.
+/// Statements that are executed before the first migration.
 pub(crate) const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS control_plane;
     CREATE TABLE IF NOT EXISTS control_plane.schema_migrations (
         number integer PRIMARY KEY,
@@ -20,45 +20,86 @@ pub(crate) const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS control_plane;
         checksum text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now())";
 
-/// Why the store could not be set up or opened. Each says what to do.
+/// Why the store could not be set up or opened. Each message says what to do.
 #[derive(Debug, Error)]
 pub enum SetupError {
+    /// The server is too old.
     #[error("the metadata store runs PostgreSQL {found}; 13 or later is needed")]
-    Version { found: i32 },
+    Version {
+        /// Its major version.
+        found: i32,
+    },
+    /// A migration is not applied.
     #[error("the metadata store has not been set up or is behind this program; run `tenantsdb migrate up`")]
     NotMigrated,
+    /// The text of an applied migration differs from this program's.
     #[error(
         "migration {number} ({name}) was changed after it had been applied; run the program that applied it, or restore its text"
     )]
-    Changed { number: i32, name: String },
-    #[error("migration {number} ({name}) is of a newer program; run that one")]
-    Newer { number: i32, name: String },
+    Changed {
+        /// The migration's number.
+        number: i32,
+        /// The migration's name.
+        name: String,
+    },
+    /// The store has a migration that this program does not have.
+    #[error("migration {number} ({name}) was applied by a newer program; run that program")]
+    Newer {
+        /// The migration's number.
+        number: i32,
+        /// The migration's name.
+        name: String,
+    },
+    /// PostgreSQL returned an error for a migration, which was rolled back.
     #[error("migration {number} ({name}) failed: {}", detail(.source))]
     Failed {
+        /// The migration's number.
         number: i32,
+        /// The migration's name.
         name: String,
+        /// PostgreSQL's error.
         source: tokio_postgres::Error,
     },
-    #[error("another program has been migrating the metadata store for a minute; try again when it is through")]
+    /// The lock for migrations was not released in time.
+    #[error("another program has been migrating the metadata store for a minute; try again when it has finished")]
     Locked,
-    #[error("the schema control_plane cannot be made: {0}; the URL's user must own the database")]
+    /// The schema could not be created or read.
+    #[error("cannot create the schema control_plane: {0}; the URL's user must own the database")]
     Schema(String),
-    #[error("the access rules of the metadata store cannot be applied: {0}; the URL's user must own the database")]
+    /// Grants and policies could not be applied.
+    #[error("cannot apply the access rules of the metadata store: {0}; the URL's user must own the database")]
     Access(String),
+    /// Login roles are missing, and this user cannot create them.
     #[error(
         "the user of the metadata store's URL may not create roles; give it CREATEROLE, or run this as an administrator and try again:\n{sql}"
     )]
-    MissingRoles { sql: String },
-    #[error("the role \"{name}\" is a superuser or bypasses row-level security; take that from it")]
-    TooMighty { name: String },
+    MissingRoles {
+        /// The statements that an administrator has to run.
+        sql: String,
+    },
+    /// A login role could bypass the policies.
     #[error(
-        "everybody may connect to the metadata store's database; run: REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC"
+        "the role \"{name}\" is a superuser or bypasses row-level security; run: ALTER ROLE \"{name}\" NOSUPERUSER NOBYPASSRLS"
     )]
-    OpenToAll { database: String },
+    TooMighty {
+        /// The role.
+        name: String,
+    },
+    /// PUBLIC may connect to the store's database.
+    #[error(
+        "every role may connect to the metadata store's database; run: REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC"
+    )]
+    OpenToAll {
+        /// The database.
+        database: String,
+    },
+    /// The master key cannot decrypt the store's secrets.
     #[error("the master key is not the one this metadata store was set up with")]
     MasterKey,
+    /// The certificates for TLS could not be loaded.
     #[error("TLS to the metadata store: {0}")]
     Tls(#[from] RootsError),
+    /// The store failed during the setup.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -77,14 +118,14 @@ pub(crate) struct Logins {
     pub(crate) jobs: Login,
 }
 
-/// A store that is ready to be opened.
+/// A store that can be opened: its migrations and roles are as they must be.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) installation: String,
     pub(crate) logins: Logins,
 }
 
-/// Looks at the store as its owner and changes nothing.
+/// Checks the store as its owner and changes nothing.
 pub(crate) async fn look(url: &StoreUrl, master_key: &MasterKey, tls: &ClientTls) -> Result<Found, SetupError> {
     let connected = url.connect("setup", tls).await?;
     let client = &connected.client;
@@ -111,7 +152,7 @@ pub(crate) async fn look(url: &StoreUrl, master_key: &MasterKey, tls: &ClientTls
     Ok(Found { installation, logins })
 }
 
-/// Gives the installation its name, once.
+/// Generates the installation's name, once.
 pub(crate) async fn name_installation(client: &Client) -> Result<(), SetupError> {
     let sql = "INSERT INTO control_plane.system_config (installation) VALUES ($1) ON CONFLICT DO NOTHING";
     let name = base32(8).map_err(StoreError::from)?;
@@ -119,8 +160,8 @@ pub(crate) async fn name_installation(client: &Client) -> Result<(), SetupError>
     Ok(())
 }
 
-/// The three login roles, made where they are missing. What is recorded comes first: a role that exists without its
-/// secret could not be used.
+/// Creates those of the three login roles that are missing. The secret is stored first: a role without a stored secret
+/// could not be used.
 pub(crate) async fn login_roles(client: &Client, master_key: &MasterKey) -> Result<Logins, SetupError> {
     let installation = installation(client).await?.ok_or(SetupError::NotMigrated)?;
     let login = async |purpose: &'static str| match recorded(client, master_key, purpose).await? {
@@ -144,7 +185,7 @@ pub(crate) async fn login_roles(client: &Client, master_key: &MasterKey) -> Resu
     Ok(logins)
 }
 
-/// Nobody but the store's own roles reaches its database: tenants' roles may live in the same cluster.
+/// Only the store's own roles may connect to its database: roles of tenants may exist in the same cluster.
 pub(crate) async fn check_privacy(client: &Client) -> Result<(), SetupError> {
     let sql = "SELECT current_database()::text AS database, EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
                WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT') AS open";
@@ -190,7 +231,7 @@ fn context(role: &str) -> String {
     format!("store-role:{role}")
 }
 
-/// True where the role is there and as weak as it must be.
+/// Whether the role exists. An error if it is too powerful.
 async fn exists(client: &Client, name: &str) -> Result<bool, SetupError> {
     let sql = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = $1";
     match answered(client.query_opt(sql, &[&name])).await? {
@@ -202,7 +243,7 @@ async fn exists(client: &Client, name: &str) -> Result<bool, SetupError> {
     }
 }
 
-/// A statement with a verifier, never with the secret: statements reach logs. Neither part can hold a quote.
+/// A statement with a verifier, never with the password, since statements are logged. Neither part can contain a quote.
 fn create_role(login: &Login) -> Result<String, SetupError> {
     let verifier = ScramVerifier::derive(&login.secret, ITERATIONS_RANDOM_SECRET).map_err(StoreError::from)?;
     Ok(format!("CREATE ROLE {} LOGIN PASSWORD '{verifier}';", login.name))
@@ -236,7 +277,7 @@ impl SetupError {
         }
     }
 
-    /// A column of ours with another type.
+    /// A column of the schema has another type than expected.
     pub(crate) fn schema_of(error: tokio_postgres::Error) -> Self {
         SetupError::Store(StoreError::Database(error))
     }

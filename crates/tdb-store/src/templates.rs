@@ -1,5 +1,5 @@
-//! Table `templates`: builds (databases in which changes are replayed), the templates they become, and spare clones of
-//! those, which wait for a tenant or the next build to take them.
+//! Table `templates`: builds (databases in which changes are replayed), the templates that they become, and spares:
+//! clones of templates, ready to become a tenant's database or the next build.
 
 use std::time::Duration;
 
@@ -15,29 +15,39 @@ use crate::row::{column, count, number, numbers, parsed, words};
 use crate::tx::Tx;
 
 words! {
+    /// What a template database is used for.
     TemplateStatus {
-        /// Changes are replayed in it.
+        /// A build: changes are replayed in it.
         Building = "building",
-        /// It has its version and is being closed; from here on it only goes forward.
+        /// A build that has its version and is being closed. It cannot become a build again.
         Publishing = "publishing",
+        /// A template that tenant databases are cloned from.
         Published = "published",
-        /// A clone of the template of its version, of its step "adopted" on ready to be somebody's.
+        /// A clone of the template of its version. It can be used once its step is `adopted`.
         Spare = "spare",
+        /// It is going to be dropped.
         Dropping = "dropping",
     }
 }
 
+/// A build, template or spare.
 #[derive(Clone, Debug)]
 pub struct TemplateRow {
+    /// Its id.
     pub id: Uuid,
+    /// The project it belongs to.
     pub project: ProjectId,
+    /// The workspace whose schema it has.
     pub workspace: WorkspaceId,
-    /// None while it is a build; a spare's is its template's.
+    /// `None` for a build; the version of a spare is that of its template.
     pub version: Option<u32>,
+    /// What it is used for.
     pub status: TemplateStatus,
-    /// What a build holds, or was about to hold when it was last worked on.
+    /// The changes that a build contains, or was about to contain when it was last worked on.
     pub change_ids: Vec<u32>,
+    /// The database and its roles.
     pub physical: Physical,
+    /// How far its creation or deletion is.
     pub progress: Progress,
 }
 
@@ -69,18 +79,18 @@ fn select(rest: &str) -> String {
     format!("SELECT {} FROM templates t {join} {rest}", columns())
 }
 
-/// Of a template `t` at the place `p`: a newer one of its workspace is published on its server.
+/// Of a template `t` with the physical database `p`: whether a newer one of its workspace is published on its server.
 const IS_OLD: &str = "EXISTS (SELECT FROM templates n JOIN physical_databases q ON q.template_id = n.id
                                WHERE n.workspace_id = t.workspace_id AND q.server = p.server AND n.status = 'published'
                                  AND n.version > t.version)";
 
-/// Spares of a version that are ready to be somebody's, the oldest first.
+/// Spares of a version that can be used, oldest first.
 const SPARE: &str =
     "WHERE t.workspace_id = $1 AND p.server = $2 AND t.version = $3 AND t.status = 'spare' AND t.step = 'adopted'
                        AND NOT EXISTS (SELECT FROM database_roles r WHERE r.database_id = t.id AND r.readers = 'old')
                      ORDER BY t.created_at";
 
-/// The intent of a build, or of a spare of a version.
+/// Stores the row of a build, or of a spare of a version, before its database is created.
 pub async fn insert(
     tx: &Tx,
     id: Uuid,
@@ -98,12 +108,13 @@ pub async fn insert(
     physical::insert(tx, project, Holder::Template, id, physical).await
 }
 
+/// The build, template or spare with this id.
 pub async fn by_id(tx: &Tx, id: Uuid) -> Result<Option<TemplateRow>, StoreError> {
     let row = tx.query_opt(&select("WHERE t.id = $1"), &[&id]).await?;
     row.as_ref().map(TemplateRow::from_row).transpose()
 }
 
-/// The template of a version on a server, if it is published.
+/// The published template of a version on a server.
 pub async fn published(
     tx: &Tx,
     workspace: WorkspaceId,
@@ -120,6 +131,7 @@ pub async fn published(
     row.as_ref().map(TemplateRow::from_row).transpose()
 }
 
+/// All builds, templates and spares of a workspace.
 pub async fn of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<TemplateRow>, StoreError> {
     let rows = tx
         .query(
@@ -130,7 +142,7 @@ pub async fn of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<Templat
     rows.iter().map(TemplateRow::from_row).collect()
 }
 
-/// Builds, templates and spares that are not as they are to be, where nobody builds: to be finished or dropped.
+/// Unfinished builds, templates and spares that no process works on: to be finished or dropped.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<TemplateRow>, StoreError> {
     let rest = "WHERE t.status <> 'published' AND NOT (t.status IN ('building', 'spare') AND t.step = 'adopted')
                   AND t.not_before <= now()
@@ -141,13 +153,13 @@ pub async fn unfinished(tx: &Tx) -> Result<Vec<TemplateRow>, StoreError> {
     rows.iter().map(TemplateRow::from_row).collect()
 }
 
-/// What the build now is; from here on it only goes forward.
+/// Gives the build its version and starts closing it. False if it is not a build any more.
 pub async fn begin_publishing(tx: &Tx, id: Uuid, version: u32) -> Result<bool, StoreError> {
     let sql = "UPDATE templates SET status = 'publishing', step = 'replayed', version = $2 WHERE id = $1 AND status = 'building'";
     Ok(tx.execute(sql, &[&id, &number(version)?]).await? == 1)
 }
 
-/// Which changes a build holds, for the next one who goes on with it.
+/// Records which changes a build contains, for the process that continues it.
 pub async fn record_changes(tx: &Tx, id: Uuid, change_ids: &[u32]) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE templates SET change_ids = $2 WHERE id = $1",
@@ -157,7 +169,8 @@ pub async fn record_changes(tx: &Tx, id: Uuid, change_ids: &[u32]) -> Result<(),
     Ok(())
 }
 
-/// It is a template from now on, and safe for `grace` from being retired: whoever had it made has yet to name it.
+/// Publishes a template. For `grace` it cannot be retired, so that the tenant database it was built for can refer to it
+/// first.
 pub async fn set_published(tx: &Tx, id: Uuid, grace: Duration) -> Result<bool, StoreError> {
     let sql = "UPDATE templates SET status = 'published', step = 'published', attempts = 0, last_error = NULL,
                       not_before = now() + $2 * interval '1 second'
@@ -165,8 +178,8 @@ pub async fn set_published(tx: &Tx, id: Uuid, grace: Duration) -> Result<bool, S
     Ok(tx.execute(sql, &[&id, &grace.as_secs_f64()]).await? == 1)
 }
 
-/// Published templates that are neither the newest of their workspace and server nor in use become `dropping`; so do
-/// spares of such versions, and those whose roles an older program made.
+/// Starts dropping published templates that are neither in use nor the newest of their workspace and server, spares of
+/// such versions, and spares whose roles an older program created.
 pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
     let spares = format!(
         "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now() FROM physical_databases p
@@ -184,7 +197,7 @@ pub async fn retire_old(tx: &Tx) -> Result<u64, StoreError> {
     tx.execute(&sql, &[]).await
 }
 
-/// Everything of a server that nobody uses any longer is to be dropped; gives what is left to drop.
+/// Starts dropping everything on a server that is not in use. Returns what is left to drop.
 pub async fn retire_of_server(tx: &Tx, server: &ServerName) -> Result<Vec<(Uuid, WorkspaceId)>, StoreError> {
     let sql =
         "UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now() FROM physical_databases p
@@ -196,7 +209,7 @@ pub async fn retire_of_server(tx: &Tx, server: &ServerName) -> Result<Vec<(Uuid,
     rows.iter().map(ids).collect()
 }
 
-/// What is to be dropped, unless somebody moved it on or took it since `seen` was read.
+/// Starts dropping a row, unless another process changed or took it since `seen` was read.
 pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreError> {
     let sql =
         "UPDATE templates SET status = 'dropping', not_before = now() WHERE id = $1 AND status = $2 AND step = $3";
@@ -204,26 +217,27 @@ pub async fn begin_dropping(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreEr
     Ok(tx.execute(sql, &parameters).await? == 1)
 }
 
-/// How many spares a blueprint's tenants of the last day are worth on a server.
+/// How the number of spares of a template follows from the tenants created on its server during the last day.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
-    /// At most.
+    /// The maximum number of spares per template.
     pub stock_max: u32,
-    /// Each so many tenants of a day are worth a spare.
+    /// One spare is kept for this many tenants of the last day.
     pub tenants_per_spare: u32,
-    /// Within this time each tenant but the first is worth one: more are likely to follow.
+    /// One spare is kept for each tenant but the first that was created within this time: more are likely to follow.
     pub burst: Duration,
 }
 
 impl Demand {
-    /// As [`worth`] takes them.
+    /// The parameters of the query that [`worth`] builds.
     fn parameters(&self) -> [i64; 3] {
         let burst = i64::try_from(self.burst.as_secs()).unwrap_or(i64::MAX);
         [i64::from(self.stock_max), i64::from(self.tenants_per_spare), burst]
     }
 }
 
-/// A table `worth`: of the newest template of each workspace and server, how many spares it has, and how many it is worth.
+/// The common table expression `worth`: for the newest template of each workspace and server, how many spares it has
+/// and how many it should have.
 fn worth() -> String {
     format!(
         "WITH worth AS (
@@ -243,7 +257,7 @@ fn worth() -> String {
     )
 }
 
-/// Newest templates with fewer spares than they are worth, and how many are missing.
+/// The newest templates with fewer spares than they should have, each with the number of missing spares.
 pub async fn short_of_spares(tx: &Tx, demand: &Demand) -> Result<Vec<(TemplateRow, u32)>, StoreError> {
     let sql = format!(
         "{} SELECT {}, worth.spares - worth.kept AS missing
@@ -258,7 +272,7 @@ pub async fn short_of_spares(tx: &Tx, demand: &Demand) -> Result<Vec<(TemplateRo
     rows.iter().map(row).collect()
 }
 
-/// Spares beyond what their template is worth become `dropping`, the newest first.
+/// Starts dropping spares beyond the number that their template should have, the newest first. Returns how many.
 pub async fn retire_surplus(tx: &Tx, demand: &Demand) -> Result<u64, StoreError> {
     let sql = format!(
         "{} UPDATE templates t SET status = 'dropping', step = 'retired', not_before = now()
@@ -274,7 +288,7 @@ pub async fn retire_surplus(tx: &Tx, demand: &Demand) -> Result<u64, StoreError>
     tx.execute(&sql, &[max, per_spare, burst]).await
 }
 
-/// The oldest spare that nobody took yet. A single statement outside of any transaction.
+/// The oldest spare that is free. A single statement outside of any transaction.
 pub async fn any_spare(
     store: &Store,
     workspace: WorkspaceId,
@@ -287,14 +301,14 @@ pub async fn any_spare(
     rows.first().map(TemplateRow::from_row).transpose()
 }
 
-/// Holds a spare for a tenant to the end of the transaction, in which [`crate::tenants::take_over`] gives it away. False
-/// where somebody else took it since it was read.
+/// Locks a spare until the end of the transaction, in which [`crate::tenants::take_over`] moves it to a tenant. False
+/// if another process took it since it was read.
 pub async fn take_spare(tx: &Tx, spare: &TemplateRow) -> Result<bool, StoreError> {
     let sql = "SELECT FROM templates WHERE id = $1 AND status = 'spare' AND step = 'adopted' FOR UPDATE";
     Ok(tx.query_opt(sql, &[&spare.id]).await?.is_some())
 }
 
-/// A spare for the next build.
+/// Turns a spare into the next build.
 pub async fn build_from_spare(
     tx: &Tx,
     workspace: WorkspaceId,
@@ -316,20 +330,22 @@ pub async fn build_from_spare(
     }))
 }
 
-/// All whose database was recorded as made and is not being dropped.
+/// All rows on a server whose database exists and is not being dropped.
 pub async fn made_on(tx: &Tx, server: &ServerName) -> Result<Vec<TemplateRow>, StoreError> {
     let rest = "WHERE p.server = $1 AND g.oid IS NOT NULL AND t.status <> 'dropping'";
     let rows = tx.query(&select(rest), &[&server.as_str()]).await?;
     rows.iter().map(TemplateRow::from_row).collect()
 }
 
-/// Removes the row of a database that is gone, unless somebody moved it on or took it since `seen` was read.
+/// Deletes the row of a database that no longer exists, unless another process changed or took it since `seen` was
+/// read.
 pub async fn forget(tx: &Tx, seen: &TemplateRow) -> Result<bool, StoreError> {
     let sql = "DELETE FROM templates WHERE id = $1 AND status = $2 AND step = $3";
     let parameters: [&(dyn ToSql + Sync); 3] = [&seen.id, &seen.status.as_str(), &seen.progress.step.as_str()];
     Ok(tx.execute(sql, &parameters).await? == 1)
 }
 
+/// Deletes a row. Its database must be gone.
 pub async fn delete(tx: &Tx, id: Uuid) -> Result<(), StoreError> {
     tx.execute("DELETE FROM templates WHERE id = $1", &[&id]).await?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Tables `tenants` and `tenant_databases`. The tenant's status says who may come in, the database's how far it is made.
+//! Tables `tenants` and `tenant_databases`. A tenant's status says whether clients may connect; that of a database,
+//! whether it exists.
 
 use tdb_names::{BlueprintName, DatabaseId, ProjectId, TenantName, UserName, WorkspaceId};
 use time::OffsetDateTime;
@@ -12,55 +13,84 @@ use crate::row::{column, count, number, parsed, words};
 use crate::tx::Tx;
 
 words! {
+    /// Whether clients may connect.
     TenantStatus {
+        /// Clients may connect.
         Ready = "ready",
+        /// Clients are refused; its databases are kept.
         Suspended = "suspended",
+        /// Soft-deleted: clients are refused, and it can be restored.
         Deleted = "deleted",
-        /// On its way out for ever.
+        /// Its databases are being dropped; it cannot be restored.
         Deleting = "deleting",
     }
 }
 
 words! {
-    DatabaseStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting" }
+    /// Whether a tenant database exists.
+    DatabaseStatus {
+        /// It is being created.
+        Provisioning = "provisioning",
+        /// It exists.
+        Ready = "ready",
+        /// It is being dropped.
+        Deleting = "deleting",
+    }
 }
 
+/// A tenant.
 #[derive(Clone, Debug)]
 pub struct TenantRow {
+    /// The tenant's name, unique within the project.
     pub name: TenantName,
+    /// Whether clients may connect.
     pub status: TenantStatus,
+    /// A label such as `production`, set at creation.
     pub environment: String,
+    /// When it was created.
     pub created_at: OffsetDateTime,
 }
 
-/// Failures after which the creation of a database is shown as an error; it is tried further.
+/// After this many failed attempts, the creation of a database is shown as an error. Attempts continue.
 pub const ATTEMPTS_SHOWN_AS_ERROR: u32 = 3;
 
+/// The database that a tenant has of a blueprint.
 #[derive(Clone, Debug)]
 pub struct TenantDatabaseRow {
+    /// Its id.
     pub id: DatabaseId,
+    /// The project it belongs to.
     pub project: ProjectId,
+    /// The tenant.
     pub tenant: TenantName,
+    /// The blueprint it was created from.
     pub blueprint: BlueprintName,
+    /// The blueprint's workspace.
     pub workspace: WorkspaceId,
+    /// Whether it exists.
     pub status: DatabaseStatus,
-    /// What it holds, or is going to hold once it is made.
+    /// The version that it has, or will have once it is created.
     pub version: Option<u32>,
-    /// The version that was asked for; none: head.
+    /// The version that was requested; `None` for the default.
     pub wanted_version: Option<u32>,
-    /// The template it is cloned from, once that is known.
+    /// The template that it is cloned from, once that is chosen.
     pub template: Option<Uuid>,
+    /// The database and its roles.
     pub physical: Physical,
+    /// How far its creation or deletion is.
     pub progress: Progress,
+    /// When its creation was requested.
     pub created_at: OffsetDateTime,
 }
 
-/// A tenant database with what a list or a deployment needs of its tenant.
+/// A tenant database with the properties of its tenant that lists and deployments need.
 #[derive(Clone, Debug)]
 pub struct FleetRow {
+    /// The database.
     pub database: TenantDatabaseRow,
+    /// Whether the tenant's clients may connect.
     pub tenant_status: TenantStatus,
-    /// A deployment works on it at this moment.
+    /// Whether a deployment is currently running on it.
     pub migrating: bool,
 }
 
@@ -98,7 +128,7 @@ impl TenantDatabaseRow {
     }
 }
 
-/// False where the project has a tenant of this name already.
+/// Stores a tenant. False if the project has a tenant of this name.
 pub async fn insert(tx: &Tx, project: &ProjectId, name: &TenantName, environment: &str) -> Result<bool, StoreError> {
     let sql = "INSERT INTO tenants (project_id, name, status, environment) VALUES ($1, $2, 'ready', $3)
                ON CONFLICT (project_id, name) DO NOTHING";
@@ -108,7 +138,8 @@ pub async fn insert(tx: &Tx, project: &ProjectId, name: &TenantName, environment
         == 1)
 }
 
-/// The tenant, locked: its databases and its status are changed by one at a time.
+/// The tenant, locked until the end of the transaction, so that its databases and its status are changed by one
+/// transaction at a time.
 pub async fn lock(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<Option<TenantRow>, StoreError> {
     let sql =
         "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 AND name = $2 FOR UPDATE";
@@ -116,13 +147,14 @@ pub async fn lock(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<Opt
     row.as_ref().map(TenantRow::from_row).transpose()
 }
 
+/// The tenant of this name, if the project has it.
 pub async fn by_name(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<Option<TenantRow>, StoreError> {
     let sql = "SELECT name, status, environment, created_at FROM tenants WHERE project_id = $1 AND name = $2";
     let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;
     row.as_ref().map(TenantRow::from_row).transpose()
 }
 
-/// By name: those after `after`, at most `limit`.
+/// Tenants after `after`, by name, at most `limit`.
 pub async fn list(
     tx: &Tx,
     project: &ProjectId,
@@ -136,7 +168,8 @@ pub async fn list(
     rows.iter().map(TenantRow::from_row).collect()
 }
 
-/// Compare and set along the transition table: ready ⇄ suspended, both → deleted → ready, all → deleting.
+/// Changes the status if it is the expected one, along the allowed transitions: ready ⇄ suspended, both → deleted →
+/// ready, all → deleting.
 pub async fn change_status(
     tx: &Tx,
     project: &ProjectId,
@@ -153,14 +186,14 @@ pub async fn change_status(
     Ok(changed == 1)
 }
 
-/// Removes a tenant that is on its way out.
+/// Removes the row of a tenant that is being deleted.
 pub async fn delete(tx: &Tx, project: &ProjectId, name: &TenantName) -> Result<(), StoreError> {
     let sql = "DELETE FROM tenants WHERE project_id = $1 AND name = $2 AND status = 'deleting'";
     tx.execute(sql, &[&project.as_str(), &name.as_str()]).await?;
     Ok(())
 }
 
-/// Tenants on their way out that have no database any more.
+/// Tenants that are being deleted and have no databases left.
 pub async fn deleting(tx: &Tx) -> Result<Vec<(ProjectId, TenantName)>, StoreError> {
     let sql = "SELECT project_id, name FROM tenants t WHERE status = 'deleting'
                   AND NOT EXISTS (SELECT FROM tenant_databases d WHERE d.project_id = t.project_id AND d.tenant = t.name)
@@ -194,7 +227,7 @@ async fn databases(tx: &Tx, rest: &str, parameters: &[&(dyn ToSql + Sync)]) -> R
     rows.iter().map(row).collect()
 }
 
-/// A database's intent. False where the tenant has one of this blueprint.
+/// Stores the row of a database before the database is created. False if the tenant has one of this blueprint.
 pub async fn insert_database(tx: &Tx, database: &NewDatabase<'_>) -> Result<bool, StoreError> {
     let sql =
         "INSERT INTO tenant_databases (id, project_id, tenant, blueprint, workspace_id, wanted_version, status, step)
@@ -217,32 +250,43 @@ pub async fn insert_database(tx: &Tx, database: &NewDatabase<'_>) -> Result<bool
     Ok(true)
 }
 
+/// A tenant database to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct NewDatabase<'a> {
+    /// Its id.
     pub id: DatabaseId,
+    /// The project it belongs to.
     pub project: &'a ProjectId,
+    /// The tenant.
     pub tenant: &'a TenantName,
+    /// The blueprint to create it from.
     pub blueprint: &'a BlueprintName,
+    /// The blueprint's workspace.
     pub workspace: WorkspaceId,
+    /// The version that was requested; `None` for the default.
     pub wanted_version: Option<u32>,
+    /// Its planned server and roles.
     pub physical: &'a Physical,
 }
 
+/// The tenant database with this id.
 pub async fn database(tx: &Tx, id: DatabaseId) -> Result<Option<FleetRow>, StoreError> {
     Ok(databases(tx, "WHERE d.id = $1", &[&id.as_uuid()]).await?.pop())
 }
 
+/// All databases of a tenant.
 pub async fn of_tenant(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> Result<Vec<FleetRow>, StoreError> {
     let rest = "WHERE d.project_id = $1 AND d.tenant = $2 ORDER BY d.blueprint";
     databases(tx, rest, &[&project.as_str(), &tenant.as_str()]).await
 }
 
+/// All databases of these tenants.
 pub async fn of_tenants(tx: &Tx, project: &ProjectId, tenants: &[String]) -> Result<Vec<FleetRow>, StoreError> {
     let rest = "WHERE d.project_id = $1 AND d.tenant = ANY ($2) ORDER BY d.tenant, d.blueprint";
     databases(tx, rest, &[&project.as_str(), &tenants]).await
 }
 
-/// All of a blueprint, whatever their state, by tenant.
+/// The tenant databases of a blueprint, in every state, by tenant.
 pub async fn of_blueprint(
     tx: &Tx,
     project: &ProjectId,
@@ -252,7 +296,7 @@ pub async fn of_blueprint(
     databases(tx, rest, &[&project.as_str(), &blueprint.as_str()]).await
 }
 
-/// Tenants that are not deleted, with the version that each has of these blueprints, by tenant.
+/// Tenants that are not deleted, each with the versions of its databases of these blueprints, by tenant.
 pub async fn deployed_to(
     tx: &Tx,
     workspaces: &[WorkspaceId],
@@ -270,7 +314,7 @@ pub async fn deployed_to(
     rows.iter().map(one).collect()
 }
 
-/// Creations and deletions that nobody finished and nobody is at.
+/// Unfinished creations and deletions that no process works on.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<FleetRow>, StoreError> {
     let rest = "WHERE (d.status <> 'ready' OR t.status = 'deleting') AND d.not_before <= now()
                   AND NOT EXISTS (SELECT FROM leases l WHERE l.name = 'database:' || d.id AND l.lease_until > now())
@@ -278,7 +322,8 @@ pub async fn unfinished(tx: &Tx) -> Result<Vec<FleetRow>, StoreError> {
     databases(tx, rest, &[]).await
 }
 
-/// Which template it is made from, and so which version it will have.
+/// Sets the template that a database is cloned from, and with it the version. False if it is not being created any
+/// more.
 pub async fn choose_template(tx: &Tx, id: DatabaseId, template: Uuid, version: u32) -> Result<bool, StoreError> {
     let sql = "UPDATE tenant_databases SET template_id = $2, version = $3
                WHERE id = $1 AND status = 'provisioning'
@@ -286,8 +331,8 @@ pub async fn choose_template(tx: &Tx, id: DatabaseId, template: Uuid, version: u
     Ok(tx.execute(sql, &[&id.as_uuid(), &template, &number(version)?]).await? == 1)
 }
 
-/// Gives a spare to a tenant database that is being created, under the name it is going to have. The spare's row is left
-/// without a database and goes.
+/// Moves a spare to a tenant database that is being created, under the tenant database's future name. The spare's row
+/// loses its database and is deleted.
 pub async fn take_over(tx: &Tx, id: DatabaseId, spare: Uuid, name: &str) -> Result<(), StoreError> {
     physical::give_to_tenant(tx, spare, id.as_uuid(), name).await?;
     crate::templates::delete(tx, spare).await?;
@@ -299,14 +344,14 @@ pub async fn take_over(tx: &Tx, id: DatabaseId, spare: Uuid, name: &str) -> Resu
     Ok(())
 }
 
-/// Why a tenant gets another version than the current schema; for the answer to its creation.
+/// Records why a tenant gets another version than the current schema, for the response to its creation.
 pub async fn set_warning(tx: &Tx, id: DatabaseId, warning: &str) -> Result<(), StoreError> {
     let sql = "UPDATE tenant_databases SET warning = $2 WHERE id = $1";
     tx.execute(sql, &[&id.as_uuid(), &warning]).await?;
     Ok(())
 }
 
-/// The warnings of these databases, in their order.
+/// The warnings of these databases, in the order of `ids`.
 pub async fn warnings(tx: &Tx, ids: &[DatabaseId]) -> Result<Vec<String>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
     let sql = "SELECT d.warning FROM unnest($1::uuid[]) WITH ORDINALITY AS asked(id, n) JOIN tenant_databases d ON d.id = asked.id
@@ -315,14 +360,14 @@ pub async fn warnings(tx: &Tx, ids: &[DatabaseId]) -> Result<Vec<String>, StoreE
     rows.iter().map(|row| column(row, "warning")).collect()
 }
 
-/// Provisioning is over.
+/// Ends the creation of a database. False if it was not being created.
 pub async fn set_ready(tx: &Tx, id: DatabaseId) -> Result<bool, StoreError> {
     let sql = "UPDATE tenant_databases SET status = 'ready', step = 'ready', attempts = 0, last_error = NULL, template_id = NULL
                WHERE id = $1 AND status = 'provisioning'";
     Ok(tx.execute(sql, &[&id.as_uuid()]).await? == 1)
 }
 
-/// All of a tenant's databases are to be dropped.
+/// Marks all databases of a tenant to be dropped.
 pub async fn set_deleting(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> Result<(), StoreError> {
     let sql = "UPDATE tenant_databases SET status = 'deleting', step = 'deleting', attempts = 0, last_error = NULL, not_before = now()
                WHERE project_id = $1 AND tenant = $2";
@@ -330,19 +375,21 @@ pub async fn set_deleting(tx: &Tx, project: &ProjectId, tenant: &TenantName) -> 
     Ok(())
 }
 
+/// Records the version that a database has.
 pub async fn set_version(tx: &Tx, id: DatabaseId, version: u32) -> Result<(), StoreError> {
     let sql = "UPDATE tenant_databases SET version = $2 WHERE id = $1";
     tx.execute(sql, &[&id.as_uuid(), &number(version)?]).await?;
     Ok(())
 }
 
+/// Deletes the row of a database that no longer exists.
 pub async fn delete_database(tx: &Tx, id: DatabaseId) -> Result<(), StoreError> {
     tx.execute("DELETE FROM tenant_databases WHERE id = $1", &[&id.as_uuid()])
         .await?;
     Ok(())
 }
 
-/// The user name of each tenant's first credential.
+/// The user name of each tenant's oldest credential.
 pub async fn users(
     tx: &Tx,
     project: &ProjectId,

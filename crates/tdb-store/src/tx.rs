@@ -1,5 +1,5 @@
-//! One transaction of the metadata store. A use case is one `Tx`: it commits as a whole, or, dropped, leaves nothing and
-//! its connection is closed. The project of its rows is set in the same transaction, never for the session.
+//! One transaction of the metadata store. A use case is one `Tx`. If it is dropped without a commit, nothing is stored
+//! and its connection is closed. The project of its rows is set within the transaction, never for the session.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,23 +13,25 @@ use tokio_postgres::types::ToSql;
 use crate::error::{Result, StoreError};
 use crate::pulse::Pulse;
 
-/// For connections outside the pools.
+/// For connections outside of the pools.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// A parameter of a statement.
 pub type Parameter<'a> = &'a (dyn ToSql + Sync);
 
-/// An open transaction. Once a statement failed, or its future was dropped, nothing of it can be committed.
+/// An open transaction. After a statement failed, or its future was dropped, the transaction cannot be committed.
 #[derive(Debug)]
 pub struct Tx {
-    /// Taken by commit and rollback only.
+    /// `None` only after commit or rollback.
     connection: Option<Object>,
     pulse: Arc<Pulse>,
-    /// Statements without a good answer: PostgreSQL would answer COMMIT with a silent ROLLBACK.
+    /// Whether a statement failed: PostgreSQL would execute COMMIT as ROLLBACK without an error.
     unanswered: AtomicU32,
 }
 
 impl Tx {
-    /// `BEGIN`, and what else this transaction needs: constant SQL, or identifiers valid by their type.
+    /// Executes `BEGIN` and further statements that this transaction needs: constant SQL, or identifiers that are valid
+    /// by their type.
     pub(crate) async fn begin(
         pulse: &Arc<Pulse>,
         connection: impl Future<Output = Result<Object>>,
@@ -44,6 +46,7 @@ impl Tx {
         Ok(tx)
     }
 
+    /// All rows. Not cancel safe: if the future is dropped, the transaction cannot be committed.
     pub async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
         self.counted(async |connection| {
             let statement = connection.prepare_cached(sql).await?;
@@ -52,18 +55,18 @@ impl Tx {
         .await
     }
 
-    /// The first row, if there is one.
+    /// The first row, if any.
     pub async fn query_opt(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Option<Row>> {
         Ok(self.query(sql, parameters).await?.into_iter().next())
     }
 
-    /// The first row, which the query always gives (an aggregate, a RETURNING of an INSERT).
+    /// The first row, for a query that always returns one (an aggregate, an INSERT with RETURNING).
     pub async fn query_one(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Row> {
         let row = self.query_opt(sql, parameters).await?;
         row.ok_or(StoreError::NotFound { what: "a row" })
     }
 
-    /// How many rows were affected.
+    /// The number of affected rows.
     pub async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64> {
         self.counted(async |connection| {
             let statement = connection.prepare_cached(sql).await?;
@@ -72,7 +75,8 @@ impl Tx {
         .await
     }
 
-    /// `Unavailable` and `TimedOut` leave open whether it committed.
+    /// Commits. After [`StoreError::Unavailable`] and [`StoreError::TimedOut`] it is unknown whether the transaction
+    /// was committed.
     pub async fn commit(mut self) -> Result<()> {
         if self.unanswered.load(Ordering::Relaxed) > 0 {
             return Err(StoreError::unavailable("a statement of the transaction failed"));
@@ -80,11 +84,12 @@ impl Tx {
         self.end("COMMIT").await
     }
 
+    /// Rolls back and returns the connection to the pool.
     pub async fn rollback(mut self) -> Result<()> {
         self.end("ROLLBACK").await
     }
 
-    /// The connection goes back to its pool only after the server said that the transaction is over.
+    /// The connection is returned to its pool only after the server confirmed the end of the transaction.
     async fn end(&mut self, command: &str) -> Result<()> {
         self.pulse.answered(self.connection()?.batch_execute(command)).await?;
         drop(self.connection.take());
@@ -108,14 +113,14 @@ impl Tx {
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        // Whatever is still under way there, no other transaction meets it.
+        // Whatever the connection is still executing, it is not reused.
         if let Some(connection) = self.connection.take() {
             drop(Object::take(connection));
         }
     }
 }
 
-/// Every await on the store outside a transaction has this deadline.
+/// Awaits a reply of the store outside of a transaction, with a deadline.
 pub(crate) async fn answered<T, E: Into<StoreError>>(future: impl Future<Output = Result<T, E>>) -> Result<T> {
     match timeout(ANSWER_TIME_MAX, future).await {
         Ok(answer) => answer.map_err(Into::into),

@@ -1,4 +1,4 @@
-//! The store's URL, and connections made from it. `sslmode` is libpq's, of which tokio-postgres knows only a part.
+//! The store's URL, and connections to it. `sslmode` has libpq's values, of which tokio-postgres supports only some.
 
 use std::future::poll_fn;
 use std::str::FromStr;
@@ -22,22 +22,26 @@ use crate::tx::answered;
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Where the store is and how to log in there.
+/// Where the store is, and how to log in.
 #[derive(Clone)]
 pub struct StoreUrl {
     config: Config,
     mode: TlsMode,
 }
 
+/// Why a URL cannot be used.
 #[derive(Debug, Error)]
 pub enum UrlError {
-    /// The text is not repeated: it holds a password.
+    /// Not a connection URL. The message does not repeat the URL, which may contain a password.
     #[error("the URL of the metadata store is not a PostgreSQL connection URL: {0}")]
     Invalid(String),
+    /// The URL has no user.
     #[error("the URL of the metadata store names no user")]
     NoUser,
+    /// The URL has no database.
     #[error("the URL of the metadata store names no database")]
     NoDatabase,
+    /// The `sslmode` is not one of the supported values.
     #[error(
         "the URL of the metadata store has sslmode \"{0}\"; it may be disable, prefer, require, verify-ca or verify-full"
     )]
@@ -45,6 +49,7 @@ pub enum UrlError {
 }
 
 impl StoreUrl {
+    /// Parses `postgresql://user:password@host:port/database?sslmode=...`, or a `key=value` list.
     pub fn parse(url: &SecretString) -> Result<Self, UrlError> {
         let (rest, mode) = without_mode(url.expose_secret());
         let mode = mode.map_or(Ok(TlsMode::Prefer), |text| {
@@ -63,15 +68,17 @@ impl StoreUrl {
         Ok(Self { config, mode })
     }
 
+    /// The role to log in as.
     pub fn user(&self) -> &str {
         self.config.get_user().unwrap_or_default()
     }
 
+    /// The name of the database.
     pub fn database(&self) -> &str {
         self.config.get_dbname().unwrap_or_default()
     }
 
-    /// The same place as another role.
+    /// The same store, with another role.
     pub(crate) fn login_as(&self, user: &str, secret: &SecretString) -> Self {
         let mut config = self.config.clone();
         config.user(user).password(secret.expose_secret());
@@ -81,7 +88,7 @@ impl StoreUrl {
         }
     }
 
-    /// The configuration to dial with. A name that is not qualified is found in our schema or in pg_catalog.
+    /// The configuration of a connection. Unqualified names are looked up in the store's schema and pg_catalog.
     pub(crate) fn dial(&self, purpose: &str) -> Config {
         let mut config = self.config.clone();
         config
@@ -100,13 +107,13 @@ impl StoreUrl {
         config
     }
 
-    /// The TLS connector; none for `disable`.
+    /// The TLS connector; `None` for `disable`.
     pub(crate) fn tls(&self, tls: &ClientTls) -> Result<Option<MakeRustlsConnect>, RootsError> {
         let config = tls.config(self.mode)?;
         Ok(config.map(|config| MakeRustlsConnect::new(ClientConfig::clone(&config))))
     }
 
-    /// One connection outside the pools.
+    /// Opens one connection outside of the pools.
     pub(crate) async fn connect(&self, purpose: &str, tls: &ClientTls) -> Result<Connected> {
         let config = self.dial(purpose);
         let notified = Arc::new(Notify::new());
@@ -129,7 +136,7 @@ impl StoreUrl {
         Ok(Connected { client, notified })
     }
 
-    /// Whether the server lets a client in, or says that it has too many.
+    /// Checks that the server accepts a login, or replies that it has too many connections.
     pub(crate) async fn answers(&self, tls: &ClientTls) -> Result<()> {
         let config = self.dial("pulse");
         let connected = match self.tls(tls).map_err(StoreError::unavailable)? {
@@ -143,10 +150,10 @@ impl StoreUrl {
     }
 }
 
-/// A connection whose task ends with its client.
+/// A connection whose background task ends with its client.
 pub(crate) struct Connected {
     pub(crate) client: Client,
-    /// Woken by a NOTIFY and by the connection's end.
+    /// Notified by NOTIFY and by the end of the connection.
     pub(crate) notified: Arc<Notify>,
 }
 
@@ -176,7 +183,7 @@ impl std::fmt::Debug for StoreUrl {
     }
 }
 
-/// Takes `sslmode` out of a URL's query or of a `key=value` list.
+/// Extracts `sslmode` from a URL's query or from a `key=value` list.
 fn without_mode(url: &str) -> (String, Option<&str>) {
     let (head, parameters, separator) = match (url.contains("://"), url.split_once('?')) {
         (true, Some((head, query))) => (head, query, '&'),

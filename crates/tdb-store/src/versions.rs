@@ -1,4 +1,4 @@
-//! Tables `versions` and `version_facts`: what a number means, for ever. A row is never changed.
+//! Tables `versions` and `version_facts`: which changes a version number stands for. A row is never changed.
 
 use std::collections::BTreeMap;
 
@@ -10,34 +10,52 @@ use crate::error::StoreError;
 use crate::row::{column, count, counts, number, numbers};
 use crate::tx::Tx;
 
+/// A version of a blueprint.
 #[derive(Clone, Debug)]
 pub struct VersionRow {
+    /// Its number, from 1 within the workspace.
     pub number: u32,
+    /// The numbers of its changes, in order.
     pub change_ids: Vec<u32>,
+    /// A hash of its changes; a version with the same content is not created again.
     pub content_hash: Vec<u8>,
+    /// Who created it: the name of a user or of an API key.
     pub author: String,
+    /// How many statements its changes have.
     pub statements: u32,
+    /// Whether replaying it was shown to give the workspace's schema.
     pub verified: bool,
+    /// Why it could not be verified.
     pub reason: Option<String>,
+    /// When it was created.
     pub created_at: OffsetDateTime,
-    /// Hash of the newest fact list, if one was stored.
+    /// The hash of its newest stored list of facts, if any.
     pub fingerprint: Option<String>,
 }
 
-/// What a new version is made of; its number is the next.
+/// A version to be created. It gets the next number.
 #[derive(Clone, Debug)]
 pub struct NewVersion<'a> {
+    /// The numbers of its changes, in order.
     pub change_ids: &'a [u32],
+    /// A hash of its changes.
     pub content_hash: &'a [u8],
+    /// Who creates it: the name of a user or of an API key.
     pub author: &'a str,
+    /// How many statements its changes have.
     pub statements: u32,
+    /// Whether replaying it was shown to give the workspace's schema.
     pub verified: bool,
+    /// Why it could not be verified.
     pub reason: Option<&'a str>,
 }
 
+/// The facts that describe the schema of a version.
 #[derive(Clone, Debug)]
 pub struct FactsRow {
+    /// The fingerprint: a hash of the facts.
     pub hash: String,
+    /// The definition of each object, by its identity.
     pub facts: BTreeMap<String, String>,
 }
 
@@ -61,7 +79,7 @@ impl VersionRow {
     }
 }
 
-/// Adds a version with the next number; the existing one where the content is the same.
+/// Stores a version with the next number, or returns the existing one with the same content.
 pub async fn insert(
     tx: &Tx,
     project: &ProjectId,
@@ -89,40 +107,42 @@ pub async fn insert(
     made.ok_or_else(|| StoreError::corrupt("versions"))
 }
 
+/// The version with this content hash.
 pub async fn by_content(tx: &Tx, workspace: WorkspaceId, hash: &[u8]) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!("{SELECT} WHERE workspace_id = $1 AND content_hash = $2");
     let row = tx.query_opt(&sql, &[&workspace.as_uuid(), &hash]).await?;
     row.as_ref().map(VersionRow::from_row).transpose()
 }
 
+/// The version with this number.
 pub async fn by_number(tx: &Tx, workspace: WorkspaceId, version: u32) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!("{SELECT} WHERE workspace_id = $1 AND number = $2");
     let row = tx.query_opt(&sql, &[&workspace.as_uuid(), &number(version)?]).await?;
     row.as_ref().map(VersionRow::from_row).transpose()
 }
 
-/// By number: those after `after`, at most `limit`.
+/// Versions after number `after`, by number, at most `limit`.
 pub async fn list(tx: &Tx, workspace: WorkspaceId, after: u32, limit: i64) -> Result<Vec<VersionRow>, StoreError> {
     let sql = format!("{SELECT} WHERE workspace_id = $1 AND number > $2 ORDER BY number LIMIT $3");
     let rows = tx.query(&sql, &[&workspace.as_uuid(), &number(after)?, &limit]).await?;
     rows.iter().map(VersionRow::from_row).collect()
 }
 
-/// The newest one.
+/// The newest version.
 pub async fn newest_row(tx: &Tx, workspace: WorkspaceId) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!("{SELECT} WHERE workspace_id = $1 ORDER BY number DESC LIMIT 1");
     let row = tx.query_opt(&sql, &[&workspace.as_uuid()]).await?;
     row.as_ref().map(VersionRow::from_row).transpose()
 }
 
-/// The newest number.
+/// The newest version's number.
 pub async fn newest(tx: &Tx, workspace: WorkspaceId) -> Result<Option<u32>, StoreError> {
     let sql = "SELECT number FROM versions WHERE workspace_id = $1 ORDER BY number DESC LIMIT 1";
     let row = tx.query_opt(sql, &[&workspace.as_uuid()]).await?;
     row.map(|row| count(&row, "number")).transpose()
 }
 
-/// The newest one that a tenant has, who is not deleted.
+/// The newest version that a tenant has that is not deleted.
 pub async fn newest_deployed(tx: &Tx, workspace: WorkspaceId) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!(
         "{SELECT} WHERE workspace_id = $1 AND number = (
@@ -133,7 +153,7 @@ pub async fn newest_deployed(tx: &Tx, workspace: WorkspaceId) -> Result<Option<V
     row.as_ref().map(VersionRow::from_row).transpose()
 }
 
-/// Stores the fact list of a version for one PostgreSQL major; the first one stays.
+/// Stores the facts of a version for one major version of PostgreSQL. If there are some already, these are kept.
 pub async fn store_facts(
     tx: &Tx,
     project: &ProjectId,
@@ -160,6 +180,7 @@ pub async fn store_facts(
     Ok(())
 }
 
+/// The facts of a version for one major version of PostgreSQL.
 pub async fn facts(
     tx: &Tx,
     workspace: WorkspaceId,
@@ -179,7 +200,7 @@ pub async fn facts(
     }))
 }
 
-/// The hash of a version's fact list alone.
+/// Only the fingerprint of a version.
 pub async fn facts_hash(
     tx: &Tx,
     workspace: WorkspaceId,

@@ -1,5 +1,5 @@
-//! Table `workspaces`: one row per workspace incarnation. Its blueprint has no row of its own: it is the workspace seen
-//! from the tenants' side.
+//! Table `workspaces`: one row per workspace; a workspace that is created again gets another row. Blueprints have no
+//! table: a blueprint is a workspace as tenants see it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -17,19 +17,35 @@ use crate::row::{column, count, parsed, total, words};
 use crate::tx::Tx;
 
 words! {
-    WorkspaceStatus { Provisioning = "provisioning", Ready = "ready", Deleting = "deleting" }
+    /// Whether a workspace exists.
+    WorkspaceStatus {
+        /// It is being created.
+        Provisioning = "provisioning",
+        /// Clients may connect.
+        Ready = "ready",
+        /// It is being dropped.
+        Deleting = "deleting",
+    }
 }
 
+/// A workspace.
 #[derive(Clone, Debug)]
 pub struct WorkspaceRow {
+    /// Its id; a workspace that is created again under the same name gets another id.
     pub id: WorkspaceId,
+    /// The project it belongs to.
     pub project: ProjectId,
+    /// The name that it shares with its blueprint.
     pub blueprint: BlueprintName,
+    /// Whether it exists.
     pub status: WorkspaceStatus,
+    /// The database and its roles.
     pub physical: Physical,
+    /// How far its creation or deletion is.
     pub progress: Progress,
+    /// When its creation was requested.
     pub created_at: OffsetDateTime,
-    /// What was committed before this is in the change log. None: not drained on the timer yet.
+    /// Everything committed before this time is in the change log. `None` before the first periodic drain.
     pub drained_at: Option<OffsetDateTime>,
     /// What sessions began with when that was captured last.
     pub session_settings: BTreeMap<String, String>,
@@ -76,7 +92,8 @@ async fn one(
     row.as_ref().map(WorkspaceRow::from_row).transpose()
 }
 
-/// The intent: a row in state `provisioning`. False where the project has a workspace of this name.
+/// Stores the row of a workspace before its database is created, in state `provisioning`. False if the project has a
+/// workspace of this name.
 pub async fn insert(
     tx: &Tx,
     id: WorkspaceId,
@@ -97,6 +114,7 @@ pub async fn insert(
     Ok(true)
 }
 
+/// The workspace of this name, if the project has it.
 pub async fn by_name(tx: &Tx, project: &ProjectId, name: &BlueprintName) -> Result<Option<WorkspaceRow>, StoreError> {
     one(
         tx,
@@ -106,7 +124,8 @@ pub async fn by_name(tx: &Tx, project: &ProjectId, name: &BlueprintName) -> Resu
     .await
 }
 
-/// As [`by_name`], held against deletion to the end of the transaction: for whoever adds a row that refers to it.
+/// Like [`by_name`], and protects the row from deletion until the end of the transaction, so that rows that refer to it
+/// can be added.
 pub async fn by_name_held(
     tx: &Tx,
     project: &ProjectId,
@@ -116,22 +135,23 @@ pub async fn by_name_held(
     one(tx, rest, &[&project.as_str(), &name.as_str()]).await
 }
 
+/// The workspace with this id.
 pub async fn by_id(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
     one(tx, "WHERE w.id = $1", &[&id.as_uuid()]).await
 }
 
-/// The row, locked to the end of the transaction: one appender at a time, and no deletion meanwhile. Rows that refer to it
-/// may be added.
+/// Like [`by_id`], and locks the row until the end of the transaction against other appends and deletion. Rows that
+/// refer to it can be added.
 pub async fn lock(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
     one(tx, "WHERE w.id = $1 FOR NO KEY UPDATE OF w", &[&id.as_uuid()]).await
 }
 
-/// As [`lock`], and nobody adds a row that refers to it.
+/// Like [`lock`], and also prevents rows that refer to it from being added.
 pub async fn lock_for_deletion(tx: &Tx, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
     one(tx, "WHERE w.id = $1 FOR UPDATE OF w", &[&id.as_uuid()]).await
 }
 
-/// By name: those after `after`, at most `limit`.
+/// Workspaces after `after`, by name, at most `limit`.
 pub async fn list(
     tx: &Tx,
     project: &ProjectId,
@@ -145,19 +165,21 @@ pub async fn list(
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
 
-/// What a list shows of a workspace and its blueprint, besides the row itself.
+/// What lists show of a workspace and its blueprint besides the row itself.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// The newest one.
+    /// The newest version; 0 if there is none.
     pub version: u32,
+    /// The state of head in numbers.
     pub head: HeadCounts,
-    /// Changes of head that a tenant database lacks whose tenant is not deleted; all of head while there is none.
+    /// How many changes of head some tenant database lacks, or all changes of head if there is no tenant database.
+    /// Databases of deleted tenants do not count.
     pub undeployed: u32,
-    /// Of the workspace's first credential.
+    /// The user name of the workspace's first credential.
     pub user: Option<UserName>,
 }
 
-/// Of these workspaces, whatever their order.
+/// The summaries of these workspaces.
 pub async fn summaries(tx: &Tx, workspaces: &[WorkspaceId]) -> Result<HashMap<WorkspaceId, Summary>, StoreError> {
     let ids: Vec<Uuid> = workspaces.iter().map(|id| id.as_uuid()).collect();
     let sql = "WITH fleet AS (
@@ -201,7 +223,7 @@ pub async fn summaries(tx: &Tx, workspaces: &[WorkspaceId]) -> Result<HashMap<Wo
     rows.iter().map(summary).collect()
 }
 
-/// Compare and set along the one path: provisioning → ready → deleting, and provisioning → deleting.
+/// Changes the status if it is the expected one: provisioning → ready → deleting, and provisioning → deleting.
 pub async fn change_status(
     tx: &Tx,
     id: WorkspaceId,
@@ -218,15 +240,15 @@ pub async fn change_status(
         == 1)
 }
 
-/// Holds a ready workspace for changes that are about to be appended, and notes that nobody has built them ahead. None:
-/// it is not ready, or gone.
+/// Locks a ready workspace whose log is about to be appended to, and marks it as not built ahead. `None` if it is not
+/// ready or does not exist.
 pub async fn begin_append(tx: &Tx, id: WorkspaceId) -> Result<Option<ProjectId>, StoreError> {
     let sql = "UPDATE workspaces SET unbuilt_since = now() WHERE id = $1 AND status = 'ready' RETURNING project_id";
     let row = tx.query_opt(sql, &[&id.as_uuid()]).await?;
     row.map(|row| parsed(&row, "project_id")).transpose()
 }
 
-/// Takes workspaces that were changed and then left alone for `quiet`: whoever takes one builds it ahead.
+/// Takes workspaces whose last change is `quiet` ago and that were not built ahead since. The caller builds them.
 pub async fn take_quiet(tx: &Tx, quiet: Duration) -> Result<Vec<WorkspaceRow>, StoreError> {
     let due = "SELECT id FROM workspaces WHERE status = 'ready' AND unbuilt_since < now() - $1 * interval '1 second'
                 ORDER BY unbuilt_since LIMIT 100 FOR NO KEY UPDATE SKIP LOCKED";
@@ -240,8 +262,8 @@ pub async fn take_quiet(tx: &Tx, quiet: Duration) -> Result<Vec<WorkspaceRow>, S
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
 
-/// These were drained of all that was committed until `ago`; written every few seconds at most. A single statement outside
-/// of any transaction.
+/// Records that these workspaces were drained of everything committed until `ago`, at most every few seconds. A single
+/// statement outside of any transaction.
 pub async fn record_drained(store: &Store, workspaces: &[WorkspaceId], ago: Duration) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = workspaces.iter().map(|id| id.as_uuid()).collect();
     let sql = "UPDATE workspaces SET drained_at = now() - $2 * interval '1 second'
@@ -249,7 +271,7 @@ pub async fn record_drained(store: &Store, workspaces: &[WorkspaceId], ago: Dura
     store.ask_as_jobs(sql, &[&ids, &ago.as_secs_f64()]).await.map(drop)
 }
 
-/// Creations and deletions that nobody finished and nobody is at.
+/// Unfinished creations and deletions that no process works on.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
     let rest = "WHERE w.status <> 'ready' AND w.not_before <= now()
                   AND NOT EXISTS (SELECT FROM leases l WHERE l.name = 'database:' || w.id AND l.lease_until > now())
@@ -258,6 +280,7 @@ pub async fn unfinished(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
 
+/// All ready workspaces, oldest first, at most 10,000.
 pub async fn ready(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
     let rows = tx
         .query(
@@ -268,14 +291,14 @@ pub async fn ready(tx: &Tx) -> Result<Vec<WorkspaceRow>, StoreError> {
     rows.iter().map(WorkspaceRow::from_row).collect()
 }
 
-/// The row and, by its foreign keys, its changes, versions and sessions.
+/// Deletes the row and, by its foreign keys, its changes, versions and sessions.
 pub async fn delete(tx: &Tx, id: WorkspaceId) -> Result<(), StoreError> {
     tx.execute("DELETE FROM workspaces WHERE id = $1", &[&id.as_uuid()])
         .await?;
     Ok(())
 }
 
-/// What sessions of the owner began with when that was last captured; nothing of a workspace that is gone.
+/// The settings that the owner's sessions started with at the last capture. Empty if the workspace does not exist.
 pub async fn session_settings(tx: &Tx, id: WorkspaceId) -> Result<BTreeMap<String, String>, StoreError> {
     let sql = "SELECT session_settings FROM workspaces WHERE id = $1";
     let Some(row) = tx.query_opt(sql, &[&id.as_uuid()]).await? else {
@@ -284,6 +307,7 @@ pub async fn session_settings(tx: &Tx, id: WorkspaceId) -> Result<BTreeMap<Strin
     settings_of(&row)
 }
 
+/// Stores the settings that the owner's sessions start with.
 pub async fn set_session_settings(
     tx: &Tx,
     id: WorkspaceId,

@@ -122,9 +122,7 @@ async fn a_change_enters_the_log_once_however_often_it_is_drained() {
     changes::set_state(&tx, design.workspace, 2, ChangeState::Skipped, None)
         .await
         .unwrap();
-    let summaries = tdb_store::workspaces::summaries(&tx, &[design.workspace])
-        .await
-        .unwrap();
+    let summaries = workspaces::summaries(&tx, &[design.workspace]).await.unwrap();
     let head = summaries[&design.workspace].head;
     assert_eq!((head.changes, head.statements, head.broken), (2, 2, 0));
     assert_eq!(

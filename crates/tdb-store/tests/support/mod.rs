@@ -19,27 +19,27 @@ use tokio::sync::Mutex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-pub const OWNER: &str = "cp_owner";
-pub const OWNER_PASSWORD: &str = "owner";
-pub const DATABASE: &str = "tdb_control";
+pub(crate) const OWNER: &str = "cp_owner";
+pub(crate) const OWNER_PASSWORD: &str = "owner";
+pub(crate) const DATABASE: &str = "tdb_control";
 
-pub struct World {
+pub(crate) struct World {
     pub cluster: Arc<Cluster>,
     pub database: String,
     pub store: Store,
     pub master_key: Arc<MasterKey>,
 }
 
-pub fn key() -> Arc<MasterKey> {
+pub(crate) fn key() -> Arc<MasterKey> {
     Arc::new(MasterKey::parse(&MasterKey::generate().unwrap()).unwrap())
 }
 
-pub fn tls() -> ClientTls {
+pub(crate) fn tls() -> ClientTls {
     ClientTls::new(&Roots::system()).unwrap()
 }
 
 /// A cluster of its own, with the owner and an empty database.
-pub async fn cluster() -> Cluster {
+pub(crate) async fn cluster() -> Cluster {
     let cluster = owned_cluster(Durability::Fast).await;
     create_database(&cluster, DATABASE).await;
     cluster
@@ -75,17 +75,17 @@ async fn shared_cluster() -> Arc<Cluster> {
     cluster
 }
 
-pub fn url(cluster: &Cluster) -> StoreUrl {
+pub(crate) fn url(cluster: &Cluster) -> StoreUrl {
     url_of(cluster, DATABASE)
 }
 
-pub fn url_of(cluster: &Cluster, database: &str) -> StoreUrl {
+pub(crate) fn url_of(cluster: &Cluster, database: &str) -> StoreUrl {
     let port = cluster.port();
     let text = format!("postgresql://{OWNER}:{OWNER_PASSWORD}@127.0.0.1:{port}/{database}?sslmode=disable");
     StoreUrl::parse(&text.into()).unwrap()
 }
 
-pub fn settings(cluster: &Cluster) -> StoreSettings {
+pub(crate) fn settings(cluster: &Cluster) -> StoreSettings {
     settings_of(url(cluster))
 }
 
@@ -98,12 +98,12 @@ fn settings_of(url: StoreUrl) -> StoreSettings {
 
 impl World {
     /// An installation in a database of its own.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::in_cluster(shared_cluster().await).await
     }
 
     /// In a cluster of its own, in which what was committed survives [`Cluster::crash`].
-    pub async fn start_durable() -> Self {
+    pub(crate) async fn start_durable() -> Self {
         Self::in_cluster(Arc::new(owned_cluster(Durability::Safe).await)).await
     }
 
@@ -121,20 +121,20 @@ impl World {
         }
     }
 
-    pub fn url(&self) -> StoreUrl {
+    pub(crate) fn url(&self) -> StoreUrl {
         url_of(&self.cluster, &self.database)
     }
 
-    pub fn settings(&self) -> StoreSettings {
+    pub(crate) fn settings(&self) -> StoreSettings {
         settings_of(self.url())
     }
 
     /// Past row-level security.
-    pub async fn superuser(&self) -> Client {
+    pub(crate) async fn superuser(&self) -> Client {
         self.cluster.connect(&self.database).await.unwrap()
     }
 
-    pub async fn owner(&self) -> Client {
+    pub(crate) async fn owner(&self) -> Client {
         self.cluster
             .connect_as(OWNER, OWNER_PASSWORD, &self.database)
             .await
@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Logs in with the store's own password, as an attacker who found it would.
-    pub async fn login(&self, purpose: &str) -> Client {
+    pub(crate) async fn login(&self, purpose: &str) -> Client {
         use secrecy::ExposeSecret;
         let sql = "SELECT name, secret FROM control_plane.store_roles WHERE purpose = $1";
         let row = self.superuser().await.query_one(sql, &[&purpose]).await.unwrap();
@@ -154,17 +154,17 @@ impl World {
             .unwrap()
     }
 
-    pub fn directory(&self) -> Directory {
+    pub(crate) fn directory(&self) -> Directory {
         Directory::new(self.store.clone(), Handle::current(), DirectorySettings::default())
     }
 
-    pub async fn server(&self) {
+    pub(crate) async fn server(&self) {
         let tx = self.store.jobs().await.unwrap();
         servers::upsert(&tx, &self.store, &administrator("main")).await.unwrap();
         tx.commit().await.unwrap();
     }
 
-    pub async fn project(&self) -> ProjectId {
+    pub(crate) async fn project(&self) -> ProjectId {
         let id = projects::new_id().unwrap();
         let tx = self.store.project(&id).await.unwrap();
         projects::insert(&tx, &id, Uuid::new_v4(), "a project").await.unwrap();
@@ -172,7 +172,7 @@ impl World {
         id
     }
 
-    pub fn physical(&self, name: &str) -> Physical {
+    pub(crate) fn physical(&self, name: &str) -> Physical {
         let role = |suffix: &str| {
             let name = format!("r_{}{suffix}", tdb_auth::base32(13).unwrap());
             let sealed = self
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    pub async fn workspace(&self, project: &ProjectId, blueprint: &BlueprintName) -> WorkspaceId {
+    pub(crate) async fn workspace(&self, project: &ProjectId, blueprint: &BlueprintName) -> WorkspaceId {
         let id = WorkspaceId::from_uuid(Uuid::new_v4());
         let physical = self.physical(&format!("{blueprint}_{id}"));
         let tx = self.store.project(project).await.unwrap();
@@ -208,7 +208,7 @@ impl World {
     }
 
     /// A tenant with a database in state `provisioning`.
-    pub async fn tenant(
+    pub(crate) async fn tenant(
         &self,
         project: &ProjectId,
         tenant: &TenantName,
@@ -234,7 +234,7 @@ impl World {
     }
 }
 
-pub fn administrator(name: &str) -> Administrator {
+pub(crate) fn administrator(name: &str) -> Administrator {
     Administrator {
         endpoint: ServerEndpoint {
             name: name.parse().unwrap(),
