@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, clean, eventually, pg_dump, pg_program, psql, run};
+use tdb_tests::{Instance, clean, eventually, pg_dump, pg_program, psql, run, url_with};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 const TOLD: &str = "the workspace's setting tenant_ddl is \"deny\"";
@@ -192,4 +192,47 @@ fn new_tenants_get_head_or_what_the_others_have() {
     psql(&first.url, "CREATE TABLE t (id int)").ok();
     set("firstcomer", json!({"new_tenants": "deployed"}));
     psql(&instance().tenant("n-only", "firstcomer").url, "SELECT id FROM t").ok();
+}
+
+/// Of the database that `scope` covers, as a read-only credential.
+fn read_only(scope: Value, database: &str) -> String {
+    let mut body = scope;
+    body["rights"] = json!("ro");
+    let made = instance().api().post("/credentials", body).ok();
+    url_with(
+        made["connection_string"].as_str().expect("a string"),
+        None,
+        None,
+        Some(database),
+    )
+}
+
+#[test]
+fn what_a_workspaces_sessions_begin_with_reaches_every_session_of_its_tenants() {
+    let (workspace, tenants) = instance().simple("begins", &["be-early"]);
+    let early = read_only(json!({"tenant_id": "be-early"}), "begins__be-early");
+    let developer = read_only(json!({"workspace": "begins"}), "begins_dev");
+    let set = "CREATE SCHEMA app; ALTER ROLE CURRENT_USER SET search_path = app, public";
+    psql(&workspace.url, set).ok();
+    let query = json!({"query": "ALTER DATABASE begins_dev SET statement_timeout = '7s'"});
+    instance().api().post("/workspaces/begins/queries", query).ok();
+    assert_eq!(instance().deploy_all("begins")["status"], "completed");
+    let late = instance().tenant("be-late", "begins");
+    let late_reader = read_only(json!({"tenant_id": "be-late"}), "begins__be-late");
+    for url in [
+        &workspace.url,
+        &developer,
+        &tenants[0].url,
+        &early,
+        &late.url,
+        &late_reader,
+    ] {
+        let shown = psql(url, "SHOW search_path; SHOW statement_timeout").ok();
+        assert_eq!(shown.text(), "app, public\n7s", "{url}");
+    }
+    psql(&workspace.url, "ALTER ROLE CURRENT_USER RESET ALL").ok();
+    instance().deploy_all("begins");
+    for url in [&workspace.url, &developer, &tenants[0].url, &early] {
+        assert_eq!(psql(url, "SHOW statement_timeout").ok().text(), "0", "{url}");
+    }
 }

@@ -47,6 +47,10 @@ pub(crate) async fn newly_set(
     let tx = store.jobs().await?;
     let newly = compared(&tx, id, place, &now, server_pid).await?;
     tx.rollback().await?;
+    if !newly.is_nothing() {
+        let shared = session_settings::share(server, &place.database, &place.owner, &now).await;
+        shared.map_err(|e| upstream(&place.server, e))?;
+    }
     Ok(newly)
 }
 

@@ -14,7 +14,7 @@ BEGIN
     END IF;
     FOR s IN SELECT substr(name, 5) AS name, value FROM tdb.setting WHERE name ~ '^set ' LOOP
       -- A credential that only reads stays one.
-      CONTINUE WHEN NOT r.writes AND s.name = 'default_transaction_read_only';
+      CONTINUE WHEN NOT r.writes AND s.name IN ('default_transaction_read_only', 'transaction_read_only');
       EXECUTE format('ALTER ROLE %I IN DATABASE %I SET %I TO %s', r.rolname, database, s.name, s.value);
     END LOOP;
   END LOOP;

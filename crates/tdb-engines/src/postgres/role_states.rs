@@ -171,7 +171,10 @@ fn settings(kind: Kind, state: &State, owner: Option<&State>) -> Vec<Difference>
             Kind::Deployer => false,
             Kind::ReadOnly if database.is_empty() => setting == READ_ONLY_SETTING,
             Kind::ReadOnly => {
-                let is_carried = owner.is_some_and(|owner| owner.settings.contains(line));
+                // In a workspace the owner sets it for itself in all databases.
+                let everywhere = format!("\n{setting}");
+                let is_carried =
+                    owner.is_some_and(|owner| owner.settings.contains(line) || owner.settings.contains(&everywhere));
                 is_carried && !LOGIN_SETTINGS.contains(&name) && name != "default_transaction_read_only"
             }
         };

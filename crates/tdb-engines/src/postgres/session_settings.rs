@@ -46,6 +46,42 @@ pub async fn read(
     rows.iter().map(one).collect()
 }
 
+/// Gives the other roles that clients of a workspace use, which only read, what its owner's sessions begin with, as far as a
+/// schema carries it. Again: nothing changes.
+pub async fn share(
+    server: &Server,
+    database: &str,
+    owner: &str,
+    settings: &BTreeMap<String, SessionSetting>,
+) -> Result<(), EngineError> {
+    let session = server.session(database).await?;
+    let rows = session
+        .rows(include_str!("../../sql/postgres/session_settings_roles.sql"), &[&owner])
+        .await?;
+    let mut sql = String::from("SET LOCAL lock_timeout = '2s';\n");
+    for row in rows {
+        let role: String = row.try_get(0)?;
+        let role = format!("ALTER ROLE {} IN DATABASE {}", quote(&role), quote(database));
+        sql.push_str(&format!("{role} RESET ALL;\n"));
+        for (name, set) in settings
+            .iter()
+            .filter(|(name, set)| set.carried && !READS_ONLY.contains(&name.as_str()))
+        {
+            sql.push_str(&format!(
+                "{role} SET {} TO {};\n",
+                quote(name),
+                clause(name, &set.value)
+            ));
+        }
+    }
+    session.run(&sql).await?;
+    server.keep(database, session);
+    Ok(())
+}
+
+/// A credential that only reads stays one.
+const READS_ONLY: [&str; 2] = ["default_transaction_read_only", "transaction_read_only"];
+
 /// The change that sets a setting for sessions, or takes it back (`None`).
 pub fn change(name: &str, value: Option<&str>) -> Change {
     let (role, setting) = ("ALTER ROLE CURRENT_USER", quote(name));
