@@ -41,7 +41,8 @@ fn late_drains() -> u64 {
     let text = answer.body_mut().read_to_string().expect("text");
     let count = text
         .lines()
-        .find_map(|line| line.strip_prefix("tenantsdb_proxy_drains_late_total "));
+        .find(|line| line.starts_with("tenantsdb_proxy_drains_late_total{"))
+        .and_then(|line| line.rsplit(' ').next());
     count.expect("the counter").parse().expect("a number")
 }
 

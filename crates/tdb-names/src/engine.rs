@@ -35,6 +35,6 @@ impl FromStr for Engine {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let engine = Engine::ALL.into_iter().find(|engine| engine.as_str() == text);
-        engine.ok_or_else(|| IdError::new(text, "an engine (PostgreSQL)"))
+        engine.ok_or_else(|| IdError::new(text, "an engine"))
     }
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use prometheus::Registry;
 use tdb_auth::ClientTls;
 use tdb_contract::{ChangeSink, RouteSource};
+use tdb_names::Engine;
 use tokio::task::LocalSet;
 
 pub use settings::{ClientTlsMode, ProxySettings, Stop};
@@ -76,7 +77,7 @@ impl DataPlane {
         mock_secret: Vec<u8>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        let metrics = Metrics::register(registry)?;
+        let metrics = Metrics::register(registry, Engine::PostgreSql)?;
         Ok(Self {
             settings,
             source,
@@ -88,9 +89,12 @@ impl DataPlane {
         })
     }
 
-    /// Serves clients of `listener` on the calling thread until `stop` says so and the last session has ended.
-    pub fn run(self, listener: TcpListener, stop: Stop) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
+    /// Serves the clients of `listeners`, each by its engine's protocol, on the calling thread until `stop` says so and the
+    /// last session has ended.
+    pub fn run(self, listeners: Vec<(Engine, TcpListener)>, stop: Stop) -> io::Result<()> {
+        for (_, listener) in &listeners {
+            listener.set_nonblocking(true)?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let plane = Rc::new(Plane {
             limits: Limits::new(&self.settings),
@@ -107,9 +111,15 @@ impl DataPlane {
         });
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let mut served = Vec::with_capacity(listeners.len());
+            for (engine, listener) in listeners {
+                let protocol = match engine {
+                    Engine::PostgreSql => postgres::PROTOCOL,
+                };
+                served.push((protocol, tokio::net::TcpListener::from_std(listener)?));
+            }
             let feed = tokio::task::spawn_local(feed::follow(plane.clone(), self.source));
-            listener::serve(plane, listener, stop).await;
+            listener::serve(plane, served, stop).await;
             feed.abort();
             Ok(())
         })

@@ -2,17 +2,19 @@
 //! told to stop it lets the sessions finish.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tdb_wire_postgres::report::SqlState;
+use tdb_names::Engine;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::Plane;
-use crate::postgres::session;
+use crate::limits::Admission;
 use crate::sessions::EndReason;
 use crate::settings::Stop;
 
@@ -23,27 +25,45 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// What sessions that are ended at once get to say so.
 const FAREWELL_TIME_MAX: Duration = Duration::from_millis(1500);
 
-pub(crate) async fn serve(plane: Rc<Plane>, listener: TcpListener, stop: Stop) {
+/// How connections of an engine's protocol are served.
+#[derive(Clone, Copy)]
+pub(crate) struct Protocol {
+    pub engine: Engine,
+    /// Serves one connection to its end.
+    pub serve: fn(Rc<Plane>, TcpStream, IpAddr, Admission) -> Pin<Box<dyn Future<Output = ()>>>,
+    /// Counts a connection that is closed because there is no slot for it.
+    pub turned_away: fn(&Plane),
+}
+
+/// Serves each listener's connections by its protocol until `stop` says so and the last session has ended.
+pub(crate) async fn serve(plane: Rc<Plane>, listeners: Vec<(Protocol, TcpListener)>, stop: Stop) {
+    let mut accepting = JoinSet::new();
+    for (protocol, listener) in listeners {
+        accepting.spawn_local(accept(plane.clone(), protocol, listener, stop.clone()));
+    }
+    while accepting.join_next().await.is_some() {}
+    drain(&plane, &stop).await;
+}
+
+async fn accept(plane: Rc<Plane>, protocol: Protocol, listener: TcpListener, stop: Stop) {
     loop {
         tokio::select! {
             biased;
             () = stop.drain.cancelled() => break,
             () = stop.now.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => begin(&plane, stream, address),
+                Ok((stream, address)) => begin(&plane, protocol, stream, address),
                 Err(error) => {
                     plane.metrics.accept_errors.inc();
-                    tracing::warn!(%error, "cannot accept a connection");
+                    tracing::warn!(%error, engine = %protocol.engine, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
         }
     }
-    drop(listener);
-    drain(&plane, &stop).await;
 }
 
-fn begin(plane: &Rc<Plane>, stream: TcpStream, address: SocketAddr) {
+fn begin(plane: &Rc<Plane>, protocol: Protocol, stream: TcpStream, address: SocketAddr) {
     let plane = plane.clone();
     tokio::task::spawn_local(async move {
         if let Err(error) = tune(&stream) {
@@ -51,10 +71,10 @@ fn begin(plane: &Rc<Plane>, stream: TcpStream, address: SocketAddr) {
         }
         // Without a slot the connection is closed without a word: words cost a slot.
         let Some(slot) = plane.limits.admit() else {
-            return plane.metrics.refusal(SqlState::TooManyConnections.code());
+            return (protocol.turned_away)(&plane);
         };
         plane.metrics.clients.inc();
-        session::serve(&plane, stream, address.ip(), slot.admission()).await;
+        (protocol.serve)(plane.clone(), stream, address.ip(), slot.admission()).await;
         plane.metrics.clients.dec();
     });
 }

@@ -1,6 +1,7 @@
-//! What the data plane counts. Handles are looked up once; the relay only adds.
+//! What the data plane counts, by engine. Handles are looked up once; the relay only adds.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use tdb_names::Engine;
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -18,19 +19,22 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn register(registry: &Registry, engine: Engine) -> prometheus::Result<Self> {
+        let options = |name: &str, help: &str| {
+            Opts::new(format!("tenantsdb_proxy_{name}"), help).const_label("engine", engine.as_str())
+        };
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let counter = IntCounter::new(format!("tenantsdb_proxy_{name}"), help)?;
+            let counter = IntCounter::with_opts(options(name, help))?;
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
         let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let gauge = IntGauge::new(format!("tenantsdb_proxy_{name}"), help)?;
+            let gauge = IntGauge::with_opts(options(name, help))?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
         let labelled = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
-            let counter = IntCounterVec::new(Opts::new(format!("tenantsdb_proxy_{name}"), help), &[label])?;
+            let counter = IntCounterVec::new(options(name, help), &[label])?;
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };

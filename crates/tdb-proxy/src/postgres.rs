@@ -12,3 +12,17 @@ mod render;
 pub(crate) mod session;
 mod startup;
 mod text_tap;
+
+use tdb_names::Engine;
+use tdb_wire_postgres::report::SqlState;
+
+use crate::listener::Protocol;
+
+/// For the listener.
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    engine: Engine::PostgreSql,
+    serve: |plane, stream, address, admission| {
+        Box::pin(async move { session::serve(&plane, stream, address, admission).await })
+    },
+    turned_away: |plane| plane.metrics.refusal(SqlState::TooManyConnections.code()),
+};

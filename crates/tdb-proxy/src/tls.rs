@@ -1,4 +1,4 @@
-//! TLS towards clients: the certificate, and what SCRAM's channel binding needs of it.
+//! TLS towards clients, for every engine: the certificate, and its hash for channel binding.
 
 use std::io;
 use std::sync::Arc;
@@ -7,15 +7,12 @@ use ring::digest;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tdb_wire_postgres::scram::Binding;
+use tdb_names::Engine;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::stream::Stream;
-
-/// The protocol name of a client that starts TLS without SSLRequest (PostgreSQL manual, "SSL Session Encryption").
-const ALPN: &[u8] = b"postgresql";
 
 /// Why a certificate cannot be used.
 #[derive(Debug, Error)]
@@ -38,7 +35,7 @@ pub enum ServerTlsError {
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
-    binding: Binding,
+    end_point_hash: Option<Vec<u8>>,
 }
 
 impl ServerTls {
@@ -47,22 +44,22 @@ impl ServerTls {
         let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|e| ServerTlsError::Certificate(e.to_string()))?;
         let own = chain.first().ok_or(ServerTlsError::NoCertificate)?;
-        let binding = end_point_hash(own).map_or(Binding::None, Binding::ServerEndPoint);
+        let end_point_hash = end_point_hash(own);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| ServerTlsError::Key(e.to_string()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(ServerTlsError::Mismatch)?.with_no_client_auth();
         let mut config = builder.with_single_cert(chain, key).map_err(ServerTlsError::Mismatch)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = Engine::ALL.map(|engine| alpn(engine).into()).to_vec();
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            binding,
+            end_point_hash,
         })
     }
 
-    /// What SCRAM can bind to over a connection with this certificate.
-    pub(crate) fn binding(&self) -> &Binding {
-        &self.binding
+    /// The hash of the certificate that `tls-server-end-point` binds to (RFC 5929), if the certificate has one.
+    pub(crate) fn end_point_hash(&self) -> Option<&[u8]> {
+        self.end_point_hash.as_deref()
     }
 
     /// The handshake after an SSLRequest. Bytes a client sent in clear after its request are read as part of it, and
@@ -73,15 +70,13 @@ impl ServerTls {
 
     /// The handshake of a client that began with it (`sslnegotiation=direct`); ALPN is required, so that another
     /// protocol's traffic cannot be led here.
-    pub(crate) async fn accept_direct(&self, stream: TcpStream) -> io::Result<Stream> {
+    pub(crate) async fn accept_direct(&self, stream: TcpStream, engine: Engine) -> io::Result<Stream> {
         let stream = self.acceptor.accept(stream).await?;
-        match stream.get_ref().1.alpn_protocol() {
-            Some(ALPN) => Ok(Stream::TlsFromClient(Box::new(stream))),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "direct TLS without ALPN \"postgresql\"",
-            )),
+        if stream.get_ref().1.alpn_protocol() == Some(alpn(engine).as_bytes()) {
+            return Ok(Stream::TlsFromClient(Box::new(stream)));
         }
+        let message = format!("direct TLS without ALPN \"{}\"", alpn(engine));
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 }
 
@@ -101,6 +96,13 @@ const SHA512_SIGNATURES: [&[u8]; 2] = [
     &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d],
     &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04],
 ];
+
+/// The protocol name of clients that start TLS at once. PostgreSQL manual, "SSL Session Encryption".
+fn alpn(engine: Engine) -> &'static str {
+    match engine {
+        Engine::PostgreSql => "postgresql",
+    }
+}
 
 /// RFC 5929 section 4.1: the certificate's hash under the hash of its own signature. `None` for signatures without one
 /// (Ed25519, RSA-PSS), where PostgreSQL offers no channel binding either.

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use tdb_auth::{ApiKey, ClientTls, MasterKey, Roots};
 use tdb_control::model::ProxyAddress;
 use tdb_control::{Control, ControlSettings, ServerEnrolment};
-use tdb_names::ServerEndpoint;
+use tdb_names::{Engine, ServerEndpoint};
 use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
 use tdb_store::{Directory, DirectorySettings, Store, StoreSettings, migrations, projects};
 use tokio::net::TcpListener;
@@ -283,7 +283,7 @@ impl Running {
             // Cancels the token when the thread ends, also by a panic.
             let _ended = ended.drop_guard();
             let draining = stop.drain.clone();
-            let error = match data_plane.run(socket, stop) {
+            let error = match data_plane.run(vec![(Engine::PostgreSql, socket)], stop) {
                 Ok(()) if draining.is_cancelled() => return,
                 Ok(()) => anyhow!("the proxy ended unexpectedly"),
                 Err(error) => Error::new(error).context("the proxy failed"),

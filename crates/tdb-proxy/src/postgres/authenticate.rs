@@ -130,15 +130,17 @@ async fn route(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<
 
 async fn exchange(plane: &Plane, stream: &mut Stream, verifier: ScramVerifier) -> Result<Outcome, Refusal> {
     let binding = match (&plane.tls, stream.is_encrypted()) {
-        (Some(tls), true) => tls.binding(),
-        _ => &Binding::None,
+        (Some(tls), true) => tls
+            .end_point_hash()
+            .map_or(Binding::None, |hash| Binding::ServerEndPoint(hash.to_vec())),
+        _ => Binding::None,
     };
     let mut out = Vec::new();
-    backend::authentication_sasl(&mut out, scram::mechanisms(binding));
+    backend::authentication_sasl(&mut out, scram::mechanisms(&binding));
     stream.write_all(&out).await.map_err(lost)?;
     let initial = read_sasl(stream).await?;
     let (mechanism, client_first) = parse_sasl_initial(&initial).ok_or(Refused::Sasl(SaslFault::Malformed))?;
-    let (state, reply) = scram::begin(mechanism, client_first, binding, verifier).map_err(Refused::Scram)?;
+    let (state, reply) = scram::begin(mechanism, client_first, &binding, verifier).map_err(Refused::Scram)?;
     out.clear();
     backend::authentication_sasl_continue(&mut out, &reply);
     stream.write_all(&out).await.map_err(lost)?;

@@ -279,7 +279,7 @@ mod tests {
 
     /// What the client gets of `stream`, cut after `cut` bytes, and how often the journal was drained.
     async fn relayed(stream: &[u8], cut: usize) -> (Vec<u8>, u64) {
-        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let metrics = Metrics::register(&Registry::new(), tdb_names::Engine::PostgreSql).unwrap();
         let workspace = WorkspaceId::from_uuid("00000000-0000-0000-0000-000000000001".parse().unwrap());
         let mut capture = Capture::new(Arc::new(Log), workspace, 7, metrics.clone());
         let (mut flow, mut out) = (Flow::new(), Vec::new());

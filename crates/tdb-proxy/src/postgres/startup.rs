@@ -3,6 +3,7 @@
 
 use std::io;
 
+use tdb_names::Engine;
 use tdb_wire_postgres::backend::{ENCRYPTION_ACCEPTED, ENCRYPTION_REFUSED};
 use tdb_wire_postgres::startup::{CancelRequest, Opening, OpeningError, Startup, opening_len, parse_opening};
 use tokio::net::TcpStream;
@@ -32,7 +33,7 @@ pub(crate) async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Re
         Ok(0) | Err(_) => return Ok(Hello::Gone),
         Ok(_) if first == [TLS_HANDSHAKE] => match &plane.tls {
             Some(tls) if plane.settings.tls_mode != ClientTlsMode::Disable => tls
-                .accept_direct(stream)
+                .accept_direct(stream, Engine::PostgreSql)
                 .await
                 .map_err(|error| Refusal::silent("the TLS handshake failed", error))?,
             _ => {

@@ -16,7 +16,9 @@ use tdb_contract::{
     PostgresPlace, Prepared, Repair, Rights, Route, RouteKind, RouteSource, RouteState, Scope, SessionStart,
     Unavailable, WorkspaceText,
 };
-use tdb_names::{CredentialId, DatabaseId, DatabaseName, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId};
+use tdb_names::{
+    CredentialId, DatabaseId, DatabaseName, Engine, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId,
+};
 use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
 use tdb_testkit::{Cluster, ClusterOptions};
 use tokio::sync::{mpsc, watch};
@@ -174,7 +176,9 @@ impl Proxy {
             &registry,
         );
         let (plane, stopped) = (plane.unwrap(), stop.clone());
-        let thread = Some(std::thread::spawn(move || plane.run(listener, stopped)));
+        let thread = Some(std::thread::spawn(move || {
+            plane.run(vec![(Engine::PostgreSql, listener)], stopped)
+        }));
         Self {
             address,
             stop,
