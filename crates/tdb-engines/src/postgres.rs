@@ -9,6 +9,7 @@ pub mod apply;
 pub mod capture;
 pub mod change;
 pub mod databases;
+pub mod declared_roles;
 mod deparse;
 mod error;
 pub mod extensions;

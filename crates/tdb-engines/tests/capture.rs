@@ -47,6 +47,7 @@ fn event(seq: i64, xid: u64, message: &Arc<Message>, (kind, tag, identity): Row<
         },
         temporary: Vec::new(),
         search_path: "public".to_owned(),
+        role: OWNER.to_owned(),
         session_role: OWNER.to_owned(),
         settings: BTreeMap::new(),
         state: EventState::New,
@@ -59,7 +60,7 @@ fn one(query: &str, rows: &[Row<'_>]) -> CapturedChange {
         .zip(rows)
         .map(|(seq, row)| event(seq, 1, &message, *row))
         .collect();
-    let mut changes = capture::changes(&events, OWNER);
+    let mut changes = capture::changes(&events, OWNER, &[]);
     assert_eq!(changes.len(), 1);
     changes.pop().unwrap()
 }
@@ -210,7 +211,7 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
         (
             "ALTER DEFAULT PRIVILEGES FOR ROLE r_own GRANT SELECT ON TABLES TO bob",
             &[(End, "ALTER DEFAULT PRIVILEGES", "")],
-            Err("role \"bob\" is not part of a schema"),
+            Err("role \"bob\" is not declared in this project"),
         ),
         (
             "ALTER TABLE p DETACH PARTITION c CONCURRENTLY",
@@ -276,7 +277,7 @@ fn transactions_of_a_message_are_told_apart_by_their_order() {
     for (query, expected) in cases {
         let message = message(query);
         let rows = (1..).zip(*expected).map(|(n, _)| event(n, n as u64, &message, alter));
-        let changes = capture::changes(&rows.collect::<Vec<_>>(), OWNER);
+        let changes = capture::changes(&rows.collect::<Vec<_>>(), OWNER, &[]);
         let texts: Vec<String> = changes.iter().flat_map(|captured| captured.change.texts()).collect();
         assert_eq!(texts, *expected, "{query}");
         // The first has been drained before.
@@ -285,7 +286,7 @@ fn transactions_of_a_message_are_told_apart_by_their_order() {
             .map(|(n, _)| event(n, n as u64, &message, alter))
             .collect();
         rows[0].state = EventState::Drained;
-        let changes = capture::changes(&rows, OWNER);
+        let changes = capture::changes(&rows, OWNER, &[]);
         let texts: Vec<String> = changes.iter().flat_map(|captured| captured.change.texts()).collect();
         assert_eq!(texts, expected[1..], "{query}");
     }
@@ -316,7 +317,7 @@ fn an_extension_becomes_a_constant_statement() {
     );
     row.objects[0].schema = Some("public".to_owned());
     row.objects[0].version = Some("1.1".to_owned());
-    let changes = capture::changes(&[row], OWNER);
+    let changes = capture::changes(&[row], OWNER, &[]);
     let expected = "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA \"public\" VERSION '1.1' CASCADE";
     assert_eq!(changes[0].change.texts(), [expected]);
 }

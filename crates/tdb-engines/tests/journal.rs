@@ -342,11 +342,11 @@ async fn what_cannot_be_replayed_is_broken_with_its_reason() {
         ),
         (
             format!("GRANT SELECT ON t TO {}", own.readonly),
-            "is not part of a schema",
+            "is not declared in this project",
         ),
         (
             format!("CREATE POLICY pol ON t TO {}", own.deployer),
-            "is not part of a schema",
+            "is not declared in this project",
         ),
         (
             "DO $$ BEGIN CREATE TABLE c1 (); COMMIT; CREATE TABLE c2 (); END $$".to_owned(),

@@ -315,6 +315,7 @@ fn events(query: &str, ran: &Ran) -> Vec<Event> {
                 caller: caller(row.caller),
                 temporary: Vec::new(),
                 search_path: "public".to_owned(),
+                role: "r_own".to_owned(),
                 session_role: "r_own".to_owned(),
                 settings: BTreeMap::new(),
                 state: EventState::New,
@@ -394,7 +395,7 @@ fn check(message: &[Step]) {
         if ran.committed.is_empty() {
             continue;
         }
-        let changes = capture::changes(&events(&query, ran), "r_own");
+        let changes = capture::changes(&events(&query, ran), "r_own", &[]);
         assert_eq!(changes.len(), ran.committed.len(), "{query}");
         if let Some(reason) = changes.iter().find_map(|captured| captured.change.broken.as_ref()) {
             assert!(reason.starts_with("ambiguous"), "{query}: {reason}: {ran:#?}");

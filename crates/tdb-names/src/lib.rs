@@ -6,10 +6,12 @@ mod database;
 mod engine;
 mod id;
 mod name;
+mod role;
 mod server;
 
 pub use database::{DATABASE_GRAMMAR, DatabaseName, DatabaseNameError, PHYSICAL_NAME_LEN_MAX};
 pub use engine::Engine;
 pub use id::{CredentialId, DatabaseId, IdError, JobId, KeyId, ProjectId, ServerName, UserName, WorkspaceId};
 pub use name::{BlueprintName, NameError, TenantName};
+pub use role::{RoleName, RoleNameError};
 pub use server::{ServerEndpoint, TlsMode};

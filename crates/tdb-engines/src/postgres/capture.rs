@@ -43,8 +43,9 @@ pub struct CapturedChange {
 }
 
 /// The changes of `events`, in an order in which they replay: by the highest number of each transaction, since a
-/// statement sees only transactions that committed before it. `owner` is the workspace's owner role.
-pub fn changes(events: &[Event], owner: &str) -> Vec<CapturedChange> {
+/// statement sees only transactions that committed before it. `owner` is the workspace's owner role; other roles must be
+/// among `declared`.
+pub fn changes(events: &[Event], owner: &str, declared: &[String]) -> Vec<CapturedChange> {
     let mut sorted: Vec<&Event> = events.iter().filter(|event| !maintains_data(event)).collect();
     sorted.sort_by_key(|event| (event.xid, event.seq));
     let mut transactions: Vec<&[&Event]> = sorted.chunk_by(|a, b| a.xid == b.xid).collect();
@@ -53,6 +54,10 @@ pub fn changes(events: &[Event], owner: &str) -> Vec<CapturedChange> {
     transactions
         .into_iter()
         .filter_map(|rows| captured(rows, &mut parts))
+        .map(|mut captured| {
+            roles::refuse_undeclared(&mut captured.change, declared);
+            captured
+        })
         .collect()
 }
 
@@ -112,6 +117,7 @@ fn captured(rows: &[&Event], parts: &mut Parts) -> Option<CapturedChange> {
         let part = part.unwrap_or_default();
         change.statements.extend(part.statements);
         change.left_out.extend(part.left_out);
+        change.roles.extend(part.roles);
         change.broken = change.broken.or(part.broken);
     }
     if change.statements.is_empty() && change.broken.is_none() {
@@ -184,8 +190,8 @@ fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Chang
 fn broken(rows: &[&Event], reason: String) -> Change {
     Change {
         statements: rows.first().map(|row| as_written(row)).into_iter().collect(),
-        left_out: Vec::new(),
         broken: Some(reason),
+        ..Change::default()
     }
 }
 
@@ -227,8 +233,14 @@ fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &
         });
         return;
     }
+    let role = roles::ran_as(row.row, owner);
+    change.roles.extend(roles::named(split, owner));
+    change.roles.extend(role.clone());
     match render(split, row, text, owner) {
-        Ok((sql, mode)) => change.statements.push(statement(sql, mode, units, row, owner)),
+        Ok((sql, mode)) => {
+            let statement = statement(sql, mode, units, row, owner);
+            change.statements.push(Statement { role, ..statement });
+        }
         Err(reason) => {
             let sql = Sql::text(split.text);
             change
@@ -261,6 +273,7 @@ fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>], row: &Unit<'_>, owner: &s
         tags: units.iter().map(|unit| unit.row.tag.clone()).collect(),
         objects: units.iter().flat_map(Unit::identities).map(str::to_owned).collect(),
         search_path: roles::symbolic_path(&row.row.search_path, owner),
+        role: None,
         settings: row.row.settings.clone(),
         mode,
     }
@@ -277,6 +290,7 @@ fn as_written(row: &Event) -> Statement {
             .filter_map(|object| object.identity.clone())
             .collect(),
         search_path: row.search_path.clone(),
+        role: None,
         settings: row.settings.clone(),
         mode: Mode::Transactional,
     }
@@ -355,6 +369,7 @@ fn administrators(row: &Event) -> Result<Statement, String> {
         tags: vec![row.tag.clone()],
         objects: made.identity.iter().cloned().collect(),
         search_path: row.search_path.clone(),
+        role: None,
         settings: row.settings.clone(),
         mode: Mode::Extension {
             name,

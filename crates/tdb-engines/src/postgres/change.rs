@@ -15,6 +15,12 @@ pub struct Change {
     /// Why the change cannot be replayed.
     #[serde(default)]
     pub broken: Option<String>,
+    /// Roles that its statements name or ran as, other than the owner, as far as their text tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Those of them that the project had not declared: the reason why it is broken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undeclared: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +31,9 @@ pub struct Statement {
     /// Identities of the objects it made, changed or dropped.
     pub objects: Vec<String>,
     pub search_path: String,
+    /// The declared role that it ran as; None: the owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// Settings that change what the text means, where they were not the server's own.
     pub settings: BTreeMap<String, String>,
     pub mode: Mode,
@@ -127,6 +136,10 @@ impl Change {
                     Piece::Text(text) => feed(text),
                     Piece::Role(SymbolicRole::Owner) => feed("\0owner"),
                 }
+            }
+            if let Some(role) = &statement.role {
+                feed("role");
+                feed(role);
             }
             feed("search_path");
             feed(&statement.search_path);

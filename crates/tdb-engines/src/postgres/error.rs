@@ -36,6 +36,8 @@ pub enum EngineError {
     /// Other sessions did not leave in time.
     #[error("database \"{database}\" is in use")]
     Busy { database: String },
+    #[error("the server has a role \"{role}\" that this installation did not create")]
+    RoleTaken { role: String },
     /// An answer of the server that cannot be.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
@@ -107,6 +109,7 @@ impl EngineError {
             EngineError::Sql { sqlstate, .. } => sqlstate.clone(),
             EngineError::Unreachable(_) | EngineError::Deadline(_) => SqlState::new("08006"),
             EngineError::NoDatabase { .. } => SqlState::new("3D000"),
+            EngineError::RoleTaken { .. } => SqlState::new("42710"),
             EngineError::Busy { .. } => SqlState::new("55006"),
             EngineError::Unfit(_) | EngineError::Lacks(_) => SqlState::new("0A000"),
             EngineError::Unexpected(_) | EngineError::NoRandom(_) => SqlState::new("XX000"),

@@ -53,6 +53,8 @@ pub struct Event {
     /// Names of the session's temporary objects, where a table was created.
     pub temporary: Vec<String>,
     pub search_path: String,
+    /// What it ran as: the owner, or a role that the session had set.
+    pub role: String,
     pub session_role: String,
     pub settings: BTreeMap<String, String>,
     pub state: EventState,
@@ -129,11 +131,22 @@ pub async fn install(server: &Server, database: &str, owner: &str) -> Result<(),
             .run(&script(include_str!("../../sql/postgres/journal.sql"), owner))
             .await?;
     }
+    inside.run(OPEN).await?;
     let outside = server.maintenance().await?;
     leave(&outside, inside, database).await?;
     server.keep_maintenance(outside);
     Ok(())
 }
+
+/// Lets declared roles run DDL that is captured, in a workspace that an earlier program made. Again: nothing is done.
+pub async fn open_to_declared_roles(server: &Server, database: &str) -> Result<(), EngineError> {
+    let session = server.session(database).await?;
+    session.run(OPEN).await?;
+    server.keep(database, session);
+    Ok(())
+}
+
+const OPEN: &str = include_str!("../../sql/postgres/journal_open.sql");
 
 /// All new rows that can be seen now, oldest first, with the drained ones that explain them. No horizon: an open
 /// transaction elsewhere delays nothing. Upgrades a journal that an earlier program installed for `owner`.
@@ -284,6 +297,7 @@ fn event(
         },
         temporary: temporary.unwrap_or_default(),
         search_path: row.try_get("search_path")?,
+        role: row.try_get("role_name")?,
         session_role: row.try_get("session_role")?,
         settings,
         state: if drained { EventState::Drained } else { EventState::New },

@@ -95,6 +95,7 @@ pub fn change(name: &str, value: Option<&str>) -> Change {
             tags: vec!["ALTER ROLE".to_owned()],
             objects: vec![format!("setting {name}")],
             search_path: "pg_catalog".to_owned(),
+            role: None,
             settings: BTreeMap::new(),
             mode: Mode::Setting {
                 name: name.to_owned(),

@@ -150,9 +150,14 @@ impl World {
 
     /// Reads the journal, confirms it, gives the changes.
     pub async fn drain(&self, workspace: &Database) -> Vec<CapturedChange> {
+        self.drain_of_project(workspace, &[]).await
+    }
+
+    /// The same where the project has declared roles.
+    pub async fn drain_of_project(&self, workspace: &Database, declared: &[String]) -> Vec<CapturedChange> {
         let owner = &workspace.roles.owner;
         let events = journal::read(&self.server, &workspace.name, owner).await.unwrap();
-        let changes = capture::changes(&events, owner);
+        let changes = capture::changes(&events, owner, declared);
         journal::confirm(&self.server, &workspace.name, &events).await.unwrap();
         changes
     }

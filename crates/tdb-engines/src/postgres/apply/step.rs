@@ -169,6 +169,7 @@ pub(super) fn prologue(
     sql.push_str(&format!(
         "{set} lock_timeout = {lock};\n{set} statement_timeout = {time};\n"
     ));
-    sql.push_str(&format!("{set} ROLE {}", quote(plan.owner)));
+    let role = statement.role.as_deref().unwrap_or(plan.owner);
+    sql.push_str(&format!("{set} ROLE {}", quote(role)));
     sql
 }

@@ -50,6 +50,7 @@ pub fn of(change: &Change, before: &State, after: &State) -> Result<Change, Irre
             tags: Vec::new(),
             objects: Vec::new(),
             search_path: String::new(),
+            role: None,
             settings: Default::default(),
             mode: Mode::Transactional,
         }));
@@ -378,6 +379,7 @@ mod tests {
             tags: Vec::new(),
             objects: objects.iter().map(|object| (*object).to_owned()).collect(),
             search_path: String::new(),
+            role: None,
             settings: Default::default(),
             mode: Mode::Transactional,
         };

@@ -166,6 +166,7 @@ mod tests {
             tags: Vec::new(),
             objects: Vec::new(),
             search_path: String::new(),
+            role: None,
             settings: Default::default(),
             mode: Mode::Transactional,
         };

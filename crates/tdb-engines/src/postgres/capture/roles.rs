@@ -1,5 +1,5 @@
-//! Roles in DDL: the workspace's own owner becomes the symbolic one, PUBLIC and CURRENT_USER stay, any other role is no
-//! part of a schema. The owner's name is also that of the schema that CREATE SCHEMA AUTHORIZATION makes for it, so that
+//! Roles in DDL: the workspace's own owner becomes the symbolic one, PUBLIC, CURRENT_USER and declared roles stay as they
+//! are written, any other role is no part of a schema. The owner's name is also that of the schema that CREATE SCHEMA AUTHORIZATION makes for it, so that
 //! it is replaced wherever it is an identifier.
 
 use std::ops::Range;
@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::split::Split;
 use super::tree::walk;
-use crate::postgres::change::Sql;
+use crate::postgres::change::{Change, Sql};
+use crate::postgres::journal::{Caller, Event};
 use crate::postgres::server::{READERS_ROLE, WRITERS_ROLE};
 
 /// The statement with its owner left open, or why it cannot be replayed.
@@ -18,17 +19,10 @@ pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<
         return Err("it depends on a parameter whose value is not in its text".to_owned());
     }
     let mut owners = Vec::new();
-    let mut refused = None;
     walk(&split.tree, &mut |_, value| match role(value) {
         Some(Role::Owner(at)) => owners.push(at),
-        Some(Role::Named(name)) if name != owner => {
-            refused.get_or_insert_with(|| format!("role \"{name}\" is not part of a schema"));
-        }
         Some(Role::Named(_)) | None => {}
     });
-    if let Some(reason) = refused {
-        return Err(reason);
-    }
     let ranges: Option<Vec<Range<usize>>> = owners
         .into_iter()
         .map(|at| {
@@ -42,6 +36,45 @@ pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<
     ranges.sort_unstable_by_key(|range| range.start);
     ranges.dedup();
     Ok(Sql::with_owner_at(split.text, &ranges))
+}
+
+/// Roles that the statement names, other than `owner`.
+pub(super) fn named(split: &Split<'_>, owner: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(&split.tree, &mut |_, value| match role(value) {
+        Some(Role::Named(name)) if name != owner => found.push(name),
+        Some(Role::Named(_) | Role::Owner(_)) | None => {}
+    });
+    found
+}
+
+/// The role that the client had set when it sent the statement of this row; None: it ran as `owner`. A function may run as
+/// whoever owns it, so that its rows do not tell; a DO runs as the client.
+pub(super) fn ran_as(row: &Event, owner: &str) -> Option<String> {
+    let by_client = match &row.caller {
+        Caller::Client | Caller::Unknown => true,
+        Caller::Function(context) => context
+            .lines()
+            .filter(|line| line.starts_with(FUNCTION))
+            .all(|line| line.starts_with(BLOCK)),
+    };
+    (by_client && row.role != owner).then(|| row.role.clone())
+}
+
+/// How PostgreSQL's lines of context begin that name a function, and a DO.
+const FUNCTION: &str = "PL/pgSQL function ";
+const BLOCK: &str = "PL/pgSQL function inline_code_block ";
+
+/// Breaks a change that names a role which its project has not declared.
+pub(super) fn refuse_undeclared(change: &mut Change, declared: &[String]) {
+    change.roles.sort_unstable();
+    change.roles.dedup();
+    let undeclared = change.roles.iter().filter(|role| !declared.contains(role));
+    change.undeclared = undeclared.cloned().collect();
+    if let Some(role) = change.undeclared.first() {
+        let reason = format!("role \"{role}\" is not declared in this project");
+        change.broken.get_or_insert(reason);
+    }
 }
 
 /// A GRANT or REVOKE, or of default privileges, to groups that every server has: a dump of a database with a read-only
