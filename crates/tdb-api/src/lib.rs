@@ -18,6 +18,7 @@ mod projects;
 mod queries;
 mod refusal;
 mod request;
+mod roles;
 mod servers;
 mod service;
 mod settings;
@@ -69,6 +70,7 @@ pub fn openapi() -> OpenApi {
 fn guarded() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .merge(projects::routes())
+        .merge(roles::routes())
         .merge(apikeys::routes())
         .merge(workspaces::routes())
         .merge(settings::routes())

@@ -14,8 +14,9 @@ use crate::extract::read_body;
 use crate::refusal::{Answer, Refusal};
 
 /// Endpoints whose POST creates something. The others may be repeated as they are, except queries.
-pub const CREATING: [&str; 7] = [
+pub const CREATING: [&str; 8] = [
     "/projects",
+    "/projects/{id}/roles",
     "/apikeys",
     "/workspaces",
     "/tenants",

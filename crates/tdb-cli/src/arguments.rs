@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    apikeys, blueprints, config, credentials, deployments, drift, projects, psql, query, servers, signup, tenants,
-    workspaces,
+    apikeys, blueprints, config, credentials, deployments, drift, projects, psql, query, roles, servers, signup,
+    tenants, workspaces,
 };
 
 const ABOUT: &str = "\
@@ -133,6 +133,12 @@ pub(crate) enum Command {
     /// Manage projects; workspaces, tenants and keys belong to one project
     #[command(subcommand, after_help = "Example:\n  tdb projects create --name \"Second shop\"")]
     Projects(projects::Command),
+    /// Manage the roles without login that schemas can grant to, such as anon
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tdb roles create anon\n  tdb roles create authenticated\n  tdb roles list"
+    )]
+    Roles(roles::Command),
     /// Manage keys of the admin API
     #[command(subcommand, after_help = "Example:\n  tdb apikeys create --name ci --scope read")]
     Apikeys(apikeys::Command),
@@ -228,6 +234,9 @@ mod tests {
             "signup --email a@b.c --project shop",
             "login --email a@b.c",
             "projects rotate-credential prj_abcdefgh27",
+            "roles list",
+            "roles create anon --project shop",
+            "roles delete anon --yes",
             "drift --blueprint myapp --output x",
             "completions zsh",
             "psql myapp_dev",

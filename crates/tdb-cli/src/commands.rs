@@ -9,6 +9,7 @@ pub(crate) mod drift;
 pub(crate) mod projects;
 pub(crate) mod psql;
 pub(crate) mod query;
+pub(crate) mod roles;
 pub(crate) mod servers;
 pub(crate) mod signup;
 pub(crate) mod tenants;
@@ -58,6 +59,7 @@ pub(crate) fn run(arguments: Arguments, printer: &Printer) -> Result<Outcome> {
         Command::Logout => done(signup::log_out(printer)),
         Command::Config(command) => done(config::run(command, &arguments.target, printer)),
         Command::Projects(command) => done(projects::run(command, &connect()?, printer)),
+        Command::Roles(command) => done(roles::run(command, &connect()?, printer)),
         Command::Apikeys(command) => done(apikeys::run(command, &connect()?, printer)),
         Command::Workspaces(command) => done(workspaces::run(command, &connect()?, printer)),
         Command::Blueprints(command) => done(blueprints::run(command, &connect()?, printer)),

@@ -22,6 +22,7 @@ use crate::extensions::{CreateExtension, ExtensionList};
 use crate::lists::{Created, Done, Paged};
 use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
+use crate::roles::{CreateRole, CreatedRole, RoleList};
 use crate::servers::{RegisterServer, Server, ServerList, ServerTest};
 use crate::service::{Health, Service};
 use crate::settings::{ChangeSettings, WorkspaceSettings};
@@ -126,6 +127,21 @@ impl Client {
     /// `POST /projects`.
     pub fn create_project(&self, request: &CreateProject) -> Result<Created<CreatedProject>> {
         self.post("/projects", request)
+    }
+
+    /// `GET /projects/{id}/roles`; `project` is an id or a name.
+    pub fn roles(&self, project: &str) -> Result<RoleList> {
+        self.list(&format!("/projects/{}/roles", segment(project)))
+    }
+
+    /// `POST /projects/{id}/roles`.
+    pub fn create_role(&self, project: &str, request: &CreateRole) -> Result<Created<CreatedRole>> {
+        self.post(&format!("/projects/{}/roles", segment(project)), request)
+    }
+
+    /// `DELETE /projects/{id}/roles/{name}`.
+    pub fn delete_role(&self, project: &str, name: &str) -> Result<Done> {
+        self.delete(&format!("/projects/{}/roles/{}", segment(project), segment(name)))
     }
 
     /// `DELETE /projects/{id}`.

@@ -15,6 +15,7 @@ pub mod http;
 pub mod lists;
 pub mod problems;
 pub mod queries;
+pub mod roles;
 pub mod servers;
 pub mod service;
 pub mod settings;

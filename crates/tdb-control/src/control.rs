@@ -21,7 +21,9 @@ use crate::jobs::Jobs;
 use crate::lifecycle::accounts::Accounts;
 use crate::lifecycle::creations::Creations;
 use crate::lifecycle::credentials::Credentials;
+use crate::lifecycle::declared_roles::DeclaredRoles;
 use crate::lifecycle::fleet::Queries;
+use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::place::Placement;
 use crate::lifecycle::provision::Provisioning;
 use crate::lifecycle::readers::ReadAccess;
@@ -94,6 +96,8 @@ pub struct Parts {
     pub credentials: Credentials,
     /// Projects, API keys, authentication.
     pub accounts: Accounts,
+    /// Roles that projects declare.
+    pub roles: DeclaredRoles,
     /// Sign-up and login.
     pub users: Users,
     /// Requests that may be repeated under a key.
@@ -130,9 +134,14 @@ impl BaseParts {
     fn new(core: Core, tls: ClientTls) -> Self {
         let core = Arc::new(core);
         let servers = Servers::new(&core, tls);
+        let memberships = Memberships {
+            core: core.clone(),
+            servers: servers.clone(),
+        };
         let placement = Placement {
             core: core.clone(),
             servers: servers.clone(),
+            memberships: memberships.clone(),
         };
         let templates = Templates {
             core: core.clone(),
@@ -144,6 +153,7 @@ impl BaseParts {
             read_access: ReadAccess {
                 core: core.clone(),
                 servers: servers.clone(),
+                memberships,
             },
             repairs: Repairs {
                 core: core.clone(),
@@ -321,6 +331,13 @@ impl Control {
                 trials: schemas.trials.clone(),
             },
             reverts: reverts(&base, &schemas),
+            roles: DeclaredRoles {
+                core: base.core.clone(),
+                servers: base.servers.clone(),
+                accounts: accounts.clone(),
+                memberships: base.placement.memberships.clone(),
+                drains: base.drains.clone(),
+            },
             queries: queries(&base, &extensions),
             extensions,
             users: Users::new(&base.core, &accounts),
@@ -412,6 +429,7 @@ fn jobs(base: &BaseParts, schemas: &SchemaParts, fleet: &TenantParts, watches: &
             core: core.clone(),
             servers: servers.clone(),
             repairs: base.repairs.clone(),
+            memberships: base.placement.memberships.clone(),
             deployments: fleet.deployments.clone(),
         },
         wake: fleet.wake.clone(),

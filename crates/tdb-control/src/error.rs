@@ -193,6 +193,7 @@ fn whereabouts(what: &str) -> Option<&'static str> {
         "credential" => Some("GET /credentials lists the credentials."),
         "deployment" => Some("GET /deployments lists the deployments."),
         "project" => Some("GET /projects lists the projects."),
+        "role" => Some("GET /projects/{id}/roles lists the declared roles."),
         "server" => Some("GET /servers lists the servers."),
         "tenant" => Some("GET /tenants lists the tenants."),
         "version" => Some("GET /blueprints/{name}/versions lists the versions."),
@@ -246,6 +247,7 @@ fn upstream_code(error: &EngineError) -> ProblemCode {
         EngineError::Unfit(_) | EngineError::Lacks(_) | EngineError::NoDatabase { .. } | EngineError::Unexpected(_) => {
             ProblemCode::DatabaseFailed
         }
+        EngineError::RoleTaken { .. } => ProblemCode::RoleTaken,
     }
 }
 

@@ -3,7 +3,9 @@
 pub(crate) mod accounts;
 pub(crate) mod creations;
 pub(crate) mod credentials;
+pub(crate) mod declared_roles;
 pub(crate) mod fleet;
+pub(crate) mod memberships;
 pub(crate) mod place;
 pub(crate) mod provision;
 pub(crate) mod readers;

@@ -7,8 +7,8 @@ mod tenant;
 mod workspace;
 
 pub use access::{
-    ApiKeyInfo, Connection, CredentialInfo, CredentialRequest, CredentialScope, NewApiKey, NewCredential, NewProject,
-    Project, ProxyAddress, ServerInfo, ServerStatus, ServerTest, Session,
+    ApiKeyInfo, Connection, CredentialInfo, CredentialRequest, CredentialScope, DeclaredRole, NewApiKey, NewCredential,
+    NewDeclaredRole, NewProject, Project, ProxyAddress, ServerInfo, ServerStatus, ServerTest, Session,
 };
 pub use deployment::{
     Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,

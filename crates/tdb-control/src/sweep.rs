@@ -9,6 +9,7 @@ use tdb_store::{database_roles, deployments, events, idempotency, physical, serv
 use crate::core::Core;
 use crate::error::{Result, upstream};
 use crate::leases::Subject;
+use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::servers::Servers;
 use crate::schema::deployments::Deployments;
@@ -24,6 +25,7 @@ pub(crate) struct Sweep {
     pub(crate) core: Arc<Core>,
     pub(crate) servers: Servers,
     pub(crate) repairs: Repairs,
+    pub(crate) memberships: Memberships,
     pub(crate) deployments: Deployments,
 }
 
@@ -76,6 +78,7 @@ impl Sweep {
         for role in roles::drop_disabled(&server).await.map_err(|e| upstream(name, e))? {
             tracing::info!(server = %name, role, "a disabled role is dropped");
         }
-        self.repairs.repair_roles_on(name).await
+        self.repairs.repair_roles_on(name).await?;
+        self.memberships.converge_on(name).await
     }
 }

@@ -24,10 +24,13 @@ const OPAQUE_LEN: usize = 13;
 /// Why a text is not a role's name; the message is the rule, fit for the end of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RoleNameError {
+    /// It is empty or too long.
     #[error("must be 1 to {} bytes long", RoleName::LEN_MAX)]
     Length,
+    /// It has other characters, or would need quotes.
     #[error("must be made of lower-case letters, digits and \"_\", and not start with a digit")]
     Grammar,
+    /// It means something else to PostgreSQL, or is of the form of an internal role's name.
     #[error("is reserved")]
     Reserved,
 }
@@ -38,8 +41,10 @@ pub enum RoleNameError {
 pub struct RoleName(Box<str>);
 
 impl RoleName {
+    /// PostgreSQL's limit for identifiers, in bytes.
     pub const LEN_MAX: usize = 63;
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

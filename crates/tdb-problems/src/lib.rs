@@ -73,6 +73,8 @@ problems! {
     NoServer = "no_server", 409, "No database server is available";
     ServerNotEmpty = "server_not_empty", 409, "The server still has databases";
     DatabaseRenamed = "database_renamed", 409, "The database on the server has another name";
+    RoleInUse = "role_in_use", 409, "The declared role is in use";
+    RoleTaken = "role_taken", 409, "A server has another role of this name";
     DatabaseInUse = "database_in_use", 409, "The database is in use";
     IdempotencyInProgress = "idempotency_in_progress", 409, "A request with this key is still running";
     TooLarge = "too_large", 413, "The body is too large";

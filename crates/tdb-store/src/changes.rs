@@ -255,11 +255,14 @@ pub struct HeadRow {
     pub state: ChangeState,
     /// Why it is broken, or why it was skipped.
     pub reason: Option<String>,
+    /// Roles that it names and its project had not declared.
+    pub undeclared: Vec<String>,
 }
 
 /// All changes of a workspace, by number, without their text.
 pub async fn heads(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<HeadRow>, StoreError> {
-    let sql = "SELECT id, checksum, jsonb_array_length(statements) AS statements, state, reason
+    let sql = "SELECT id, checksum, jsonb_array_length(statements) AS statements, state, reason,
+                      coalesce(body->'undeclared', '[]') AS undeclared
                  FROM changes WHERE workspace_id = $1 ORDER BY id";
     let rows = tx.query(sql, &[&workspace.as_uuid()]).await?;
     let head = |row: &Row| {
@@ -269,6 +272,7 @@ pub async fn heads(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<HeadRow>, Stor
             statements: count(row, "statements")?,
             state: parsed(row, "state")?,
             reason: column(row, "reason")?,
+            undeclared: texts(row, "undeclared")?,
         })
     };
     rows.iter().map(head).collect()

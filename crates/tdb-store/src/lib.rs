@@ -23,6 +23,7 @@ pub mod api_keys;
 pub mod changes;
 pub mod credentials;
 pub mod database_roles;
+pub mod declared_roles;
 pub mod deployments;
 pub mod drift;
 pub mod events;

@@ -17,7 +17,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In the order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 13] = [
+const MIGRATIONS: [Migration; 14] = [
     Migration {
         number: 1,
         name: "initial",
@@ -82,6 +82,11 @@ const MIGRATIONS: [Migration; 13] = [
         number: 13,
         name: "drift",
         sql: include_str!("../migrations/0013_drift.sql"),
+    },
+    Migration {
+        number: 14,
+        name: "declared_roles",
+        sql: include_str!("../migrations/0014_declared_roles.sql"),
     },
 ];
 /// If two programs start at once, the second waits this long for the first. A lock on a table is waited for only

@@ -221,7 +221,7 @@ impl Accounts {
     }
 
     /// A project of the key's account, by id or name.
-    async fn project_of(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
+    pub(crate) async fn project_of(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
         let tx = self.core.store.jobs().await?;
         let rows = projects::of_same_account(&tx, identity.project(), None, i64::MAX).await?;
         tx.rollback().await?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tdb_engines::postgres::roles::{RoleNames, RoleSecrets};
-use tdb_engines::postgres::{EngineError, Login, Server, databases};
-use tdb_names::{DatabaseName, PHYSICAL_NAME_LEN_MAX, ServerName};
+use tdb_engines::postgres::{Login, Server, databases};
+use tdb_names::{DatabaseName, PHYSICAL_NAME_LEN_MAX, ProjectId, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::Tx;
 use tdb_store::physical::{self, Holder, Physical, RoleSecret, Step};
@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::leases::Lease;
+use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::servers::Servers;
 
 /// Length of what makes a taken name unique, with its separator.
@@ -46,6 +47,7 @@ pub(crate) enum As {
 pub(crate) struct Placement {
     pub(crate) core: Arc<Core>,
     pub(crate) servers: Servers,
+    pub(crate) memberships: Memberships,
 }
 
 impl Placement {
@@ -80,10 +82,11 @@ impl Placement {
     }
 
     /// Makes the roles of a database, or gives them their rights and secrets again.
-    pub(crate) async fn make_roles(&self, server: &Server, physical: &Physical) -> Result<(), EngineError> {
-        let sealed = |e: tdb_store::StoreError| EngineError::Unexpected(e.to_string());
-        let secrets = self.role_secrets(physical).map_err(sealed)?;
-        tdb_engines::postgres::roles::create(server, &role_names(physical), &secrets).await
+    pub(crate) async fn make_roles(&self, server: &Server, project: &ProjectId, physical: &Physical) -> Result<()> {
+        let secrets = self.role_secrets(physical)?;
+        let made = tdb_engines::postgres::roles::create(server, &role_names(physical), &secrets).await;
+        made.map_err(|e| upstream(&physical.server, e))?;
+        self.memberships.admit(project, physical).await
     }
 
     /// A session to be of one of the database's own roles: the only kind that runs a user's text.

@@ -177,7 +177,7 @@ impl Provisioning {
         };
         let failed = |e| upstream(&row.physical.server, e);
         let names = role_names(&row.physical);
-        self.placement.make_roles(server, &row.physical).await.map_err(failed)?;
+        self.placement.make_roles(server, &row.project, &row.physical).await?;
         databases::open(server, &present, &names).await.map_err(failed)?;
         databases::adopt(server, &present, &names.owner).await.map_err(failed)?;
         let wanted = wanted.clone();
@@ -208,10 +208,10 @@ impl Provisioning {
         let making = databases::construction_name(self.core.store.installation(), row.physical.id);
         let origin = Origin::Template(database_name(&template.physical)?);
         let (roles, oid) = tokio::join!(
-            self.placement.make_roles(server, &row.physical),
+            self.placement.make_roles(server, &row.project, &row.physical),
             databases::clone(server, &making, origin)
         );
-        roles.map_err(failed)?;
+        roles?;
         let oid = oid.map_err(failed)?;
         fault::point("tenant.create.cloned");
         let logical = logical_name(row);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::leases::Subject;
+use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::place::{database_name, pause_after, role_names};
 use crate::lifecycle::servers::Servers;
 
@@ -24,6 +25,7 @@ const DUE_MAX: i64 = 500;
 pub(crate) struct ReadAccess {
     pub(crate) core: Arc<Core>,
     pub(crate) servers: Servers,
+    pub(crate) memberships: Memberships,
 }
 
 impl ReadAccess {
@@ -102,8 +104,11 @@ impl ReadAccess {
         let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id.as_uuid()).await?;
         tx.rollback().await?;
-        match row.as_ref().and_then(|row| Some((row, row.due()?))) {
-            Some((row, readers)) => self.admit(row, present, readers).await,
+        let Some(row) = row else { return Ok(()) };
+        // A spare may have been made before a role was declared.
+        self.memberships.admit(&row.project, &row.physical).await?;
+        match row.due() {
+            Some(readers) => self.admit(&row, present, readers).await,
             None => Ok(()),
         }
     }

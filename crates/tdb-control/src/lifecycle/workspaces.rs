@@ -193,10 +193,7 @@ impl Workspaces {
     async fn build(&self, lease: &Lease, row: &WorkspaceRow) -> Result<()> {
         let server = self.servers.admin(&row.physical.server).await?;
         let (id, failed) = (row.physical.id, |e| upstream(&row.physical.server, e));
-        self.placement
-            .make_roles(&server, &row.physical)
-            .await
-            .map_err(failed)?;
+        self.placement.make_roles(&server, &row.project, &row.physical).await?;
         fault::point("workspace.create.roles");
         let present = match self.placement.present_name(&server, &row.physical).await? {
             Some(name) if row.physical.oid.is_some() => name,

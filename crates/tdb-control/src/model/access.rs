@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tdb_contract::Rights;
 use tdb_names::{
-    BlueprintName, CredentialId, DatabaseName, KeyId, ProjectId, ServerName, TenantName, TlsMode, UserName,
+    BlueprintName, CredentialId, DatabaseName, KeyId, ProjectId, RoleName, ServerName, TenantName, TlsMode, UserName,
 };
 use time::OffsetDateTime;
 
@@ -63,6 +63,20 @@ pub struct Project {
     pub name: String,
     pub api_keys: u32,
     pub created_at: OffsetDateTime,
+}
+
+/// A role without login that a project's schemas may name.
+#[derive(Clone, Debug)]
+pub struct DeclaredRole {
+    pub name: RoleName,
+    pub created_at: OffsetDateTime,
+}
+
+/// A role just declared, and which servers do not have it yet.
+#[derive(Clone, Debug)]
+pub struct NewDeclaredRole {
+    pub role: DeclaredRole,
+    pub warnings: Vec<String>,
 }
 
 /// A project just made: its first key (scope admin) and its credential, each shown once.

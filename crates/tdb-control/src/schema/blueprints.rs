@@ -73,8 +73,10 @@ impl Blueprints {
             .filter(|change| change.state == Stored::Broken)
             .map(|change| change.id)
             .collect();
+        let undeclared: Vec<Vec<String>> = found.iter().map(undeclared).collect();
+        let undeclared = undeclared.concat();
         let shown = found.into_iter().map(|change| ChangeInfo {
-            repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken)),
+            repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken, &undeclared)),
             ..info(change, &versions)
         });
         Ok(shown.collect())
@@ -115,6 +117,17 @@ async fn describe_blueprints(tx: &Tx, rows: Vec<WorkspaceRow>) -> Result<Vec<Blu
         })
     });
     Ok(described.collect())
+}
+
+/// Roles that a broken change names and its project had not declared.
+fn undeclared(row: &ChangeRow) -> Vec<String> {
+    let names = (row.state == Stored::Broken)
+        .then(|| row.body.get("undeclared"))
+        .flatten();
+    names
+        .cloned()
+        .and_then(|names| serde_json::from_value(names).ok())
+        .unwrap_or_default()
 }
 
 pub(crate) fn info(row: ChangeRow, versions: &HashMap<u32, u32>) -> ChangeInfo {

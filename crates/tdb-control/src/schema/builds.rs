@@ -8,7 +8,7 @@ use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, Limits, Numbere
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::fingerprint::Fingerprint;
 use tdb_engines::postgres::tenant_side;
-use tdb_names::ServerName;
+use tdb_names::{ProjectId, ServerName};
 use tdb_store::physical::{self, Holder, Physical, Step};
 use tdb_store::templates::{self, TemplateRow, TemplateStatus};
 use tdb_store::workspaces::WorkspaceRow;
@@ -149,6 +149,7 @@ impl Builds {
         tx.commit().await?;
         Box::pin(self.clone_and_adopt(
             id,
+            &row.project,
             &physical,
             origin.as_ref().map(|(template, held)| (template, held.as_slice())),
         ))
@@ -159,6 +160,7 @@ impl Builds {
     pub(crate) async fn clone_and_adopt(
         &self,
         id: Uuid,
+        project: &ProjectId,
         physical: &Physical,
         origin: Option<(&TemplateRow, &[u32])>,
     ) -> Result<TemplateRow> {
@@ -170,10 +172,10 @@ impl Builds {
             database_name(&template.physical).map(Origin::Template)
         })?;
         let (roles, oid) = tokio::join!(
-            self.placement.make_roles(&admin, physical),
+            self.placement.make_roles(&admin, project, physical),
             databases::clone(&admin, &name, from)
         );
-        roles.map_err(failed)?;
+        roles?;
         let oid = oid.map_err(failed)?;
         fault::point("clone.made");
         databases::open(&admin, &name, &role_names(physical))
@@ -238,6 +240,7 @@ impl Builds {
             .await?;
         let owner = build.physical.roles.owner.name.as_str();
         let administrator = self.servers.admin(&build.physical.server).await?;
+        self.placement.memberships.admit(&row.project, &build.physical).await?;
         let plan = BringUp {
             administrator: &administrator,
             owner,

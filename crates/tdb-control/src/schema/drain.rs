@@ -16,7 +16,7 @@ use tdb_problems::ProblemCode;
 use tdb_store::changes::{ChangeState, NewChange};
 use tdb_store::sessions::{SessionRow, Speaker};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
-use tdb_store::{changes, sessions, workspaces};
+use tdb_store::{changes, declared_roles, sessions, workspaces};
 use tokio::time::timeout;
 
 use crate::core::Core;
@@ -157,7 +157,13 @@ impl Drains {
             return Ok(Drained::default());
         }
         fault::point("drain.read");
-        let mut captured = capture::changes(&journaled, &place.owner);
+        let mut captured = capture::changes(&journaled, &place.owner, &[]);
+        if captured.iter().any(|one| !one.change.undeclared.is_empty()) {
+            let tx = self.core.store.jobs().await?;
+            let declared = declared_roles::names_of_workspace(&tx, id).await?;
+            tx.rollback().await?;
+            captured = capture::changes(&journaled, &place.owner, &declared);
+        }
         if let Some(data) = data {
             leave_out(&mut captured, data);
         }

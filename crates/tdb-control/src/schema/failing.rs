@@ -8,7 +8,7 @@ use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::apply::{ApplyError, NumberedChange};
 use tdb_engines::postgres::capture::repeat::{self, Unrepeatable};
 use tdb_engines::postgres::fingerprint::Difference;
-use tdb_names::{BlueprintName, ServerName};
+use tdb_names::{BlueprintName, RoleName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::changes::{self, ChangeState};
 use tdb_store::workspaces::{self, WorkspaceRow};
@@ -270,8 +270,16 @@ pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
     )
 }
 
-/// What frees head of changes that cannot be replayed.
-pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32]) -> String {
+/// What frees head of changes that cannot be replayed, of which some name roles that are not declared.
+pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[String]) -> String {
+    let mut declarable = undeclared.iter().filter_map(|role| role.parse::<RoleName>().ok());
+    if let Some(role) = declarable.next() {
+        return format!(
+            "Declare the role with POST /projects/{{id}}/roles {{\"name\": \"{role}\"}} and run the statements again; {} leaves out what cannot be \
+             replayed.",
+            skip_request(blueprint, broken)
+        );
+    }
     let them = if broken.len() == 1 { "it" } else { "they" };
     format!(
         "{} leaves out what cannot be replayed. To keep what {them} made, drop it in the workspace, make it again with DDL \
@@ -292,6 +300,11 @@ mod tests {
         assert_eq!(
             skip_request(&blueprint, &[3, 4]),
             "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]}"
+        );
+        assert_eq!(
+            repair(&blueprint, &[3], &["anon".to_owned()]),
+            "Declare the role with POST /projects/{id}/roles {\"name\": \"anon\"} and run the statements again; \
+             DELETE /workspaces/app/diff {\"ddl_ids\": [3]} leaves out what cannot be replayed."
         );
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum HeadProblem {
         first: u32,
         reason: String,
         all: Vec<u32>,
+        /// Roles that they name and the project had not declared.
+        undeclared: Vec<String>,
     },
     Different(Vec<Difference>),
     Busy,
@@ -46,12 +48,17 @@ impl HeadProblem {
     pub(crate) fn into_error(self, blueprint: &BlueprintName) -> ControlError {
         match self {
             HeadProblem::Other(error) => error,
-            HeadProblem::Broken { first, reason, all } => {
+            HeadProblem::Broken {
+                first,
+                reason,
+                all,
+                undeclared,
+            } => {
                 let mut detail = format!("change {first} of \"{blueprint}\" cannot be replayed: {reason}");
                 if all.len() > 1 {
                     detail.push_str(&format!("; {} cannot be replayed", numbered(&all)));
                 }
-                ControlError::refused(ProblemCode::HeadBroken, detail, &repair(blueprint, &all))
+                ControlError::refused(ProblemCode::HeadBroken, detail, &repair(blueprint, &all, &undeclared))
             }
             HeadProblem::Different(differences) => {
                 let hint = "Something changed the workspace without being captured; bring it back or repeat it as DDL.";
@@ -94,6 +101,10 @@ impl Head {
                 first: first.id,
                 reason: first.reason.clone().unwrap_or_default(),
                 all: broken.iter().map(|change| change.id).collect(),
+                undeclared: broken
+                    .iter()
+                    .flat_map(|change| change.undeclared.iter().cloned())
+                    .collect(),
             });
         }
         let content: Vec<(u32, &[u8])> = head

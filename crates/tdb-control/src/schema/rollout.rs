@@ -194,6 +194,8 @@ impl Rollouts {
             .await?;
         let owner = database.physical.roles.owner.name.as_str();
         let administrator = self.servers.admin(&database.physical.server).await?;
+        let memberships = &self.placement.memberships;
+        memberships.admit(&database.project, &database.physical).await?;
         let plan = BringUp {
             administrator: &administrator,
             owner,

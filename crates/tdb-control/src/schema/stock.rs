@@ -117,7 +117,7 @@ impl Stock {
         fault::point("spare.intended");
         Box::pin(
             self.builds
-                .clone_and_adopt(id, &physical, Some((&template, &version.change_ids))),
+                .clone_and_adopt(id, &template.project, &physical, Some((&template, &version.change_ids))),
         )
         .await?;
         fault::point("spare.ready");

@@ -275,6 +275,7 @@ fn broken(failing: Vec<Failing>) -> HeadProblem {
             first: first.change,
             reason: first.reason,
             all,
+            undeclared: Vec::new(),
         },
         None => {
             let detail = "a replay of the changes failed and then succeeded";

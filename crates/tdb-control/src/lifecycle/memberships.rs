@@ -1,0 +1,95 @@
+//! Memberships of databases' owners in the roles that their projects declare: brought to a server when a role is declared,
+//! when a database is created, before changes are replayed, and by the sweep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tdb_engines::postgres::EngineError;
+use tdb_engines::postgres::declared_roles::{self as engine, Membership};
+use tdb_names::{ProjectId, ServerName};
+use tdb_problems::ProblemCode;
+use tdb_store::declared_roles;
+use tdb_store::physical::Physical;
+
+use crate::core::Core;
+use crate::error::{ControlError, Result, upstream};
+use crate::lifecycle::servers::Servers;
+
+/// Declared roles on servers.
+#[derive(Clone)]
+pub(crate) struct Memberships {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Servers,
+}
+
+impl Memberships {
+    /// Makes a database's owner a member of the roles that its project declares, and creates those that are missing.
+    pub(crate) async fn admit(&self, project: &ProjectId, physical: &Physical) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
+        let names = declared_roles::names(&tx, project).await?;
+        tx.rollback().await?;
+        let wanted: Vec<Membership> = names
+            .into_iter()
+            .map(|role| Membership {
+                role,
+                owner: physical.roles.owner.name.clone(),
+            })
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let server = self.servers.admin(&physical.server).await?;
+        let admitted = engine::admit(&server, self.core.store.installation(), &wanted).await;
+        admitted.map_err(|e| refused(&physical.server, e))
+    }
+
+    /// Brings a server to what all projects declare: creates, resets, revokes, drops.
+    pub(crate) async fn converge_on(&self, name: &ServerName) -> Result<()> {
+        let server = self.servers.admin(name).await?;
+        let installation = self.core.store.installation();
+        let failed = |e| upstream(name, e);
+        let found = engine::states(&server, installation).await.map_err(failed)?;
+        let tx = self.core.store.jobs().await?;
+        let rows = declared_roles::memberships(&tx, name).await?;
+        tx.rollback().await?;
+        let wanted: Vec<Membership> = rows.into_iter().map(membership).collect();
+        let converged = engine::converge(&server, &found, &wanted).await.map_err(failed)?;
+        for role in converged.reset {
+            tracing::warn!(server = %name, role, "a client changed a declared role; it is set again");
+        }
+        for role in converged.dropped {
+            tracing::info!(server = %name, role, "a role that is no longer declared is dropped");
+        }
+        let mut by_role: BTreeMap<String, Vec<Membership>> = BTreeMap::new();
+        for one in wanted {
+            by_role.entry(one.role.clone()).or_default().push(one);
+        }
+        // One whose name is taken on this server stops no other.
+        let mut outcome = Ok(());
+        for wanted in by_role.values() {
+            if let Err(error) = engine::admit(&server, installation, wanted).await {
+                outcome = Err(refused(name, error));
+            }
+        }
+        outcome
+    }
+}
+
+fn membership(row: declared_roles::Membership) -> Membership {
+    Membership {
+        role: row.role,
+        owner: row.owner,
+    }
+}
+
+/// A role of the declared name that is someone else's is not touched.
+pub(crate) fn refused(server: &ServerName, error: EngineError) -> ControlError {
+    match error {
+        EngineError::RoleTaken { role } => {
+            let detail = format!("server \"{server}\" has a role \"{role}\" that this installation did not create");
+            let hint = "Rename that role on the server, or declare another name.";
+            ControlError::refused(ProblemCode::RoleTaken, detail, hint)
+        }
+        other => upstream(server, other),
+    }
+}
