@@ -25,12 +25,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// What sessions that are ended at once get to say so.
 const FAREWELL_TIME_MAX: Duration = Duration::from_millis(1500);
 
+/// Serves one connection to its end.
+type ServeConnection = fn(Rc<Plane>, TcpStream, IpAddr, Admission) -> Pin<Box<dyn Future<Output = ()>>>;
+
 /// How connections of an engine's protocol are served.
 #[derive(Clone, Copy)]
 pub(crate) struct Protocol {
     pub engine: Engine,
-    /// Serves one connection to its end.
-    pub serve: fn(Rc<Plane>, TcpStream, IpAddr, Admission) -> Pin<Box<dyn Future<Output = ()>>>,
+    pub serve: ServeConnection,
     /// Counts a connection that is closed because there is no slot for it.
     pub turned_away: fn(&Plane),
 }

@@ -8,25 +8,34 @@ use crate::error::StoreError;
 use crate::row::{column, count, parsed};
 use crate::tx::Tx;
 
+/// A role that a project has declared.
 #[derive(Clone, Debug)]
 pub struct DeclaredRoleRow {
+    /// What the role is called on every server of the project.
     pub name: RoleName,
+    /// When it was declared.
     pub created_at: OffsetDateTime,
 }
 
-/// A database of a project, for people: whose it is.
+/// A database of a project and its owner, as error messages name them.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct OwnedDatabase {
+    /// Where it is.
     pub server: ServerName,
+    /// Its object identifier on that server.
     pub oid: u32,
+    /// The blueprint it is a database of.
     pub blueprint: BlueprintName,
+    /// The tenant it belongs to; none for workspaces and templates.
     pub tenant: Option<String>,
 }
 
 /// A role that an owner role is to be a member of.
 #[derive(Clone, Debug)]
 pub struct Membership {
+    /// The declared role.
     pub role: String,
+    /// The role that owns the database.
     pub owner: String,
 }
 
@@ -44,6 +53,7 @@ pub async fn insert(tx: &Tx, project: &ProjectId, name: &RoleName) -> Result<Opt
     row.as_ref().map(from_row).transpose()
 }
 
+/// The declared role with this name.
 pub async fn by_name(tx: &Tx, project: &ProjectId, name: &RoleName) -> Result<Option<DeclaredRoleRow>, StoreError> {
     let sql = "SELECT name, created_at FROM declared_roles WHERE project_id = $1 AND name = $2";
     let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;
@@ -78,6 +88,7 @@ pub async fn names_of_workspace(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<S
     rows.iter().map(|row| column(row, "name")).collect()
 }
 
+/// Removes the declaration; false if there was none. The role stays on the servers until the sweep drops it.
 pub async fn delete(tx: &Tx, project: &ProjectId, name: &RoleName) -> Result<bool, StoreError> {
     let sql = "DELETE FROM declared_roles WHERE project_id = $1 AND name = $2";
     Ok(tx.execute(sql, &[&project.as_str(), &name.as_str()]).await? == 1)
@@ -108,7 +119,7 @@ pub async fn servers(tx: &Tx, project: &ProjectId) -> Result<Vec<ServerName>, St
 
 /// All databases of the project that were created, those of deleted tenants and of templates too. Not builds: what they
 /// replay is in changes.
-pub async fn places(tx: &Tx, project: &ProjectId) -> Result<Vec<Place>, StoreError> {
+pub async fn places(tx: &Tx, project: &ProjectId) -> Result<Vec<OwnedDatabase>, StoreError> {
     let sql = "SELECT p.server, g.oid, coalesce(w.blueprint, d.blueprint, v.blueprint) AS blueprint, d.tenant
                  FROM physical_databases p JOIN postgres_databases g ON g.id = p.id AND g.oid IS NOT NULL
                  LEFT JOIN workspaces w ON w.id = p.workspace_id
@@ -118,7 +129,7 @@ pub async fn places(tx: &Tx, project: &ProjectId) -> Result<Vec<Place>, StoreErr
                 ORDER BY p.server, blueprint, d.tenant NULLS FIRST";
     let rows = tx.query(sql, &[&project.as_str()]).await?;
     let place = |row: &Row| {
-        Ok(Place {
+        Ok(OwnedDatabase {
             server: parsed(row, "server")?,
             oid: u32::try_from(column::<i64>(row, "oid")?).map_err(|_| StoreError::corrupt("oid"))?,
             blueprint: parsed(row, "blueprint")?,

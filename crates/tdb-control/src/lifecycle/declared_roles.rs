@@ -8,7 +8,7 @@ use tdb_engines::postgres::declared_roles as engine;
 use tdb_engines::postgres::{EngineError, journal};
 use tdb_names::{ProjectId, RoleName, ServerName};
 use tdb_problems::ProblemCode;
-use tdb_store::declared_roles::{self, DeclaredRoleRow, Place};
+use tdb_store::declared_roles::{self, DeclaredRoleRow, OwnedDatabase};
 use tdb_store::workspaces::{self, WorkspaceStatus};
 
 use crate::core::Core;
@@ -169,10 +169,10 @@ impl DeclaredRoles {
         Err(ControlError::refused(ProblemCode::RoleInUse, detail, hint))
     }
 
-    async fn require_unreferred(&self, role: &RoleName, places: &[Place]) -> Result<()> {
+    async fn require_unreferred(&self, role: &RoleName, places: &[OwnedDatabase]) -> Result<()> {
         let mut found = Vec::new();
         for of_server in places.chunk_by(|a, b| a.server == b.server) {
-            let Some(Place { server, .. }) = of_server.first() else {
+            let Some(OwnedDatabase { server, .. }) = of_server.first() else {
                 continue;
             };
             let oids: Vec<u32> = of_server.iter().map(|place| place.oid).collect();
@@ -220,7 +220,7 @@ fn declared(row: DeclaredRoleRow) -> DeclaredRole {
     }
 }
 
-fn shown(place: &Place) -> String {
+fn shown(place: &OwnedDatabase) -> String {
     match &place.tenant {
         Some(tenant) => format!("\"{}\" of tenant \"{tenant}\"", place.blueprint),
         None => format!("the workspace or a version of \"{}\"", place.blueprint),
