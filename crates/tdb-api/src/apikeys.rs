@@ -15,10 +15,10 @@ use crate::pages::{PageParams, oldest_first};
 use crate::refusal::{Answer, Refusal};
 
 const NAME_DEFAULT: &str = "key";
-/// The scopes of a key that is created without any.
+/// The scopes of a key that is created without scopes.
 const SCOPES_DEFAULT: [Scope; 2] = [Scope::Read, Scope::Write];
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_api_keys, create_api_key))
         .routes(routes!(delete_api_key))
@@ -44,7 +44,7 @@ async fn list_api_keys(
 
 /// Create an API key
 #[utoipa::path(post, path = "/apikeys", tag = "apikeys", request_body = CreateApiKey,
-    responses((status = 201, description = "The key, shown this once", body = Success<Created<CreatedApiKey>>)))]
+    responses((status = 201, description = "The key, which is shown only once", body = Success<Created<CreatedApiKey>>)))]
 async fn create_api_key(
     State(control): State<Control>,
     caller: Caller,
@@ -64,7 +64,7 @@ async fn create_api_key(
         api_key: made.key.expose_secret().to_owned(),
         key: render(made.info, &caller.identity),
     };
-    let message = format!("API key \"{}\" is created; it is shown this once", answer.key.name);
+    let message = format!("API key \"{}\" is created; the key is shown only once", answer.key.name);
     Ok((
         StatusCode::CREATED,
         Json(Success::of(Created { message, body: answer })),
@@ -73,7 +73,7 @@ async fn create_api_key(
 
 /// Delete an API key
 #[utoipa::path(delete, path = "/apikeys/{id}", tag = "apikeys", params(("id" = String, Path, description = "The key's id or name")),
-    responses((status = 200, description = "It is refused from now on", body = Success<Done>)))]
+    responses((status = 200, description = "It is no longer accepted", body = Success<Done>)))]
 async fn delete_api_key(
     State(control): State<Control>,
     caller: Caller,
@@ -101,7 +101,7 @@ fn render_scope(scope: KeyScope) -> Scope {
     }
 }
 
-/// Under the hosted product's name for it, or ours.
+/// The name, in our field or in the one that the hosted product uses.
 fn key_name(name: Option<String>, project_name: Option<String>) -> Answer<String> {
     match (name, project_name) {
         (Some(_), Some(_)) => Err(Refusal::invalid(

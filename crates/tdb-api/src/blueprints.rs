@@ -17,7 +17,7 @@ use crate::pages::PageParams;
 use crate::refusal::{Answer, Refusal};
 use crate::workspaces::render_schema;
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_blueprints))
         .routes(routes!(read_blueprint))

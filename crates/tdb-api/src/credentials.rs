@@ -1,4 +1,4 @@
-//! Credentials, and how a connection is shown.
+//! Credentials, and how connections are rendered.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use crate::extract::{Body, Caller, InPath};
 use crate::pages::{PageParams, oldest_first};
 use crate::refusal::{Answer, Refusal};
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_credentials, create_credential))
         .routes(routes!(delete_credential))
@@ -45,7 +45,7 @@ async fn list_credentials(
 
 /// Create a credential of a tenant, a workspace or the whole project
 #[utoipa::path(post, path = "/credentials", tag = "credentials", request_body = CreateCredential,
-    responses((status = 201, description = "The credential; its password is shown this once", body = Success<Created<CreatedCredential>>)))]
+    responses((status = 201, description = "The credential; its password is shown only once", body = Success<Created<CreatedCredential>>)))]
 async fn create_credential(
     State(control): State<Control>,
     caller: Caller,
@@ -79,7 +79,7 @@ async fn create_credential(
         name: made.info.name,
     };
     let message = format!(
-        "credential \"{}\" is created; its password is shown this once",
+        "credential \"{}\" is created; its password is shown only once",
         answer.name
     );
     Ok((
@@ -90,7 +90,7 @@ async fn create_credential(
 
 /// Delete a credential and end its sessions
 #[utoipa::path(delete, path = "/credentials/{id}", tag = "credentials", params(("id" = String, Path, description = "The credential's id, name or user name")),
-    responses((status = 200, description = "It is refused from now on", body = Success<Done>)))]
+    responses((status = 200, description = "It is no longer accepted", body = Success<Done>)))]
 async fn delete_credential(
     State(control): State<Control>,
     caller: Caller,
@@ -130,8 +130,8 @@ fn scope(request: &CreateCredential) -> Answer<model::CredentialScope> {
     }
 }
 
-/// A connection for its one reader; the password is there only where the use case made it.
-pub fn render_connection(connection: &model::Connection) -> Connection {
+/// Renders a connection. It has a password only if the use case just generated one.
+pub(crate) fn render_connection(connection: &model::Connection) -> Connection {
     Connection {
         host: connection.host.clone(),
         port: connection.port,

@@ -15,7 +15,7 @@ use crate::extract::{Body, Caller, InPath, Nothing};
 use crate::pages::{PageParams, newest_first};
 use crate::refusal::{Answer, Refusal};
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_deployments, create_deployment))
         .routes(routes!(read_deployment))
@@ -43,7 +43,7 @@ async fn list_deployments(
 /// Bring tenants to a version, or show what that would do
 #[utoipa::path(post, path = "/deployments", tag = "deployments", request_body = CreateDeployment, responses(
     (status = 200, description = "The plan of a dry run", body = Success<Created<Job>>),
-    (status = 201, description = "The deployment, which goes on by itself", body = Success<Created<Job>>)))]
+    (status = 201, description = "The deployment, which runs in the background", body = Success<Created<Job>>)))]
 async fn create_deployment(
     State(control): State<Control>,
     caller: Caller,
@@ -81,7 +81,7 @@ async fn read_deployment(
     Ok(Json(Success::of(render_deployment(deployment))))
 }
 
-/// Try the failed tenants again
+/// Retry the failed tenants
 #[utoipa::path(post, path = "/deployments/{id}/retry", tag = "deployments", params(("id" = String, Path, description = "dep_…")),
     responses((status = 200, description = "The deployment, running again", body = Success<Job>)))]
 async fn retry_deployment(
@@ -94,7 +94,7 @@ async fn retry_deployment(
     Ok(Json(Success::of(render_deployment(deployment))))
 }
 
-pub fn job(text: &str) -> Answer<JobId> {
+pub(crate) fn job(text: &str) -> Answer<JobId> {
     text.parse().map_err(|_| Refusal::not_found("deployment", text))
 }
 
@@ -134,18 +134,18 @@ fn parse_names(names: &[String]) -> Answer<Vec<TenantName>> {
     names.iter().enumerate().map(parse).collect()
 }
 
-/// Where a job stands in lists.
-pub fn job_key(job: &model::JobSummary) -> String {
+/// The key by which a deployment is sorted in lists.
+pub(crate) fn job_key(job: &model::JobSummary) -> String {
     newest_first(job.created_at, job.id.as_ref().map(JobId::as_str).unwrap_or_default())
 }
 
-pub fn render_deployment(deployment: model::Deployment) -> Job {
+pub(crate) fn render_deployment(deployment: model::Deployment) -> Job {
     let mut job = render_summary(deployment.summary);
     job.targets = Some(deployment.targets.into_iter().map(render_target).collect());
     job
 }
 
-pub fn render_summary(job: model::JobSummary) -> Job {
+pub(crate) fn render_summary(job: model::JobSummary) -> Job {
     let status = match job.status {
         model::DeploymentStatus::Planned => JobStatus::Planned,
         model::DeploymentStatus::Running => JobStatus::Running,
@@ -174,7 +174,7 @@ pub fn render_summary(job: model::JobSummary) -> Job {
     }
 }
 
-pub fn render_target(target: model::DeploymentTarget) -> Target {
+pub(crate) fn render_target(target: model::DeploymentTarget) -> Target {
     let status = match target.status {
         model::TargetStatus::Pending => TargetStatus::Pending,
         model::TargetStatus::Running => TargetStatus::Running,

@@ -1,4 +1,4 @@
-//! What the handlers' own descriptions leave out of the OpenAPI document because it is the same for all.
+//! The parts of the OpenAPI document that are the same for all handlers.
 
 use tdb_client::problems::{PROBLEM_JSON, Problem};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
@@ -11,8 +11,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::once::{CREATING, HEADER};
 
-/// Names the API, its keys, and the problem document that every operation may answer with.
-pub fn complete(document: &mut OpenApi) {
+/// Adds the API's name, its authentication, and the problem document that every operation may return.
+pub(crate) fn complete(document: &mut OpenApi) {
     document.info.title = "TenantsDB admin API".to_owned();
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
     document.info.description = Some("Design a schema once, deploy it to isolated tenant databases.".to_owned());
@@ -61,7 +61,7 @@ fn idempotency_key() -> Parameter {
         .build()
 }
 
-/// All but these endpoints want a key.
+/// All endpoints except these require a key.
 fn access_of(path: &str) -> Access {
     match path {
         "/" | "/health" | "/signup" | "/login" => Access::Open,

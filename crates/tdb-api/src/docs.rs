@@ -1,5 +1,5 @@
-//! `GET /docs`: a page for people, drawn from `/openapi.json` by a script of ours. Everything comes from the binary; the
-//! page may load nothing from elsewhere.
+//! `GET /docs`: a page for people, rendered from `/openapi.json` by a script. Everything is served from the binary; the
+//! page may not load anything from other hosts.
 
 use axum::Router;
 use axum::http::HeaderValue;
@@ -14,7 +14,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     let css = HeaderValue::from_static("text/css; charset=utf-8");
     let script = HeaderValue::from_static("text/javascript; charset=utf-8");
@@ -74,12 +74,12 @@ mod tests {
                 assert_eq!(read(source).await.0.status, 200, "{source}");
             }
         }
-        // What the policy would refuse is not there.
+        // It contains nothing that the content security policy would block.
         assert!(!page.contains("style=") && !page.contains("onclick") && !page.contains("<script>"));
         let (_, script) = read("/docs/page.js").await;
         assert!(
             !script.contains("innerHTML") && !script.contains("://"),
-            "text gets in as text, from here"
+            "text is inserted as text only"
         );
     }
 }

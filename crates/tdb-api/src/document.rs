@@ -1,5 +1,5 @@
-//! What a request says, as a tree: a JSON body or a query string. Names are unique, text is UTF-8, and nesting is bounded.
-//! Typed values are read from it by [`crate::typed`].
+//! The content of a request as a tree: a JSON body or a query string. Names are unique, text is UTF-8, and the depth is
+//! limited. Typed values are read from it by [`crate::typed`].
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -12,29 +12,29 @@ use tdb_problems::ProblemCode;
 
 use crate::refusal::{Answer, Refusal};
 
-/// No request of this API nests deeper than four levels.
+/// No valid request of this API is nested deeper than four levels.
 const DEPTH_MAX: usize = 16;
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Document {
+pub(crate) enum Document {
     Null,
     Bool(bool),
     Number(Number),
     Text(String),
     List(Vec<Document>),
     Object(Vec<(String, Document)>),
-    /// A value of a query string, which writes every scalar as text.
+    /// A value in a query string, where every scalar is text.
     Word(String),
 }
 
-/// Why a text that is JSON is no request.
+/// Why valid JSON cannot be a request.
 enum Fault {
     Duplicate(String),
     TooDeep,
 }
 
 impl Document {
-    pub fn of_body(bytes: &[u8]) -> Answer<Self> {
+    pub(crate) fn of_body(bytes: &[u8]) -> Answer<Self> {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| malformed(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
         let fault = Cell::new(None);
@@ -56,8 +56,8 @@ impl Document {
         })
     }
 
-    /// `application/x-www-form-urlencoded`, as in a URL's query.
-    pub fn of_query(query: &str) -> Answer<Self> {
+    /// Parses `application/x-www-form-urlencoded`, as in a URL's query.
+    pub(crate) fn of_query(query: &str) -> Answer<Self> {
         let mut fields: Vec<(String, Document)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -89,7 +89,7 @@ fn not_json(error: &serde_json::Error) -> Refusal {
     })
 }
 
-/// None where it is not percent-encoded UTF-8.
+/// `None` if the text is not percent-encoded UTF-8.
 fn decoded(text: &str) -> Option<String> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
@@ -116,7 +116,7 @@ struct Seed<'a> {
 }
 
 impl Seed<'_> {
-    /// For what is within; an error where that is too deep.
+    /// The seed for nested values; an error if they are nested too deep.
     fn within<E: de::Error>(&self) -> Result<Seed<'_>, E> {
         let depth = self.depth + 1;
         if depth > DEPTH_MAX {

@@ -1,4 +1,4 @@
-//! Drift of tenants from their versions.
+//! Drift: tenants whose schema differs from their version.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use crate::extract::{Body, Caller};
 use crate::refusal::{Answer, Refusal};
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(read_drift))
         .routes(routes!(refresh_drift))
@@ -29,18 +29,18 @@ struct DriftParams {
     blueprint: Option<String>,
 }
 
-/// Tenants whose schema differs from their version's, as of the last look at each
+/// Tenants whose schema differs from their version, as of the last comparison of each
 #[utoipa::path(get, path = "/drift", tag = "drift", params(DriftParams),
-    responses((status = 200, description = "Only tenants that differ, object by object, and workspaces with what no change accounts for", body = Success<Drift>)))]
+    responses((status = 200, description = "Only tenants that differ, object by object, and workspaces with differences that no change explains", body = Success<Drift>)))]
 async fn read_drift(State(control): State<Control>, caller: Caller<DriftParams>) -> Answer<Json<Success<Drift>>> {
     let blueprint = named(caller.params.blueprint.as_deref())?;
     let report = control.drifts.report(&caller.identity, blueprint.as_ref()).await?;
     Ok(Json(Success::of(render(report))))
 }
 
-/// Look at tenants' schemas anew, in the background
+/// Compare tenants' schemas again, in the background
 #[utoipa::path(post, path = "/drift/refresh", tag = "drift", request_body = RefreshDrift,
-    responses((status = 202, description = "How many tenants are looked at; GET /drift says how many of them still wait", body = Success<DriftRefresh>)))]
+    responses((status = 202, description = "The number of tenants to compare; GET /drift returns how many are still pending", body = Success<DriftRefresh>)))]
 async fn refresh_drift(
     State(control): State<Control>,
     caller: Caller,

@@ -1,4 +1,4 @@
-//! What happens in a deployment as it happens: server-sent events (WHATWG HTML, 9.2).
+//! The progress of a deployment as server-sent events (WHATWG HTML, section 9.2).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use crate::extract::{Caller, InPath};
 use crate::refusal::{Answer, Refusal};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Below what proxies on the way take for a dead connection.
+/// Shorter than the time after which proxies close an idle connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new().routes(routes!(watch_deployment))
 }
 
-/// Follow a deployment: an event for each target that changed, and one for the whole, until it has ended
+/// Follow a deployment: an event for each target that changes and for the whole, until the deployment ends
 #[utoipa::path(get, path = "/deployments/{id}/events", tag = "deployments",
     params(("id" = String, Path, description = "dep_…"),
-        ("Last-Event-ID" = Option<u64>, Header, description = "The id of the last event that came before a connection broke")),
+        ("Last-Event-ID" = Option<u64>, Header, description = "The id of the last event received before the connection was lost")),
     responses(
         (status = 200, description = "Events `target` (data: a target) and `deployment` (data: the deployment without its targets), each \
             with an id; a comment at least every 15 seconds. The stream ends after the deployment has.",
             body = EventFields, content_type = "text/event-stream"),
-        (status = 204, description = "It has ended, and nothing came after the last event")))]
+        (status = 204, description = "The deployment has ended, and there is no event after the last one")))]
 async fn watch_deployment(
     State(control): State<Control>,
     caller: Caller,
@@ -66,7 +66,7 @@ fn last_event(headers: &HeaderMap) -> Answer<Option<u64>> {
         .ok_or_else(|| Refusal::invalid("Last-Event-ID", "must be the id of an event"))
 }
 
-/// The whole last, so that whoever has its id has its targets.
+/// The whole deployment comes last: a client that has received its event has received the targets' events too.
 fn events(news: News) -> Vec<Event> {
     let targets = news.targets.into_iter().map(|(number, target)| {
         let target = render_target((*target).clone());
@@ -79,6 +79,6 @@ fn events(news: News) -> Vec<Event> {
 
 fn named(name: EventName, number: u64, data: &impl serde::Serialize) -> Event {
     let event = Event::default().event(name.as_str()).id(number.to_string());
-    // Types of ours always have a JSON form; an event without data is one that browsers pass over.
+    // Our types can always be converted to JSON; browsers ignore an event without data.
     event.json_data(data).unwrap_or_default()
 }

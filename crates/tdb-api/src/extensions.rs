@@ -1,4 +1,4 @@
-//! Extensions that only a superuser may make, made by the server's administrator where the server allows them.
+//! Extensions that only a superuser can create; the server's administrator creates them if the server allows them.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,11 +15,11 @@ use crate::pages::PageParams;
 use crate::refusal::Answer;
 use crate::workspaces::{named, render_change};
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new().routes(routes!(list_extensions, create_extension))
 }
 
-/// Extensions that a workspace has or may be given
+/// Extensions that a workspace has or can get
 #[utoipa::path(get, path = "/workspaces/{id}/extensions", tag = "workspaces",
     params(("id" = String, Path, description = "The workspace's name"), PageParams),
     responses((status = 200, description = "Extensions by name", body = Success<ExtensionList>)))]
@@ -36,10 +36,10 @@ async fn list_extensions(
     ))))
 }
 
-/// Make an extension as the server's administrator; tenants get it by deployment
+/// Create an extension as the server's administrator; deployments create it in tenants
 #[utoipa::path(post, path = "/workspaces/{id}/extensions", tag = "workspaces", request_body = CreateExtension,
     params(("id" = String, Path, description = "The workspace's name")),
-    responses((status = 201, description = "The change that makes it", body = Success<Change>)))]
+    responses((status = 201, description = "The change that creates it", body = Success<Change>)))]
 async fn create_extension(
     State(control): State<Control>,
     caller: Caller,

@@ -1,5 +1,5 @@
-//! What handlers are given: the identity with the query's parameters, the body, the names in the path. Everything unknown
-//! is refused by name.
+//! The inputs of handlers: the identity and query parameters, the body, the names in the path. Unknown fields and
+//! parameters are refused by name.
 
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::rejection::PathRejection;
@@ -18,13 +18,13 @@ use crate::document::Document;
 use crate::refusal::{Answer, Refusal};
 use crate::typed;
 
-/// Longest body. SQL text is the largest thing that is sent.
-pub const BODY_LEN_MAX: usize = 1024 * 1024;
-/// How much of a body that is too long is read and thrown away, so that its sender gets to read the refusal.
+/// The maximum length of a body. SQL text is the longest input.
+pub(crate) const BODY_LEN_MAX: usize = 1024 * 1024;
+/// How much of a body that is too long is read and discarded, so that the client can read the response.
 const DISCARD_LEN_MAX: usize = 16 * 1024 * 1024;
 
-/// The middleware of all endpoints that want a key.
-pub async fn authenticate(State(control): State<Control>, mut request: Request, next: Next) -> Answer<Response> {
+/// The middleware of all endpoints that require an API key.
+pub(crate) async fn authenticate(State(control): State<Control>, mut request: Request, next: Next) -> Answer<Response> {
     let key = presented_key(request.headers()).ok_or_else(|| {
         Refusal::new(ProblemCode::Unauthorized, "no API key was given")
             .hint("Send the header \"Authorization: Bearer KEY\" or \"X-API-Key: KEY\".")
@@ -50,10 +50,10 @@ fn presented_key(headers: &HeaderMap) -> Option<&str> {
 /// No query parameters.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NoParams {}
+pub(crate) struct NoParams {}
 
-/// Who asks, and the parameters of the query string.
-pub struct Caller<P = NoParams> {
+/// The authenticated identity, and the parameters of the query string.
+pub(crate) struct Caller<P = NoParams> {
     pub identity: Identity,
     pub params: P,
 }
@@ -64,7 +64,7 @@ impl<S: Send + Sync, P: DeserializeOwned> FromRequestParts<S> for Caller<P> {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Answer<Self> {
         let identity = parts.extensions.get::<Identity>().cloned();
         let identity = identity
-            .ok_or_else(|| Refusal::internal("a handler that wants a key is mounted outside of authentication"))?;
+            .ok_or_else(|| Refusal::internal("a handler that requires a key is mounted outside of authentication"))?;
         let query = Document::of_query(parts.uri.query().unwrap_or_default())?;
         let params = typed::of_query(&query)?;
         Ok(Self { identity, params })
@@ -72,12 +72,12 @@ impl<S: Send + Sync, P: DeserializeOwned> FromRequestParts<S> for Caller<P> {
 }
 
 /// A JSON body. An empty one is read as `{}`.
-pub struct Body<T>(pub T);
+pub(crate) struct Body<T>(pub T);
 
-/// The body of a request that says everything in its path.
+/// The body of a request whose input is only in the path.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Nothing {}
+pub(crate) struct Nothing {}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
@@ -108,7 +108,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-pub async fn read_body(body: HttpBody) -> Answer<Bytes> {
+pub(crate) async fn read_body(body: HttpBody) -> Answer<Bytes> {
     let mut stream = body.into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(part) = stream.next().await {
@@ -140,22 +140,22 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     typed::of_body(&Document::of_body(bytes)?)
 }
 
-/// The variable segments of the path: a `String`, or a tuple of what its handler declares.
-pub struct InPath<T>(pub T);
+/// The variable segments of the path: a `String`, or a tuple, as the handler declares.
+pub(crate) struct InPath<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let path = parts.uri.path().to_owned();
-        // No name and no id holds it, and PostgreSQL has no such text.
+        // U+0000 is in no name and no id, and PostgreSQL cannot store it.
         if path.contains("%00") {
             return Err(Refusal::no_such_endpoint(&path));
         }
         match Path::<T>::from_request_parts(parts, state).await {
             Ok(Path(segments)) => Ok(Self(segments)),
             Err(PathRejection::MissingPathParams(error)) => Err(Refusal::internal(error.body_text())),
-            // A segment that cannot be what belongs there names nothing.
+            // A segment that is not a valid name or id does not name any object.
             Err(_) => Err(Refusal::no_such_endpoint(&path)),
         }
     }

@@ -1,5 +1,7 @@
-//! The admin API: thin handlers that parse a request, ask one use case of `tdb-control` and render its answer. It holds
-//! no rule of the product, speaks to no database, and chooses HTTP status and problem code in one place.
+//! The admin API: thin handlers that parse a request, call one use case of `tdb-control` and render its result. It
+//! contains no business rules and no database access; HTTP status and problem code are chosen in one place.
+// Not `unused_qualifications`: the code that `#[utoipa::path]` generates trips it.
+#![warn(missing_docs, unreachable_pub)]
 
 mod apikeys;
 mod blueprints;
@@ -36,7 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::refusal::Refusal;
 
-/// All endpoints. Mount it at the root of the API's address.
+/// The router with all endpoints, to be mounted at the root of the API's address. It serves `control`.
 pub fn router(control: Control) -> Router {
     let (guarded, _) = guarded().split_for_parts();
     let (open, _) = open().split_for_parts();
@@ -50,7 +52,7 @@ pub fn router(control: Control) -> Router {
     surround(endpoints).with_state(control)
 }
 
-/// What holds for every request, answered by a handler or not.
+/// Layers that apply to every request, whether a handler answers it or not.
 fn surround<S: Clone + Send + Sync + 'static>(endpoints: Router<S>) -> Router<S> {
     endpoints
         .fallback(async |request: Request| Refusal::no_such_endpoint(request.uri().path()))
@@ -58,7 +60,7 @@ fn surround<S: Clone + Send + Sync + 'static>(endpoints: Router<S>) -> Router<S>
         .layer(from_fn(request::serve))
 }
 
-/// The description of all endpoints, as `GET /openapi.json` gives it.
+/// The OpenAPI document of all endpoints, as `GET /openapi.json` returns it.
 pub fn openapi() -> OpenApi {
     let (_, mut document) = guarded().split_for_parts();
     let (_, open) = open().split_for_parts();
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
     use crate::extract::Caller;
 
-    /// The surroundings with endpoints that need no store.
+    /// The layers, around endpoints that need no store.
     fn endpoints() -> Router {
         let echo = async |extract::Body(request): extract::Body<CreateWorkspace>| request.name;
         let unguarded = async |_: Caller| StatusCode::OK;

@@ -1,5 +1,5 @@
-//! The header `Idempotency-Key` of requests that create: the same request with the same key gets the same answer, and
-//! nothing is created twice.
+//! The header `Idempotency-Key` of requests that create something: the same request with the same key gets the same
+//! answer, and nothing is created twice.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
@@ -13,8 +13,8 @@ use tracing::{Instrument, Span, warn};
 use crate::extract::read_body;
 use crate::refusal::{Answer, Refusal};
 
-/// Endpoints whose POST creates something. The others may be repeated as they are, except queries.
-pub const CREATING: [&str; 8] = [
+/// Endpoints whose POST creates something. Other requests can be repeated without harm, except queries.
+pub(crate) const CREATING: [&str; 8] = [
     "/projects",
     "/projects/{id}/roles",
     "/apikeys",
@@ -24,13 +24,13 @@ pub const CREATING: [&str; 8] = [
     "/credentials",
     "/servers",
 ];
-pub const HEADER: &str = "Idempotency-Key";
+pub(crate) const HEADER: &str = "Idempotency-Key";
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Says that an answer is the kept one.
+/// Marks an answer that was stored.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The middleware of all endpoints that want an API key; behind authentication.
-pub async fn once(State(control): State<Control>, request: Request, next: Next) -> Answer<Response> {
+/// The middleware of all endpoints that require an API key. It must be inside authentication.
+pub(crate) async fn once(State(control): State<Control>, request: Request, next: Next) -> Answer<Response> {
     let Some(key) = key_of(&request)? else {
         return Ok(next.run(request).await);
     };
@@ -77,16 +77,16 @@ fn key_of(request: &Request) -> Answer<Option<IdempotencyKey>> {
         .ok_or_else(|| Refusal::invalid(HEADER, "must be 1 to 255 printable ASCII characters"))
 }
 
-/// Keeps a success before its sender sees it. A refusal creates nothing, so that the key is free again.
+/// Stores a successful answer before it is sent. A refused request creates nothing, so its key is released.
 async fn settle(control: &Control, identity: &Identity, response: Response) -> Response {
     if !response.status().is_success() {
         if let Err(error) = control.idempotency.release_key(identity).await {
-            warn!(%error, "an idempotency key is held until its lease runs out");
+            warn!(%error, "could not release an idempotency key; it stays claimed until its lease expires");
         }
         return response;
     }
     let (parts, body) = response.into_parts();
-    // It is whole in memory already.
+    // The body is already in memory.
     let body = match to_bytes(body, usize::MAX).await {
         Ok(body) => body,
         Err(error) => return Refusal::internal(error.to_string()).into_response(),
@@ -96,7 +96,7 @@ async fn settle(control: &Control, identity: &Identity, response: Response) -> R
         body: String::from_utf8_lossy(&body).into_owned().into(),
     };
     if let Err(error) = control.idempotency.keep_answer(identity, &kept).await {
-        warn!(%error, "an answer was not kept; a repetition is answered from its receipt");
+        warn!(%error, "could not store an answer; a repeated request is answered from its receipt");
     }
     Response::from_parts(parts, Body::from(body))
 }

@@ -1,5 +1,5 @@
-//! Pages of lists: `?limit=&cursor=`. A cursor is the sort key of the last entry seen, so a page stays right when entries
-//! before it come or go.
+//! Pages of lists: `?limit=&cursor=`. A cursor is the sort key of the last entry of a page, so the next page is correct
+//! even if earlier entries are added or removed.
 
 use std::str::FromStr;
 
@@ -16,37 +16,37 @@ const LIMIT_MAX: u32 = 1000;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct PageParams {
-    /// Most entries of a page: 1 to 1000, by default 100.
+pub(crate) struct PageParams {
+    /// The maximum number of entries per page: 1 to 1000, by default 100.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
 impl PageParams {
-    /// Entries in the order of a key that is a name or a number.
-    pub fn by_key<K: FromStr>(&self) -> Answer<Page<K>> {
+    /// A page of entries that are sorted by a name or a number.
+    pub(crate) fn by_key<K: FromStr>(&self) -> Answer<Page<K>> {
         self.page(|cursor| cursor.parse().ok())
     }
 
-    /// Entries in the order of [`oldest_first`].
-    pub fn by_age<I: FromStr>(&self) -> Answer<Page<(OffsetDateTime, I)>> {
+    /// A page of entries that are sorted by [`oldest_first`].
+    pub(crate) fn by_age<I: FromStr>(&self) -> Answer<Page<(OffsetDateTime, I)>> {
         self.page(|cursor| {
             let (micros, id) = split(cursor)?;
             Some((moment(micros)?, id))
         })
     }
 
-    /// Entries in the order of [`newest_first`].
-    pub fn by_news<I: FromStr>(&self) -> Answer<Page<(OffsetDateTime, I)>> {
+    /// A page of entries that are sorted by [`newest_first`].
+    pub(crate) fn by_news<I: FromStr>(&self) -> Answer<Page<(OffsetDateTime, I)>> {
         self.page(|cursor| {
             let (micros, id) = split(cursor)?;
             Some((moment(i64::MAX.checked_sub(micros)?)?, id))
         })
     }
 
-    /// One entry more than the page has: whether there is another page.
+    /// One entry more than the page shows, to know whether there is another page.
     fn page<K>(&self, parse: impl Fn(&str) -> Option<K>) -> Answer<Page<K>> {
         let after = self.cursor.as_deref().map(|cursor| {
             let foreign = || Refusal::invalid("cursor", "is not a next_cursor of this list");
@@ -66,8 +66,8 @@ impl PageParams {
         fits.then_some(limit).ok_or_else(refused)
     }
 
-    /// The page and the next page's cursor, of the entries that were asked for.
-    pub fn cut<T>(&self, mut entries: Vec<T>, key: impl Fn(&T) -> String) -> Answer<(Vec<T>, Option<String>)> {
+    /// The page, and the cursor of the next page. `entries` are those that were requested.
+    pub(crate) fn cut<T>(&self, mut entries: Vec<T>, key: impl Fn(&T) -> String) -> Answer<(Vec<T>, Option<String>)> {
         let limit = usize::try_from(self.limit()?).unwrap_or(usize::MAX);
         let more = entries.len() > limit;
         entries.truncate(limit);
@@ -75,8 +75,12 @@ impl PageParams {
         Ok((entries, next))
     }
 
-    /// The same of a whole list, which is put into the order of its keys; they are unique.
-    pub fn cut_whole<T>(&self, mut entries: Vec<T>, key: impl Fn(&T) -> String) -> Answer<(Vec<T>, Option<String>)> {
+    /// The same for a complete list, which is sorted by its keys; these are unique.
+    pub(crate) fn cut_whole<T>(
+        &self,
+        mut entries: Vec<T>,
+        key: impl Fn(&T) -> String,
+    ) -> Answer<(Vec<T>, Option<String>)> {
         if let Some(cursor) = &self.cursor {
             entries.retain(|entry| key(entry) > *cursor);
         }
@@ -95,12 +99,12 @@ fn moment(micros: i64) -> Option<OffsetDateTime> {
 }
 
 /// A sort key that puts older entries first.
-pub fn oldest_first(time: OffsetDateTime, id: impl std::fmt::Display) -> String {
+pub(crate) fn oldest_first(time: OffsetDateTime, id: impl std::fmt::Display) -> String {
     format!("{:020}.{id}", time.unix_timestamp_nanos() / 1000)
 }
 
 /// A sort key that puts newer entries first.
-pub fn newest_first(time: OffsetDateTime, id: impl std::fmt::Display) -> String {
+pub(crate) fn newest_first(time: OffsetDateTime, id: impl std::fmt::Display) -> String {
     let backwards = i128::from(i64::MAX).saturating_sub(time.unix_timestamp_nanos() / 1000);
     format!("{backwards:020}.{id}")
 }

@@ -15,7 +15,7 @@ use crate::extract::{Body, Caller, InPath, Nothing};
 use crate::pages::{PageParams, oldest_first};
 use crate::refusal::Answer;
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_projects, create_project))
         .routes(routes!(delete_project))
@@ -58,7 +58,7 @@ async fn create_project(
         connection: render_connection(&made.connection),
     };
     let message = format!(
-        "project \"{}\" is created; key and password are shown this once",
+        "project \"{}\" is created; key and password are shown only once",
         answer.project.id
     );
     Ok((
@@ -83,7 +83,7 @@ async fn delete_project(
 
 /// Give the project's database credential a new password
 #[utoipa::path(post, path = "/projects/{id}/credential", tag = "projects", params(("id" = String, Path, description = "The project's id (prj_…) or name")),
-    responses((status = 200, description = "The new password; the old one is refused from now on", body = Success<RotatedCredential>)))]
+    responses((status = 200, description = "The new password; the old one is no longer accepted", body = Success<RotatedCredential>)))]
 async fn rotate_project_credential(
     State(control): State<Control>,
     caller: Caller,

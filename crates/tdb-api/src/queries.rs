@@ -1,4 +1,4 @@
-//! Queries over tenants, each in the tenant's own role.
+//! Queries over tenants, each with the tenant's own role.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,11 +14,11 @@ use crate::extract::{Body, Caller};
 use crate::refusal::{Answer, Refusal};
 use crate::workspaces::check_engine;
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new().routes(routes!(query_tenants))
 }
 
-/// Run SQL in one tenant or in all
+/// Run SQL in one tenant or in all tenants
 #[utoipa::path(post, path = "/admin/query", tag = "queries", request_body = AdminQuery,
     responses((status = 200, description = "Each tenant's result or error", body = Success<AdminQueryResults>)))]
 async fn query_tenants(
@@ -80,7 +80,7 @@ fn render(result: model::TenantQueryResult) -> TenantResult {
     }
 }
 
-pub fn render_result(result: model::QueryResult) -> QueryResult {
+pub(crate) fn render_result(result: model::QueryResult) -> QueryResult {
     let column = |column: model::ResultColumn| ResultColumn {
         name: column.name,
         data_type: column.type_name,

@@ -1,4 +1,4 @@
-//! Why a request did not succeed, before it becomes a problem document.
+//! Why a request failed, before it is rendered as a problem document.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use tdb_control::ControlError;
 use tdb_problems::ProblemCode;
 
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     pub code: ProblemCode,
     pub detail: String,
-    /// Boxed, so that results that may be refusals stay small.
+    /// Boxed, to keep `Result`s with a refusal small.
     pub more: Box<More>,
 }
 
-/// What only some refusals have.
+/// Properties that only some refusals have.
 #[derive(Clone, Debug, Default)]
-pub struct More {
+pub(crate) struct More {
     pub hint: Option<String>,
     pub field: Option<String>,
     pub sqlstate: Option<String>,
-    /// When asking again may help.
+    /// When a retry may succeed.
     pub retry_after: Option<Duration>,
-    /// For the log, never for a client.
+    /// For the log only; clients must not see it.
     pub reason: Option<String>,
 }
 
-pub type Answer<T> = Result<T, Refusal>;
+pub(crate) type Answer<T> = Result<T, Refusal>;
 
 impl Refusal {
-    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
             code,
             detail: detail.into(),
@@ -38,23 +38,23 @@ impl Refusal {
         }
     }
 
-    /// A value of a field or parameter breaks its rule, which is fit for the end of a sentence.
-    pub fn invalid(field: impl Into<String>, rule: impl std::fmt::Display) -> Self {
+    /// The value of a field or parameter is invalid. `rule` ends the sentence that begins with the field's name.
+    pub(crate) fn invalid(field: impl Into<String>, rule: impl std::fmt::Display) -> Self {
         let field = field.into();
         Self::new(ProblemCode::InvalidValue, format!("\"{field}\" {rule}")).about(field)
     }
 
-    pub fn not_found(what: &'static str, name: &str) -> Self {
+    pub(crate) fn not_found(what: &'static str, name: &str) -> Self {
         let name = name.to_owned();
         ControlError::NotFound { what, name }.into()
     }
 
-    pub fn no_such_endpoint(path: &str) -> Self {
+    pub(crate) fn no_such_endpoint(path: &str) -> Self {
         Self::new(ProblemCode::NoSuchEndpoint, format!("unknown endpoint \"{path}\""))
             .hint("GET /openapi.json describes all endpoints.")
     }
 
-    pub fn wrong_method(method: &Method) -> Self {
+    pub(crate) fn wrong_method(method: &Method) -> Self {
         Self::new(
             ProblemCode::MethodNotAllowed,
             format!("this endpoint does not support {method}"),
@@ -62,25 +62,25 @@ impl Refusal {
         .hint("The header \"Allow\" lists the methods that it supports.")
     }
 
-    pub fn internal(reason: impl Into<String>) -> Self {
+    pub(crate) fn internal(reason: impl Into<String>) -> Self {
         let mut refusal = Self::new(ProblemCode::Internal, "internal error")
             .hint("Give the request id to the operator of this installation; the log has the reason.");
         refusal.more.reason = Some(reason.into());
         refusal
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.more.hint = Some(hint.into());
         self
     }
 
-    pub fn about(mut self, field: impl Into<String>) -> Self {
+    pub(crate) fn about(mut self, field: impl Into<String>) -> Self {
         self.more.field = Some(field.into());
         self
     }
 }
 
-/// A bare status: the body is rendered where request id and path are known (see [`crate::request::serve`]).
+/// Only the status: the body is rendered where the request id and path are known (see [`crate::request::serve`]).
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -95,7 +95,7 @@ impl From<ControlError> for Refusal {
         let code = error.code();
         let detail = error.to_string();
         let mut refusal = match error.field() {
-            // The rule is the end of the sentence that begins with the field.
+            // The rule ends the sentence that begins with the field's name.
             Some(field) => Self::new(
                 code,
                 format!("\"{field}\"{}", detail.strip_prefix(field).unwrap_or(&detail)),

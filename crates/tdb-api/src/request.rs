@@ -1,4 +1,4 @@
-//! Around every request: its id, its span, its deadline, and the problem document if it did not succeed.
+//! The layer around every request: its id, its span, its deadline, and the problem document if it fails.
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,13 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::refusal::Refusal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A request id from outside is taken over up to this length.
+/// The maximum length of a request id that is taken from the client.
 const REQUEST_ID_LEN_MAX: usize = 64;
-/// Above the sum of what one request may wait for (a query's 30 s, a creation's 10 s, acknowledgements).
+/// More than the sum of what one request may wait for (a query's 30 s, a creation's 10 s, acknowledgements).
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The middleware of every request.
-pub async fn serve(request: Request, next: Next) -> Response {
+pub(crate) async fn serve(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let path = request.uri().path().to_owned();
     let span = info_span!("request", id = %id, method = %request.method(), path = %path);
@@ -58,10 +58,10 @@ fn timed_out() -> Refusal {
         ProblemCode::TimedOut,
         format!("no result within {} seconds", DEADLINE.as_secs()),
     )
-    .hint("What was begun goes on; look at the object before you ask again.")
+    .hint("What was started continues; read the object's state before you retry.")
 }
 
-/// A client's fault is no news; `error` means that someone must act.
+/// A client's fault is logged as `info`; `error` means that an operator must act.
 fn log(refusal: &Refusal) {
     let (code, detail) = (refusal.code.as_str(), refusal.detail.as_str());
     let reason = refusal.more.reason.as_deref().unwrap_or_default();
@@ -93,7 +93,7 @@ fn render(response: Response, refusal: Refusal, id: &str, path: &str) -> Respons
         rendered.headers_mut().insert(header::ALLOW, allow.clone());
     }
     if let Some(after) = retry_after {
-        // Rounded up: whoever comes back in time is not refused again.
+        // Rounded up, so that a client that waits this long is not refused again.
         let seconds = after.as_millis().div_ceil(1000);
         rendered.headers_mut().insert(
             header::RETRY_AFTER,
@@ -111,7 +111,7 @@ fn render(response: Response, refusal: Refusal, id: &str, path: &str) -> Respons
     rendered
 }
 
-/// The caller's own id where it is fit for a log line, else a new one.
+/// The client's request id if it is suitable for a log line, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok());
     let sane = |id: &&str| {

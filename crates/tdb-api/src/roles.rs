@@ -13,7 +13,7 @@ use crate::extract::{Body, Caller, InPath};
 use crate::pages::PageParams;
 use crate::refusal::Answer;
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_roles, create_role))
         .routes(routes!(delete_role))

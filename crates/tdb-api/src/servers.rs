@@ -1,4 +1,4 @@
-//! Database servers of the data plane, for whoever runs the installation.
+//! Database servers of the data plane, for the operator of the installation.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +19,7 @@ const TEXT_LEN_MAX: usize = 255;
 const EXTENSIONS_MAX: usize = 200;
 const PASSWORD_LEN_MAX: usize = 1024;
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_servers, register_server))
         .routes(routes!(read_server, delete_server))
@@ -43,7 +43,7 @@ async fn list_servers(State(control): State<Control>, caller: Caller<PageParams>
     ))))
 }
 
-/// Look at a database server, prepare it and place databases there from now on
+/// Register a database server: check it, prepare it, and place new databases on it
 #[utoipa::path(post, path = "/servers", tag = "servers", request_body = RegisterServer,
     responses((status = 201, description = "The server", body = Success<Created<Server>>)))]
 async fn register_server(
@@ -69,7 +69,7 @@ async fn read_server(
     Ok(Json(Success::of(render(server))))
 }
 
-/// Forget a database server that has no databases of ours any more
+/// Remove a database server that has no databases of this installation
 #[utoipa::path(delete, path = "/servers/{name}", tag = "servers", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "It is no longer used", body = Success<Done>)))]
 async fn delete_server(
@@ -86,7 +86,7 @@ async fn delete_server(
     })))
 }
 
-/// Look at a database server now: whether it is reached, its version, rights and room
+/// Test a database server: whether it is reachable, its version, rights and free connections
 #[utoipa::path(post, path = "/servers/{name}/test", tag = "servers", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "It is fit", body = Success<ServerTest>)))]
 async fn test_server(
@@ -106,7 +106,7 @@ async fn test_server(
     })))
 }
 
-/// Place no new databases on a server; those that are there stay and work
+/// Place no new databases on a server; its existing databases stay in use
 #[utoipa::path(post, path = "/servers/{name}/drain", tag = "servers", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "The server", body = Success<Server>)))]
 async fn drain_server(

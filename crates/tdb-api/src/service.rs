@@ -1,4 +1,4 @@
-//! The service itself: who it is and whether it is well. No key wanted.
+//! The service itself: name, version and health. These endpoints require no key.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,14 +10,14 @@ use utoipa_axum::routes;
 
 use crate::refusal::Answer;
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(read_service))
         .routes(routes!(read_health))
 }
 
 /// Name and version
-#[utoipa::path(get, path = "/", tag = "service", responses((status = 200, description = "Who answers here", body = Success<Service>)))]
+#[utoipa::path(get, path = "/", tag = "service", responses((status = 200, description = "Name and version of the service", body = Success<Service>)))]
 async fn read_service() -> Json<Success<Service>> {
     Json(Success::of(Service {
         name: "TenantsDB".to_owned(),
@@ -26,8 +26,8 @@ async fn read_service() -> Json<Success<Service>> {
     }))
 }
 
-/// Whether the metadata store answers
-#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "All is well", body = Success<Health>)))]
+/// Whether the metadata store is reachable
+#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "The service works", body = Success<Health>)))]
 async fn read_health(State(control): State<Control>) -> Answer<Json<Success<Health>>> {
     control.health().await?;
     Ok(Json(Success::of(Health {

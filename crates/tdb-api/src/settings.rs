@@ -12,11 +12,11 @@ use crate::extract::{Body, Caller, InPath};
 use crate::refusal::Answer;
 use crate::workspaces::named;
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new().routes(routes!(read_settings, change_settings))
 }
 
-/// A workspace's settings, and how far its tenants have them
+/// A workspace's settings, and which tenants have them
 #[utoipa::path(get, path = "/workspaces/{id}/settings", tag = "workspaces",
     params(("id" = String, Path, description = "The workspace's name")),
     responses((status = 200, description = "The settings", body = Success<WorkspaceSettings>)))]
@@ -29,7 +29,7 @@ async fn read_settings(
     Ok(Json(Success::of(render(settings))))
 }
 
-/// Change settings; tenants get them one by one
+/// Change settings; they are applied to tenants one by one
 #[utoipa::path(post, path = "/workspaces/{id}/settings", tag = "workspaces", request_body = ChangeSettings,
     params(("id" = String, Path, description = "The workspace's name")),
     responses((status = 200, description = "The settings, and which tenants do not have them yet", body = Success<WorkspaceSettings>)))]

@@ -1,4 +1,4 @@
-//! Signing up and logging in. No key wanted: these give one.
+//! Sign-up and login. These endpoints require no key; they return one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -17,11 +17,11 @@ use crate::credentials::render_connection;
 use crate::extract::Body;
 use crate::refusal::{Answer, Refusal};
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new().routes(routes!(sign_up)).routes(routes!(log_in))
 }
 
-/// Who dialled. Where a router is driven without a socket: this machine.
+/// The client's address. If a router is called without a socket, the loopback address.
 struct Address(IpAddr);
 
 impl<S: Send + Sync> FromRequestParts<S> for Address {
@@ -35,9 +35,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
     }
 }
 
-/// Make a user with an account and a project
+/// Create a user with an account and a project
 #[utoipa::path(post, path = "/signup", tag = "accounts", request_body = SignUp,
-    responses((status = 201, description = "The project; key and password are shown this once", body = Success<Created<SignedUp>>)))]
+    responses((status = 201, description = "The project; key and password are shown only once", body = Success<Created<SignedUp>>)))]
 async fn sign_up(
     State(control): State<Control>,
     address: Address,
@@ -59,7 +59,7 @@ async fn sign_up(
         connection: render_connection(&made.connection),
     };
     let message = format!(
-        "project \"{}\" is created; key and password are shown this once",
+        "project \"{}\" is created; key and password are shown only once",
         answer.project_id
     );
     Ok((
@@ -68,9 +68,9 @@ async fn sign_up(
     ))
 }
 
-/// Get an API key for an email and a password
+/// Get an API key with an email address and a password
 #[utoipa::path(post, path = "/login", tag = "accounts", request_body = LogIn,
-    responses((status = 200, description = "A key, shown this once", body = Success<LoggedIn>)))]
+    responses((status = 200, description = "A key, shown only once", body = Success<LoggedIn>)))]
 async fn log_in(
     State(control): State<Control>,
     address: Address,

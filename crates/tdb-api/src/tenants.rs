@@ -1,4 +1,4 @@
-//! Tenants through their lives.
+//! Tenants, from creation to deletion.
 
 use axum::Json;
 use axum::extract::State;
@@ -23,7 +23,7 @@ use crate::extract::{Body, Caller, InPath, Nothing};
 use crate::pages::PageParams;
 use crate::refusal::{Answer, Refusal};
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_tenants, create_tenant))
         .routes(routes!(read_tenant, delete_tenant))
@@ -37,7 +37,8 @@ pub fn routes() -> OpenApiRouter<Control> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct DeletionParams {
-    /// `true` drops databases and roles; otherwise name and data are kept and `restore` brings them back.
+    /// `true` drops databases and roles permanently; otherwise name and data are kept, and `restore` brings the tenant
+    /// back.
     #[serde(default)]
     #[param(required = false)]
     hard: bool,
@@ -57,8 +58,8 @@ async fn list_tenants(State(control): State<Control>, caller: Caller<PageParams>
 
 /// Create a tenant, or databases of further blueprints for one that exists
 #[utoipa::path(post, path = "/tenants", tag = "tenants", request_body = CreateTenant, responses(
-    (status = 201, description = "The tenant is ready; its passwords are shown this once", body = Success<Created<Tenant>>),
-    (status = 202, description = "It is still being made; its passwords are shown this once", body = Success<Created<Tenant>>)))]
+    (status = 201, description = "The tenant is ready; its passwords are shown only once", body = Success<Created<Tenant>>),
+    (status = 202, description = "It is still being created; its passwords are shown only once", body = Success<Created<Tenant>>)))]
 async fn create_tenant(
     State(control): State<Control>,
     caller: Caller,
@@ -94,7 +95,7 @@ async fn read_tenant(
     Ok(Json(Success::of(render(tenant))))
 }
 
-/// Delete a tenant, softly or for good
+/// Delete a tenant, softly or permanently
 #[utoipa::path(delete, path = "/tenants/{id}", tag = "tenants",
     params(("id" = String, Path, description = "The tenant's name"), DeletionParams),
     responses((status = 200, description = "It is deleted", body = Success<DeletedTenant>)))]
@@ -104,15 +105,12 @@ async fn delete_tenant(
     InPath(id): InPath<String>,
 ) -> Answer<Json<Success<DeletedTenant>>> {
     let name = named(&id)?;
-    let (deletion, message) = match caller.params.hard {
-        true => (
-            model::Deletion::Hard,
-            format!("tenant \"{name}\", its databases and its credentials are gone"),
-        ),
-        false => (
-            model::Deletion::Soft,
-            format!("tenant \"{name}\" is deleted; its name and data are kept until it is deleted hard"),
-        ),
+    let (deletion, message) = if caller.params.hard {
+        let message = format!("tenant \"{name}\", its databases and its credentials are deleted");
+        (model::Deletion::Hard, message)
+    } else {
+        let message = format!("tenant \"{name}\" is deleted; its name and data are kept until it is deleted hard");
+        (model::Deletion::Soft, message)
     };
     control.tenants.delete(&caller.identity, &name, deletion).await?;
     Ok(Json(Success::of(DeletedTenant {
@@ -122,7 +120,7 @@ async fn delete_tenant(
     })))
 }
 
-/// Refuse a tenant's clients
+/// Suspend a tenant: its sessions end and its clients are refused
 #[utoipa::path(post, path = "/tenants/{id}/suspend", tag = "tenants", params(("id" = String, Path, description = "The tenant's name")),
     responses((status = 200, description = "Its sessions have ended", body = Success<Tenant>)))]
 async fn suspend_tenant(
@@ -135,7 +133,7 @@ async fn suspend_tenant(
     Ok(Json(Success::of(render(tenant))))
 }
 
-/// Let a suspended tenant's clients in again
+/// Accept a suspended tenant's clients again
 #[utoipa::path(post, path = "/tenants/{id}/resume", tag = "tenants", params(("id" = String, Path, description = "The tenant's name")),
     responses((status = 200, description = "The tenant", body = Success<Tenant>)))]
 async fn resume_tenant(
@@ -148,7 +146,7 @@ async fn resume_tenant(
     Ok(Json(Success::of(render(tenant))))
 }
 
-/// Bring a softly deleted tenant back
+/// Restore a softly deleted tenant
 #[utoipa::path(post, path = "/tenants/{id}/restore", tag = "tenants", params(("id" = String, Path, description = "The tenant's name")),
     responses((status = 200, description = "The tenant", body = Success<Tenant>)))]
 async fn restore_tenant(

@@ -1,5 +1,5 @@
-//! Typed values of a [`Document`]. A value that does not fit is refused by its path and its rule, in JSON's words: serde's
-//! own messages name Rust types and are never shown.
+//! Reads typed values from a [`Document`]. A value that does not fit is refused with its path and its rule, in the
+//! terms of JSON: serde's own messages name Rust types and are never shown.
 
 use std::fmt::{self, Display};
 
@@ -21,18 +21,18 @@ const MUST_BE_BOOL: &str = "must be true or false";
 const MUST_BE_NUMBER: &str = "must be a number";
 const NO_NUL: &str = "must not contain the character U+0000";
 
-/// A whole body.
-pub fn of_body<T: DeserializeOwned>(document: &Document) -> Answer<T> {
+/// Reads a whole body.
+pub(crate) fn of_body<T: DeserializeOwned>(document: &Document) -> Answer<T> {
     T::deserialize(Value(document)).map_err(|misfit| misfit.refusal("the body", "field", ProblemCode::UnknownField))
 }
 
-/// All parameters of a query string.
-pub fn of_query<T: DeserializeOwned>(document: &Document) -> Answer<T> {
+/// Reads all parameters of a query string.
+pub(crate) fn of_query<T: DeserializeOwned>(document: &Document) -> Answer<T> {
     let refusal = |misfit: Misfit| misfit.refusal("the query string", "parameter", ProblemCode::UnknownParameter);
     T::deserialize(Value(document)).map_err(refusal)
 }
 
-/// What does not fit, and where: the steps from it up to the whole.
+/// What does not fit, and where: the path from the value up to the root.
 #[derive(Debug)]
 struct Misfit {
     steps: Vec<Step>,
@@ -114,7 +114,7 @@ fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// What visitors refuse. `expected` is shown only as far as the visitors of this project's own types write it.
+/// Errors of visitors. `expected` is shown only in the form that visitors of this project's types write.
 impl de::Error for Misfit {
     fn custom<T: Display>(rule: T) -> Self {
         Self::breaks(rule.to_string())
@@ -164,7 +164,7 @@ impl Display for Misfit {
 
 impl std::error::Error for Misfit {}
 
-/// A part of a document, to be read as a type.
+/// A part of a document, to be deserialized.
 #[derive(Clone, Copy)]
 struct Value<'de>(&'de Document);
 
@@ -177,7 +177,7 @@ impl<'de> Value<'de> {
         }
     }
 
-    /// JSON has one kind of number: `1.0` is whole.
+    /// JSON has only one kind of number: `1.0` is a whole number.
     fn whole(self) -> Option<i128> {
         match self.0 {
             Document::Number(number) => {
@@ -368,7 +368,7 @@ impl<'de> SeqAccess<'de> for Entries<'de> {
     }
 }
 
-/// A word of an enum; those of requests have no content.
+/// A variant of an enum; variants in requests have no content.
 struct Word<'de>(&'de str);
 
 impl<'de> EnumAccess<'de> for Word<'de> {

@@ -22,7 +22,7 @@ use crate::pages::PageParams;
 use crate::queries::render_result;
 use crate::refusal::{Answer, Refusal};
 
-pub fn routes() -> OpenApiRouter<Control> {
+pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(list_workspaces, create_workspace))
         .routes(routes!(read_workspace, delete_workspace))
@@ -53,7 +53,7 @@ async fn list_workspaces(
 
 /// Create a workspace and its blueprint
 #[utoipa::path(post, path = "/workspaces", tag = "workspaces", request_body = CreateWorkspace,
-    responses((status = 201, description = "The workspace, with its password this once", body = Success<Created<Workspace>>)))]
+    responses((status = 201, description = "The workspace, with its password, which is shown only once", body = Success<Created<Workspace>>)))]
 async fn create_workspace(
     State(control): State<Control>,
     caller: Caller,
@@ -115,7 +115,7 @@ async fn read_workspace_schema(
     })))
 }
 
-/// Changes that a tenant lacks
+/// Changes that some tenant does not have
 #[utoipa::path(get, path = "/workspaces/{id}/diff", tag = "workspaces",
     params(("id" = String, Path, description = "The workspace's name"), PageParams),
     responses((status = 200, description = "Changes in their order", body = Success<ChangeList>)))]
@@ -133,7 +133,7 @@ async fn diff_workspace(
     ))))
 }
 
-/// Skip a change: no version will hold it
+/// Skip a change: no version will contain it
 #[utoipa::path(delete, path = "/workspaces/{id}/diff/{ddl_id}", tag = "workspaces",
     params(("id" = String, Path, description = "The workspace's name"), ("ddl_id" = u32, Path, description = "The change's number")),
     responses((status = 200, description = "The change as it is now", body = Success<Change>)))]
@@ -174,7 +174,7 @@ async fn skip_changes(
     ))))
 }
 
-/// Undo a change in the workspace with DDL of its own
+/// Undo a change by executing the inverse DDL in the workspace
 #[utoipa::path(post, path = "/workspaces/{id}/diff/{ddl_id}/revert", tag = "workspaces",
     params(("id" = String, Path, description = "The workspace's name"), ("ddl_id" = u32, Path, description = "The change's number")),
     responses((status = 200, description = "The change and its inverse as they are now", body = Success<Revert>)))]
@@ -194,7 +194,7 @@ async fn revert_change(
     })))
 }
 
-/// Run SQL in a workspace; DDL is captured as always
+/// Run SQL in a workspace; DDL is captured as usual
 #[utoipa::path(post, path = "/workspaces/{id}/queries", tag = "workspaces", request_body = Query,
     params(("id" = String, Path, description = "The workspace's name")),
     responses((status = 200, description = "The last result", body = Success<QueryResult>)))]
@@ -211,8 +211,8 @@ async fn query_workspace(
     Ok(Json(Success::of(render_result(result))))
 }
 
-/// What cannot be a name names nothing.
-pub fn named(text: &str) -> Answer<BlueprintName> {
+/// A text that is not a valid name does not name any object.
+pub(crate) fn named(text: &str) -> Answer<BlueprintName> {
     text.parse().map_err(|_| Refusal::not_found("workspace", text))
 }
 
@@ -220,7 +220,7 @@ fn change_number(text: &str) -> Answer<u32> {
     text.parse().map_err(|_| Refusal::not_found("change", text))
 }
 
-pub fn check_engine(field: &str, text: &str) -> Answer<()> {
+pub(crate) fn check_engine(field: &str, text: &str) -> Answer<()> {
     let known = |engine: &&Engine| engine.as_str().eq_ignore_ascii_case(text);
     if Engine::ALL.iter().any(|engine| known(&engine)) {
         return Ok(());
@@ -253,7 +253,7 @@ fn render(workspace: model::Workspace) -> Workspace {
     }
 }
 
-pub fn render_schema(schema: model::Schema) -> Schema {
+pub(crate) fn render_schema(schema: model::Schema) -> Schema {
     let tables: Vec<Table> = schema.tables.into_iter().map(render_table).collect();
     Schema {
         kind: SchemaKind::Tables,
@@ -283,7 +283,7 @@ fn render_table(table: model::Table) -> Table {
     }
 }
 
-pub fn render_change(change: model::ChangeInfo) -> Change {
+pub(crate) fn render_change(change: model::ChangeInfo) -> Change {
     let state = match change.state {
         model::ChangeState::Pending => ChangeState::Pending,
         model::ChangeState::Deployed => ChangeState::Deployed,
