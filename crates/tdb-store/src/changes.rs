@@ -18,7 +18,7 @@ words! {
         Pending = "pending",
         /// Its author excluded it from head.
         Skipped = "skipped",
-        /// A later change undoes it.
+        /// It and the change that undoes it cancel each other out; neither is part of head.
         Reverted = "reverted",
         /// It cannot be replayed; `reason` says why. No version can be created until it is skipped or repaired.
         Broken = "broken",

@@ -62,7 +62,7 @@ pub struct DeploymentRow {
     pub status: DeploymentStatus,
     /// When it was created.
     pub created_at: OffsetDateTime,
-    /// When the first target was claimed.
+    /// When it was started: at its creation.
     pub started_at: Option<OffsetDateTime>,
     /// When the last target ended; `None` while it runs.
     pub completed_at: Option<OffsetDateTime>,
@@ -101,7 +101,7 @@ pub struct TargetRow {
     pub message: Option<String>,
     /// The statement that failed.
     pub statement: Option<String>,
-    /// How long the target took; `None` while it is unfinished.
+    /// The time from the start of the first attempt to the end of the last; `None` before the end of the first.
     pub duration: Option<Duration>,
 }
 

@@ -91,8 +91,8 @@ pub struct StoreSettings {
 }
 
 impl Store {
-    /// Opens a migrated store. `master_key` must be the one it was set up with. Fails with [`SetupError`] if migrations
-    /// are missing or changed, or if a login role is missing or too powerful.
+    /// Opens a migrated store. `master_key` must be the one it was set up with. Fails with [`SetupError`] if a migration is
+    /// missing or changed, or if the login roles are not recorded.
     pub async fn connect(
         settings: &StoreSettings,
         master_key: Arc<MasterKey>,

@@ -53,15 +53,15 @@ words! {
     Step {
         /// The row is stored; nothing exists on the server.
         Intent = "intent",
-        /// The database exists, under its temporary name.
+        /// The database exists, and its final name is chosen.
         Cloned = "cloned",
-        /// The database has its roles and their grants.
+        /// A build or spare has its roles and can be used.
         Adopted = "adopted",
-        /// The changes are replayed in it.
+        /// A build has a version's changes and is being closed.
         Replayed = "replayed",
         /// It is a template that others are cloned from.
         Published = "published",
-        /// It is no longer used as a template.
+        /// A build, template or spare is going to be dropped.
         Retired = "retired",
         /// The creation is complete.
         Ready = "ready",

@@ -47,7 +47,7 @@ pub struct Claimed {
     pub physical: Physical,
     /// The setting to apply.
     pub wanted: TenantDdl,
-    /// How many attempts were started, including this one.
+    /// How many attempts were started since the last success, including this one.
     pub attempts: u32,
 }
 
@@ -56,7 +56,7 @@ pub struct Claimed {
 pub struct Waiting {
     /// The tenant.
     pub tenant: TenantName,
-    /// How many attempts were started.
+    /// How many attempts were started since the last success.
     pub attempts: u32,
     /// The last attempt's error.
     pub error: Option<String>,

@@ -118,7 +118,7 @@ pub(crate) struct Logins {
     pub(crate) jobs: Login,
 }
 
-/// A store that can be opened: its migrations and roles are as they must be.
+/// A store that can be opened: every migration is applied, and its login roles are recorded.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) installation: String,
