@@ -20,6 +20,19 @@ fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// A sample of /metrics, with its labels.
+fn metric(instance: &Instance, sample: &str) -> f64 {
+    let answer = ureq::get(format!("{}/metrics", instance.metrics_url())).call();
+    let text = answer.expect("metrics").body_mut().read_to_string().expect("text");
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value
+        .unwrap_or_else(|| panic!("no {sample} in\n{text}"))
+        .parse()
+        .expect("a number")
+}
+
 fn server_of(instance: &Instance, tenant: &str) -> Value {
     let answer = instance.api().get(&format!("/tenants/{tenant}")).ok();
     answer["databases"][0]["server"].clone()
@@ -157,6 +170,22 @@ async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
         let answer = api.get(&format!("/deployments/{job}")).ok();
         well.iter().all(|tenant| done(&answer, tenant)).then_some(())
     });
+    let shows = |what: &str, sample: &str, at_least: f64| {
+        eventually(BUILD_TIME_MAX, what, || {
+            (metric(&instance, sample) >= at_least).then_some(())
+        });
+    };
+    shows("its workspaces lag", "tenantsdb_control_drain_lag_seconds", 10.0);
+    shows(
+        "a deployment waits",
+        "tenantsdb_control_deployments{status=\"running\"}",
+        1.0,
+    );
+    let done_targets = "tenantsdb_control_deployment_targets{status=\"done\"}";
+    shows("its targets that are done", done_targets, well.len() as f64);
+    shows("answers of the store", "tenantsdb_store_answer_seconds_count", 1.0);
+    let waits = "tenantsdb_store_pool_wait_seconds_count{pool=\"jobs\"}";
+    shows("waits for a connection", waits, 1.0);
     // New ones go where there is an answer.
     for n in 0..3 {
         let name = format!("new{n}");
@@ -165,6 +194,8 @@ async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
         assert_eq!(server_of(&instance, &name), "dev");
         assert_eq!(instance.wait_until_ready(&name)["status"], "ready");
     }
+    let ready_spares = "tenantsdb_control_spares{state=\"ready\"}";
+    shows("spares for the tenants that were created", ready_spares, 1.0);
     promptly("a workspace", || instance.workspace("fresh"));
     let fresh = store
         .query_one(
@@ -180,6 +211,11 @@ async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
         let answer = api.get(&format!("/deployments/{job}")).ok();
         assert_ne!(answer["status"], "failed", "{answer:#}");
         frozen.iter().all(|tenant| done(&answer, tenant)).then_some(())
+    });
+    eventually(THAWED_TIME_MAX, "no deployment waits", || {
+        let running = metric(&instance, "tenantsdb_control_deployments{status=\"running\"}");
+        let lag = metric(&instance, "tenantsdb_control_drain_lag_seconds");
+        (running == 0.0 && lag < 60.0).then_some(())
     });
     eventually(THAWED_TIME_MAX, "its workspaces work", || {
         let url = &cold[0].url;
