@@ -1,11 +1,11 @@
-//! Named points at which a test kills or stops the process. In a build without debug assertions they are nothing at all.
+//! Named points at which a test kills, hangs or stops the process. Builds without debug assertions do not contain them.
 
-/// Where the process may be made to die: `point("tenant.create.cloned")`.
+/// Marks a fault point, such as `point("tenant.create.cloned")`. Does nothing in this build.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_name: &str) {}
 
-/// Arms nothing: this build has no fault points.
+/// Always fails: this build has no fault points.
 #[cfg(not(debug_assertions))]
 pub fn arm(_spec: &str) -> Result<(), FaultSpecError> {
     Err(FaultSpecError::NotBuilt)
@@ -14,13 +14,17 @@ pub fn arm(_spec: &str) -> Result<(), FaultSpecError> {
 #[cfg(debug_assertions)]
 pub use armed::{arm, point};
 
+/// Why a fault was not armed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultSpecError {
+    /// The program was built without debug assertions.
     #[error("this build has no fault points")]
     NotBuilt,
+    /// The text is not in the form that [`arm`] reads.
     #[error("a fault is `name`, `name:N`, `name:hang` or `name:stop`, not \"{0}\"")]
     Malformed(String),
-    #[error("a fault is armed already")]
+    /// A process can arm only one fault, once.
+    #[error("a fault is already armed")]
     Twice,
 }
 
@@ -31,7 +35,7 @@ mod armed {
 
     use super::FaultSpecError;
 
-    /// The one global of the crate: fault points are compiled into test builds only and armed once, by `main`.
+    /// The only global of the crate. It exists only in builds with debug assertions, and `main` sets it once.
     static FAULT: OnceLock<Fault> = OnceLock::new();
 
     struct Fault {
@@ -43,11 +47,12 @@ mod armed {
     enum Action {
         Kill,
         Hang,
-        /// Until SIGCONT.
+        /// SIGSTOP: the process waits for SIGCONT.
         Stop,
     }
 
-    /// Dies, stops or hangs for ever, when this is the armed point and its pass has come.
+    /// Marks a fault point. If it is the armed one and has been passed the armed number of times, kills or stops the
+    /// process, or blocks this thread permanently.
     pub fn point(name: &str) {
         let Some(fault) = FAULT.get().filter(|fault| fault.name == name) else {
             return;
@@ -71,7 +76,7 @@ mod armed {
         }
     }
 
-    /// To this process, by the shell's own kill: a bare machine has no other.
+    /// Sends a signal to this process with the shell's built-in `kill`, since `/bin/kill` is not installed everywhere.
     fn signal(name: &str) {
         let pid = std::process::id().to_string();
         let _ = std::process::Command::new("sh")
@@ -79,7 +84,8 @@ mod armed {
             .status();
     }
 
-    /// Arms one point: `name` (first pass), `name:N` (N-th pass), `name:hang` or `name:stop`. Once per process.
+    /// Arms one point, once per process: `name` (kill at the first pass), `name:N` (kill at the N-th pass), `name:hang` or
+    /// `name:stop` (at the first pass).
     pub fn arm(spec: &str) -> Result<(), FaultSpecError> {
         FAULT.set(parse(spec)?).map_err(|_| FaultSpecError::Twice)
     }

@@ -1,8 +1,8 @@
-//! PostgreSQL: prepare a server, create roles and databases, read a workspace's journal, split its text into changes, run
-//! changes, fingerprint, query.
+//! PostgreSQL: prepare a server, create roles and databases, read a workspace's journal and convert it to changes, apply
+//! changes, take fingerprints, run queries.
 //!
-//! Two kinds of session, never mixed: a [`Server`] is the administrator and runs constant SQL only; a [`Login`] is a role
-//! that reaches one database, and only there may text run that came from a user or that can call a user's code.
+//! There are two kinds of session. A [`Server`] connects as the administrator and runs only constant SQL. A [`Login`]
+//! connects as a role that can reach one database; SQL that a user wrote, or that can call a user's code, runs only there.
 
 pub mod activity;
 pub mod apply;

@@ -1,4 +1,4 @@
-//! From journal rows to changes, without a server.
+//! Converts journal rows to changes, without a server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use time::OffsetDateTime;
 
 const OWNER: &str = "r_own";
 
-/// A row of a message: (kind, tag, identity); with the outermost function that ran it as `f > identity`.
+/// A row of a message: (kind, tag, identity). The identity is `f > identity` if function f ran the statement.
 type Row<'a> = (EventKind, &'a str, &'a str);
 
-/// A message, its rows, and the statements found in it or the reason why not.
+/// A message, its rows, and the expected statements or the reason why the change is broken.
 type Case<'a> = (&'a str, &'a [Row<'a>], Result<&'a [&'a str], &'a str>);
 
 fn message(query: &str) -> Arc<Message> {
@@ -255,7 +255,7 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
     }
 }
 
-/// Messages whose transactions cannot be told apart by tags and names: their number and order decide.
+/// Messages whose transactions have the same tags and names, so that only their number and order decide.
 #[test]
 fn transactions_of_a_message_are_told_apart_by_their_order() {
     let alter = (EventKind::End, "ALTER TABLE", "public.s");
@@ -280,7 +280,7 @@ fn transactions_of_a_message_are_told_apart_by_their_order() {
         let changes = capture::changes(&rows.collect::<Vec<_>>(), OWNER, &[]);
         let texts: Vec<String> = changes.iter().flat_map(|captured| captured.change.texts()).collect();
         assert_eq!(texts, *expected, "{query}");
-        // The first has been drained before.
+        // The first is already drained.
         let mut rows: Vec<Event> = (1..)
             .zip(*expected)
             .map(|(n, _)| event(n, n as u64, &message, alter))
@@ -325,7 +325,7 @@ fn an_extension_becomes_a_constant_statement() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whichever statements of a message took effect, exactly those are found.
+    /// Exactly those statements are found that took effect.
     #[test]
     fn any_part_of_a_message_is_found_again(took_effect in proptest::collection::vec(any::<bool>(), 2..20)) {
         let texts: Vec<String> = (0..took_effect.len()).map(|n| format!("CREATE TABLE IF NOT EXISTS t{n} (id int)")).collect();
@@ -338,7 +338,7 @@ proptest! {
         prop_assert_eq!(one(&message, &rows).change.texts(), expected);
     }
 
-    /// No text makes it panic, and every row is accounted for.
+    /// No text causes a panic, and every row is in exactly one change.
     #[test]
     fn no_text_is_too_strange(query in ".{0,80}") {
         let captured = one(&query, &[(EventKind::End, TABLE, "public.a")]);

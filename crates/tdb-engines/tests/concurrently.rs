@@ -1,4 +1,4 @@
-//! Statements that leave another catalog when they are replayed in another form, or whose failure leaves something.
+//! Statements with CONCURRENTLY: replaying them in another form would give a different catalog, and a failure leaves objects.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -65,7 +65,7 @@ async fn a_partition_detached_concurrently_keeps_its_constraint_on_tenants_too()
         .unwrap();
     replay.prove().await;
 
-    // One that fails in its second half is pending; FINALIZE completes it.
+    // If it fails in its second half, the partition is pending, and FINALIZE completes it.
     let reader = replay.world.session(&replay.workspace).await;
     reader.batch_execute("BEGIN; SELECT FROM p").await.unwrap();
     session

@@ -1,5 +1,5 @@
-//! Roles that projects declare: schemas name them and replay, and the role that projects share on a server gives no
-//! database anything of another.
+//! Roles that projects declare: schemas that name them can be replayed, and a role that projects share on a server gives no
+//! project access to another one's databases.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -39,7 +39,7 @@ async fn code_of(session: &Client, sql: &str) -> Option<String> {
     )
 }
 
-/// A text for each row of a query that gives one.
+/// The first column of each row of a query, as text.
 async fn column(session: &Client, sql: &str) -> Vec<String> {
     let rows = session.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
@@ -67,7 +67,7 @@ const SCHEMA: &str = "
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'anon') THEN CREATE ROLE anon NOLOGIN; END IF;
         EXECUTE 'GRANT SELECT ON given TO anon';
     END $$;";
-/// Each a message of its own, in a session that has SET ROLE.
+/// Runs each statement as a separate message, in a session that has SET ROLE.
 const AS_AUTHENTICATED: [&str; 3] = [
     "CREATE TABLE authenticated.own (id int)",
     "CREATE VIEW authenticated.seen AS SELECT id FROM authenticated.own",
@@ -205,7 +205,7 @@ async fn a_role_that_the_project_has_not_declared_breaks_the_change_by_name() {
     );
 }
 
-/// What a tenant may try with the role that it shares, each as itself and after SET ROLE.
+/// Attacks of a tenant with the role that it shares, each run as its own role and after SET ROLE.
 const ATTACKS: [&str; 33] = [
     "ALTER ROLE anon SET search_path = 'evil'",
     "ALTER ROLE anon IN DATABASE victim SET work_mem = '64kB'",
@@ -242,7 +242,8 @@ const ATTACKS: [&str; 33] = [
     "SELECT lo_create(0)",
 ];
 
-/// What another project's tenant could notice: its schema, the role's references, members and groups, and what is shared.
+/// What attacks must not change for another project's tenant: its schema, the role's references, members and groups, and what
+/// is shared.
 async fn noticed(world: &World, victim: &Database) -> Vec<String> {
     let mut seen: Vec<String> = world
         .fingerprint(victim)
@@ -319,7 +320,7 @@ async fn tenants_that_share_a_declared_role_notice_nothing_of_each_other() {
                     .replace(":stranger", &stranger.roles.owner)
                     .replace(":victim", &victim.roles.owner);
                 let outcome = code_of(&session, &attack).await;
-                // Not one statement of several failed for a reason of its own.
+                // No statement of several failed for an unrelated reason.
                 assert_ne!(outcome.as_deref(), Some("42601"), "{attack}");
             }
         }
@@ -366,7 +367,7 @@ async fn a_server_is_brought_to_what_is_declared() {
     assert_eq!(converge(&world, &both).await.reset, ["anon"]);
     assert_eq!(converge(&world, &both).await, declared_roles::Converged::default());
 
-    // No longer declared, and something refers to it: it stays, without members, and nothing of anyone's is lost.
+    // It is no longer declared, but something refers to it: it stays, without members, and no object or privilege is lost.
     session
         .batch_execute("RESET ROLE; CREATE TABLE t (); GRANT SELECT ON t TO anon")
         .await
@@ -380,7 +381,7 @@ async fn a_server_is_brought_to_what_is_declared() {
             .len(),
         1
     );
-    // An open transaction that grants to it is waited for a bounded time only.
+    // The wait for an open transaction that grants something to it is bounded.
     session.batch_execute("REVOKE ALL ON t FROM anon").await.unwrap();
     session.batch_execute("BEGIN; GRANT SELECT ON t TO anon").await.unwrap();
     assert_eq!(converge(&world, &[]).await, declared_roles::Converged::default());
@@ -397,7 +398,7 @@ async fn a_server_is_brought_to_what_is_declared() {
     assert!(matches!(not_ours, Err(EngineError::RoleTaken { .. })));
 }
 
-/// A workspace that an earlier program made: its journal is open to the owner only.
+/// A workspace of an older version: only the owner can write to its journal.
 #[tokio::test]
 async fn a_dump_of_a_workspace_whose_journal_was_opened_later_is_the_same() {
     let world = World::start().await;

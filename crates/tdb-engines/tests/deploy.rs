@@ -1,4 +1,4 @@
-//! Bringing databases to a set of changes: once each, in order, whatever is killed when.
+//! Applying changes to databases: each exactly once and in order, whichever process is killed at which point.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -93,7 +93,7 @@ async fn killed_at_random_moments_every_change_is_there_once() {
             }
             Err(error) => {
                 assert_eq!(error.class, ErrorClass::Retry, "{error:?}");
-                // What was done stays done; an attempt that fails before it looks says 0.
+                // Applied changes stay; an attempt that fails before reading them reports 0.
                 assert!(error.changes_done == 0 || error.changes_done >= last, "{error:?}");
                 last = last.max(error.changes_done);
             }
@@ -154,7 +154,7 @@ async fn a_failed_change_leaves_the_ones_before_it_and_says_what_failed() {
     );
     tenant.batch_execute("TRUNCATE t").await.unwrap();
 
-    // A lock that somebody holds is no failure of the tenant.
+    // A lock of another session is an error to retry, not a failure of the tenant.
     tenant.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
     let plan = BringUp {
         administrator: &world.server,

@@ -1,4 +1,4 @@
-//! Every fact of a schema is in its fingerprint under its own name, and nothing else changes with it.
+//! Every property of a schema is in its fingerprint: each statement changes the facts of its objects, and no others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -24,7 +24,7 @@ CREATE TEXT SEARCH CONFIGURATION tc (COPY = simple); CREATE PUBLICATION pu FOR T
 CREATE OPERATOR === (leftarg = int, rightarg = int, function = int4eq);
 ";
 
-/// A statement, and the begin of the name of each fact that it changes.
+/// A statement, and the beginning of the name of each fact that it changes.
 const ALTERATIONS: &[(&str, &[&str])] = &[
     ("ALTER TABLE t ENABLE ROW LEVEL SECURITY", &["table public.t"]),
     ("ALTER TABLE t FORCE ROW LEVEL SECURITY", &["table public.t"]),
@@ -139,7 +139,7 @@ async fn altering_one_fact_changes_that_fact_alone() {
             .diff(&after)
             .into_iter()
             .map(|difference| difference.object)
-            // From PostgreSQL 18 on, NOT NULL is a constraint with a name of its own beside the column's.
+            // From PostgreSQL 18 on, NOT NULL is also a separate constraint with a name.
             .filter(|object| !object.contains("_not_null on "))
             .collect();
         assert_eq!(
@@ -150,7 +150,7 @@ async fn altering_one_fact_changes_that_fact_alone() {
         assert_ne!(before.hash, after.hash);
         before = after;
     }
-    // Neither data nor the position of a sequence nor a temporary table is a fact.
+    // Data, positions of sequences and temporary tables are not in the fingerprint.
     session
         .batch_execute(
             "INSERT INTO t (id, a, n) VALUES (1, 'y', 1); SELECT nextval('sq'); CREATE TEMP TABLE tmp (); ANALYZE",

@@ -13,7 +13,7 @@ fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag], &len.to_be_bytes()[..], body].concat()
 }
 
-/// Offers SCRAM, takes whatever the client answers, and says that the login succeeded; then answers a query.
+/// Offers SCRAM, accepts any answer, reports a successful login, then answers a query.
 async fn impostor(mut client: TcpStream) {
     let mut buffer = vec![0; 4096];
     let _ = client.read(&mut buffer).await;

@@ -1,4 +1,4 @@
-//! What a role can reach with its real secret, and what planted code gains in replay, deployment and queries.
+//! What a role can reach with its real secret, and what planted code can do in replay, deployment and queries.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -81,7 +81,7 @@ async fn cannot_climb(world: &World, acme: &Database, globex: &Database) {
         let error = session.batch_execute(&sql).await.expect_err(&sql);
         assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{sql}: {error}");
     }
-    // The grantor is the administrator: only warnings, nothing is taken or given.
+    // The grantor is the administrator, so there are only warnings, and no privilege changes.
     session
         .batch_execute("GRANT CONNECT ON DATABASE app__acme TO PUBLIC")
         .await
@@ -124,7 +124,7 @@ async fn code_planted_in_a_schema_gains_no_right_in_replay_deployment_or_query()
     }
     let changes = numbered(&world.drain(&workspace).await);
     assert_eq!(changes.len(), planted.len());
-    // Rows in the tenant, so that USING, DEFAULT and CHECK are really called there.
+    // The tenant needs rows, so that USING, DEFAULT and CHECK are called.
     let (first, rest) = changes.split_at(3);
     world.bring_up(&acme, first).await.unwrap();
     world
@@ -234,7 +234,7 @@ async fn closing_and_dropping_work_whatever_state_a_database_is_in() {
         databases::name_of(&world.server, oid).await.unwrap(),
         Some(making.clone())
     );
-    // As a DROP DATABASE that was killed half way leaves it.
+    // The state after an interrupted DROP DATABASE.
     admin
         .execute(
             "UPDATE pg_database SET datconnlimit = -2 WHERE datname = $1",
@@ -254,7 +254,7 @@ async fn closing_and_dropping_work_whatever_state_a_database_is_in() {
     assert_eq!(databases::find(&world.server, &making).await.unwrap(), None);
 }
 
-/// Everything by which one tenant can make another's role hard to drop.
+/// All statements with which one tenant can prevent another tenant's role from being dropped.
 fn entangle(role: &str) -> String {
     format!(
         "CREATE TABLE theirs (id int); ALTER TABLE theirs ENABLE ROW LEVEL SECURITY; INSERT INTO theirs VALUES (1);
@@ -266,7 +266,7 @@ fn entangle(role: &str) -> String {
     )
 }
 
-/// The deeds of the control plane must not take longer than this for want of another tenant's COMMIT.
+/// Operations of the control plane must not take longer than this because of another tenant's open transaction.
 const NO_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 #[tokio::test]
@@ -318,7 +318,7 @@ async fn neither_deletion_nor_publication_waits_for_what_another_tenant_granted(
             assert!(!usable && (prefix != "r_" || rows.is_empty()), "{name}: {rows:?}");
         }
     }
-    // The open transaction holds some back; with its end the sweep drops all.
+    // The open transaction prevents dropping some of them; after its end the sweep drops all.
     assert!(
         !roles::drop_disabled(server)
             .await

@@ -1,4 +1,5 @@
-//! The journal: what commits is in it, what rolls back is not, whatever way the DDL came; nobody forges or stops it.
+//! The journal: it contains the DDL that was committed, and not what was rolled back, however it was run. Clients cannot forge
+//! rows or stop it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -22,7 +23,7 @@ async fn the_journal_has_what_committed_and_only_that() {
     let world = World::start().await;
     let workspace = world.workspace("app_dev").await;
     let session = world.session(&workspace).await;
-    // A write transaction in another database must not hold anything back.
+    // A write transaction in another database must not delay rows.
     let base = world.workspace("other_dev").await;
     let other = world.session(&base).await;
     other
@@ -210,7 +211,7 @@ async fn a_journal_of_the_first_milestone_is_upgraded_without_losing_a_row() {
     one.batch_execute("REFRESH MATERIALIZED VIEW m").await.unwrap();
     two.batch_execute("BEGIN; CREATE TABLE c ()").await.unwrap();
     let owner = &workspace.roles.owner;
-    // The upgrade waits for the open transaction, but not for long; nothing is lost.
+    // The upgrade waits for the open transaction for a short time only; no rows are lost.
     journal::read(&world.server, &workspace.name, owner).await.unwrap_err();
     two.batch_execute("COMMIT").await.unwrap();
     let expected = [
@@ -228,7 +229,7 @@ async fn a_journal_of_the_first_milestone_is_upgraded_without_losing_a_row() {
     assert_eq!(left_in_journal(&world, &workspace).await, (0, 0));
 }
 
-/// Of the journal's tables, without their order.
+/// The columns of the journal's tables, sorted, since an upgrade adds columns at the end.
 async fn columns(world: &World, database: &Database) -> Vec<String> {
     let admin = world.cluster.connect(&database.name).await.unwrap();
     let sql =
@@ -501,7 +502,7 @@ async fn a_developer_cannot_forge_disable_or_drop_the_journal() {
     for sql in refused {
         session.batch_execute(sql).await.expect_err(sql);
     }
-    // Operators and functions of the developer's own, found first by the invoker function's search_path, are not used.
+    // The developer's operators and functions, which come first in the search_path of the trigger function, are not used.
     session
         .batch_execute(
             "CREATE SCHEMA evil; CREATE FUNCTION evil.current_setting(text, bool) RETURNS text LANGUAGE sql AS 'SELECT 1/0'; \
@@ -536,7 +537,7 @@ async fn dumps_and_restores_by_the_owner_show_nothing_of_ours() {
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         let text = String::from_utf8(dump.stdout).unwrap();
         assert!(text.contains("CREATE TABLE public.t"));
-        // pg_dump's \restrict lines hold a random key, in which any three letters turn up one day.
+        // pg_dump's \restrict lines contain a random key, which can contain the searched text by chance.
         let ours = text
             .lines()
             .filter(|line| line.contains("tdb") && !line.contains("initdb") && !line.contains("restrict "));

@@ -1,5 +1,5 @@
-//! The matching of statements with journal rows against an oracle: a model of PostgreSQL runs small messages in every way
-//! they can have run. What is found must replay to the model's schema, and `ambiguous` must be.
+//! Compares the matching of statements and journal rows with an oracle: a model of PostgreSQL runs small messages in every
+//! possible way. A result must replay to the model's schema, and `ambiguous` is allowed only if the ways really differ.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,9 +18,9 @@ enum Step {
     DropIf(u8),
     Add(u8, u8),
     AddIf(u8, u8),
-    /// A DO that passes over a table that is there.
+    /// A DO that does nothing if the table exists.
     Block(u8),
-    /// A function of the same kind.
+    /// A function that does the same.
     Call(u8),
     Insert,
     Begin,
@@ -56,14 +56,14 @@ fn text(step: Step) -> String {
 /// Tables and their columns.
 type Schema = BTreeMap<u8, BTreeSet<u8>>;
 
-/// What a statement leaves: kind, tag, table, and who called it.
+/// The row that a statement writes: kind, tag, table and caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Row {
     kind: &'static str,
     tag: &'static str,
     table: u8,
     caller: Option<Step>,
-    /// Index of the statement that left it.
+    /// The index of the statement that wrote it.
     statement: usize,
 }
 
@@ -97,7 +97,7 @@ fn run(schema: &mut Schema, step: Step) -> Result<Option<(&'static str, &'static
         }
         Step::AddIf(t, c) => {
             schema.get_mut(&t).ok_or(Failed)?.insert(c);
-            // PostgreSQL reports it even where the column is there.
+            // PostgreSQL reports it even if the column exists.
             Some(("end", "ALTER TABLE", t))
         }
         Step::Insert
@@ -110,7 +110,7 @@ fn run(schema: &mut Schema, step: Step) -> Result<Option<(&'static str, &'static
     })
 }
 
-/// As `run`, for what the text and the rows alone say: what a conditional statement finds is not known.
+/// Like `run`, but knows only the text and the rows, not what a conditional statement found.
 fn run_blindly(step: Step, has_effect: bool) -> Option<(&'static str, &'static str, u8)> {
     match step {
         Step::Create(t) => Some(("end", "CREATE TABLE", t)),
@@ -122,15 +122,15 @@ fn run_blindly(step: Step, has_effect: bool) -> Option<(&'static str, &'static s
     }
 }
 
-/// One way in which a message may run, beside its text.
+/// One way in which a message can run.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     effects: Effects,
     /// Whether a transaction is open before it, with a savepoint s2.
     open: bool,
-    /// A statement that fails for a reason that the text does not show.
+    /// The index of a statement that fails for a reason that is not in the text.
     fails: Option<usize>,
-    /// What a later message does where a transaction is still open.
+    /// What a later message does if a transaction is still open.
     later: Later,
 }
 
@@ -159,7 +159,7 @@ struct Transaction {
 struct Ran {
     initial: Schema,
     schema: Schema,
-    /// Of each transaction that committed with rows, and whether it began before the message.
+    /// The rows of each transaction that committed with rows, and whether it began before the message.
     committed: Vec<(bool, Vec<Row>)>,
 }
 
@@ -284,7 +284,7 @@ fn one(
     Ok(())
 }
 
-/// What the journal has of it.
+/// The journal's rows for it.
 fn events(query: &str, ran: &Ran) -> Vec<Event> {
     let message = Arc::new(Message {
         pid: 7,
@@ -340,7 +340,7 @@ fn caller(step: Option<Step>) -> Caller {
 /// A row's kind, tag, table and caller.
 type SeenRow = (&'static str, &'static str, u8, Option<Step>);
 
-/// What can be seen of it: everything but which statement left a row.
+/// The observable part: everything except which statement wrote a row.
 fn seen(ran: &Ran) -> Vec<(bool, Vec<SeenRow>)> {
     let rows = |rows: &Vec<Row>| {
         rows.iter()

@@ -1,5 +1,5 @@
-//! Messages of several statements, as migration tools send them: kinds of DDL in all the shapes of transactions. Each is
-//! run in a workspace; what is captured is replayed and compared by fingerprint.
+//! Messages of several statements, as migration tools send them: kinds of DDL combined with forms of transactions. Each is run
+//! in a workspace; the captured changes are replayed, and the fingerprints compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -8,7 +8,7 @@ use support::{Database, World, numbered};
 use tdb_engines::postgres::capture::CapturedChange;
 use tokio_postgres::Client;
 
-/// Each is valid in this order; `#` becomes the number of the message.
+/// They are valid in this order; `#` is replaced by the number of the message.
 const KINDS: [&[&str]; 20] = [
     &[
         "CREATE TABLE t# (id int)",
@@ -166,7 +166,7 @@ const KINDS: [&[&str]; 20] = [
     ],
 ];
 
-/// What is sent, message by message. One that ends in `!` fails.
+/// The messages to send. One that ends in `!` fails.
 type Shape = fn(&[String], &str) -> Vec<String>;
 
 const SHAPES: [(&str, Shape); 14] = [
@@ -242,7 +242,7 @@ const SHAPES: [(&str, Shape); 14] = [
     }),
 ];
 
-/// Not what would outlast the block or has another meaning in a body.
+/// Without statements that would take effect after the block, or that have a different meaning in a body.
 fn in_block(statement: &str) -> Option<String> {
     if statement.contains("search_path") || statement.contains("SESSION_USER") || statement.contains(" INTO v") {
         return None;

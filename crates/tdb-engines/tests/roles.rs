@@ -1,4 +1,4 @@
-//! The roles of a database: what the read-only one reads and cannot do, and that all are set again where a client changed
+//! The roles of a database: what the read-only role can and cannot do, and that roles are repaired after a client has changed
 //! them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -61,7 +61,7 @@ async fn a_read_only_role_reads_all_of_its_database_and_no_verifier() {
     let after = [world.fingerprint(&workspace).await, world.fingerprint(&acme).await];
     assert_eq!(before, after, "who reads is no part of a schema");
 
-    // Made later: by the developer, by a deployment, by the tenant's owner.
+    // Created later: by the developer, by a deployment, by the tenant's owner.
     developer.batch_execute(LATER).await.unwrap();
     let all = numbered(&world.drain(&workspace).await);
     let all: Vec<_> = first
@@ -156,7 +156,7 @@ async fn dumps_and_restores_by_the_owner_stay_clean_where_somebody_only_reads() 
             .await
             .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
-    // Privileges and all, into a workspace: what is granted to our groups is no part of the schema.
+    // Restored with privileges into a workspace: privileges of TenantsDB's groups are not part of the schema.
     let restore = world.program("pg_restore", &workspace, &["-O", &file]);
     let complaints = String::from_utf8_lossy(&restore.stderr).into_owned();
     for captured in world.drain(&workspace).await {
@@ -263,7 +263,7 @@ async fn a_read_only_role_cannot_write_in_any_transaction() {
             let outside = session.batch_execute(sql).await;
             for tried in [tried, outside] {
                 match tried {
-                    // GRANT, VACUUM and ANALYZE warn and pass over what is not theirs.
+                    // GRANT, VACUUM and ANALYZE only warn about objects that they may not change.
                     Ok(()) => assert_eq!(*expected, "", "{sql} succeeded"),
                     Err(error) => assert!(
                         [*expected, "25001", "25006", "25P01"].contains(&code(&error).as_str()) || expected.is_empty(),
@@ -276,7 +276,7 @@ async fn a_read_only_role_cannot_write_in_any_transaction() {
     assert_eq!(text(owner.simple_query(state).await.unwrap()), before);
 }
 
-/// Functions of PostgreSQL that anybody may call and that write something: a new version's are looked at one by one.
+/// Functions of PostgreSQL that any role can call and that write something. Those of a new version need a review.
 #[tokio::test]
 async fn no_function_of_postgresql_that_everybody_may_call_writes() {
     let world = World::start().await;
@@ -294,7 +294,7 @@ async fn no_function_of_postgresql_that_everybody_may_call_writes() {
         .iter()
         .map(|row| row.get(0))
         .collect();
-    // These check what they need themselves: the attribute REPLICATION, the right to maintain the table.
+    // These functions check privileges themselves: the attribute REPLICATION, or the right to maintain the table.
     let known = [
         "lo_close",
         "lo_get",
@@ -322,7 +322,7 @@ async fn a_query_that_may_only_read_is_one_statement_that_cannot_write() {
     world.base_template("app_v1").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let owner = world.session(&acme).await;
-    // What the schema itself opens to everybody: no right of the role's own.
+    // What the schema itself grants to PUBLIC: the role has no further privilege.
     owner
         .batch_execute(
             "CREATE TABLE t (id int PRIMARY KEY); CREATE SEQUENCE s; GRANT ALL ON t TO PUBLIC; GRANT ALL ON SEQUENCE s TO PUBLIC;
@@ -389,7 +389,7 @@ async fn a_query_that_may_only_read_is_one_statement_that_cannot_write() {
     assert_eq!(untouched.unwrap(), [vec![]]);
 }
 
-/// As the first milestone made them.
+/// Creates the roles as the oldest version did.
 async fn make_old(world: &World, database: &Database) {
     let (owner, readonly) = (&database.roles.owner, &database.roles.readonly);
     let admin = world.cluster.connect(&database.name).await.unwrap();
@@ -436,7 +436,7 @@ async fn databases_of_an_older_program_are_brought_to_the_present_rights() {
     readers::admit(&world.server, &globex.name, &globex.roles, Readers::None)
         .await
         .unwrap();
-    // The same session goes on: nobody was disconnected.
+    // The same session continues: no client was disconnected.
     session.batch_execute("SELECT count(*) FROM t").await.unwrap();
     for (database, reads) in [(&acme, true), (&globex, false)] {
         let session = reader(&world, database).await;
@@ -537,7 +537,7 @@ async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
     );
     assert_eq!(found[1], []);
 
-    // One that a client holds in an open transaction is not waited for; the others' repair does not wait either.
+    // If a client's open transaction locks a role, the repair soon fails, so that it does not delay the repair of others.
     owner
         .batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'held'")
         .await

@@ -1,18 +1,18 @@
-//! The tokens of `tdb_wire_postgres` against PostgreSQL's own scanner.
+//! Compares the tokens of `tdb_wire_postgres` with those of PostgreSQL's scanner.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 
 use pg_query::protobuf::Token as Theirs;
 use proptest::prelude::*;
 use tdb_wire_postgres::tokens::{Reading, Token, Tokens};
 
-/// What makes tokens begin and end in unexpected places.
+/// Texts in which tokens begin and end in unexpected places.
 const PIECES: &[&str] = &[
     "'", "'", "''", "\"", "\"\"", "\\", "\\'", "$", "$$", "$a$", "$é$", "$1", "/*", "*/", "/", "*", "-", "--", "\n",
     "\r", " ", "\t", "\u{b}", "\u{c}", ";", ";", "(", ")", "E'", "e'", "B'", "x'", "N'", "U&'", "u&\"", "U&", "a", "E",
     "é", "1", "1.5", "_", "begin", "SELECT", ",", "::", "+", "=", "|", "@", ".", ":=",
 ];
 
-/// Where statements end, and each name and keyword, by their places.
+/// The positions of the ends of statements and of all names and keywords.
 fn theirs(text: &str) -> Option<Vec<(usize, Option<String>)>> {
     let scanned = pg_query::scan(text).ok()?;
     let mut found = Vec::new();

@@ -22,15 +22,15 @@ BEGIN
     END;
   END LOOP;
   EXECUTE format('REASSIGN OWNED BY %I TO %I', from_role, to_role);
-  -- Rights that extensions gave at their creation, which dumps leave out.
+  -- Privileges that extensions granted at their creation, which dumps leave out.
   UPDATE pg_init_privs SET initprivs = ARRAY(
            SELECT regexp_replace(right_of::text, format('(^|/)%s(?==|$)', from_role), '\1' || to_role, 'g')::aclitem FROM unnest(initprivs) right_of)
    WHERE classoid = 'pg_namespace'::regclass AND EXISTS (SELECT FROM aclexplode(initprivs) WHERE from_role::regrole IN (grantee, grantor));
-  -- What CREATE SCHEMA AUTHORIZATION CURRENT_USER made; "$user" in a search_path finds it.
+  -- The schema that CREATE SCHEMA AUTHORIZATION CURRENT_USER created; "$user" in a search_path refers to it.
   IF EXISTS (SELECT FROM pg_namespace WHERE nspname = from_role) THEN
     EXECUTE format('ALTER SCHEMA %I RENAME TO %I', from_role, to_role);
   END IF;
-  -- What is left are default privileges, if any; without them this would only cost its 10 ms.
+  -- Only default privileges can remain; skipping the statement without them saves 10 ms.
   IF EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = from_role)
                AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())) THEN
     EXECUTE format('DROP OWNED BY %I', from_role);

@@ -1,4 +1,5 @@
--- Differs once a catalog row of a user's object, or a setting of the owner role $1, was added, changed or removed: the numbers of transactions only grow.
+-- Changes whenever a catalog row of a user's object, or a setting of the owner role $1, is added, changed or removed, since
+-- transaction ids only grow.
 SELECT concat_ws(' ',
   (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_class WHERE oid >= 16384),
   (SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM pg_attribute WHERE attrelid >= 16384),

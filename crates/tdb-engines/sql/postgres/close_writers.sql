@@ -1,5 +1,6 @@
--- Functions of PostgreSQL that write without any right to an object: large objects, messages in the WAL. Whoever may write
--- is a member of tdb_writers. GRANT first, then ALTER EXTENSION: what a member of plpgsql had then is in nobody's dump.
+-- Functions of PostgreSQL that write without a privilege on an object (large objects, messages in the WAL) are revoked from
+-- PUBLIC and granted to tdb_writers. GRANT first, then ALTER EXTENSION: privileges that an object has when it becomes a member
+-- of plpgsql are not in dumps.
 DO $$
 DECLARE f regprocedure;
 BEGIN

@@ -1,4 +1,4 @@
--- Only where no role is a member any more, and nothing refers to it: PostgreSQL refuses the latter itself, with 2BP01.
+-- Drops the role only if it has no members. If objects or privileges refer to it, PostgreSQL refuses with 2BP01.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE r.rolname = :name) THEN

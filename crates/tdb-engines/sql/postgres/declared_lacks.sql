@@ -1,4 +1,5 @@
--- What stands between owner $2[i] and its membership in the declared role $1[i]; $3 is the comment on roles of ours.
+-- The pairs of declared role $1[i] and owner $2[i] for which the role is missing or not ours, or the membership is missing. $3
+-- is the comment on declared roles of this installation.
 SELECT w.role, r.oid IS NOT NULL AS there, coalesce(shobj_description(r.oid, 'pg_authid') = $3, false) AS ours,
        w.owner, o.oid IS NOT NULL AS owner_there
   FROM unnest($1::text[], $2::text[]) AS w(role, owner)

@@ -1,4 +1,4 @@
--- Declared roles as they are: those with comment $1. Settings by the database they count in ('': all).
+-- The declared roles: those with comment $1. settings: the databases for which a role has settings ('' for all databases).
 SELECT r.rolname::text AS name,
        r.rolpassword IS NULL AND r.rolconnlimit = -1 AND r.rolvaliduntil IS NULL
          AND NOT (r.rolcanlogin OR r.rolinherit OR r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls)

@@ -1,4 +1,4 @@
--- Roles that cannot be dropped now: nobody logs in as one any more, and a role of the old name can be made.
+-- Disables roles that cannot be dropped now: they cannot log in, and their old names are free for new roles.
 DO $$
 DECLARE r name;
 BEGIN

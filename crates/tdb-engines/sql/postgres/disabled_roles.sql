@@ -1,4 +1,4 @@
--- Disabled roles, each with the databases in which something refers to it and which can be connected to.
+-- The disabled roles, each with the databases in which something refers to it and which accept connections.
 SELECT r.rolname::text,
        coalesce(array_agg(DISTINCT d.datname::text) FILTER (WHERE d.datallowconn AND d.datconnlimit <> -2), '{}')
   FROM pg_roles r

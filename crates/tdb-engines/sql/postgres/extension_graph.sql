@@ -1,6 +1,6 @@
--- Before a query: what the server has in its default versions, and what each one needs, directly or not. `restricted` are
--- those that only a superuser may create, and those that anyone may create but that need one of these: their scripts may
--- expect the rights of the role that created it (PostGIS' geocoder alters the database).
+-- The beginning of a query: the server's extensions in their default versions, and what each one requires, directly or
+-- indirectly. `restricted` are those that only a superuser can create, and untrusted ones that anyone can create but that
+-- require one of these: their scripts may need the rights of its creator (PostGIS' geocoder alters the database).
 WITH RECURSIVE latest AS (
   SELECT v.name::text, v.requires::text[], v.schema::text, v.trusted, v.superuser AND NOT v.trusted AS closed
     FROM pg_available_extensions a JOIN pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version

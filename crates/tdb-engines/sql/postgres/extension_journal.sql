@@ -1,4 +1,4 @@
--- $5: the server process for which it is made, by which its author is known; NULL: this one.
+-- $5: the server process of the client that requested the extension, which identifies the author; NULL for this one.
 INSERT INTO tdb.ddl_event(pid, backend_start, event, tag, objects, query, search_path, role_name, session_role, settings)
 SELECT a.pid, a.backend_start, 'extension', 'CREATE EXTENSION',
        jsonb_build_array(jsonb_build_object('type', 'extension', 'id', $1::text, 'schema', $2::text, 'version', $3::text)),

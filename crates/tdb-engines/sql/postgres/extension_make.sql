@@ -1,8 +1,8 @@
--- Makes an extension as the administrator, for sessions whose search_path is pg_catalog alone and would be public at the
--- start. Its script runs as a superuser and reads the extension's own schema, those of the extensions that it requires, and
--- public where it goes back to the search_path of a new session. Where others may create in such a
--- schema, the schema is set aside, and an empty one of the administrator takes its name while the script runs: it finds the
--- required extensions there, and nothing that another role made. Other sessions see the result only, at COMMIT.
+-- Creates an extension as the administrator, in a session whose search_path is pg_catalog, and was public at login. The script
+-- runs as a superuser and looks names up in the extension's own schema, in those of the extensions that it requires, and in
+-- public if it resets search_path. If other roles can create objects in such a schema, the schema is renamed while the script
+-- runs, and an empty schema of the administrator has its name: the script finds only the required extensions there, and no
+-- objects of other roles. Other sessions see only the result, after COMMIT.
 CREATE FUNCTION pg_temp.move_extension(moved name, into_schema name) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE relocatable bool;
 BEGIN
@@ -12,7 +12,7 @@ BEGIN
   EXECUTE format('ALTER EXTENSION %I SET SCHEMA %I', moved, into_schema);
   UPDATE pg_extension SET extrelocatable = false WHERE extname = moved AND NOT relocatable;
 END $$;
--- Members that a user's own role added to an extension of its own would be read too.
+-- Objects that a user's role added to an extension that it owns would be visible to the script too.
 CREATE FUNCTION pg_temp.check_members(checked name, wanted name) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_extension e
@@ -26,7 +26,7 @@ BEGIN
       HINT = format('Remove them with ALTER EXTENSION %I DROP.', checked);
   END IF;
 END $$;
--- The schema is made where the extension has a fixed one that is missing; any other has to exist.
+-- Creates the schema if the extension prescribes it and it does not exist; any other schema must exist.
 CREATE FUNCTION pg_temp.make_extension(made name, into_schema name, at_version text, owner name) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE required name[]; names name[] := '{}'; aside name[] := '{}'; s record; e name; settings text[]; here oid;
 BEGIN

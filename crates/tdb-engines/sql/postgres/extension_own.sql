@@ -1,5 +1,5 @@
--- Gives an extension to the database's owner role, as PostgreSQL does with a trusted one: its objects stay the administrator's.
--- There is no statement for it.
+-- Makes the database's owner role the owner of an extension, as for a trusted one; the administrator keeps its objects. SQL has
+-- no statement for this.
 CREATE FUNCTION pg_temp.own_extension(made name, owner name) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE extension oid; role oid; database oid;
 BEGIN

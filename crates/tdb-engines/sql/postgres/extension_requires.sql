@@ -1,4 +1,4 @@
--- What $1 needs and the database lacks, each after what it needs itself.
+-- The extensions that $1 requires and the database lacks, each after those that it requires itself.
 SELECT l.name, l.name IN (SELECT name FROM restricted) AS restricted, l.schema AS fixed_schema
   FROM needs n JOIN latest l ON l.name = n.needed
  WHERE n.name = $1 AND n.needed <> $1 AND n.needed NOT IN (SELECT extname FROM pg_extension)

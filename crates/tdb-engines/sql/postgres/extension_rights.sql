@@ -1,5 +1,5 @@
--- Tables of PostGIS that its users write to: reference systems of their own, and topologies. Counted as the extension's own
--- rights, so that a dump does not show them.
+-- Grants writing to the tables of PostGIS that its users change: reference systems and topologies. The privileges are recorded
+-- as the extension's initial ones, so that dumps do not contain them.
 CREATE FUNCTION pg_temp.grant_extensions(to_role name) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE r record;
 BEGIN

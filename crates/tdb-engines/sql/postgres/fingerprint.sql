@@ -1,8 +1,7 @@
--- Every fact of a schema: (object, what it is). $1 is the role whose name is written OWNER; servers name their superusers
--- as they like. Run under search_path = '',
--- so that every name in a definition is qualified. Not in it: members of extensions, temporary objects, positions of
--- sequences, oids, data, what tdb_readers may read, and the pg_attver that PostgreSQL keeps among a column's options since
--- the minor releases of November 2026.
+-- The facts of a schema: (object, its properties). The name of role $1 is written as OWNER; superusers have different names on
+-- different servers. Runs with search_path = '', so that every name in a definition is qualified. Not included: members of
+-- extensions, temporary objects, positions of sequences, oids, data, privileges of tdb_readers, and the pg_attver that
+-- PostgreSQL keeps among a column's options since the minor releases of November 2026.
 WITH role_name AS (
   SELECT oid, CASE WHEN rolname = $1 THEN 'OWNER' WHEN rolsuper THEN 'ADMINISTRATOR' ELSE quote_ident(rolname) END AS name FROM pg_roles
    WHERE rolname <> 'tdb_readers'

@@ -1,5 +1,5 @@
--- Refuses DDL of a tenant's own roles where tenant_ddl is not 'allow'. Deployers pass, and the administrator as a superuser.
--- Temporary objects are no schema; REFRESH and REINDEX change none.
+-- Refuses DDL of a tenant's roles if tenant_ddl is not 'allow'. Allowed are deployers, the administrator (as a superuser),
+-- temporary objects, and REFRESH and REINDEX, which do not change the schema.
 CREATE OR REPLACE FUNCTION tdb.guard() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF (SELECT value FROM tdb.setting WHERE name = 'tenant_ddl') = 'allow' OR pg_has_role(session_user, 'tdb_migrators', 'MEMBER')

@@ -1,5 +1,5 @@
--- The journal of a workspace. :owner is its owner role. GRANT first, then ALTER EXTENSION: members of plpgsql are in no
--- dump; a later grant would show up there as an ACL.
+-- The journal of a workspace. :owner is its owner role. GRANT first, then ALTER EXTENSION: dumps do not contain members of
+-- plpgsql, but would contain privileges that are granted later.
 BEGIN;
 CREATE SCHEMA tdb;
 CREATE TABLE tdb.ddl_event (
@@ -15,18 +15,18 @@ CREATE TABLE tdb.ddl_event (
   search_path text NOT NULL,
   role_name text NOT NULL,
   session_role text NOT NULL,
-  -- NULL: as in the row before, of the same message and transaction.
+  -- NULL: the same as in the previous row of the same message and transaction.
   settings jsonb,
-  -- NULL: in tdb.ddl_message.
+  -- NULL: the text is in tdb.ddl_message.
   backend_start timestamptz,
   query text,
   -- When its transaction began.
   xact_at timestamptz,
-  -- Where a function or a DO ran the statement: the calls.
+  -- The calls, if a function or a DO ran the statement.
   context text,
-  -- Names of the session's temporary objects, where a table was created.
+  -- The names of the session's temporary relations, if a table was created.
   temporary text[],
-  -- The change log has it; kept until its message can have no further transaction.
+  -- Whether the change log has it. Such a row is kept until its message can have no further transaction.
   drained boolean NOT NULL DEFAULT false
 );
 :functions

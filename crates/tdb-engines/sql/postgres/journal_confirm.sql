@@ -1,5 +1,5 @@
--- Deletes the rows $1 of the transactions $2, which the change log has, and their messages. A message that is still running, or one of whose
--- transactions is open, prepared or not yet drained, keeps its rows: they say what the other transactions of it ran.
+-- Deletes the rows $1 of the transactions $2, which the change log has, and their messages. Rows of a message are kept while it
+-- runs, or while one of its transactions is open, prepared or not yet drained: they are needed to match its other transactions.
 WITH confirmed AS MATERIALIZED (
   SELECT e.seq, e.pid, e.stmt_at FROM unnest($1::bigint[], $2::text[]) AS logged(seq, xid)
     JOIN tdb.ddl_event e ON e.seq = logged.seq AND e.xid = logged.xid::xid8
@@ -8,7 +8,7 @@ WITH confirmed AS MATERIALIZED (
    WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(m.pid) a
                       WHERE a.backend_start = m.backend_start AND coalesce(a.query_start <= m.stmt_at, true)
                         AND coalesce(a.state, '') NOT LIKE 'idle%')
-     -- A transaction that this statement does not see yet may have committed meanwhile.
+     -- A transaction that this statement does not see yet may have committed in the meantime.
      AND EXISTS (SELECT FROM tdb.ddl_event e WHERE e.xid = m.xid AND e.pid = m.pid AND e.stmt_at = m.stmt_at)
      AND NOT EXISTS (SELECT FROM tdb.ddl_event e WHERE e.pid = m.pid AND e.stmt_at = m.stmt_at AND NOT e.drained
                         AND e.seq NOT IN (SELECT seq FROM confirmed))

@@ -1,5 +1,5 @@
--- The text of a client's message, once however many rows refer to it. Each transaction that writes such rows keeps its lock
--- on the message until it ends, so that confirming never removes what a transaction still refers to.
+-- The text of a client's message, stored once for all rows that refer to it. Each transaction that writes such rows holds a
+-- lock on the message until it ends, so that confirming never removes a message that an open transaction refers to.
 CREATE TABLE tdb.ddl_message (
   pid int NOT NULL,
   stmt_at timestamptz NOT NULL,
@@ -10,9 +10,9 @@ CREATE TABLE tdb.ddl_message (
   settings text NOT NULL,
   PRIMARY KEY (pid, stmt_at)
 );
--- Reads the trigger's own context, so a direct call by a user fails (39P03) and nothing can be forged. Only a transaction
--- that the same message has prepared can hold the lock on the message's row: without a timeout the session would wait for
--- itself.
+-- Calls functions that work only in an event trigger, so a direct call by a user fails (39P03) and rows cannot be forged. Only
+-- a transaction that the same message has prepared can hold the lock on the message's row; without a timeout the session would
+-- wait for itself.
 CREATE FUNCTION tdb.log_event(p_event text, p_tag text, p_path text, p_role text, p_context text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
@@ -64,7 +64,7 @@ BEGIN
   RETURNING seq INTO s;
   RETURN s;
 END $$;
--- An invoker function: sees the caller's search_path and role; so qualified names and operators only.
+-- Runs with the caller's search_path and role, so all names and operators are qualified.
 CREATE OR REPLACE FUNCTION tdb.capture() RETURNS event_trigger LANGUAGE plpgsql SET client_min_messages = notice AS $$
 DECLARE s bigint; context text;
 BEGIN

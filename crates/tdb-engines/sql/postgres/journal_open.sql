@@ -1,6 +1,6 @@
--- DDL of a declared role is captured too: the trigger runs with the rights of whoever runs the statement. Nothing can be
--- forged by that, and the tables stay closed. Taken out of plpgsql for the GRANT: what a member had when it became one is
--- in no dump.
+-- Lets the trigger, which runs with the rights of the role that runs the statement, capture DDL of declared roles too. Rows can
+-- still not be forged, and the tables stay closed. The objects leave plpgsql for the GRANT: privileges that an object has when
+-- it becomes a member of an extension are not in dumps.
 DO $$
 BEGIN
   IF has_schema_privilege('public', 'tdb', 'USAGE') THEN RETURN; END IF;

@@ -1,5 +1,5 @@
--- Whole transactions only: a limit in the middle of one would make two changes of it. With the other transactions of their
--- messages that the change log has already: which statements a transaction ran is told by what is left for it.
+-- Reads whole transactions, since a part of one would become a separate change. Also reads the drained rows of the same
+-- messages, which are needed to determine the statements that the new transactions ran.
 WITH first AS (
   SELECT xid FROM tdb.ddl_event WHERE NOT drained GROUP BY xid ORDER BY max(seq) LIMIT $1
 ), message AS (

@@ -1,6 +1,6 @@
--- From the journal of the first milestone, which stored the message's text in each row. Its rows stay. The old logging
--- function stays too: a session may be about to call it. The lock waits for transactions with DDL, but not for long: the
--- next drain tries again.
+-- Upgrades the oldest form of the journal, which stored the message's text in each row. Its rows stay, and so does the old
+-- logging function, since a session may be about to call it. The lock waits for transactions with DDL for a short time only;
+-- the next drain tries again.
 BEGIN;
 SET LOCAL lock_timeout = '500ms';
 ALTER TABLE tdb.ddl_event

@@ -1,5 +1,5 @@
--- A tenant's own role owns its extensions, but could not make those again that only a superuser may make: it must not drop
--- them (pg_restore --clean, DROP SCHEMA … CASCADE). Deployers pass, and the administrator.
+-- A tenant's owner role owns the extensions of its database, but must not drop those that only a superuser can create again
+-- (pg_restore --clean, DROP SCHEMA … CASCADE). Deployers and the administrator are allowed to.
 CREATE FUNCTION tdb.keep_extensions() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE dropped text;
 BEGIN

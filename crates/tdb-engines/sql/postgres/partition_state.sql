@@ -1,4 +1,4 @@
--- A partition of $1 called $2, with its schema, and whether its detaching is pending.
+-- The qualified name of the partition $2 of table $1, and whether its detaching is pending.
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), i.inhdetachpending
   FROM pg_catalog.pg_class p JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
   JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid

@@ -1,5 +1,5 @@
--- What the read-only role of this database reads: everything of its owner's, now and later. :owner is a literal. Members of
--- extensions are left out, as their scripts say who may read them.
+-- Lets the read-only role of this database read everything that its owner has, or creates later. :owner is a literal. Members
+-- of extensions are left out, since their scripts decide who can read them.
 DO $$
 DECLARE o record; owner name := :owner;
 BEGIN

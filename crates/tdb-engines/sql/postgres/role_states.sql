@@ -1,5 +1,5 @@
--- Roles as they are: verifier, whether they may log in without limit and have no right over the server, whether they inherit,
--- settings (each database, name and value on lines of their own; database '': in all), groups.
+-- The state of roles. plain: it can log in without limits and has no server-wide attributes. settings: one text each, of the
+-- database ('' for all databases), a line break, and name=value.
 SELECT r.rolname::text AS name, r.rolpassword AS verifier,
        r.rolcanlogin AND r.rolconnlimit = -1 AND coalesce(r.rolvaliduntil = 'infinity', true)
          AND NOT (r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls) AS plain,

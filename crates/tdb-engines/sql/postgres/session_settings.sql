@@ -1,6 +1,6 @@
--- What sessions of role $1 begin with in this database because it was set for the role or the database, and whether a schema
--- carries it: only what any role may set for itself, without what would reach past the schema (code, other roles, tablespaces,
--- how sessions are named, our own).
+-- The settings of new sessions of role $1 in this database that are set for the role or the database. carried: whether it is
+-- part of the schema. These are settings that any role can set, except those with effects outside the schema (code, tablespaces,
+-- names of sessions) and TenantsDB's own.
 WITH found AS (
   SELECT DISTINCT ON (name) name, value
     FROM (SELECT split_part(setting, '=', 1) AS name, regexp_replace(substr(setting, strpos(setting, '=') + 1), CASE WHEN setting ~ '^search_path=' THEN ',\s*' ELSE '^$' END,

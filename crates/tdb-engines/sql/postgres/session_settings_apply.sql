@@ -1,5 +1,5 @@
--- Sessions of this database's roles begin with what its schema carries (tdb.setting, rows 'set NAME'). Deployers and the
--- administrator do not: what they do must not depend on it.
+-- Sets the session settings of this database's schema (tdb.setting, rows 'set NAME') for its roles, except deployers and the
+-- administrator, whose work must not depend on them.
 DO $$
 DECLARE r record; s record; database name := current_database();
 BEGIN
@@ -13,7 +13,7 @@ BEGIN
       EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', r.rolname, database);
     END IF;
     FOR s IN SELECT substr(name, 5) AS name, value FROM tdb.setting WHERE name ~ '^set ' LOOP
-      -- A credential that only reads stays one.
+      -- Read-only credentials must stay read-only.
       CONTINUE WHEN NOT r.writes AND s.name IN ('default_transaction_read_only', 'transaction_read_only');
       EXECUTE format('ALTER ROLE %I IN DATABASE %I SET %I TO %s', r.rolname, database, s.name, s.value);
     END LOOP;

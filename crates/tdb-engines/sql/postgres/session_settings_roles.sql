@@ -1,4 +1,4 @@
--- Roles besides the owner $1 that clients of this database use: they may connect and log in, and deploy nothing.
+-- The roles other than the owner $1 that clients of this database use: they can log in and connect, and are not deployers.
 SELECT a.rolname::text
   FROM pg_database d, aclexplode(d.datacl) x JOIN pg_roles a ON a.oid = x.grantee
  WHERE d.datname = current_database() AND x.privilege_type = 'CONNECT' AND a.oid <> d.datdba AND a.rolname <> $1

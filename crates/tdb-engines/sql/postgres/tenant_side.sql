@@ -1,5 +1,6 @@
--- The tenant side of tdb. GRANT first, then ALTER EXTENSION: a later grant would show up in dumps as an ACL. While tenants may
--- run DDL the guard's triggers are disabled: PostgreSQL tells clients that listen to DEBUG1 of each that it calls.
+-- TenantsDB's objects in templates and tenant databases. GRANT first, then ALTER EXTENSION: dumps would contain privileges that
+-- are granted later. The guard's triggers are disabled while tenants may run DDL, since PostgreSQL reports each call of an event
+-- trigger to clients with client_min_messages = debug1.
 BEGIN;
 CREATE SCHEMA tdb;
 CREATE TABLE tdb.deployed_change(change_id bigint PRIMARY KEY, checksum bytea NOT NULL, state text NOT NULL CHECK (state IN ('started','done')), at timestamptz NOT NULL DEFAULT now());

@@ -1,11 +1,12 @@
-//! Who is on a server at this moment.
+//! Sessions that a server currently has.
 
 use time::OffsetDateTime;
 
 use crate::postgres::error::EngineError;
 use crate::postgres::server::Server;
 
-/// When a server process began, by the server's clock; none where it is gone. With the pid it names a session for ever.
+/// When the server process `pid` started, by the server's clock; `None` if there is no such process. Process id and start
+/// time together identify a session permanently, although process ids are reused.
 pub async fn backend_start(server: &Server, pid: i32) -> Result<Option<OffsetDateTime>, EngineError> {
     let session = server.maintenance().await?;
     let row = session

@@ -1,7 +1,7 @@
-//! Bringing a database to a set of changes: one mechanism for replay on builds and for deployments to tenants.
+//! Applies changes to a database: the same code replays changes on builds and deploys them to tenants.
 //!
-//! Exactly once: a change and its row in `tdb.deployed_change` commit together, or, where a statement refuses a
-//! transaction, the row says `started` before and the catalog is asked afterwards.
+//! Each change is applied exactly once. It commits together with its row in `tdb.deployed_change`; for a statement that
+//! cannot run in a transaction, the row is first committed as `started`, and the catalog then shows what the statement did.
 
 pub(crate) mod failure;
 mod lone;
@@ -22,20 +22,21 @@ use crate::postgres::login::Login;
 use crate::postgres::session::Session;
 use crate::postgres::session_settings;
 
-/// All changes are on the database now.
+/// The result of [`bring_up`]: the database has all changes of the plan.
 #[derive(Debug)]
 pub struct Applied {
-    /// Those that this call put there.
+    /// The ids of the changes that this call applied.
     pub applied: Vec<i64>,
-    /// How many of the changes are there: all.
+    /// The number of changes of the plan, all of which are now applied.
     pub changes_done: u32,
     session: Session,
 }
 
 impl Applied {
-    /// What the schema is now, in the session that brought it there: its catalogs are warm.
+    /// Takes the fingerprint of the schema. It uses the session that applied the changes, whose catalog caches are filled.
+    /// `owner` is the database's owner role.
     pub async fn fingerprint(self, owner: &str) -> Result<Fingerprint, EngineError> {
-        // Whatever the changes left behind: settings, role, temporary tables with the catalogs' names.
+        // Removes what the changes left in the session: settings, role, temporary tables that hide catalogs.
         self.session.run("DISCARD ALL").await?;
         fingerprint::take_in(&self.session, owner).await
     }
@@ -44,21 +45,27 @@ impl Applied {
 /// A row of `tdb.deployed_change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deployed {
+    /// The change's number in its workspace.
     pub id: i64,
+    /// The checksum that the change had when it was applied.
     pub checksum: Checksum,
+    /// Whether it is complete.
     pub state: DeployedState,
 }
 
+/// The state of a change in a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeployedState {
-    /// A statement that cannot share a transaction with its row was begun.
+    /// A statement that cannot run in a transaction was started. Whether it took effect is not recorded yet.
     Started,
+    /// All statements are committed.
     Done,
 }
 
-/// Applies each missing change exactly once, in order, logged in as the database's deployer role. `progress` is told how
-/// many of the changes are there whenever that grows. Not cancel safe, but may be killed anywhere and called again: a
-/// COMMIT whose answer was lost is an error of class `Retry`, and the next call reads the row.
+/// Applies each missing change exactly once and in order. `login` must be the database's deployer role. `progress` is
+/// called with the number of applied changes, at the start and after each change. Not cancel safe, but the process may
+/// be killed at any point and the call repeated: if the answer to COMMIT is lost, the error has class `Retry`, and the
+/// next call finds the row.
 pub async fn bring_up(
     login: &Login,
     plan: &BringUp<'_>,
@@ -75,7 +82,7 @@ pub async fn bring_up(
         if let Some(error) = mismatch(numbered, &known) {
             return Err(error.at(Some(numbered.id), done));
         }
-        // The changes at the front that are there already count at once.
+        // Changes that are already applied count from the start.
         if is_done(numbered.id) {
             done += 1;
         }
@@ -106,7 +113,7 @@ pub async fn bring_up(
     })
 }
 
-/// What a database says about itself: its rows of `tdb.deployed_change`, for a login of its deployer role.
+/// Reads the rows of `tdb.deployed_change`. `login` must be the database's deployer role.
 pub async fn deployed(login: &Login) -> Result<Vec<Deployed>, EngineError> {
     let session = login.open(&login.application_name).await?;
     read_deployed(&session).await
@@ -119,7 +126,7 @@ async fn start(login: &Login, plan: &BringUp<'_>) -> Result<Session, StepError> 
     Ok(session)
 }
 
-/// Reads as the writer's role: the deployer itself has no rights in `tdb`.
+/// Reads as `tdb_migrators`: the deployer, which does not inherit, has no privileges in schema `tdb`.
 async fn read_deployed(session: &Session) -> Result<Vec<Deployed>, EngineError> {
     session.run("BEGIN READ ONLY; SET LOCAL ROLE tdb_migrators").await?;
     let rows = session.rows(include_str!("../../sql/postgres/deployed.sql"), &[]).await;
@@ -140,15 +147,12 @@ async fn read_deployed(session: &Session) -> Result<Vec<Deployed>, EngineError> 
     Ok(known)
 }
 
-/// The database has another change under this number: nothing may be built on it.
+/// An error if the database has a different change with this number: then no change may be applied.
 fn mismatch(numbered: &NumberedChange, known: &[Deployed]) -> Option<StepError> {
     let row = known.iter().find(|row| row.id == numbered.id)?;
     if row.checksum == numbered.change.checksum() {
         return None;
     }
-    let message = format!(
-        "change {} on this database is not the one of the change log",
-        numbered.id
-    );
+    let message = format!("change {} in this database differs from the change log", numbered.id);
     Some(StepError::refused(message, None))
 }

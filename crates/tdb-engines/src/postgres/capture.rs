@@ -1,5 +1,5 @@
-//! From journal rows to changes. Pure: the text is split with PostgreSQL's own parser; what cannot be replayed from its
-//! text is `broken` with the reason, never guessed.
+//! Converts journal rows to changes. Without I/O. The text of a message is split with PostgreSQL's own parser. A
+//! transaction that cannot be replayed from its text becomes a `broken` change with the reason; nothing is guessed.
 
 mod alignment;
 mod attribution;
@@ -27,24 +27,28 @@ use matching::{GoesOn, Portion, Taken};
 use split::Split;
 use units::Unit;
 
-/// One committed DDL transaction.
+/// The change that one committed DDL transaction made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CapturedChange {
+    /// The 64-bit id of the transaction.
     pub xid: u64,
-    /// Server process and its start: find the session, and so the author, by these.
+    /// The server process that ran its last message. With `backend_start` it identifies the session, and so the author.
     pub pid: i32,
+    /// When that process started.
     pub backend_start: OffsetDateTime,
+    /// The role that the session had logged in with.
     pub session_role: String,
-    /// When its last message began.
+    /// When the server received the last message.
     pub at: OffsetDateTime,
-    /// The rows to confirm once the change log has it.
+    /// The journal rows to confirm after the change is stored.
     pub seqs: Vec<i64>,
+    /// What to replay.
     pub change: Change,
 }
 
-/// The changes of `events`, in an order in which they replay: by the highest number of each transaction, since a
-/// statement sees only transactions that committed before it. `owner` is the workspace's owner role; other roles must be
-/// among `declared`.
+/// Returns the changes in `events`, in an order in which they can be replayed: by the highest row number of each
+/// transaction, since a statement sees only transactions that committed before it. `owner` is the workspace's owner
+/// role. A change that names, or ran as, another role that is not in `declared` is broken.
 pub fn changes(events: &[Event], owner: &str, declared: &[String]) -> Vec<CapturedChange> {
     let mut sorted: Vec<&Event> = events.iter().filter(|event| !maintains_data(event)).collect();
     sorted.sort_by_key(|event| (event.xid, event.seq));
@@ -61,8 +65,8 @@ pub fn changes(events: &[Event], owner: &str, declared: &[String]) -> Vec<Captur
         .collect()
 }
 
-/// REFRESH MATERIALIZED VIEW and REINDEX change no schema; journals of the first milestone have the former. Nor does a
-/// function that sets a sequence back.
+/// Whether the statement only maintains data: REFRESH MATERIALIZED VIEW and REINDEX (older journals contain the
+/// former), or a restart of a sequence by a function.
 fn maintains_data(event: &Event) -> bool {
     match event.tag.as_str() {
         "REFRESH MATERIALIZED VIEW" | "REINDEX" => true,
@@ -71,10 +75,10 @@ fn maintains_data(event: &Event) -> bool {
     }
 }
 
-/// What a transaction left of a message, by transaction and message.
+/// The part of a change that comes from one message, by transaction and message.
 type Parts = HashMap<(u64, *const Message), Change>;
 
-/// The rows that a transaction left of a message, and whether the transaction goes on after it.
+/// A transaction's id, its rows from one message, and whether it continues after the message.
 type Left<'a> = (u64, &'a [&'a Event], GoesOn);
 
 fn read_messages(transactions: &[&[&Event]], owner: &str) -> Parts {
@@ -97,7 +101,7 @@ fn read_messages(transactions: &[&[&Event]], owner: &str) -> Parts {
     let mut parts = Parts::new();
     for message in order {
         let mut portions = messages.remove(&message).unwrap_or_default();
-        // Those of one message ran one after another; a prepared one may have been committed much later.
+        // Transactions of one message ran one after another, but a prepared one can have been committed much later.
         portions.sort_by_key(|(_, rows, _)| rows.first().map(|row| row.seq));
         let changes = read_message(&portions, owner);
         let keys = portions.iter().map(|(xid, ..)| (*xid, message));
@@ -130,7 +134,7 @@ fn captured(rows: &[&Event], parts: &mut Parts) -> Option<CapturedChange> {
     if lone && change.statements.len() > 1 {
         break_with(
             &mut change,
-            "a statement that cannot run in a transaction stands among others".to_owned(),
+            "a statement that cannot run in a transaction is combined with other statements".to_owned(),
         );
     }
     Some(CapturedChange {
@@ -144,7 +148,7 @@ fn captured(rows: &[&Event], parts: &mut Parts) -> Option<CapturedChange> {
     })
 }
 
-/// One message of the client: which of its statements each transaction committed, and in what form they replay.
+/// Reads one message: which of its statements each transaction committed, and how to replay them.
 fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Change> {
     let Some(first) = portions.first().and_then(|(_, rows, _)| rows.first()) else {
         return Vec::new();
@@ -251,14 +255,14 @@ fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &
     }
 }
 
-/// A statement that sets a sequence back leaves a row itself, and so does a GRANT that grants nothing.
+/// Whether a statement that has rows is left out: a restart of a sequence, or privileges on the journal's schema.
 fn leaves_out(split: &Split<'_>, units: &[Unit<'_>]) -> bool {
     let by_function = |unit: &Unit<'_>| matches!(unit.row.caller, Caller::Function(_));
     split.kind == Kind::Journal
         || split.kind == Kind::Data && split.expected.is_some() && !units.iter().any(by_function)
 }
 
-/// Of an extension: its own row. An update script that it ran leaves rows too, of what it altered and dropped.
+/// The row of an extension itself, without those for objects that its update scripts altered and dropped.
 fn own<'a, 'b>(units: &'b [Unit<'a>]) -> &'b [Unit<'a>] {
     let made = |unit: &Unit<'_>| unit.row.objects.iter().any(|object| object.version.is_some());
     match units.iter().position(made) {
@@ -279,7 +283,7 @@ fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>], row: &Unit<'_>, owner: &s
     }
 }
 
-/// For a broken change: the message whole, so that people see what it was.
+/// For a broken change: the whole text of the message, so that users see what ran.
 fn as_written(row: &Event) -> Statement {
     Statement {
         sql: Sql::text(row.message.query.trim()),
@@ -296,7 +300,7 @@ fn as_written(row: &Event) -> Statement {
     }
 }
 
-/// The form in which a statement replays, or why it cannot.
+/// The text and mode with which to replay a statement, or the reason why it cannot be replayed.
 fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result<(Sql, Mode), String> {
     match split.kind {
         Kind::Extension { cascade } => Ok((extension(unit, cascade)?, Mode::Transactional)),
@@ -323,7 +327,7 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
             };
             Ok((sql, Mode::DropIndex { indexes }))
         }
-        // The plain form would leave no constraint in the partition's place.
+        // CONCURRENTLY leaves a CHECK constraint on the partition; the form without it does not.
         Kind::DetachConcurrently => {
             let table = unit
                 .identities()
@@ -348,16 +352,16 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
     }
 }
 
-/// A statement that was written anew from its tree.
+/// The same for the text of a modified parse tree: owner names become placeholders.
 fn rewritten(text: &str, owner: &str) -> Result<Sql, String> {
     let statements = split::split(text)?;
     let [statement] = statements.as_slice() else {
-        return Err("it cannot be written anew".to_owned());
+        return Err("it cannot be converted back to SQL text".to_owned());
     };
     roles::symbolic(statement, text, owner)
 }
 
-/// An extension that the administrator made: at replay it is the administrator again.
+/// The statement for an extension that the administrator created, which the administrator also creates at replay.
 fn administrators(row: &Event) -> Result<Statement, String> {
     let unknown = || "the extension is not named in the journal".to_owned();
     let made = row.objects.first().ok_or_else(unknown)?;
@@ -380,7 +384,7 @@ fn administrators(row: &Event) -> Result<Statement, String> {
     })
 }
 
-/// Our own constant statement: the extension's script is the server's, not the user's.
+/// The statement for an extension that the owner created, with the version and schema that it got.
 fn extension(unit: &Unit<'_>, cascade: bool) -> Result<Sql, String> {
     let unknown = || "the extension is not named in the journal".to_owned();
     let mut objects = unit
@@ -401,7 +405,7 @@ fn left_out(kind: Kind) -> Option<LeftOutKind> {
     match kind {
         Kind::Data => Some(LeftOutKind::Data),
         Kind::NotSchema => Some(LeftOutKind::NotSchema),
-        // Without a row they did nothing: a no-op, rolled back, a plain query.
+        // Without a row they had no effect on the schema, or were rolled back, or were queries.
         Kind::Ddl
         | Kind::Carrier
         | Kind::Extension { .. }
@@ -415,7 +419,7 @@ fn left_out(kind: Kind) -> Option<LeftOutKind> {
     }
 }
 
-/// The first reason is the one that is told.
+/// Marks the change as broken; the first reason stays.
 fn break_with(change: &mut Change, reason: String) {
     change.broken.get_or_insert(reason);
 }

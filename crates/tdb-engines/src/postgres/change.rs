@@ -1,90 +1,109 @@
-//! A change: the statements of one committed DDL transaction, in a form that replays on any database.
+//! A change: the statements of one committed DDL transaction, in a form that can be replayed in any database.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What the change log stores of a change (as jsonb) and what is replayed.
+/// One captured DDL transaction. The change log stores it as JSON; replay runs its statements.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
+    /// In the order in which they ran.
     pub statements: Vec<Statement>,
-    /// Statements of the same messages that are no part of a schema.
+    /// Statements of the same messages that do not belong to a schema and are not replayed.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
-    /// Why the change cannot be replayed.
+    /// The reason why the change cannot be replayed; `None` if it can.
     #[serde(default)]
     pub broken: Option<String>,
-    /// Roles that its statements name or ran as, other than the owner, as far as their text tells.
+    /// Roles other than the owner that the statements name or ran as. Names in generated SQL (EXECUTE in a function)
+    /// are not found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// Those of them that the project had not declared: the reason why it is broken.
+    /// Those of `roles` that the project had not declared. If there is one, the change is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undeclared: Vec<String>,
 }
 
+/// One statement of a change, with the session state that its meaning depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
+    /// The text to replay. It can differ from the developer's text, for example by a generated index name.
     pub sql: Sql,
-    /// PostgreSQL's command tags of what it did, first one first.
+    /// The command tags of its journal rows, in their order. One statement can have several, for example a DO.
     pub tags: Vec<String>,
-    /// Identities of the objects it made, changed or dropped.
+    /// The identities of the objects that it created, altered or dropped, as in the journal.
     pub objects: Vec<String>,
+    /// The search_path it ran with. The owner's own schema is written as `"$user"`.
     pub search_path: String,
-    /// The declared role that it ran as; None: the owner.
+    /// The declared role that it ran as; `None` for the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// Settings that change what the text means, where they were not the server's own.
+    /// Recorded settings that the client, the role or the database had set, by name.
     pub settings: BTreeMap<String, String>,
+    /// How to replay it.
     pub mode: Mode,
 }
 
-/// Whether a statement can share a transaction with its row in `tdb.deployed_change`.
+/// How a statement is replayed: most share a transaction with the change's row in `tdb.deployed_change`; the others are the
+/// only statement of their change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
+    /// In one transaction with the other statements of the change.
     Transactional,
-    /// CREATE INDEX CONCURRENTLY; the index's identity as `to_regclass` reads it.
+    /// CREATE INDEX CONCURRENTLY, outside a transaction block.
     CreateIndex {
+        /// The identity of the index: schema and name, quoted where necessary. The owner's schema is written as `"$user"`.
         index: String,
     },
+    /// DROP INDEX CONCURRENTLY, outside a transaction block.
     DropIndex {
+        /// The identities of the indexes, in the form of `CreateIndex`.
         indexes: Vec<String>,
     },
-    /// ALTER TABLE … DETACH PARTITION … CONCURRENTLY; the table's identity, and the partition's name without its schema.
+    /// ALTER TABLE … DETACH PARTITION … CONCURRENTLY, outside a transaction block.
     DetachPartition {
+        /// The identity of the partitioned table, in the form of `CreateIndex`.
         table: String,
+        /// The name of the partition, without its schema and unquoted.
         partition: String,
     },
-    /// Any other that refuses a transaction block.
+    /// Any other statement that cannot run in a transaction block. The capture does not produce it.
     Alone,
-    /// CREATE EXTENSION of one that only the administrator may make.
+    /// CREATE EXTENSION of an extension that only a superuser can create: the administrator runs it.
     Extension {
+        /// The name of the extension, unquoted.
         name: String,
+        /// The schema of the extension, unquoted.
         schema: String,
+        /// The version that the workspace has.
         version: String,
+        /// Which role owns the extension.
         #[serde(default)]
         owner: ExtensionOwner,
     },
-    /// A setting that sessions begin with, taken back where there is no value; the administrator's.
+    /// A setting for new sessions (ALTER ROLE … SET): the administrator sets it for the roles of the database.
     Setting {
+        /// The name of the setting.
         name: String,
+        /// The value as PostgreSQL stores it; `None` resets the setting.
         value: Option<String>,
     },
 }
 
-/// Whom an extension belongs to that the administrator made. Its objects are always the administrator's.
+/// Which role owns an extension that the administrator creates. The extension's objects always belong to the administrator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtensionOwner {
-    /// In changes of older programs, which do not say it.
+    /// The administrator. Stored changes without this field, written by older versions, mean this.
     #[default]
     Administrator,
-    /// As with a trusted one: the owner may comment on it and drop it.
+    /// The owner role of the database, as for a trusted extension: it can comment on the extension and drop it.
     Owner,
 }
 
-/// Text with the owner's name left open.
+/// SQL text with placeholders for the name of the database's owner role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sql(Vec<Piece>);
@@ -102,27 +121,33 @@ enum SymbolicRole {
     Owner,
 }
 
+/// A statement of a captured message that is not replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
+    /// Its text in the message.
     pub sql: String,
+    /// Why it is not replayed.
     pub kind: LeftOutKind,
 }
 
+/// Why a statement is not part of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftOutKind {
-    /// INSERT, UPDATE, DELETE, COPY, TRUNCATE…: worth a warning, a deployment will not repeat it.
+    /// It changes data (INSERT, UPDATE, DELETE, COPY, TRUNCATE and the like), which a deployment does not repeat.
     Data,
-    /// Roles, databases, settings, queries.
+    /// It concerns roles, databases, tablespaces or the server, or privileges of TenantsDB's own group roles.
     NotSchema,
 }
 
-/// SHA-256 over what a change does.
+/// SHA-256 of the statements of a change. A database records it for each change that it has, so that a different change
+/// with the same id is noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Checksum([u8; 32]);
 
 impl Change {
-    /// Over statements with their settings; not over tags, objects and what was left out.
+    /// The checksum of the statements' texts, roles, search_paths and settings, and of `broken`. Modes, tags, object
+    /// identities and statements that are left out do not count.
     pub fn checksum(&self) -> Checksum {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         let mut feed = |text: &str| {
@@ -157,7 +182,7 @@ impl Change {
         Checksum(sum)
     }
 
-    /// The statements as shown to people.
+    /// The texts of the statements, with `owner` as the name of the owner role.
     pub fn texts(&self) -> Vec<String> {
         self.statements
             .iter()
@@ -165,6 +190,7 @@ impl Change {
             .collect()
     }
 
+    /// The command tags of all statements, in order and with duplicates.
     pub fn tags(&self) -> Vec<String> {
         let tags = self
             .statements
@@ -173,6 +199,7 @@ impl Change {
         tags.collect()
     }
 
+    /// The identities of the objects of all statements, in order and without duplicates.
     pub fn objects(&self) -> Vec<String> {
         let mut seen = std::collections::HashSet::new();
         let all = self.statements.iter().flat_map(|statement| statement.objects.iter());
@@ -181,11 +208,12 @@ impl Change {
 }
 
 impl Sql {
+    /// Text without a placeholder.
     pub fn text(text: impl Into<String>) -> Self {
         Self(vec![Piece::Text(text.into())])
     }
 
-    /// `text` with the byte ranges `owners` (ascending, disjoint) replaced by the symbolic owner.
+    /// `text` with the byte ranges `owners` (ascending, disjoint) replaced by placeholders for the owner.
     pub(crate) fn with_owner_at(text: &str, owners: &[std::ops::Range<usize>]) -> Self {
         let mut pieces = Vec::with_capacity(owners.len() * 2 + 1);
         let mut from = 0;
@@ -200,7 +228,7 @@ impl Sql {
         Self(pieces)
     }
 
-    /// The text for a database whose owner role is `owner`.
+    /// The text for a database whose owner role is `owner`, which is inserted as a quoted identifier.
     pub fn render(&self, owner: &str) -> String {
         self.with(&crate::postgres::ident::quote(owner))
     }
@@ -215,18 +243,19 @@ impl Sql {
 }
 
 impl fmt::Display for Sql {
-    /// With `owner` in the owner's place.
+    /// Writes the text with `owner` for each placeholder.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.with("owner"))
     }
 }
 
 impl Checksum {
+    /// The 32 bytes, as stored in `tdb.deployed_change`.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// As stored; `None` unless it is 32 bytes.
+    /// The inverse of [`Self::as_bytes`]; `None` if there are not exactly 32 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

@@ -1,5 +1,5 @@
-//! Databases: clone, open, adopt, rename, publish, close, drop. Every function may be called again after a crash, and
-//! all of them find a database by the name or oid that the metadata store has.
+//! Databases: clone, open, adopt, rename, publish, close, drop. Every function can be repeated after a crash. Databases are
+//! identified by the name or oid in the metadata store.
 
 use std::time::Duration;
 
@@ -11,48 +11,57 @@ use crate::postgres::roles::RoleNames;
 use crate::postgres::server::{BASE, CLOSE_WRITERS, Server, TEMPLATE_ROLE};
 use crate::postgres::session::{Session, leave, wait_for_none};
 
-/// CREATE DATABASE copies files; it waits 5 s by itself for sessions of its template.
+/// For CREATE and DROP DATABASE, which copy and delete files. CREATE also waits up to 5 s for sessions of its template.
 const CLONE_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// A database that still has the name under which it was made.
+/// A database that still has the name under which it was created ([`construction_name`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Constructed {
+    /// Its name on the server.
     pub name: String,
+    /// The id of the physical database in the metadata store, from the name.
     pub id: Uuid,
+    /// PostgreSQL's oid.
     pub oid: u32,
 }
 
-/// What is known about a database of a server.
+/// The state of a database on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// PostgreSQL's oid, which survives renaming.
     pub oid: u32,
+    /// Whether it is marked as a template (`datistemplate`).
     pub template: bool,
+    /// Whether it accepts connections (`datallowconn`).
     pub open: bool,
-    /// A DROP DATABASE was killed half way; only dropping it again helps.
+    /// Whether a DROP DATABASE was interrupted. Such a database can only be dropped.
     pub invalid: bool,
 }
 
 /// What a database is cloned from.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin<'a> {
-    /// The empty schema.
+    /// The base database of the server, which has no schema of users.
     Base,
+    /// The database with this name, which must not have sessions.
     Template(&'a str),
 }
 
-/// `tdb_c_<installation>_<32 hex>`: the name of a database that is being made.
+/// The name of a database during its construction: `tdb_c_<installation>_<32 hexadecimal digits>`. Templates and spares
+/// keep it.
 pub fn construction_name(installation: &str, id: Uuid) -> String {
     format!("tdb_c_{installation}_{}", id.simple())
 }
 
-/// The id in the name of a database that is being made.
+/// The id in a name of this form; `None` for any other name.
 pub fn constructed_id(installation: &str, name: &str) -> Option<Uuid> {
     let (_, id) = name.rsplit_once('_')?;
     let id = Uuid::try_parse(id).ok()?;
-    // Uuid accepts other spellings too; only the one we write is ours.
+    // Uuid accepts other spellings too; `construction_name` writes only one of them.
     (construction_name(installation, id) == name).then_some(id)
 }
 
+/// Reads the state of a database; `None` if there is no database of this name.
 pub async fn find(server: &Server, name: &str) -> Result<Option<Found>, EngineError> {
     let session = server.maintenance().await?;
     let found = lookup(&session, name).await?;
@@ -60,7 +69,7 @@ pub async fn find(server: &Server, name: &str) -> Result<Option<Found>, EngineEr
     Ok(found)
 }
 
-/// The present name of the database with this oid.
+/// The current name of the database with this oid; `None` if there is none.
 pub async fn name_of(server: &Server, oid: u32) -> Result<Option<String>, EngineError> {
     let session = server.maintenance().await?;
     let row = session
@@ -70,7 +79,8 @@ pub async fn name_of(server: &Server, oid: u32) -> Result<Option<String>, Engine
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Makes `name` from a template, closed to everybody, and gives its oid. Existing already: nothing is done.
+/// Creates the database `name`, closed to connections, and returns its oid. If it exists, nothing is done, except that an
+/// invalid one is dropped and created again. Fails with [`EngineError::Busy`] if the origin has sessions.
 pub async fn clone(server: &Server, name: &str, origin: Origin<'_>) -> Result<u32, EngineError> {
     let template = match origin {
         Origin::Base => BASE,
@@ -101,7 +111,7 @@ pub async fn clone(server: &Server, name: &str, origin: Origin<'_>) -> Result<u3
     found.map(|found| found.oid).ok_or_else(|| missing(name))
 }
 
-/// Lets a new clone's roles in, and nobody else.
+/// Opens a new clone to its three roles, and to no other role.
 pub async fn open(server: &Server, name: &str, roles: &RoleNames) -> Result<(), EngineError> {
     let [owner, deployer, readonly] = roles.all().map(quote);
     let database = quote(name);
@@ -116,12 +126,12 @@ pub async fn open(server: &Server, name: &str, roles: &RoleNames) -> Result<(), 
     .await
 }
 
-/// Opens a new clone to the administrator only: the first template is fitted out by it.
+/// Opens a new clone to the administrator only, who then prepares it as the first template.
 pub async fn open_to_administrator(server: &Server, name: &str) -> Result<(), EngineError> {
     admit(server, name, "").await
 }
 
-/// One transaction: there is no moment in which PUBLIC's built-in right to connect counts.
+/// In one transaction, so that PUBLIC's default right to connect is never in effect.
 async fn admit(server: &Server, name: &str, grants: &str) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
     let database = quote(name);
@@ -135,9 +145,9 @@ async fn admit(server: &Server, name: &str, grants: &str) -> Result<(), EngineEr
     Ok(())
 }
 
-/// Hands everything that the template role owns in `name` to `owner`, and gives its roles the settings that its schema
-/// carries; returns when the administrator's session has left the database. A clone of an older program's template is
-/// closed to writers. Again: nothing is left to do.
+/// Gives everything that the template role owns in `name` to `owner`, and sets the session settings of its schema for
+/// its roles. Returns when the administrator's session has left the database. Also revokes writing functions from
+/// PUBLIC, which a template of an older version does not. Idempotent.
 pub async fn adopt(server: &Server, name: &str, owner: &str) -> Result<(), EngineError> {
     hand_over(
         server,
@@ -149,7 +159,7 @@ pub async fn adopt(server: &Server, name: &str, owner: &str) -> Result<(), Engin
     .await
 }
 
-/// `then` is constant SQL of the same transaction.
+/// `then` is constant SQL that runs in the same transaction.
 async fn hand_over(server: &Server, name: &str, from: &str, to: &str, then: &str) -> Result<(), EngineError> {
     let inside = server.dedicated(name).await?;
     let sql = format!(
@@ -166,7 +176,7 @@ async fn hand_over(server: &Server, name: &str, from: &str, to: &str, then: &str
     Ok(())
 }
 
-/// Renames a database that nobody uses. Renamed already: nothing is done.
+/// Renames a database. It must not have sessions ([`EngineError::Busy`]). If it is already renamed, nothing is done.
 pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), EngineError> {
     if from == to {
         return Ok(());
@@ -186,8 +196,9 @@ pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), EngineE
     }
 }
 
-/// Turns a build into a template: sessions ended, its roles shut out, objects handed to the template role, build roles
-/// dropped, no more connections. A clone without roles (`None`) only is closed. Take the fingerprint before.
+/// Turns a build into a template: terminates its sessions, revokes its roles' right to connect, gives its objects to the
+/// template role, closes it to connections and drops the build's roles. Without roles (`None`) it is only closed. Take the
+/// fingerprint before, since a template accepts no connections.
 pub async fn publish_template(server: &Server, name: &str, build: Option<&RoleNames>) -> Result<(), EngineError> {
     server.forget(name);
     let session = server.maintenance().await?;
@@ -217,7 +228,7 @@ pub async fn publish_template(server: &Server, name: &str, build: Option<&RoleNa
     Ok(())
 }
 
-/// Refuses new connections and ends those that are there (suspend, soft delete). Grants stay.
+/// Refuses new connections and terminates existing sessions (for suspending and soft deletion). Privileges stay.
 pub async fn close(server: &Server, name: &str) -> Result<(), EngineError> {
     server.forget(name);
     let session = server.maintenance().await?;
@@ -230,7 +241,7 @@ pub async fn close(server: &Server, name: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Undoes [`close`].
+/// Accepts connections again after [`close`].
 pub async fn reopen(server: &Server, name: &str) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
     session
@@ -240,7 +251,7 @@ pub async fn reopen(server: &Server, name: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Removes a database whatever state it is in: in use, a template, half dropped, gone.
+/// Drops a database in any state: in use, a template, invalid, or already gone.
 pub async fn drop(server: &Server, name: &str) -> Result<(), EngineError> {
     server.forget(name);
     let session = server.maintenance().await?;
@@ -265,8 +276,8 @@ pub async fn drop(server: &Server, name: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Databases of this installation that are being made, are templates or spares, or whose making stopped: names of exactly
-/// the form of [`construction_name`].
+/// Lists the databases of this installation whose names have the form of [`construction_name`]: databases under
+/// construction, templates, spares, and databases whose construction was interrupted.
 pub async fn constructed(server: &Server, installation: &str) -> Result<Vec<Constructed>, EngineError> {
     let session = server.maintenance().await?;
     let prefix = format!("tdb_c_{installation}_");
@@ -309,7 +320,7 @@ async fn role_exists(session: &Session, name: &str) -> Result<bool, EngineError>
         .is_some())
 }
 
-/// Takes away the build roles' right to connect, then ends their sessions: nobody changes the template any more.
+/// Revokes the build roles' right to connect, then terminates their sessions, so that no client can change the template.
 async fn shut_out(session: &Session, name: &str, roles: &RoleNames) -> Result<(), EngineError> {
     let [owner, deployer, readonly] = roles.all().map(quote);
     let database = quote(name);
@@ -322,7 +333,7 @@ async fn shut_out(session: &Session, name: &str, roles: &RoleNames) -> Result<()
     wait_empty(session, name).await
 }
 
-/// DROP OWNED took the owner's grants already; the others' stand in the way of DROP ROLE.
+/// DROP OWNED has already revoked the owner's privileges; those of the other roles would make DROP ROLE fail.
 async fn revoke_all(session: &Session, name: &str, roles: &RoleNames) -> Result<(), EngineError> {
     for role in roles.all() {
         if role_exists(session, role).await? {

@@ -1,8 +1,9 @@
-//! Roles that projects declare, such as `anon`: without login, rights over the server or settings, called on the server as
-//! in the project. PostgreSQL looks up a role's name in the whole server, and text reaches that lookup in ways that no
-//! rewriting follows (`set_config('role', …)`), so that all projects of an installation that declare a name share the role
-//! on each server. That gives no project anything of another: a role's privileges and objects are those of one database,
-//! which the other project's roles cannot connect to. It never holds a privilege on a database, nor a group.
+//! Roles that projects declare, such as `anon`: they cannot log in, have no server-wide attributes and no settings, and
+//! have the same name on the server as in the project. PostgreSQL looks up role names in the whole server, and SQL can
+//! reach that lookup in ways that rewriting cannot cover (`set_config('role', …)`). So all projects of an installation
+//! that declare a name share one role on each server. This does not give one project access to another: privileges and
+//! objects of a role are in a database, and the other project's roles cannot connect to it. A declared role never gets
+//! a privilege on a database and is not a member of any role.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,44 +12,51 @@ use crate::postgres::ident::{literal, quote};
 use crate::postgres::server::Server;
 
 const ATTRIBUTES: &str = "NOLOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
-/// Work on declared roles of a server takes turns, and waits for locks of clients a bounded time only.
+/// Begins each transaction that changes declared roles: one at a time per server, and at most 2 s waiting for clients'
+/// locks.
 const TURN: &str = "SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_xact_lock(1952735588, 4)";
 
-/// An owner role that is to be a member of a declared role.
+/// A membership that a declared role should have: the owner role of a database, so that its clients can SET ROLE.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Membership {
+    /// The declared role.
     pub role: String,
+    /// The owner role of a database of a project that declares it.
     pub owner: String,
 }
 
-/// A declared role of this installation as it is on a server.
+/// The current state of a declared role on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeclaredRole {
+    /// The name, the same on the server and in the project.
     pub name: String,
-    /// Its attributes are those it was created with, and it has no password.
+    /// Whether its attributes are those it was created with, and it has no password.
     plain: bool,
-    /// Databases for which it has settings; empty text: all.
+    /// The databases for which it has settings (ALTER ROLE … IN DATABASE); an empty string means settings for all
+    /// databases.
     settings: Vec<String>,
     /// Roles that it is a member of.
     groups: Vec<String>,
     members: Vec<String>,
 }
 
-/// What was done about declared roles that nothing declares any more or that a client changed.
+/// The names of the roles that [`converge`] repaired or dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Converged {
+    /// Roles whose password, attributes, settings or memberships in other roles a client had changed.
     pub reset: Vec<String>,
+    /// Roles that no project declares any more.
     pub dropped: Vec<String>,
 }
 
-/// The comment by which a role is recognized as declared by this installation; PostgreSQL lets no tenant change it.
+/// The comment that marks a role as declared by this installation. Tenants' roles do not have the right to change it.
 fn mark(installation: &str) -> String {
     format!("TenantsDB {installation}: declared role")
 }
 
-/// Gives each owner its membership; creates roles that are missing. Owners that do not exist are passed over: creating
-/// one gives it its memberships. One query where there is nothing to do. [`EngineError::RoleTaken`] where a role of that
-/// name is not one of this installation's declared roles; nothing is done then.
+/// Creates missing roles and grants missing memberships. Owners that do not exist are skipped; they get their memberships
+/// when they are created. Runs one query if nothing is missing. Fails with [`EngineError::RoleTaken`], without changing
+/// anything, if a role of that name exists and is not a declared role of this installation.
 pub async fn admit(server: &Server, installation: &str, wanted: &[Membership]) -> Result<(), EngineError> {
     if wanted.is_empty() {
         return Ok(());
@@ -101,8 +109,8 @@ async fn try_admit(server: &Server, installation: &str, wanted: &[Membership]) -
     Ok(())
 }
 
-/// The declared roles of this installation. To be read before the store is asked what it wants: a role that is unknown
-/// there then is no one's.
+/// Reads the declared roles of this installation. Call it before reading the declarations from the store: then a role that
+/// the store does not have is no longer declared, and is not one that was just created.
 pub async fn states(server: &Server, installation: &str) -> Result<Vec<DeclaredRole>, EngineError> {
     let session = server.maintenance().await?;
     let rows = session
@@ -124,8 +132,9 @@ pub async fn states(server: &Server, installation: &str) -> Result<Vec<DeclaredR
     rows.iter().map(one).collect()
 }
 
-/// Sets again what a client changed of the roles `found`, takes memberships that are not wanted, and drops roles that no
-/// owner is to have and nothing refers to. One that cannot be dropped stays without members: nothing waits for it.
+/// Resets what clients changed in the roles `found`, revokes memberships that are not in `wanted`, and drops the roles
+/// of which `wanted` has no membership. A role that still has objects or privileges cannot be dropped; it stays without
+/// members.
 pub async fn converge(
     server: &Server,
     found: &[DeclaredRole],
@@ -162,7 +171,7 @@ pub async fn converge(
     Ok(converged)
 }
 
-/// Whether the server has a role of this name that is not one of this installation's declared roles.
+/// Whether the server has a role of this name that is not a declared role of this installation.
 pub async fn is_taken(server: &Server, installation: &str, role: &str) -> Result<bool, EngineError> {
     let session = server.maintenance().await?;
     let sql = "SELECT FROM pg_roles WHERE rolname = $1 AND coalesce(shobj_description(oid, 'pg_authid') <> $2, true)";
@@ -171,7 +180,7 @@ pub async fn is_taken(server: &Server, installation: &str, role: &str) -> Result
     Ok(found.is_some())
 }
 
-/// Those of `databases` (oids) in which something belongs to the role, or is granted to it.
+/// Returns those of `databases` (oids) in which the role owns an object, or has a privilege or a policy.
 pub async fn referring(server: &Server, role: &str, databases: &[u32]) -> Result<Vec<u32>, EngineError> {
     let session = server.maintenance().await?;
     let rows = session
@@ -185,7 +194,7 @@ pub async fn referring(server: &Server, role: &str, databases: &[u32]) -> Result
 }
 
 impl DeclaredRole {
-    /// A member may set its role's password and settings.
+    /// Whether a client changed it: after SET ROLE, a member can set the role's password and settings.
     fn is_changed(&self) -> bool {
         !self.plain || !self.settings.is_empty() || !self.groups.is_empty()
     }

@@ -1,9 +1,9 @@
-//! SQL text from parse trees.
+//! SQL text from parse trees. Errors are sentences that become the reason of a broken change.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{Node, ParseResult, RawStmt};
 
-/// A statement's text from its tree.
+/// The text of a single node, which is wrapped as a statement.
 pub(crate) fn written(node: NodeEnum) -> Result<String, String> {
     let stmt = Node { node: Some(node) };
     deparse(RawStmt {
@@ -17,5 +17,6 @@ pub(crate) fn deparse(raw: RawStmt) -> Result<String, String> {
         stmts: vec![raw],
         ..Default::default()
     };
-    pg_query::deparse(&tree, Default::default()).map_err(|error| format!("it cannot be written anew: {error}"))
+    pg_query::deparse(&tree, Default::default())
+        .map_err(|error| format!("it cannot be converted back to SQL text: {error}"))
 }

@@ -1,85 +1,119 @@
-//! Why something could not be done to a database server. Classified by SQLSTATE, never by message text.
+//! Errors of operations on a database server. They are classified by SQLSTATE, never by message text.
 
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// The control plane's own sessions, a few deployments and a few clients.
+/// The smallest usable `max_connections`: for the control plane's sessions, a few deployments and a few clients.
 pub(crate) const CONNECTIONS_MIN: i32 = 20;
 
-/// Five characters of a server's error.
+/// A five-character error code (PostgreSQL manual, appendix A).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SqlState(Box<str>);
 
+/// Why an operation on a database server failed.
 #[derive(Debug, Error)]
 pub enum EngineError {
+    /// No connection, or the connection was lost.
     #[error("the database server cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No complete answer within the time limit. Whether the statement took effect is unknown.
     #[error("the database server did not answer within {0:?}")]
     Deadline(Duration),
-    /// What the server itself said.
+    /// An error that the server reported.
     #[error("{message}")]
     Sql {
+        /// The server's error code.
         sqlstate: SqlState,
+        /// The primary message, in the language of the server.
         message: String,
+        /// The DETAIL field.
         detail: Option<String>,
+        /// The HINT field.
         hint: Option<String>,
     },
-    /// The server lacks something that cannot be done without.
+    /// The connection cannot be made as configured: TLS or an authentication method is missing or unusable.
     #[error("{0}")]
     Unfit(String),
+    /// [`Server::probe`](super::Server::probe) found the server unsuitable.
     #[error(transparent)]
     Lacks(#[from] Lack),
+    /// A database that the operation needs does not exist.
     #[error("database \"{database}\" does not exist")]
-    NoDatabase { database: String },
-    /// Other sessions did not leave in time.
+    NoDatabase {
+        /// The name on the server.
+        database: String,
+    },
+    /// Other sessions kept using the database until the time limit.
     #[error("database \"{database}\" is in use")]
-    Busy { database: String },
+    Busy {
+        /// The name on the server.
+        database: String,
+    },
+    /// The name of a declared role is used by a role that is not a declared role of this installation.
     #[error("the server has a role \"{role}\" that this installation did not create")]
-    RoleTaken { role: String },
-    /// An answer of the server that cannot be.
+    RoleTaken {
+        /// The name of the role.
+        role: String,
+    },
+    /// An answer that violates the protocol or what the statement returns; the text says what is wrong.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
+    /// The operating system did not provide random bytes for a name or secret.
     #[error(transparent)]
     NoRandom(#[from] tdb_auth::NoRandom),
 }
 
-/// What a server or its administrator lacks, so that it cannot be used.
+/// Why a server cannot be used, or its administrator is not sufficient.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Lack {
-    #[error("PostgreSQL 15 or newer is needed, this is {major}")]
-    Version { major: i32 },
-    #[error("it is a standby, which cannot be written to")]
+    /// The version is too old.
+    #[error("PostgreSQL 15 or newer is required, this is {major}")]
+    Version {
+        /// The server's major version.
+        major: i32,
+    },
+    /// The server is in recovery.
+    #[error("it is a standby, which is read-only")]
     Primary,
+    /// The administrator's role lacks an attribute; the text says what it allows and its name.
     #[error("the administrator has no right to {0}")]
     Right(&'static str),
-    #[error("the administrator is not a superuser, so that it cannot create event triggers, which capture DDL")]
+    /// The administrator's role is not a superuser.
+    #[error("the administrator is not a superuser, so it cannot create the event triggers that capture DDL")]
     EventTriggers,
-    #[error("it takes {max} connections, and at least {CONNECTIONS_MIN} are needed")]
-    Connections { max: i32 },
+    /// `max_connections` is too small.
+    #[error("it accepts {max} connections, and at least {CONNECTIONS_MIN} are required")]
+    Connections {
+        /// The server's `max_connections`.
+        max: i32,
+    },
 }
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// Try again later: a lock, a deadlock, a restart, a lost connection.
+    /// Retry: a lock timeout, a deadlock, a restart of the server, a lost connection.
     Retry,
-    /// The server is out of something: leave it alone for a while.
+    /// Wait before the next attempt: the server is out of a resource (SQLSTATE class 53).
     Pause,
-    /// Trying again would give the same.
+    /// Do not retry: the result would be the same.
     Failed,
 }
 
 impl SqlState {
+    /// Takes the code as it is; its form is not checked.
     pub fn new(code: &str) -> Self {
         Self(code.into())
     }
 
+    /// The five characters.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// How to react to an error with this code.
     pub fn class(&self) -> ErrorClass {
         match self.as_str() {
             "55P03" | "40P01" | "40001" => ErrorClass::Retry,
@@ -103,7 +137,7 @@ impl fmt::Debug for SqlState {
 }
 
 impl EngineError {
-    /// The server's own code, or the one libpq's world uses for what happened.
+    /// The server's code; for errors that the server did not report, the code that PostgreSQL uses for this case.
     pub fn sqlstate(&self) -> SqlState {
         match self {
             EngineError::Sql { sqlstate, .. } => sqlstate.clone(),
@@ -116,6 +150,7 @@ impl EngineError {
         }
     }
 
+    /// How to react to the error: the class of its code, except that [`EngineError::Busy`] is retried.
     pub fn class(&self) -> ErrorClass {
         match self {
             EngineError::Busy { .. } => ErrorClass::Retry,

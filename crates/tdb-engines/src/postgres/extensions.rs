@@ -1,5 +1,6 @@
-//! Extensions that only a superuser may make. Its session runs our own constant statement and the extension's script, which
-//! finds nothing that another role made on its search_path (`extension_make.sql`): no code of a user runs in it.
+//! Extensions that only a superuser can create. The administrator's session runs a constant statement and the
+//! extension's script. `extension_make.sql` ensures that the script finds no objects of other roles on its search_path,
+//! so no code of users runs in the session.
 
 pub mod written;
 
@@ -16,11 +17,11 @@ use crate::postgres::server::Server;
 use crate::postgres::session::Session;
 use crate::postgres::tenant_side;
 
-/// Where an extension goes that is asked for without a schema, as PostgreSQL's own default search_path has it.
+/// The schema of extensions that are requested without one, as with PostgreSQL's default search_path.
 const SCHEMA_DEFAULT: &str = "public";
-/// A schema of the administrator, made when an extension is to go there and it is missing.
+/// A schema of the administrator. It is created when an extension is requested in it and it does not exist.
 const SCHEMA_OURS: &str = "extensions";
-/// Past the server's own statement_timeout, the answer is late rather than the script slow.
+/// Added to statement_timeout for the deadline of the answer: the server ends a slow script itself.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 const SCRIPT_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -33,65 +34,87 @@ const REQUIRED: &str = concat!(
     include_str!("../../sql/postgres/extension_requires.sql")
 );
 
-/// An extension as its replay makes it.
+/// An extension as replay creates it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extension {
+    /// The name, unquoted.
     pub name: String,
+    /// The exact version.
     pub version: String,
+    /// The schema, unquoted.
     pub schema: String,
+    /// Which role owns it afterwards.
     pub owner: ExtensionOwner,
 }
 
-/// An extension as somebody wants it.
+/// A request for an extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
+    /// The name, unquoted.
     pub name: String,
-    /// The server's default where it is not said.
+    /// `None` for the server's default version.
     pub version: Option<String>,
-    /// Not said: its fixed one, else `public`.
+    /// `None` for the schema that the extension prescribes, otherwise `public`.
     pub schema: Option<String>,
 }
 
-/// Who may make an extension.
+/// Which role can create an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MadeBy {
-    /// Trusted, or harmless: the owner of a database.
+    /// The owner role of a database: the extension is trusted, or needs no superuser.
     Owner,
+    /// A superuser only.
     Superuser,
 }
 
-/// An extension that a database does not have and its server does.
+/// An extension that a database lacks and that its server provides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
+    /// The name, unquoted.
     pub name: String,
+    /// Which role can create it.
     pub made_by: MadeBy,
-    /// The one schema that it can be in.
+    /// The schema that the extension prescribes; `None` if any is possible.
     pub fixed_schema: Option<String>,
 }
 
-/// What a server has to offer to a database.
+/// An extension that a server provides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Available {
+    /// The name, unquoted.
     pub name: String,
+    /// The version that CREATE EXTENSION installs by default.
     pub default_version: String,
+    /// The version in the database; `None` if it is not installed.
     pub installed_version: Option<String>,
+    /// The schema in the database, quoted where necessary; `None` if it is not installed.
     pub schema: Option<String>,
 }
 
-/// Why an extension was not made.
+/// Why an extension was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtensionError {
-    #[error("the server does not have it in this version")]
+    /// The server does not provide this name, or not in this version.
+    #[error("the server does not provide this extension in this version")]
     Unknown,
-    #[error("version {version} of it is there already")]
-    Exists { version: String },
+    /// The database already has the extension.
+    #[error("the extension is already installed in version {version}")]
+    Exists {
+        /// The installed version.
+        version: String,
+    },
+    /// The schema is reserved (`pg_*`, `information_schema`, `tdb`), and the extension does not prescribe it.
     #[error("schema \"{schema}\" is not for extensions")]
-    Schema { schema: String },
+    Schema {
+        /// The requested schema.
+        schema: String,
+    },
+    /// The server failed or refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-/// The one statement that makes an extension, in a workspace as at replay.
+/// The statement that creates an extension, both in workspaces and at replay.
 pub(crate) fn statement(name: &str, schema: &str, version: &str) -> String {
     let (name, schema, version) = (quote(name), quote(schema), literal(version));
     // VERSION takes a name or a plain literal, not an E'' one.
@@ -99,7 +122,7 @@ pub(crate) fn statement(name: &str, schema: &str, version: &str) -> String {
     format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA {schema} VERSION {version}")
 }
 
-/// All that the server has, but the language that every database has.
+/// Lists the extensions that the server provides, by name, without `plpgsql`, which every database has.
 pub async fn available(server: &Server, database: &str) -> Result<Vec<Available>, EngineError> {
     let inside = server.dedicated(database).await?;
     let rows = inside
@@ -116,7 +139,8 @@ pub async fn available(server: &Server, database: &str) -> Result<Vec<Available>
     rows.iter().map(one).collect()
 }
 
-/// The extension, where the database lacks it; `None`: it is installed, or the server has none of this name.
+/// Describes the requested extension if the database lacks it; `None` if it is installed, or if the server does not
+/// provide it in this version.
 pub async fn lacks(server: &Server, database: &str, wanted: &Wanted) -> Result<Option<Missing>, EngineError> {
     let inside = server.session(database).await?;
     let row = inside.row(AVAILABLE, &[&wanted.name, &wanted.version]).await?;
@@ -127,7 +151,7 @@ pub async fn lacks(server: &Server, database: &str, wanted: &Wanted) -> Result<O
     Ok(installed.is_none().then_some(missing))
 }
 
-/// What has to be created before it, in order.
+/// The missing extensions that extension `name` requires, directly or indirectly, in the order in which to create them.
 pub async fn requirements(server: &Server, database: &str, name: &str) -> Result<Vec<Missing>, EngineError> {
     let inside = server.session(database).await?;
     let rows = inside.rows(REQUIRED, &[&name]).await?;
@@ -148,8 +172,9 @@ fn missing(name: String, row: &Row) -> Result<Missing, EngineError> {
     })
 }
 
-/// Makes an extension in a workspace and journals it in the same transaction, whose number it gives. It belongs to
-/// `owner`, its objects to the administrator. `speaker` is the server process that asked for it, where one did.
+/// Creates an extension in a workspace and writes it to the journal in the same transaction, whose id it returns.
+/// `owner` owns the extension, the administrator its objects. `speaker` is the server process of the client that
+/// requested it, if any.
 pub async fn create(
     server: &Server,
     workspace: &str,
@@ -204,7 +229,8 @@ async fn write_journal(session: &Session, extension: &Extension, speaker: Option
     xid.ok_or_else(|| EngineError::Unexpected("no transaction id".to_owned()))
 }
 
-/// Within a transaction: the extension, its owner and what its users may write to. There already: nothing is done.
+/// Creates the extension, sets its owner and grants the owner what PostGIS' users may write. Runs in the caller's
+/// transaction. If the extension exists, nothing is done.
 async fn make(session: &Session, extension: &Extension, owner: &str, limit: Duration) -> Result<(), EngineError> {
     let known = "SELECT FROM pg_extension WHERE extname = $1";
     if session.row(known, &[&extension.name]).await?.is_some() {
@@ -246,12 +272,13 @@ async fn make(session: &Session, extension: &Extension, owner: &str, limit: Dura
     Ok(())
 }
 
-/// Schemas of the server's own and of ours; an extension may have one of them fixed.
+/// Whether a schema is PostgreSQL's or TenantsDB's. Such a schema is used only if the extension prescribes it.
 fn is_reserved(schema: &str) -> bool {
     schema.starts_with("pg_") || schema == "information_schema" || schema == "tdb"
 }
 
-/// The replay: the extension and its row in `tdb.deployed_change`, in one transaction of the administrator.
+/// Applies a change that creates an extension: the extension and the row in `tdb.deployed_change`, in one transaction
+/// of the administrator.
 pub(crate) async fn replay(
     plan: &BringUp<'_>,
     database: &str,

@@ -1,4 +1,5 @@
-//! What a database's schema is, as a list of facts. Equal schemas give equal lists, whoever owns them.
+//! The fingerprint of a database's schema: a list of facts, read from the catalogs. Equal schemas have equal lists; the
+//! names of their owner roles do not matter.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +9,28 @@ use crate::postgres::error::EngineError;
 use crate::postgres::server::Server;
 use crate::postgres::session::{Session, leave};
 
-/// Facts of one schema and their hash.
+/// The facts of a schema and their hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Hexadecimal SHA-256 over the facts.
     pub hash: String,
-    /// Object → what it is.
+    /// By object, such as `column public.t.a`: a text with all properties of it that belong to the schema.
     pub facts: BTreeMap<String, String>,
 }
 
-/// One fact that two schemas do not share.
+/// A fact in which two schemas differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
+    /// The object that the fact is about.
     pub object: String,
-    /// None: should not be there.
+    /// The expected properties; `None` if the object should not exist.
     pub expected: Option<String>,
-    /// None: is missing.
+    /// The actual properties; `None` if the object is missing.
     pub found: Option<String>,
 }
 
 /// Takes the fingerprint of `database`, whose objects `owner` owns (for an unpublished template: `tdb_template`).
-/// Only reads catalogs; fails with a lock timeout while somebody's DDL is under way.
+/// Reads catalogs only. Fails with a lock timeout if it waits 1 s for another session's DDL.
 pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Fingerprint, EngineError> {
     let inside = server.dedicated(database).await?;
     let fingerprint = take_in(&inside, owner).await?;
@@ -38,12 +40,12 @@ pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Finger
     Ok(fingerprint)
 }
 
-/// What the catalogs of a database are: equal states mean equal fingerprints. Much cheaper than one, and says nothing about
-/// what differs.
+/// A value that changes whenever the catalogs of a database change, so equal states mean equal fingerprints. It is much
+/// cheaper to read than a fingerprint, but does not show what differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogState(String);
 
-/// The state of `database` now.
+/// Reads the current catalog state of `database`, whose owner role is `owner`.
 pub async fn catalog_state(server: &Server, database: &str, owner: &str) -> Result<CatalogState, EngineError> {
     let session = server.session(database).await?;
     let row = session
@@ -54,9 +56,9 @@ pub async fn catalog_state(server: &Server, database: &str, owner: &str) -> Resu
     Ok(CatalogState(row.try_get(0)?))
 }
 
-/// In a session of the database that nobody has changed, and that is of no other use afterwards.
+/// Takes the fingerprint in a session without changed settings. Afterwards the session must not be used for anything else.
 pub(crate) async fn take_in(inside: &Session, owner: &str) -> Result<Fingerprint, EngineError> {
-    // Deparsing a view opens its relations: somebody's uncommitted DDL would make us wait.
+    // Deparsing a view locks its relations, and could wait for uncommitted DDL of another session.
     inside
         .run(
             "SET search_path = ''; SET lock_timeout = '1s'; SET statement_timeout = '30s'; \
@@ -68,7 +70,7 @@ pub(crate) async fn take_in(inside: &Session, owner: &str) -> Result<Fingerprint
         include_str!("../../sql/postgres/session_settings.sql"),
     );
     let rows = inside.rows(&sql, &[&owner]).await?;
-    // A schema may be called as its owner is.
+    // A schema can have the same name as its owner.
     let in_own_schema = format!("{owner}.");
     let mut facts = BTreeMap::new();
     for row in rows {
@@ -85,6 +87,7 @@ pub(crate) async fn take_in(inside: &Session, owner: &str) -> Result<Fingerprint
 }
 
 impl Fingerprint {
+    /// Computes the hash of the facts.
     pub fn from_facts(facts: BTreeMap<String, String>) -> Self {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         for text in facts.iter().flat_map(|(object, is)| [object, is]) {
@@ -100,12 +103,13 @@ impl Fingerprint {
         Self { hash, facts }
     }
 
-    /// What differs in `found`, object by object; empty when equal.
+    /// The differences between this fingerprint, the expected one, and `found`, by object; empty if they are equal.
     pub fn diff(&self, found: &Fingerprint) -> Vec<Difference> {
         diff(&self.facts, &found.facts)
     }
 }
 
+/// The differences between two lists of facts, in the order of the objects.
 pub fn diff(expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> Vec<Difference> {
     let objects: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
     let differing = objects

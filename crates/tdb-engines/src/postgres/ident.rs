@@ -1,6 +1,6 @@
-//! The one function that puts a name into SQL.
+//! Quoting of names and text in SQL. All generated SQL uses these two functions.
 
-/// `name` as a quoted identifier. A NUL cannot reach a server: the wire protocol ends text with it.
+/// `name` as a quoted identifier. NUL characters are removed, since the wire protocol ends a string at the first one.
 pub(crate) fn quote(name: &str) -> String {
     let mut quoted = String::with_capacity(name.len() + 2);
     quoted.push('"');
@@ -14,7 +14,7 @@ pub(crate) fn quote(name: &str) -> String {
     quoted
 }
 
-/// `text` as a literal that no setting can reinterpret.
+/// `text` as an escape string (`E'…'`), which means the same whatever `standard_conforming_strings` is. NULs are removed.
 pub(crate) fn literal(text: &str) -> String {
     let escaped: String = text
         .chars()

@@ -1,4 +1,5 @@
-//! The journal inside a workspace database: what the event triggers wrote in the developers' own transactions.
+//! The journal in a workspace database: rows that event triggers write, within the developers' transactions, for each DDL
+//! statement. This module installs, reads and confirms it; [`super::capture`] interprets it.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -12,10 +13,11 @@ use crate::postgres::ident::quote;
 use crate::postgres::server::Server;
 use crate::postgres::session::{Session, leave};
 
-/// Transactions read at a time: bounds memory; the rest comes with the next drain.
+/// The most transactions that one call reads, to bound memory. The next drain reads the rest.
 const TRANSACTIONS_MAX: i64 = 5_000;
 
-/// Settings that change what a statement means; recorded where a client, a role or a database has set them.
+/// Settings that can change the meaning of a statement. The journal records those that the client, the role or the database
+/// has set.
 const SETTINGS: [&str; 19] = [
     "DateStyle",
     "IntervalStyle",
@@ -38,89 +40,113 @@ const SETTINGS: [&str; 19] = [
     "xmloption",
 ];
 
-/// One row: what one statement did, or dropped.
+/// One row of the journal: the objects that one statement created or altered, or those that it dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
+    /// The row's number in the journal; rows of a session are numbered in the order in which the statements ran.
     pub seq: i64,
+    /// The 64-bit id of its transaction (`pg_current_xact_id`).
     pub xid: u64,
+    /// The client's message that ran it. All rows of a message share one value.
     pub message: Arc<Message>,
-    /// Whether its transaction began before, with or after its message; `None` where the journal does not say.
+    /// When its transaction began, relative to its message; `None` if an older journal did not record it.
     pub begun: Option<Begun>,
+    /// Which event wrote the row.
     pub kind: EventKind,
+    /// The command tag of the statement, such as `CREATE TABLE`.
     pub tag: String,
+    /// What was created or altered, or dropped if the kind is `Drop`. Without temporary objects and members of extensions.
     pub objects: Vec<Object>,
+    /// Whether the client sent the statement or a function ran it.
     pub caller: Caller,
-    /// Names of the session's temporary objects, where a table was created.
+    /// The names of the session's temporary relations, recorded only for statements that create a table.
     pub temporary: Vec<String>,
+    /// The search_path in effect when the statement ended.
     pub search_path: String,
-    /// What it ran as: the owner, or a role that the session had set.
+    /// CURRENT_USER: the owner, a role that the session had set, or the owner of a SECURITY DEFINER function.
     pub role: String,
+    /// SESSION_USER: the role that the session had logged in with.
     pub session_role: String,
+    /// The recorded settings that the client, the role or the database had set, by name.
     pub settings: BTreeMap<String, String>,
+    /// Whether the row has been confirmed before.
     pub state: EventState,
 }
 
-/// What the client sent at once.
+/// A message that a client sent: a simple Query, or one statement of the extended protocol.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
+    /// The server process of the session.
     pub pid: i32,
-    /// With the pid: whose session it was.
+    /// When that process started. Together with `pid` it identifies the session.
     pub backend_start: OffsetDateTime,
+    /// When the server received the message (`statement_timestamp`).
     pub sent_at: OffsetDateTime,
+    /// The whole text of the message.
     pub query: String,
 }
 
-/// When a transaction began.
+/// When a transaction began, relative to the message of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {
     /// In an earlier message.
     Before,
-    /// In this one.
+    /// In this message.
     Here,
-    /// In a DO or CALL of this message that committed.
+    /// After the message began: a DO or CALL in it had committed the transaction before.
     Within,
 }
 
-/// Who ran a statement.
+/// What ran a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// The client itself.
     Client,
-    /// A function or DO: PostgreSQL's lines of context, innermost call first.
+    /// A function or DO. Contains PostgreSQL's context lines, innermost call first.
     Function(String),
-    /// The journal does not say.
+    /// Unknown: an older journal did not record it.
     Unknown,
 }
 
+/// Whether the change log contains a row's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventState {
+    /// Not yet confirmed.
     New,
-    /// The change log has it already; it explains other transactions of its message.
+    /// Confirmed. The row is kept, and read again, while its message may have other transactions: matching needs it.
     Drained,
 }
 
+/// Which event wrote a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
+    /// `ddl_command_end`: the objects are those that the statement created or altered.
     End,
+    /// `sql_drop`: the objects are those that the statement dropped.
     Drop,
-    /// Written by the administrator, who made an extension.
+    /// Written by [`super::extensions::create`], not by a trigger: the administrator created an extension.
     Extension,
 }
 
+/// An object of a row, as PostgreSQL's event trigger functions describe it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Object {
+    /// PostgreSQL's name for the type of object, such as `table column`.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
+    /// The schema that contains it; `None` for objects outside schemas. For an extension, the schema of its objects.
     #[serde(default)]
     pub schema: Option<String>,
+    /// PostgreSQL's text for the object: qualified, with quotes where necessary.
     #[serde(default, rename = "id")]
     pub identity: Option<String>,
-    /// Extensions only.
+    /// The version, for extensions only.
     #[serde(default)]
     pub version: Option<String>,
 }
 
-/// Installs the journal; the last step of making a workspace, after it was adopted by `owner`. Again: nothing is done.
+/// Installs the journal. This is the last step of creating a workspace, after [`super::databases::adopt`] for `owner`.
+/// Idempotent.
 pub async fn install(server: &Server, database: &str, owner: &str) -> Result<(), EngineError> {
     let inside = server.dedicated(database).await?;
     let known = inside
@@ -138,7 +164,7 @@ pub async fn install(server: &Server, database: &str, owner: &str) -> Result<(),
     Ok(())
 }
 
-/// Lets declared roles run DDL that is captured, in a workspace that an earlier program made. Again: nothing is done.
+/// Allows declared roles to run captured DDL in a workspace that an older version created. Idempotent.
 pub async fn open_to_declared_roles(server: &Server, database: &str) -> Result<(), EngineError> {
     let session = server.session(database).await?;
     session.run(OPEN).await?;
@@ -148,8 +174,9 @@ pub async fn open_to_declared_roles(server: &Server, database: &str) -> Result<(
 
 const OPEN: &str = include_str!("../../sql/postgres/journal_open.sql");
 
-/// All new rows that can be seen now, oldest first, with the drained ones that explain them. No horizon: an open
-/// transaction elsewhere delays nothing. Upgrades a journal that an earlier program installed for `owner`.
+/// Returns the committed rows that are not yet confirmed (at most 5,000 transactions), in order of `seq`, and the confirmed
+/// rows of the same messages. An open transaction does not delay rows of others. Upgrades the journal if an older version
+/// installed it for `owner`.
 pub async fn read(server: &Server, database: &str, owner: &str) -> Result<Vec<Event>, EngineError> {
     let session = server.session(database).await?;
     let rows = match read_rows(&session).await {
@@ -192,8 +219,9 @@ fn script(text: &str, owner: &str) -> String {
         .replace(":owner", &quote(owner))
 }
 
-/// Lets go of rows that the change log has. They are named with their transactions: a database that has been made anew
-/// under the same name numbers its rows from 1 again, and its transactions never.
+/// Confirms rows that the change log now contains: deletes them, or marks them as drained while their message may still
+/// have other transactions. Rows are identified by number and transaction id, since a database that was created again
+/// under the same name starts its row numbers at 1, but never reuses a transaction id.
 pub async fn confirm(server: &Server, database: &str, events: &[Event]) -> Result<(), EngineError> {
     if events.is_empty() {
         return Ok(());
@@ -208,7 +236,8 @@ pub async fn confirm(server: &Server, database: &str, events: &[Event]) -> Resul
     Ok(())
 }
 
-/// Text and settings come once; later rows of a message and transaction refer to the ones before.
+/// The text of a message is in its first row only, and settings are in a row only if they changed: later rows of the
+/// message and transaction get them from here.
 fn events(rows: &[tokio_postgres::Row]) -> Result<Vec<Event>, EngineError> {
     let mut messages: HashMap<(i32, OffsetDateTime), Arc<Message>> = HashMap::new();
     let mut settings: HashMap<(u64, i32, OffsetDateTime), BTreeMap<String, String>> = HashMap::new();
@@ -264,7 +293,7 @@ fn event(
     let kind: String = row.try_get("event")?;
     let (kind, objects) = match kind.as_str() {
         "sql_drop" => (EventKind::Drop, "dropped"),
-        // No client can write it: the logger fails outside of the two events that it is called for.
+        // A client cannot write it: the logging function fails unless one of the two event triggers calls it.
         "extension" => (EventKind::Extension, "objects"),
         _ => (EventKind::End, "objects"),
     };
@@ -291,7 +320,7 @@ fn event(
             .unwrap_or_default(),
         caller: match context {
             Some(context) => Caller::Function(context),
-            // The journal of the first milestone said neither.
+            // The oldest journals recorded neither context nor begin.
             None if begun.is_none() => Caller::Unknown,
             None => Caller::Client,
         },

@@ -1,4 +1,4 @@
-//! A login of a role that reaches one database: the only kind of session that runs a user's text.
+//! A login as a role that can reach one database: the only kind of session that runs SQL that a user wrote.
 
 use std::time::Duration;
 
@@ -9,20 +9,25 @@ use tdb_names::ServerEndpoint;
 use crate::postgres::error::EngineError;
 use crate::postgres::session::{Session, Target, connect};
 
-/// Who logs in where. Nothing is opened before it is used.
+/// How to log in to a database. Every use opens a new session.
 #[derive(Clone, Debug)]
 pub struct Login {
+    /// The server.
     pub endpoint: ServerEndpoint,
+    /// The TLS settings of the connection.
     pub tls: ClientTls,
+    /// The database's name on the server.
     pub database: String,
+    /// The role to log in as.
     pub role: String,
+    /// The role's password.
     pub secret: SecretString,
-    /// Shown to every session of the server in `pg_stat_activity`: opaque, no names of customers.
+    /// Every role of the server can read it in `pg_stat_activity`, so it must not contain customer data.
     pub application_name: String,
 }
 
 impl Login {
-    /// Logs in, says nothing and leaves: whether role, secret and database go together.
+    /// Logs in and disconnects, to check that the role can log in to the database with this secret.
     pub async fn check(&self) -> Result<(), EngineError> {
         self.open(&self.application_name).await.map(drop)
     }
@@ -35,7 +40,7 @@ impl Login {
             user: &self.role,
             secret: &self.secret,
             application_name,
-            // A statement whose client died ends by itself.
+            // The server cancels a statement whose client has disconnected.
             options: "-c client_connection_check_interval=1000",
             deadline: Duration::from_secs(10),
         })

@@ -1,4 +1,4 @@
-//! A user's query, run as a role that reaches one database.
+//! Runs a user's query as a role that can reach one database, with limits on time and on the size of the result.
 
 mod connection;
 
@@ -15,11 +15,14 @@ use crate::postgres::error::{EngineError, SqlState};
 use crate::postgres::login::Login;
 use connection::{Connection, Head, server_error, unexpected};
 
+/// Limits of one query.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// The statement_timeout of the session. The answer has 10 s more.
     pub time: Duration,
+    /// The most rows in the result; it is truncated after them.
     pub rows: usize,
-    /// Of values kept; past it the result is truncated as past `rows`.
+    /// The most bytes of rows in the result, as received from the server; it is truncated before the row that exceeds it.
     pub bytes: usize,
 }
 
@@ -33,35 +36,42 @@ impl Default for Limits {
     }
 }
 
-/// The last result of a text of one or more statements.
+/// The result of the last statement of a text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryResult {
+    /// Empty if the statement returns no rows.
     pub columns: Vec<Column>,
-    /// int2, int4, float4, float8 and bool native; everything else PostgreSQL's text.
+    /// Values of int2, int4, float4, float8 and bool are JSON numbers and booleans, NULL is null; every other value is
+    /// a string with PostgreSQL's text.
     pub rows: Vec<Vec<Value>>,
-    /// Rows returned or changed, those not kept too.
+    /// The number of rows returned or changed, including those that are not in `rows`.
     pub row_count: u64,
-    /// The first words of the command tag: `SELECT`, `CREATE TABLE`.
+    /// The command tag without its numbers: `SELECT`, `CREATE TABLE`.
     pub command: String,
+    /// Whether rows are missing because of the limits.
     pub truncated: bool,
 }
 
+/// A column of a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
+    /// The name, which need not be unique.
     pub name: String,
-    /// As in `pg_type`: `int4`, `timestamptz`.
+    /// The name in `pg_type`, such as `int4` or `timestamptz`; the type's oid if the name could not be read.
     pub type_name: String,
 }
 
-/// A session that waits for its one query.
+/// An open session for one query.
 pub struct Query {
     connection: Connection,
     limits: Limits,
 }
 
 impl Query {
+    /// Logs in, within 10 s.
     pub async fn open(login: &Login, limits: Limits) -> Result<Self, EngineError> {
-        // The server ends the statement itself; where the user's text lifted that limit, the lost connection ends it.
+        // The server ends a slow statement itself. If the user's text disables statement_timeout, the server ends it
+        // when it notices that the connection is closed.
         let options = format!(
             "-c statement_timeout={} -c client_connection_check_interval=1000",
             limits.time.as_millis()
@@ -70,11 +80,13 @@ impl Query {
         Ok(Self { connection, limits })
     }
 
+    /// The server process of the session.
     pub fn server_pid(&self) -> i32 {
         self.connection.server_pid()
     }
 
-    /// [`EngineError::Sql`] is what the server said about the user's text.
+    /// Runs the query and closes the session. [`EngineError::Sql`] is an error in the user's text. Not cancel safe: a
+    /// dropped future closes the connection, and the server then ends the statement.
     pub async fn run(mut self, sql: &str, access: Access) -> Result<QueryResult, EngineError> {
         let limits = self.limits;
         let work = async {
@@ -98,18 +110,18 @@ impl Query {
 /// What a query may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Text of any number of statements.
+    /// Any number of statements, which may write.
     ReadWrite,
-    /// One statement in a transaction that cannot become one that writes.
+    /// One statement, in a READ ONLY transaction that cannot be made READ WRITE.
     ReadOnly,
 }
 
-/// The query takes the transaction's snapshot, after which PostgreSQL refuses to make it READ WRITE; in a transaction block
-/// no DO or CALL can commit, and a second statement in one message does not exist in the extended protocol.
+/// The query in it takes the transaction's snapshot; after that, PostgreSQL refuses SET TRANSACTION READ WRITE. In a
+/// transaction block DO and CALL cannot commit, and the extended protocol allows only one statement per message.
 const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SELECT pg_catalog.current_setting('server_version_num')";
 
-/// What PostgreSQL does not refuse in such a transaction. The role has no right to write: all of this matters only where the
-/// schema grants something to PUBLIC.
+/// Refuses statements that write and that PostgreSQL allows in a READ ONLY transaction. The role has no privileges to
+/// write, so this matters only for privileges that the schema grants to PUBLIC.
 fn refuse_writing(sql: &str, version: &QueryResult) -> Result<(), EngineError> {
     let version = version.rows.first().and_then(|row| row.first()).and_then(Value::as_str);
     let release = Release::of(version.unwrap_or_default().as_bytes());
@@ -132,14 +144,14 @@ fn refuse_writing(sql: &str, version: &QueryResult) -> Result<(), EngineError> {
     })
 }
 
-/// Runs `sql` in a session of its own.
+/// Runs `sql`, which may write, in a new session.
 pub async fn run(login: &Login, sql: &str, limits: &Limits) -> Result<QueryResult, EngineError> {
     let query = Query::open(login, *limits).await?;
     query.run(sql, Access::ReadWrite).await
 }
 
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
-/// The way of the answer.
+/// Added to the time limit for the transfer of the result.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -152,7 +164,7 @@ struct Answer {
 #[derive(Clone, Copy, Debug)]
 struct TypeId(u32);
 
-/// Reads to ReadyForQuery; keeps the last statement's result. An error of the server comes after all was read.
+/// Reads up to ReadyForQuery and keeps the last statement's result. Returns the server's error, if any, after reading all.
 async fn collect(connection: &mut Connection, limits: &Limits) -> Result<Answer, EngineError> {
     let mut answer = Answer::default();
     let mut failed = None;
@@ -242,13 +254,13 @@ fn values(mut body: Bytes, types: &[TypeId]) -> Option<Vec<Value>> {
     Some(row)
 }
 
-/// Numbers that JSON holds exactly and booleans are native; the rest stays PostgreSQL's text.
+/// Converts numbers that JSON represents exactly and booleans; every other value stays PostgreSQL's text.
 fn value(text: &str, id: Option<TypeId>) -> Value {
     let known = id.and_then(|id| Type::from_oid(id.0));
     let native = match known {
         Some(Type::BOOL) => Some(Value::Bool(text == "t")),
         Some(Type::INT2 | Type::INT4) => text.parse::<i32>().ok().map(Value::from),
-        // NaN and the infinities have no number in JSON.
+        // JSON has no NaN and no infinities.
         Some(Type::FLOAT4 | Type::FLOAT8) => text
             .parse()
             .ok()
@@ -265,14 +277,14 @@ fn complete(body: &[u8], answer: &mut Answer) {
     let words: Vec<&str> = tag.split(' ').filter(|word| word.parse::<u64>().is_err()).collect();
     let count = tag.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
     if !answer.result.command.is_empty() {
-        // No description came since the last statement: this one returns nothing.
+        // There was no row description since the last statement, so this one returns no rows.
         *answer = Answer::default();
     }
     answer.result.command = words.join(" ");
     answer.result.row_count = count;
 }
 
-/// Names types that are not built in, in the same session, which may be in a transaction that made them.
+/// Looks up the names of types that are not built in. Uses the same session, whose transaction may have created them.
 async fn name_types(connection: &mut Connection, answer: &mut Answer, limits: &Limits) -> Result<(), EngineError> {
     let builtin = |id: &TypeId| Type::from_oid(id.0).map(|known| known.name().to_owned());
     let mut names: HashMap<u32, String> = answer
@@ -293,7 +305,7 @@ async fn name_types(connection: &mut Connection, answer: &mut Answer, limits: &L
             "SELECT t.oid, t.typname FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) ANY ('{{{list}}}'::pg_catalog.oid[])"
         ))
         .await?;
-        // A transaction left failed answers with an error: then the types stay numbers.
+        // In a failed transaction the lookup fails too; then the oids are used as names.
         let found = collect(connection, limits).await.unwrap_or_default();
         for row in found.result.rows {
             if let [Value::String(id), Value::String(name)] = row.as_slice() {

@@ -1,6 +1,6 @@
-//! What a database's read-only role may do: read what the owner has, and nothing else. The rights are plain grants to one
-//! group of the server, made only in databases that are read so: they are in the database's dumps. No predefined role:
-//! `pg_read_all_data` reads `pg_authid` too.
+//! The privileges of a database's read-only role: it can read the owner's objects, and nothing else. They are ordinary
+//! grants to one group role per server, in databases with a read-only credential only, since dumps contain them. The
+//! predefined role `pg_read_all_data` is not used, because it can also read `pg_authid`.
 
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
@@ -8,15 +8,17 @@ use crate::postgres::roles::RoleNames;
 use crate::postgres::server::{CLOSE_WRITERS, READERS_ROLE, Server, WRITERS_ROLE};
 use crate::postgres::session::leave;
 
-/// Whether the read-only role is used.
+/// Whether a database has a read-only credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
+    /// It has none: nothing is granted for reading.
     None,
+    /// It has one: what the owner has now, and creates later, is granted to the group of read-only roles.
     Admitted,
 }
 
-/// Brings a database to what this program makes, whichever made it, and admits readers. Again: nothing is done. Waits
-/// for locks that its owner holds a bounded time only.
+/// Gives a database's roles the memberships and privileges of the current version, if an older version created them, and
+/// grants reading if `readers` says so. Idempotent. Waits at most 2 s for locks of the database's clients.
 pub async fn admit(server: &Server, database: &str, roles: &RoleNames, readers: Readers) -> Result<(), EngineError> {
     let [owner, readonly] = [&roles.owner, &roles.readonly].map(|name| quote(name));
     let (writers_role, readers_role) = (quote(WRITERS_ROLE), quote(READERS_ROLE));

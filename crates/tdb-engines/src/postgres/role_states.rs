@@ -1,6 +1,5 @@
-//! Whether a database's roles are as they were set. A role may change its own password and settings, which would lock out
-//! every credential of its database, and let the client in past the proxy. What differs is found by one query per server
-//! and set again.
+//! Finds and repairs changes that clients made to a database's roles. A role can change its own password and settings: that
+//! would lock out every credential of its database, and would let the client connect to the server without the proxy.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,45 +11,60 @@ use crate::postgres::ident::quote;
 use crate::postgres::roles::{self, RoleNames, RoleSecrets};
 use crate::postgres::server::{MIGRATORS_ROLE, READERS_ROLE, Server, WRITERS_ROLE};
 
-/// Settings that keep an owner's clients from logging in, or from being who they are. Its other settings are its own; those
-/// of PGC_BACKEND, which could delay a login, PostgreSQL refuses to set for a role (55P02).
+/// Settings that prevent logins of an owner role or change its identity. Other settings of an owner are allowed. PostgreSQL
+/// refuses to set those of context `backend` for a role (55P02), which could delay a login.
 const LOGIN_SETTINGS: [&str; 2] = ["local_preload_libraries", "role"];
 const READ_ONLY_SETTING: &str = "default_transaction_read_only=on";
 
-/// A database's roles as they were set.
+/// The roles of a database as they should be.
 #[derive(Clone, Debug)]
 pub struct Expected {
+    /// Their names.
     pub names: RoleNames,
+    /// Their passwords, which are compared with the verifiers on the server.
     pub secrets: RoleSecrets,
+    /// Whether to compare memberships.
     pub groups: Groups,
 }
 
-/// Whether the groups that the roles are members of are looked at.
+/// Whether to compare the groups that the roles are members of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Groups {
+    /// Compare them.
     Checked,
-    /// An older program made the roles; [`crate::postgres::readers::admit`] has yet to give them what they need instead.
+    /// Do not: an older version created the roles, and [`crate::postgres::readers::admit`] has not yet granted the
+    /// memberships of this version.
     Ignored,
 }
 
-/// A role that is not as it was set.
+/// A role that differs from what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Differing {
+    /// The name of the role.
     pub role: String,
+    /// What differs; not empty.
     pub differences: Vec<Difference>,
 }
 
+/// One difference of a role. Its `Display` is a sentence for operators without the role's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
+    /// The verifier is not one of the expected password.
     Password,
+    /// LOGIN, INHERIT, CONNECTION LIMIT, VALID UNTIL or an attribute for rights over the server differs.
     Attributes,
-    /// In all databases (`None`) or in one.
+    /// It has a setting that this kind of role must not have.
     Setting {
+        /// The database for which it is set; `None` for all databases.
         database: Option<String>,
+        /// The name of the setting.
         name: String,
     },
+    /// The read-only role lacks `default_transaction_read_only = on`.
     MissingSetting,
+    /// It is a member of this predefined role of PostgreSQL.
     ExcessGroup(String),
+    /// It is not a member of a group that it needs.
     MissingGroup,
 }
 
@@ -69,7 +83,8 @@ struct State {
     groups: Vec<String>,
 }
 
-/// What differs, per database in the order given; roles that do not exist are passed over. One query.
+/// Returns the roles that differ, for each database in the order of `expected`. Roles that do not exist are skipped.
+/// Runs one query.
 pub async fn inspect(server: &Server, expected: &[Expected]) -> Result<Vec<Vec<Differing>>, EngineError> {
     let names: Vec<&str> = expected.iter().flat_map(|one| one.names.all()).collect();
     let session = server.maintenance().await?;
@@ -91,8 +106,8 @@ pub async fn inspect(server: &Server, expected: &[Expected]) -> Result<Vec<Vec<D
     Ok(expected.iter().map(|one| differing(one, &states)).collect())
 }
 
-/// Sets the roles of a database again. A role that is gone meanwhile is an error (42704); a client that holds one in an
-/// open transaction is waited for a bounded time only (55P03).
+/// Sets the roles of a database to what they should be. Fails with SQLSTATE 42704 if a role has been dropped in the
+/// meantime, and with 55P03 if a client's open transaction locks one for more than 2 s.
 pub async fn repair(server: &Server, expected: &Expected, found: &[Differing]) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
     let mut sql = String::from("SET LOCAL lock_timeout = '2s';\n");
@@ -108,7 +123,8 @@ pub async fn repair(server: &Server, expected: &Expected, found: &[Differing]) -
     Ok(())
 }
 
-/// Password, attributes, groups and the setting of the read-only role are set for all roles.
+/// SQL for one difference. It is empty for those that the statements for all three roles in [`repair`] cover: passwords,
+/// attributes, missing groups, and `default_transaction_read_only`, which they set for the read-only role.
 fn undo(role: &str, difference: &Difference) -> String {
     match difference {
         Difference::Setting { database: None, name } if name == "default_transaction_read_only" => String::new(),
@@ -160,7 +176,8 @@ fn differing(expected: &Expected, states: &HashMap<String, State>) -> Vec<Differ
     found
 }
 
-/// What the schema carries is set for the owner and the read-only role alike, in their database.
+/// Differences in settings. Session settings of the schema are set both for the owner and for the read-only role, in their
+/// database.
 fn settings(kind: Kind, state: &State, owner: Option<&State>) -> Vec<Difference> {
     let mut differences = Vec::new();
     for line in &state.settings {
@@ -171,7 +188,7 @@ fn settings(kind: Kind, state: &State, owner: Option<&State>) -> Vec<Difference>
             Kind::Deployer => false,
             Kind::ReadOnly if database.is_empty() => setting == READ_ONLY_SETTING,
             Kind::ReadOnly => {
-                // In a workspace the owner sets it for itself in all databases.
+                // In a workspace, the owner may have set it for all databases.
                 let everywhere = format!("\n{setting}");
                 let is_carried =
                     owner.is_some_and(|owner| owner.settings.contains(line) || owner.settings.contains(&everywhere));
@@ -196,7 +213,7 @@ fn settings(kind: Kind, state: &State, owner: Option<&State>) -> Vec<Difference>
     differences
 }
 
-/// Groups of ours must be there; of PostgreSQL's own none may be.
+/// Differences in memberships: TenantsDB's groups are required, and PostgreSQL's predefined roles are not allowed.
 fn groups(kind: Kind, names: &RoleNames, state: &State) -> Vec<Difference> {
     let expected: &[&str] = match kind {
         Kind::Owner => &[WRITERS_ROLE],
@@ -217,7 +234,7 @@ impl fmt::Display for Difference {
             Difference::Setting { name, .. } => write!(f, "its setting {name} was changed"),
             Difference::MissingSetting => f.write_str("its settings were reset"),
             Difference::ExcessGroup(group) => write!(f, "it is a member of {group}"),
-            Difference::MissingGroup => f.write_str("it lacks a group"),
+            Difference::MissingGroup => f.write_str("it is not a member of a required group"),
         }
     }
 }

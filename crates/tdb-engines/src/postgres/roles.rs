@@ -1,4 +1,5 @@
-//! The three roles of a database. Their secrets reach the server as SCRAM verifiers only.
+//! The three roles of a database: owner, deployer and read-only role. Only SCRAM verifiers of their passwords are sent
+//! to the server.
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -8,31 +9,35 @@ use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::server::{MIGRATORS_ROLE, READERS_ROLE, Server, WRITERS_ROLE};
 
-/// Characters of base32 in a role's name: 65 bits, unique over every server.
+/// The number of base32 characters in a role's name: 65 random bits, which makes it unique on every server.
 const NAME_LEN: usize = 13;
-/// How long dropping a role may wait for a transaction that grants to it.
+/// How long DROP ROLE may wait for a transaction that grants something to the role.
 const LOCK_TIME_MAX_MS: u32 = 100;
 
-/// Names of a database's roles. Opaque: every session of a server can read them in `pg_roles`.
+/// The names of a database's roles. They are random, since every role of the server can read them in `pg_roles`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RoleNames {
-    /// Owns every object; what clients' sessions run as.
+    /// Owns the schema's objects. Sessions of read-write clients use it.
     pub owner: String,
-    /// Deploys; may also write `tdb.deployed_change`.
+    /// Deploys: can become the owner, and can write `tdb.deployed_change`.
     pub deployer: String,
+    /// Sessions of read-only clients use it.
     pub readonly: String,
 }
 
-/// The roles' passwords, 256 random bits each.
+/// The passwords of a database's roles: 256 random bits each.
 #[derive(Clone, Debug)]
 pub struct RoleSecrets {
+    /// The owner's password.
     pub owner: SecretString,
+    /// The deployer's password.
     pub deployer: SecretString,
+    /// The read-only role's password.
     pub readonly: SecretString,
 }
 
 impl RoleNames {
-    /// `r_<13>`, `r_<13>_dep`, `r_<13>_ro`.
+    /// New random names: `r_<13 characters>`, the same with `_dep` for the deployer and with `_ro` for the read-only role.
     pub fn generate() -> Result<Self, EngineError> {
         let owner = format!("r_{}", tdb_auth::base32(NAME_LEN)?);
         Ok(Self {
@@ -48,6 +53,7 @@ impl RoleNames {
 }
 
 impl RoleSecrets {
+    /// New random passwords.
     pub fn generate() -> Result<Self, EngineError> {
         Ok(Self {
             owner: tdb_auth::upstream_secret()?,
@@ -57,7 +63,7 @@ impl RoleSecrets {
     }
 }
 
-/// Makes the roles, or gives existing ones these secrets and the memberships they ought to have. Idempotent.
+/// Creates the roles; sets passwords, attributes and memberships of those that exist. Idempotent.
 pub async fn create(server: &Server, names: &RoleNames, secrets: &RoleSecrets) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
     let known = session
@@ -88,7 +94,8 @@ pub async fn create(server: &Server, names: &RoleNames, secrets: &RoleSecrets) -
     Ok(())
 }
 
-/// Attributes, passwords, memberships and settings of the three roles; `verb` says of each whether it exists.
+/// SQL that sets attributes, passwords, memberships and settings of the three roles. `verb` returns CREATE or ALTER for
+/// a name.
 pub(crate) fn statements(
     names: &RoleNames,
     secrets: &RoleSecrets,
@@ -118,10 +125,10 @@ pub(crate) fn statements(
     Ok(sql)
 }
 
-/// Removes the roles, those that are there. Their databases must be gone; what a published build left them is taken
-/// away before ([`crate::postgres::databases::publish_template`]). Never waits for another tenant: any session may grant
-/// to any role name, which makes DROP ROLE fail (2BP01) or, in an open transaction, wait. Such roles are disabled and
-/// renamed, and [`drop_disabled`] removes them later.
+/// Drops those of the roles that exist. Their database must be dropped, or published as a template, which revokes their
+/// privileges ([`crate::postgres::databases::publish_template`]). Waits at most 100 ms for other tenants: any session can
+/// grant something to any role, which makes DROP ROLE fail (2BP01) or, in an open transaction, wait. If the roles cannot be
+/// dropped, they are disabled and renamed, and [`drop_disabled`] drops them later.
 pub async fn drop(server: &Server, names: &RoleNames) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
     let [owner, deployer, readonly] = names.all().map(quote);
@@ -147,8 +154,9 @@ fn disable(names: &RoleNames) -> String {
     include_str!("../../sql/postgres/disable_roles.sql").replace(":names", &list)
 }
 
-/// Drops the roles that [`drop`] had to leave, after taking back what other databases gave them. What cannot be done now
-/// (an open transaction, a database that takes no connections) is left for the next call. Gives the roles that are gone.
+/// Drops the roles that [`drop`] disabled, after revoking what they were granted in other databases. Roles that cannot
+/// be dropped now (because of an open transaction, or a database that accepts no connections) remain for the next call.
+/// Returns the names of the dropped roles.
 pub async fn drop_disabled(server: &Server) -> Result<Vec<String>, EngineError> {
     let session = server.maintenance().await?;
     let rows = session
@@ -158,7 +166,7 @@ pub async fn drop_disabled(server: &Server) -> Result<Vec<String>, EngineError> 
     for row in rows {
         let (role, databases): (String, Vec<String>) = (row.try_get(0)?, row.try_get(1)?);
         let name = quote(&role);
-        // They own nothing, so that this only revokes, and takes them out of policies and default privileges.
+        // The roles own nothing, so this only revokes privileges and removes them from policies and default privileges.
         let revoke = format!("SET LOCAL lock_timeout = '1s'; DROP OWNED BY {name}");
         for database in databases {
             if let Err(error) = revoke_in(server, &database, &revoke).await {

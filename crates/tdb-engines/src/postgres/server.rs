@@ -1,5 +1,5 @@
-//! A database server as its administrator sees it. Its sessions run constant SQL under `search_path = pg_catalog`; no
-//! text of a user and no call of a user's code ever gets here.
+//! Connections to a database server as its administrator. They run constant SQL with `search_path = pg_catalog`, never SQL
+//! that a user wrote, and call no code of users.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,33 +13,34 @@ use crate::postgres::error::{CONNECTIONS_MIN, EngineError, Lack};
 use crate::postgres::ident::quote;
 use crate::postgres::session::{Session, Target, connect, leave};
 
-/// Where the administrator goes when no particular database is meant.
+/// The database for statements that are not about one database.
 const MAINTENANCE: &str = "postgres";
-/// Nothing of a customer: `pg_stat_activity` shows it to everybody.
+/// Contains no customer data, since every role can read it in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "tdb";
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
-/// `STRATEGY` of CREATE DATABASE and `ALLOW_CONNECTIONS` beside it.
+/// The first version with `CREATE DATABASE … STRATEGY`.
 const VERSION_MIN: i32 = 150_000;
-/// Idle administrator sessions kept per database, and databases they are kept for. Draining a journal would otherwise
-/// pay for a login each time.
+/// The most idle administrator sessions per database, and the most databases with idle sessions. Without idle sessions,
+/// each drain of a journal would need a login.
 const IDLE_PER_DATABASE_MAX: usize = 2;
 const IDLE_DATABASES_MAX: usize = 16;
 
-/// The database that every first version is cloned from.
+/// The template of new workspaces and of the first template of a workspace.
 pub(crate) const BASE: &str = "tdb_base";
-/// Owns what templates hold. Nobody is a member, it owns no database, it has no grant on one.
+/// Owns the objects in templates. It has no members, owns no database and has no privileges on databases.
 pub(crate) const TEMPLATE_ROLE: &str = "tdb_template";
-/// May write `tdb.deployed_change`.
+/// The group of deployers. It can write `tdb.deployed_change`.
 pub(crate) const MIGRATORS_ROLE: &str = "tdb_migrators";
-/// Every database's read-only role is a member; what it may read is granted to the group, database by database.
+/// The group of all read-only roles. In each database with a read-only credential, the right to read is granted to it.
 pub(crate) const READERS_ROLE: &str = "tdb_readers";
-/// Every owner is a member: may call the functions of PostgreSQL that write, which PUBLIC may not.
+/// The group of all owner roles. It can call PostgreSQL's functions that write, which are revoked from PUBLIC.
 pub(crate) const WRITERS_ROLE: &str = "tdb_writers";
 
-/// Takes the right to write from everybody who is not in `tdb_writers`; what was closed before stays so.
+/// Revokes the functions that write without any privilege on an object (large objects, WAL messages) from PUBLIC in a
+/// database. Idempotent.
 pub(crate) const CLOSE_WRITERS: &str = include_str!("../../sql/postgres/close_writers.sql");
 
-/// The administrator of one database server. Cheap to clone; nothing is dialled before it is used.
+/// The administrator of one database server. Clones share the idle sessions. It connects when first used.
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
 
@@ -51,13 +52,16 @@ struct Inner {
     idle: Mutex<HashMap<String, Vec<Session>>>,
 }
 
-/// What was found out about a server.
+/// The properties of a server that [`Server::probe`] reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// PostgreSQL's number, such as 150008.
+    /// `server_version_num`, such as 150008.
     pub version: i32,
+    /// The setting `max_connections`.
     pub max_connections: i32,
+    /// The setting `superuser_reserved_connections`.
     pub superuser_reserved: i32,
+    /// The number of databases that are not templates, whichever program created them.
     pub databases: i64,
 }
 
@@ -68,6 +72,7 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
+    /// Stores how to connect; does not connect. `user` must be a superuser for [`Self::probe`] to succeed.
     pub fn new(endpoint: ServerEndpoint, user: String, secret: SecretString, tls: ClientTls) -> Self {
         Self(Arc::new(Inner {
             endpoint,
@@ -78,27 +83,30 @@ impl Server {
         }))
     }
 
+    /// Where the server is.
     pub fn endpoint(&self) -> &ServerEndpoint {
         &self.0.endpoint
     }
 
+    /// The TLS settings of its connections.
     pub fn tls(&self) -> &ClientTls {
         &self.0.tls
     }
 
-    /// Version, rights and room. [`EngineError::Lacks`] says what is missing.
+    /// Checks version, attributes of the administrator and `max_connections`. Fails with [`EngineError::Lacks`] if one
+    /// of them is not sufficient.
     pub async fn probe(&self) -> Result<Probe, EngineError> {
         let session = self.maintenance().await?;
         self.probe_in(session).await
     }
 
-    /// As [`Self::probe`], in a new connection: whether the server is reached now.
+    /// Like [`Self::probe`], but always with a new connection, so that it also checks that the server can be reached.
     pub async fn probe_anew(&self) -> Result<Probe, EngineError> {
         let session = self.dedicated(MAINTENANCE).await?;
         self.probe_in(session).await
     }
 
-    /// The server answers. Cancel safe: a session that did not is closed.
+    /// Checks that the server answers. Cancel safe: a session without an answer is closed.
     pub async fn ping(&self) -> Result<(), EngineError> {
         let session = self.maintenance().await?;
         session.row("SELECT 1", &[]).await?;
@@ -135,11 +143,11 @@ impl Server {
         Err(EngineError::Lacks(lack))
     }
 
-    /// Makes the server ready for databases of ours: idempotent, safe when two do it at once, goes on where a killed
-    /// one stopped.
+    /// Creates the group roles and the base database on the server. Idempotent; several processes may call it at the same
+    /// time, and a call continues where a killed process stopped.
     pub async fn prepare(&self) -> Result<(), EngineError> {
         let session = self.dedicated(MAINTENANCE).await?;
-        // Held by the session, so that the end of the process lets go of it.
+        // A lock of the session: the server releases it if the process ends.
         session.run(include_str!("../../sql/postgres/prepare_lock.sql")).await?;
         session
             .run(include_str!("../../sql/postgres/prepare_server.sql"))
@@ -182,11 +190,12 @@ impl Server {
             .await
     }
 
-    /// A session in the maintenance database; give it back with [`Self::keep`].
+    /// A session in the maintenance database. Return it with [`Self::keep_maintenance`].
     pub(crate) async fn maintenance(&self) -> Result<Session, EngineError> {
         self.session(MAINTENANCE).await
     }
 
+    /// Keeps a session of [`Self::maintenance`] for the next user.
     pub(crate) fn keep_maintenance(&self, session: Session) {
         self.keep(MAINTENANCE, session);
     }
@@ -203,8 +212,8 @@ impl Server {
         }
     }
 
-    /// Keeps a session for the next user. Only ones that are in no transaction and changed no setting: others are dropped
-    /// by their user.
+    /// Keeps a session for the next user. It must not be in a transaction and must have no changed settings; drop it
+    /// otherwise.
     pub(crate) fn keep(&self, database: &str, session: Session) {
         if session.is_closed() {
             return;
@@ -219,7 +228,7 @@ impl Server {
         }
     }
 
-    /// Drops the idle sessions of a database, which would stand in the way of renaming it.
+    /// Closes the idle sessions of a database, which would prevent renaming or dropping it.
     pub(crate) fn forget(&self, database: &str) {
         self.0
             .idle
@@ -228,16 +237,16 @@ impl Server {
             .remove(database);
     }
 
-    /// A session that nobody else gets.
+    /// A new session, which is not shared.
     pub(crate) async fn dedicated(&self, database: &str) -> Result<Session, EngineError> {
-        // row_security: a policy is code of its user and a superuser bypasses it anyway. jit: our catalog queries look
-        // expensive to the planner and are over before their machine code would be made.
+        // row_security: policies are code of users, and a superuser bypasses them anyway. jit: the planner
+        // overestimates the cost of catalog queries, and compiling them takes longer than running them.
         let options = "-c search_path=pg_catalog -c row_security=off -c jit=off";
         self.dedicated_with(database, options).await
     }
 
-    /// As [`Self::dedicated`], for the script of an extension, which may go back to the search_path of a new session: it
-    /// finds `public` and nothing that the database's settings name.
+    /// Like [`Self::dedicated`], for the script of an extension. A script can reset search_path to its value at login:
+    /// that is `public` here, and never a schema that the database's settings name.
     pub(crate) async fn for_a_script(&self, database: &str) -> Result<Session, EngineError> {
         let options = "-c search_path=public -c row_security=off -c jit=off";
         let session = self.dedicated_with(database, options).await?;

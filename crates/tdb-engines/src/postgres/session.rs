@@ -1,4 +1,4 @@
-//! A connection that ends with its value, and whose every answer has a deadline.
+//! A connection that closes when it is dropped. Every statement has a deadline.
 
 use std::fmt;
 use std::future::Future;
@@ -16,12 +16,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::postgres::error::EngineError;
 
-/// A server process that was told to end, or whose client left, is gone within this time.
+/// How long to wait for a server process to end after it was terminated or its client disconnected.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
 const LEAVE_POLL: Duration = Duration::from_millis(2);
-/// For statements of ours that do not wait for anybody else's locks.
+/// The deadline of statements that do not wait for locks of clients.
 pub(crate) const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Where and how to connect.
 pub(crate) struct Target<'a> {
     pub endpoint: &'a ServerEndpoint,
     pub tls: &'a ClientTls,
@@ -30,11 +31,11 @@ pub(crate) struct Target<'a> {
     pub secret: &'a SecretString,
     pub application_name: &'a str,
     pub options: &'a str,
-    /// From the first byte to the end of authentication.
+    /// For connecting and authentication together.
     pub deadline: Duration,
 }
 
-/// Dropping it closes the socket, which ends the server's session at its next read.
+/// A session. Dropping it closes the socket; the server then ends the session when it next reads from it.
 pub(crate) struct Session {
     client: Client,
     driver: JoinHandle<()>,
@@ -74,7 +75,7 @@ pub(crate) async fn connect(target: &Target<'_>) -> Result<Session, EngineError>
     Ok(Session { client, driver })
 }
 
-/// `work`, or an error once `limit` is over. Not cancel safe where the work is not.
+/// Runs `work`, or fails with [`EngineError::Deadline`] after `limit`, which drops the work. Cancel safe if the work is.
 pub(crate) async fn within<T, E: Into<EngineError>>(
     limit: Duration,
     work: impl Future<Output = Result<T, E>>,
@@ -85,15 +86,15 @@ pub(crate) async fn within<T, E: Into<EngineError>>(
     }
 }
 
-/// Ends `inside` and waits for its server process to be gone: a rename in its last moments would wait 100 ms.
+/// Closes `inside` and waits until its server process has ended. A rename of the database before that would take 100 ms.
 pub(crate) async fn leave(outside: &Session, inside: Session, name: &str) -> Result<(), EngineError> {
     let pid = inside.pid().await?;
-    std::mem::drop(inside);
+    drop(inside);
     let gone = "SELECT FROM pg_stat_activity WHERE pid = $1 AND datname = $2";
     wait_for_none(outside, gone, &[&pid, &name], name).await
 }
 
-/// Waits until the query gives no row, a bounded time.
+/// Waits until the query returns no row; fails with [`EngineError::Busy`] for database `name` after 10 s.
 pub(crate) async fn wait_for_none(
     outside: &Session,
     sql: &str,
@@ -113,33 +114,33 @@ pub(crate) async fn wait_for_none(
 }
 
 impl Session {
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
-    /// Runs text of one or more statements; the answers are thrown away.
-    pub async fn run(&self, sql: &str) -> Result<(), EngineError> {
+    /// Runs text of one or more statements and discards the results.
+    pub(crate) async fn run(&self, sql: &str) -> Result<(), EngineError> {
         self.run_within(STATEMENT_TIME_MAX, sql).await
     }
 
-    pub async fn run_within(&self, limit: Duration, sql: &str) -> Result<(), EngineError> {
+    pub(crate) async fn run_within(&self, limit: Duration, sql: &str) -> Result<(), EngineError> {
         within(limit, self.client.batch_execute(sql)).await
     }
 
-    pub async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, EngineError> {
+    pub(crate) async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, EngineError> {
         within(STATEMENT_TIME_MAX, self.client.query(sql, parameters)).await
     }
 
-    pub async fn row(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, EngineError> {
+    pub(crate) async fn row(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, EngineError> {
         within(STATEMENT_TIME_MAX, self.client.query_opt(sql, parameters)).await
     }
 
-    pub async fn execute(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, EngineError> {
+    pub(crate) async fn execute(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, EngineError> {
         within(STATEMENT_TIME_MAX, self.client.execute(sql, parameters)).await
     }
 
-    /// This session's server process.
-    pub async fn pid(&self) -> Result<i32, EngineError> {
+    /// The server process of this session.
+    pub(crate) async fn pid(&self) -> Result<i32, EngineError> {
         let row = self.row("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
         let row = row.ok_or_else(|| EngineError::Unexpected("no backend pid".to_owned()))?;
         Ok(row.try_get(0)?)

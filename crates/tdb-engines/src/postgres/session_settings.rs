@@ -1,8 +1,8 @@
-//! Settings that sessions begin with (`ALTER ROLE … SET`), as part of a schema. No event trigger fires for them: in a
-//! workspace they are read from the catalog and compared with what the change log knows; at replay the administrator
-//! records them in `tdb.setting`, in one transaction with the change's row, and sets them for the roles of the database.
-//! They are set for these roles and not for the database, so that sessions of deployers and of the administrator, which
-//! must not depend on a user's choice, never have them.
+//! Session settings (`ALTER ROLE … SET`) as part of a schema. Event triggers do not fire for them. In a workspace they
+//! are read from the catalog and compared with the change log. At replay the administrator records them in
+//! `tdb.setting`, in one transaction with the change's row, and sets them for the roles of the database. They are set
+//! for these roles and not for the database, so that sessions of deployers and of the administrator never have settings
+//! that a user chose.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +17,19 @@ use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::server::Server;
 
-/// Gives the roles of the database at hand what its `tdb.setting` says. Again: nothing changes.
+/// Sets the settings in `tdb.setting` of the current database for its roles. Idempotent.
 pub(crate) const APPLY: &str = include_str!("../../sql/postgres/session_settings_apply.sql");
 
-/// What was set for sessions of a role in its database.
+/// The value of a setting for new sessions of a workspace's owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionSetting {
+    /// The value as PostgreSQL stores it.
     pub value: String,
-    /// Whether it is part of a schema; others are the workspace's own affair.
+    /// Whether it is part of the schema, so that it is captured and deployed. Other settings apply in the workspace only.
     pub carried: bool,
 }
 
-/// By name, of a workspace's owner role.
+/// Reads the settings, by name, that are set for the owner role or for the workspace's database.
 pub async fn read(
     server: &Server,
     database: &str,
@@ -46,8 +47,8 @@ pub async fn read(
     rows.iter().map(one).collect()
 }
 
-/// Gives the other roles that clients of a workspace use, which only read, what its owner's sessions begin with, as far as a
-/// schema carries it. Again: nothing changes.
+/// Sets the settings that are part of the schema for the other roles that clients of a workspace use: those of read-only
+/// credentials. Removes their other settings in this database. Idempotent.
 pub async fn share(
     server: &Server,
     database: &str,
@@ -79,10 +80,10 @@ pub async fn share(
     Ok(())
 }
 
-/// A credential that only reads stays one.
+/// Never set for read-only credentials, which must stay read-only.
 const READS_ONLY: [&str; 2] = ["default_transaction_read_only", "transaction_read_only"];
 
-/// The change that sets a setting for sessions, or takes it back (`None`).
+/// The change that sets a session setting to `value`, or resets it (`None`).
 pub fn change(name: &str, value: Option<&str>) -> Change {
     let (role, setting) = ("ALTER ROLE CURRENT_USER", quote(name));
     let sql = match value {
@@ -106,8 +107,9 @@ pub fn change(name: &str, value: Option<&str>) -> Change {
     }
 }
 
-/// `ALTER DATABASE … SET` of the database `names` as what it means here: the same for the role that runs it. PostgreSQL
-/// leaves the former to the database's owner, which is the administrator. None: another statement, or not alone.
+/// Converts `ALTER DATABASE … SET` (or RESET) for one of the databases `names` to `ALTER ROLE CURRENT_USER …`, since
+/// PostgreSQL allows the former only to the database's owner, which is the administrator. `None` if `sql` is not
+/// exactly one such statement.
 pub fn for_role(sql: &str, names: &[&str]) -> Option<String> {
     let parsed = pg_query::parse(sql, 0).ok()?;
     let [raw] = <[_; 1]>::try_from(parsed.protobuf.stmts).ok()?;
@@ -129,7 +131,8 @@ pub fn for_role(sql: &str, names: &[&str]) -> Option<String> {
     .ok()
 }
 
-/// The replay: the setting, its record and the change's row, in one transaction of the administrator.
+/// Applies a change of a setting: sets it, records it and inserts the change's row, in one transaction of the
+/// administrator.
 pub(crate) async fn replay(
     plan: &BringUp<'_>,
     database: &str,
@@ -169,27 +172,29 @@ pub(crate) async fn replay(
     Ok(session.run("COMMIT").await?)
 }
 
-/// What stands after TO: lists of names are as many literals, everything else is one.
+/// The text after TO: one literal for each name of `search_path`, one literal for any other value.
 fn clause(name: &str, value: &str) -> String {
     if name != "search_path" {
         return plain(value);
     }
     let names: Vec<String> = names(value).iter().map(|name| plain(name)).collect();
-    match names.is_empty() {
-        true => "''".to_owned(),
-        false => names.join(", "),
+    if names.is_empty() {
+        "''".to_owned()
+    } else {
+        names.join(", ")
     }
 }
 
-/// As people write it, where that cannot mean anything else.
+/// A plain literal (`'…'`), or an escape string if the text contains a backslash.
 fn plain(text: &str) -> String {
-    match text.contains('\\') {
-        true => literal(text),
-        false => literal(text).trim_start_matches('E').to_owned(),
+    if text.contains('\\') {
+        literal(text)
+    } else {
+        literal(text).trim_start_matches('E').to_owned()
     }
 }
 
-/// The names of a list as PostgreSQL keeps it: separated by commas, quoted where they need it.
+/// The names in a list as PostgreSQL stores it: separated by commas, quoted where necessary.
 fn names(list: &str) -> Vec<String> {
     let (mut names, mut name) = (Vec::new(), String::new());
     let (mut quoted, mut any) = (false, false);

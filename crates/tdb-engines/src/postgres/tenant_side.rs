@@ -1,4 +1,5 @@
-//! What templates and tenants carry of ours: `tdb.deployed_change`, `tdb.setting` and the guard. Workspaces do not.
+//! TenantsDB's own objects in templates and tenant databases: `tdb.deployed_change`, `tdb.setting` and the guard, which are
+//! event triggers that can refuse DDL. Workspaces have the journal instead.
 
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::literal;
@@ -8,14 +9,17 @@ use crate::postgres::session::{self, Session};
 /// Replaces the function that the guard's event triggers call.
 const GUARD: &str = include_str!("../../sql/postgres/guard.sql");
 
-/// Whether a tenant's own role may change its schema.
+/// Whether the roles of a tenant may run DDL in their database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantDdl {
+    /// They may. The guard's triggers are disabled.
     Allow,
+    /// Only deployments and the administrator may. Temporary objects are still allowed.
     Deny,
 }
 
-/// Fits out the database that becomes the first template. Again: nothing is done.
+/// Creates these objects in the database that becomes the first template; later templates and tenants are clones of it.
+/// Idempotent.
 pub async fn install(server: &Server, database: &str) -> Result<(), EngineError> {
     let inside = server.dedicated(database).await?;
     let known = inside
@@ -28,7 +32,7 @@ pub async fn install(server: &Server, database: &str) -> Result<(), EngineError>
     leave(server, inside, database).await
 }
 
-/// Sets it for a tenant's database; one that was made by an older program gets the present guard with it.
+/// Allows or refuses DDL in a tenant's database. Also replaces the guard's function, which may be of an older version.
 pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<(), EngineError> {
     let (value, triggers) = match ddl {
         TenantDdl::Allow => ("allow", "DISABLE"),
@@ -45,7 +49,8 @@ pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<
     leave(server, inside, database).await
 }
 
-/// Within a transaction of the administrator, where an extension has been made that a tenant could not make again.
+/// Installs the event trigger that keeps tenants from dropping extensions that only a superuser can create. Runs in the
+/// administrator's transaction that creates such an extension. Idempotent.
 pub(crate) async fn keep_extensions(session: &Session) -> Result<(), EngineError> {
     let known = "SELECT FROM pg_event_trigger WHERE evtname = 'tdb_keep_extensions'";
     if session.row(known, &[]).await?.is_some() {

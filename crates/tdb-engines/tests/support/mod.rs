@@ -1,4 +1,4 @@
-//! A real cluster with workspaces, templates and tenants made through the crate's public functions.
+//! A real cluster with workspaces, templates and tenants, created with the crate's public functions.
 #![allow(dead_code)]
 
 use std::process::Command;
@@ -56,7 +56,7 @@ impl World {
         self.rename(database, name).await
     }
 
-    /// A workspace with the journal that the first milestone installed.
+    /// A workspace with the oldest form of the journal.
     pub async fn old_workspace(&self, name: &str) -> Database {
         let database = self.clone_for(name, Origin::Base).await;
         let sql = include_str!("../fixtures/journal_1.sql").replace(":owner", &database.roles.owner);
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// As the control plane does before a read-only login is used.
+    /// Admits readers, as the control plane does before it uses a read-only login.
     pub async fn admit_readers(&self, database: &Database) {
         readers::admit(&self.server, &database.name, &database.roles, Readers::Admitted)
             .await
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// A session of the owner role, as a client of the proxy has.
+    /// A session of the owner role, like that of a client of the proxy.
     pub async fn session(&self, database: &Database) -> Client {
         let secret = database.secrets.owner.expose_secret();
         self.cluster
@@ -148,12 +148,12 @@ impl World {
             .unwrap()
     }
 
-    /// Reads the journal, confirms it, gives the changes.
+    /// Reads and confirms the journal, and returns the changes.
     pub async fn drain(&self, workspace: &Database) -> Vec<CapturedChange> {
         self.drain_of_project(workspace, &[]).await
     }
 
-    /// The same where the project has declared roles.
+    /// The same for a project with declared roles.
     pub async fn drain_of_project(&self, workspace: &Database, declared: &[String]) -> Vec<CapturedChange> {
         let owner = &workspace.roles.owner;
         let events = journal::read(&self.server, &workspace.name, owner).await.unwrap();

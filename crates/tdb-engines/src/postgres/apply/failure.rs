@@ -1,25 +1,31 @@
-//! Why a database was not brought to what was planned.
+//! Errors of applying changes.
 
 use crate::postgres::error::{EngineError, ErrorClass, SqlState};
 
-/// Why the database does not have all changes. Those that committed stay.
+/// Why not all changes were applied. The changes that committed before stay.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ApplyError {
+    /// Whether to retry.
     pub class: ErrorClass,
+    /// The server's code, or the code for an error that the server did not report ([`EngineError::sqlstate`]).
     pub sqlstate: SqlState,
+    /// What failed: the server's message, if it reported one.
     pub message: String,
+    /// The server's DETAIL.
     pub detail: Option<String>,
+    /// The server's HINT.
     pub hint: Option<String>,
-    /// The change and statement that failed, where one did.
+    /// The id of the change that failed; `None` if the error is not about a change, for example at login.
     pub change: Option<i64>,
+    /// The text of the statement that failed, with `owner` for the owner role.
     pub statement: Option<String>,
-    /// How many of the changes are on the database.
+    /// The number of changes of the plan that the database has.
     pub changes_done: u32,
 }
 
 impl ApplyError {
-    /// The server did not let the deployer in; nothing was run.
+    /// Whether the server refused the deployer's login (SQLSTATE class 28 or 58) before any change ran.
     pub fn is_refused_login(&self) -> bool {
         self.change.is_none()
             && ["28", "58"]
@@ -28,7 +34,7 @@ impl ApplyError {
     }
 }
 
-/// What stopped a step, before it is known how far the whole got.
+/// An error in a step, without the id of the change and the number of changes already applied.
 pub(crate) struct StepError {
     pub class: ErrorClass,
     pub error: EngineError,
@@ -36,7 +42,7 @@ pub(crate) struct StepError {
 }
 
 impl StepError {
-    pub fn refused(message: String, statement: Option<String>) -> Self {
+    pub(crate) fn refused(message: String, statement: Option<String>) -> Self {
         let error = EngineError::Sql {
             sqlstate: SqlState::new("55000"),
             message,
@@ -50,7 +56,7 @@ impl StepError {
         }
     }
 
-    pub fn while_running(statement: String) -> impl FnOnce(EngineError) -> Self {
+    pub(crate) fn while_running(statement: String) -> impl FnOnce(EngineError) -> Self {
         move |error| Self {
             statement: Some(statement),
             ..Self::from(error)

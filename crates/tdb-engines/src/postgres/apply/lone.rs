@@ -1,5 +1,5 @@
-//! A statement that refuses a transaction: a committed `started` mark, the statement, a look at the catalog, `done`.
-//! The command's tag is never trusted: an index may be there and invalid.
+//! A statement that cannot run in a transaction block: commits `started`, runs the statement, checks the catalog, commits
+//! `done`. Success of the statement alone is not sufficient, since an index can exist and be invalid.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::postgres::session::Session;
 
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
-/// What the catalog says about an index.
+/// The state of an index in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Index {
     Missing,
@@ -21,7 +21,7 @@ enum Index {
     Valid,
 }
 
-/// Whether an earlier attempt may have run the statement already.
+/// Whether an earlier attempt had written `started` (`Found`), and so may have run the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Fresh,
@@ -45,7 +45,7 @@ pub(super) async fn run(
         Mode::DetachPartition { table, partition } => {
             detach(session, plan, statement, (&here(plan, table), partition), mark).await?;
         }
-        // What is the administrator's never gets here.
+        // Extensions and settings, which the administrator applies, do not get here.
         Mode::Alone | Mode::Transactional | Mode::Extension { .. } | Mode::Setting { .. } => {
             execute(session, plan, statement).await?
         }
@@ -55,7 +55,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// An identity in the schema that is called as the owner.
+/// An identity with `"$user"` replaced by the schema of the owner's name.
 fn here(plan: &BringUp<'_>, identity: &str) -> String {
     match identity.strip_prefix("\"$user\".") {
         Some(name) => format!("{}.{name}", quote(plan.owner)),
@@ -72,7 +72,7 @@ async fn create_index(
 ) -> Result<(), StepError> {
     match (look(session, index).await?, mark) {
         (Index::Valid, Mark::Found) => return Ok(()),
-        // Not ours: the server says so when the statement runs.
+        // The index is not from this change; the server reports the conflict when the statement runs.
         (Index::Valid, Mark::Fresh) | (Index::Missing, _) => {}
         (Index::Invalid, _) => drop_invalid(session, plan, statement, index).await?,
     }
@@ -85,7 +85,7 @@ async fn create_index(
         }
         (Ok(()), Err(error)) => Err(error.into()),
         (Err(failed), Ok(Index::Invalid)) => {
-            // A failed target keeps nothing of the change that failed. Should this fail too, the next attempt does it.
+            // A failed change must leave nothing. If this fails too, the next attempt drops the index.
             let _ = drop_invalid(session, plan, statement, index).await;
             Err(failed)
         }
@@ -112,7 +112,7 @@ async fn drop_index(
     }
 }
 
-/// It commits twice: in between, the partition is pending, and only FINALIZE completes it.
+/// The statement commits twice. Between the two, the partition is pending, and only FINALIZE can complete it.
 async fn detach(
     session: &Session,
     plan: &BringUp<'_>,
@@ -129,7 +129,7 @@ async fn detach(
     let Some(row) = row else {
         return match mark {
             Mark::Found => Ok(()),
-            // The server says what is wrong.
+            // The server reports what is wrong.
             Mark::Fresh => execute(session, plan, statement).await,
         };
     };
@@ -163,13 +163,13 @@ async fn drop_invalid(
     .await
 }
 
-/// In a session of its own settings, not a transaction: both are put back whatever happens.
+/// Runs the text with session settings, since there is no transaction. Settings and role are reset even if it fails.
 async fn text(session: &Session, plan: &BringUp<'_>, statement: &Statement, sql: &str) -> Result<(), StepError> {
     session.run(&prologue(plan, statement, None, Scope::Session)).await?;
     let ran = session
         .run_within(plan.limits.statement_timeout + ANSWER_MARGIN, sql)
         .await;
-    // RESET ALL would keep the role; the lock of this session must stay, so no DISCARD ALL.
+    // RESET ALL does not reset the role. DISCARD ALL would release the deployment lock, which the session holds.
     let reset = session.run("RESET ROLE; RESET ALL").await;
     ran.map_err(StepError::while_running(statement.sql.to_string()))?;
     Ok(reset?)

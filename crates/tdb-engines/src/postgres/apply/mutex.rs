@@ -1,4 +1,5 @@
-//! One deployer at a time per database: the lock is in the database itself, since a lease alone does not stop a zombie.
+//! The deployment lock: one deployer at a time per database. It is an advisory lock in the database itself, since a
+//! lease in the metadata store does not stop a process that has lost the lease and still runs.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub(super) fn application_name(attempt: Uuid) -> String {
     format!("{PREFIX}{attempt}")
 }
 
-/// Ends what earlier attempts left running. They have our own role, so no further right is needed.
+/// Terminates sessions of earlier attempts on this database. They have the same role, so no further privilege is needed.
 pub(super) async fn end_orphans(session: &Session, attempt: Uuid) -> Result<(), EngineError> {
     let own = application_name(attempt);
     session
@@ -24,8 +25,8 @@ pub(super) async fn end_orphans(session: &Session, attempt: Uuid) -> Result<(), 
         .map(|_| ())
 }
 
-/// Polls: a session that waits in `pg_advisory_lock` holds a snapshot, on which the holder's CREATE INDEX CONCURRENTLY
-/// would wait for ever.
+/// Polls, since a session that waits in `pg_advisory_lock` holds a snapshot, and CREATE INDEX CONCURRENTLY of the lock's
+/// holder would wait for that snapshot without end.
 pub(super) async fn acquire(session: &Session, polls: u32) -> Result<(), StepError> {
     for poll in 0..polls.max(1) {
         if poll > 0 {

@@ -1,4 +1,4 @@
-//! What a database is to be brought to.
+//! The plan for [`super::bring_up`]: which changes, with which limits.
 
 use std::time::Duration;
 
@@ -7,31 +7,39 @@ use uuid::Uuid;
 use crate::postgres::change::Change;
 use crate::postgres::server::Server;
 
-/// A change under its number in the workspace.
+/// A change and its number in the workspace.
 #[derive(Clone, Debug)]
 pub struct NumberedChange {
+    /// The number, which is also the id in `tdb.deployed_change`.
     pub id: i64,
+    /// The change. It must not be broken.
     pub change: Change,
 }
 
+/// What to apply to a database.
 #[derive(Clone, Debug)]
 pub struct BringUp<'a> {
-    /// The database's owner role, under which the statements run.
+    /// The database's owner role. Statements run as this role, or as the declared role that they name.
     pub owner: &'a str,
-    /// Shown as `tdb-deploy/<attempt>`; sessions of other attempts on this database are ended.
+    /// The id of this attempt: the session's application name is `tdb-deploy/<attempt>`. Sessions of other attempts on this
+    /// database are terminated.
     pub attempt: Uuid,
-    /// For extensions that only a superuser may make.
+    /// Creates extensions that only a superuser can create, and sets session settings.
     pub administrator: &'a Server,
-    /// In order. What is there already (same id, same checksum) is passed over.
+    /// In the order of replay. Changes that the database has (same id and checksum) are skipped.
     pub changes: &'a [NumberedChange],
+    /// Time limits.
     pub limits: Limits,
 }
 
+/// Time limits for applying changes. They override the settings recorded in a change.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// PostgreSQL's `lock_timeout` for each statement.
     pub lock_timeout: Duration,
+    /// PostgreSQL's `statement_timeout` for each statement.
     pub statement_timeout: Duration,
-    /// How often the deployment lock is asked for, every 100 ms, before its holder is reported.
+    /// How many times to try for the deployment lock, every 100 ms, before giving up. 0 counts as 1.
     pub lock_polls: u32,
 }
 

@@ -1,4 +1,4 @@
-//! A change that shares one transaction with its row in `tdb.deployed_change`.
+//! Applies a change in one transaction with its row in `tdb.deployed_change`, and decides which changes cannot be.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use crate::postgres::extensions::Extension;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::session::Session;
 
-/// Past the server's own statement_timeout, the answer is late rather than the statement slow.
+/// Added to statement_timeout for the deadline of the answer: the server ends a slow statement itself.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
 pub(super) enum Kind<'a> {
     Together,
     Lone(&'a Statement),
-    /// By the administrator.
+    /// The administrator creates it.
     Extension(Extension),
-    /// By the administrator.
+    /// The administrator sets it.
     Setting {
         name: &'a str,
         value: Option<&'a str>,
     },
 }
 
-/// How a change must run; an error where it cannot.
+/// How to run a change; an error if it is broken or combines statements that cannot share a transaction.
 pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
     if let Some(reason) = &change.broken {
         return Err(StepError::refused(
@@ -63,7 +63,7 @@ pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
             | Mode::Alone => Kind::Lone(statement),
         }),
         (Some(statement), _) => Err(StepError::refused(
-            "a statement that cannot run in a transaction stands among others".to_owned(),
+            "a statement that cannot run in a transaction is combined with other statements".to_owned(),
             Some(statement.sql.to_string()),
         )),
     }
@@ -87,11 +87,12 @@ pub(super) async fn together(
 
 async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange) -> Result<(), StepError> {
     let limit = plan.limits.statement_timeout + ANSWER_MARGIN;
-    // Sent together with the first statement's settings: a round trip less for each tenant.
+    // Sent together with the first statement's settings, which saves one round trip per tenant.
     let mut begin = "BEGIN;\n";
     let mut before = None;
     for statement in &numbered.change.statements {
-        // Again before each: what ran before may have changed role or settings. At most it harms its own database.
+        // Before each statement, since the one before may have changed role or settings. A statement that changes them back
+        // can affect only its own database.
         let prologue = prologue(plan, statement, before, Scope::Transaction);
         session.run(&format!("{begin}{prologue}")).await?;
         begin = "";
@@ -101,8 +102,8 @@ async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange
         before = Some(&statement.settings);
     }
     crate::fault::point("apply.before_row");
-    // Deferred triggers are a user's code: they run as the owner now, not as the writer at COMMIT. A change without
-    // statements begins its transaction here.
+    // Deferred triggers are a user's code: they must run now, as the owner, and not at COMMIT as tdb_migrators. A change
+    // without statements begins its transaction here.
     let owner = quote(plan.owner);
     session
         .run_within(
@@ -121,7 +122,7 @@ async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange
         )
         .await;
     match written {
-        // Somebody else put it there meanwhile: the next attempt reads what it is.
+        // Another session has inserted the row in the meantime: the next attempt reads it.
         Err(error) if error.has("23505") => Err(StepError {
             class: ErrorClass::Retry,
             error,
@@ -137,8 +138,9 @@ pub(super) enum Scope {
     Session,
 }
 
-/// Role and settings for one statement: what was recorded, then our timeouts, which nothing recorded may undo. Settings
-/// of the statement before that this one does not have go back to the server's own.
+/// SQL that sets role and settings for one statement: first the recorded settings, then the timeouts of the plan, which
+/// they cannot override. Settings of the statement before (`before`) that this one does not have are set to their
+/// defaults.
 pub(super) fn prologue(
     plan: &BringUp<'_>,
     statement: &Statement,

@@ -1,43 +1,44 @@
-//! Two sequences in the same order: statements that leave a row when they take effect, and rows. Which statement can have
-//! left which row, in the alignments that need the fewest exceptions. An exception is a statement without the row that it
-//! always leaves, or a row, where that is allowed, that no statement of the sequence left.
+//! Aligns two sequences that have the same order: statements that write a row when they take effect, and rows. The
+//! result is which statement can have written which row, over all alignments with the fewest exceptions. An exception
+//! is a statement without the row that it always writes, or, for rows that allow it, a row that no statement of the
+//! sequence wrote.
 
-/// More exceptions are tried only if there is no alignment with fewer.
+/// The limits for the number of exceptions, tried in this order until there is an alignment.
 const EXCEPTIONS: [usize; 3] = [0, 8, usize::MAX];
-/// Of a table: bounds memory and time. What is usual needs one cell a statement.
+/// The most cells of a table, to bound memory and time. Usual messages need one cell per statement.
 const CELLS_MAX: usize = 8_000_000;
 
-/// What is asked of the two sequences.
+/// The two sequences.
 pub(super) trait Sides {
     fn statements(&self) -> usize;
     fn rows(&self) -> usize;
-    /// Whether the statement leaves a row whenever it runs.
+    /// Whether the statement writes a row whenever it runs.
     fn always(&self, statement: usize) -> bool;
-    /// Whether it can have left the row.
+    /// Whether the statement can have written the row.
     fn fits(&self, statement: usize, row: usize) -> bool;
-    /// Whether something else may have left the row.
+    /// Whether something other than a statement of the sequence can have written the row.
     fn optional(&self, row: usize) -> bool;
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Alignment {
     pub exceptions: usize,
-    /// For each statement.
+    /// One entry per statement.
     pub statements: Vec<Aligned>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Aligned {
-    /// The rows that it left in one alignment or another, ascending.
+    /// The rows that the statement wrote in at least one of the alignments, ascending.
     pub rows: Vec<usize>,
     pub leaves: Leaves,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaves {
-    /// A row in every alignment.
+    /// It writes a row in every alignment.
     Row,
-    /// In one at least it leaves none.
+    /// In at least one alignment it writes none.
     PerhapsNone,
 }
 
@@ -60,7 +61,7 @@ pub(super) fn align(sides: &impl Sides) -> Result<Alignment, Unaligned> {
     Err(Unaligned::Impossible)
 }
 
-/// As many statements as rows: each left one, and there is no other way.
+/// The only alignment if there are as many statements as rows, every row fits its statement and no row is optional.
 fn one_to_one(sides: &impl Sides) -> Option<Alignment> {
     let len = sides.statements();
     let each = len == sides.rows() && (0..len).all(|at| !sides.optional(at) && sides.fits(at, at));
@@ -77,14 +78,14 @@ fn one_to_one(sides: &impl Sides) -> Option<Alignment> {
 
 const NEVER: usize = usize::MAX;
 
-/// Before each statement, for each row of a band: the fewest exceptions from the begin up to the row, and from it to the
-/// end.
+/// Before each statement, for each row of a band: the fewest exceptions from the beginning up to the row, and from the
+/// row to the end.
 struct Table {
     from_begin: Vec<Band>,
     to_end: Vec<Band>,
 }
 
-/// The rows that are possible there.
+/// The rows that can be next at one statement, with a number of exceptions each.
 struct Band {
     first: usize,
     cells: Vec<usize>,
@@ -108,7 +109,7 @@ impl Band {
 }
 
 impl Table {
-    /// `None`: there is no alignment with `limit` exceptions.
+    /// `None` if there is no alignment with at most `limit` exceptions.
     fn fill(sides: &impl Sides, limit: usize) -> Result<Option<Self>, Unaligned> {
         let Some(bands) = bands(sides, limit)? else {
             return Ok(None);
@@ -159,7 +160,7 @@ impl Table {
     }
 }
 
-/// Before each statement, the rows that can be next.
+/// The rows that can be next before each statement and after the last one; `None` if there are none for one of them.
 fn bands(sides: &impl Sides, limit: usize) -> Result<Option<Vec<std::ops::Range<usize>>>, Unaligned> {
     let (statements, rows) = (sides.statements(), sides.rows());
     let optional = (0..rows).filter(|row| sides.optional(*row)).count().min(limit);

@@ -1,5 +1,5 @@
-//! Which of the statements that a transaction ran left which of its rows. A client's own statements are aligned with the
-//! rows; rows of a function belong to the statements between their neighbours that can have called it.
+//! Determines which statement of a transaction wrote which of its rows. The client's statements are aligned with the rows;
+//! rows of a function belong to statements between the neighbouring rows that can have called the function.
 
 use std::cell::OnceCell;
 
@@ -14,22 +14,22 @@ use crate::postgres::journal::Caller;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     pub statement: usize,
-    /// The units that it left; none where it cannot be told from another.
+    /// The units that it wrote; empty if they may be another statement's.
     pub units: Vec<usize>,
-    /// A unit under whose settings it ran; none: it left nothing.
+    /// A unit with the settings that it ran with; `None` if it wrote nothing.
     pub row: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Unexplained,
-    /// With so many exceptions.
+    /// Several attributions are possible, with this number of exceptions.
     Ambiguous(usize),
     TooLarge,
 }
 
-/// The statements `list`, which all ran, with what they left of `units`, and how many exceptions that takes. A statement
-/// that may have done nothing has a row too: run again, it does nothing again.
+/// Attributes `units` to the statements `list`, which all ran. Returns the number of exceptions and one part per
+/// statement. A statement that may have had no effect gets a row too: replayed, it has no effect again.
 pub(super) fn attribute(
     statements: &[Split<'_>],
     list: &[usize],
@@ -79,15 +79,15 @@ pub(super) fn attribute(
     Ok((alignment.exceptions + unlikely, parts))
 }
 
-/// The client's own statements and their rows.
+/// The client's statements that can write rows, and the rows that no function wrote.
 struct Own<'p, 'a> {
-    /// Of the statements in the list.
+    /// The positions of the statements in the list.
     positions: Vec<usize>,
     splits: Vec<&'p Split<'p>>,
-    /// Units that a statement of the client left, or may have.
+    /// The units that a statement of the client wrote, or may have written.
     units: Vec<usize>,
     all: &'p [Unit<'a>],
-    /// Of all units.
+    /// The names of each of all units, computed when first needed.
     names: Vec<OnceCell<Vec<String>>>,
 }
 
@@ -138,7 +138,7 @@ impl<'a> Own<'_, 'a> {
         }
     }
 
-    /// For each unit that a statement left, the first and the last position of the statements that can have.
+    /// For each unit that a statement wrote, the first and the last position of the statements that can have written it.
     fn give(&self, aligned: &[Aligned], parts: &mut [Part]) -> Result<Vec<Option<(usize, usize)>>, Differ> {
         let mut claimed: Vec<Option<(usize, usize)>> = vec![None; self.all.len()];
         let mut used = None;
@@ -148,7 +148,7 @@ impl<'a> Own<'_, 'a> {
             let (Some(first), Some(part)) = (units.first(), parts.get_mut(*position)) else {
                 continue;
             };
-            // If it left none, its object is temporary, and it would not do nothing again.
+            // In the alignment in which it wrote none, its object was temporary: replayed, it would have an effect.
             if aligned.leaves == Leaves::PerhapsNone && self.always(statement) {
                 return Err(Differ);
             }
@@ -168,7 +168,7 @@ impl<'a> Own<'_, 'a> {
     }
 }
 
-/// A statement is replayed under the settings of its row: where it may have left one of several, they must be the same.
+/// A statement is replayed with the settings of its row, so if several rows are possible, their settings must be equal.
 fn agree(all: &[Unit<'_>], units: &[usize]) -> Result<(), Differ> {
     let mut rows = units.iter().filter_map(|at| all.get(*at)).map(|unit| unit.row);
     let Some(first) = rows.next() else { return Ok(()) };
@@ -179,10 +179,10 @@ fn agree(all: &[Unit<'_>], units: &[usize]) -> Result<(), Differ> {
     }
 }
 
-/// Two ways that would be replayed differently.
+/// Two possibilities that would be replayed differently.
 struct Differ;
 
-/// Rows of functions between those of the client's own statements.
+/// The rows of functions between the rows of the client's statements.
 struct Between<'p, 'a> {
     /// By position in the list.
     splits: Vec<&'p Split<'p>>,
@@ -190,14 +190,14 @@ struct Between<'p, 'a> {
 }
 
 impl Between<'_, '_> {
-    /// Gives how many exceptions that takes: calls that their statement does not show.
+    /// Attributes these rows. Returns the number of exceptions: calls that are not visible in the text of the statement.
     fn give(&self, claimed: &[Option<(usize, usize)>], parts: &mut [Part]) -> Result<usize, Fault> {
         let mut exceptions = 0;
         let mut from = 0;
         let mut unit = 0;
         while unit < self.units.len() {
             if let Some(Some((first, _))) = claimed.get(unit) {
-                // Not the statement itself: a function that it called ran before its own row was written.
+                // The next rows are not from this statement: the functions that it calls run before its own row is written.
                 from = first + 1;
                 unit += 1;
                 continue;
@@ -213,8 +213,8 @@ impl Between<'_, '_> {
         Ok(exceptions)
     }
 
-    /// To those of the statements `window` that are the likeliest to have called the function; run again, the others of
-    /// them do nothing again.
+    /// Attributes the rows `run` to those statements in `window` that most likely called the function. If there are
+    /// several, the ones that did not call it have no effect when replayed.
     fn give_run(&self, window: std::ops::Range<usize>, run: &[usize], parts: &mut [Part]) -> Result<usize, Fault> {
         let mut exceptions = 0;
         let mut left = run.to_vec();
@@ -269,13 +269,13 @@ impl Between<'_, '_> {
     }
 }
 
-/// The outermost call that a row's statement ran in.
+/// The outermost call in which a row's statement ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call<'a> {
     Unknown,
-    /// A DO, and the statement of its body where PostgreSQL says it.
+    /// A DO, and the statement in its body if the context contains it.
     Block(Option<&'a str>),
-    /// PostgreSQL's line about a function.
+    /// PostgreSQL's context line about a function.
     Function(&'a str),
 }
 
@@ -286,7 +286,7 @@ enum Likelihood {
     Certain,
 }
 
-/// The text of a statement that a function ran, where PostgreSQL says it.
+/// The text of the statement that a function ran, if the context contains it.
 pub(super) fn run_by_function(caller: &Caller) -> Option<&str> {
     match caller {
         Caller::Function(context) => {
@@ -297,9 +297,9 @@ pub(super) fn run_by_function(caller: &Caller) -> Option<&str> {
     }
 }
 
-/// How PostgreSQL calls the function that a DO is.
+/// PostgreSQL's name for the function of a DO.
 const BLOCK: &str = "inline_code_block";
-/// Its line about a statement that a function runs begins so, unless it is translated.
+/// The beginning of the context line about a statement that a function runs, unless the server translates messages.
 const STATEMENT: &str = "SQL statement \"";
 
 impl<'a> Call<'a> {
@@ -318,7 +318,7 @@ impl<'a> Call<'a> {
         Self::Block(statement.map(|statement| statement.trim_end().trim_end_matches('"')))
     }
 
-    /// Whether the statement can have made the call.
+    /// How likely it is that the statement made the call; `None` if it cannot have made it.
     fn likelihood(self, split: &Split<'_>) -> Option<Likelihood> {
         let is_block = split.tree.get("DoStmt").is_some();
         match (self, split.kind) {
@@ -331,7 +331,7 @@ impl<'a> Call<'a> {
             (Self::Function(line), _) if split.functions.iter().any(|name| is_about(line, name)) => {
                 Some(Likelihood::Certain)
             }
-            // Through a view, a trigger, an operator.
+            // Through a view, a trigger or an operator.
             (Self::Function(_), Kind::Carrier | Kind::Data | Kind::Prepared) => Some(Likelihood::Possible),
             (Self::Function(_), _) => ["AlterTableStmt", "AlterDomainStmt", "CreateTableAsStmt", "IndexStmt"]
                 .iter()
@@ -341,7 +341,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// PostgreSQL writes `s.f(integer)`, and of a function in SQL `"f"`.
+/// Whether a context line names the function. PostgreSQL writes `s.f(integer)`, and `"f"` for a function in SQL.
 fn is_about(line: &str, function: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     line.match_indices(function).any(|(at, _)| {
@@ -355,7 +355,7 @@ fn in_block(statement: Option<&str>, block: &str) -> Likelihood {
     let Some(statement) = statement else {
         return Likelihood::Certain;
     };
-    // PERFORM is run as SELECT.
+    // PL/pgSQL runs PERFORM as SELECT.
     let performed = statement.strip_prefix("SELECT ").unwrap_or(statement);
     if block.contains(performed) {
         Likelihood::Certain

@@ -1,5 +1,5 @@
-//! What a statement leaves in the journal when it takes effect: the begin of its command tag, the names its objects may
-//! have, and whether it must leave a row at all.
+//! The journal row that a statement writes when it takes effect: the beginning of its command tag, the possible names
+//! of its objects, and whether it always writes a row.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::ObjectType;
@@ -8,32 +8,32 @@ use serde_json::Value;
 use super::kind::Kind;
 use super::tree::{strings, walk};
 
-/// The row that a statement leaves.
+/// The row that a statement writes.
 pub(super) struct Expected {
-    /// What its command tag begins with.
+    /// The beginning of its command tag.
     pub tag: &'static str,
     pub names: Names,
     pub certainty: Certainty,
 }
 
-/// What its objects may be called.
+/// The possible names of its objects.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Names {
     Unknown,
     OneOf(Vec<String>),
-    /// The server makes the name of an index from that of its table, which it may cut.
+    /// The server generates the name; it begins like this. For an index this is the table's name, which may be shortened.
     Beginning(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Certainty {
-    /// Whenever it runs on objects that are not temporary.
+    /// It writes a row whenever it runs, unless its objects are temporary.
     Always,
-    /// Where there is something to do for it.
+    /// It writes a row only if it has an effect.
     Perhaps,
 }
 
-/// `None`: it leaves none itself; functions that it calls may.
+/// `None` if the statement writes no row itself; functions that it calls may still write rows.
 pub(super) fn expected(node: &NodeEnum, kind: Kind, tree: &Value) -> Option<Expected> {
     let leaves = match kind {
         Kind::Ddl
@@ -69,7 +69,7 @@ fn certainty(node: &NodeEnum, tree: &Value) -> Certainty {
         return Certainty::Perhaps;
     }
     let statement = tree.as_object().and_then(|node| node.values().next());
-    // IF EXISTS of a column or a constraint leaves the row of its table.
+    // Only IF EXISTS of the statement itself: with IF EXISTS of a column or constraint there is still a row for the table.
     let conditional = ["missing_ok", "if_not_exists"]
         .iter()
         .any(|field| statement.and_then(|statement| statement.get(field)) == Some(&Value::Bool(true)));
@@ -84,7 +84,7 @@ fn certainty(node: &NodeEnum, tree: &Value) -> Certainty {
     }
 }
 
-/// The first word is always the statement's own.
+/// The beginning of the command tag. The first word is always exact.
 fn tag(node: &NodeEnum) -> &'static str {
     match node {
         NodeEnum::CreateStmt(_) => "CREATE TABLE",
@@ -124,7 +124,7 @@ fn tag(node: &NodeEnum) -> &'static str {
     }
 }
 
-/// Bytes of a table's name that the name of its index has at least.
+/// The server keeps at least this many bytes of a table's name in the generated name of an index.
 const TABLE_LEN_KEPT: usize = 20;
 
 fn index_begin(stmt: &pg_query::protobuf::IndexStmt) -> Names {
@@ -187,7 +187,7 @@ fn names(node: &NodeEnum, tree: &Value) -> Vec<String> {
     }
 }
 
-/// The last name of a qualified one that stands in the tree under `field`.
+/// The last part of the qualified name in the tree's field `field`.
 fn last_string(tree: &Value, field: &str) -> Vec<String> {
     let mut found = Vec::new();
     walk(tree, &mut |key, value| {
@@ -198,7 +198,7 @@ fn last_string(tree: &Value, field: &str) -> Vec<String> {
     found
 }
 
-/// The last name of an object that a statement names; the ones before are schemas and tables.
+/// The last part of the name of an object; the parts before it are schemas and tables.
 fn object_name(object: &pg_query::protobuf::Node) -> Option<String> {
     let last = match object.node.as_ref()? {
         NodeEnum::List(list) => list.items.last(),

@@ -1,5 +1,6 @@
-//! What undoes a change: DDL generated from its parse tree and the catalogs before and after it. Only candidates come from
-//! here: whoever runs them proves on a replay that they bring back what was. What has no certain inverse is refused.
+//! Generates the inverse of a change: DDL that undoes it, from its parse tree and the catalogs before and after it. The
+//! result is a candidate: before it runs in a workspace, the caller must replay it and compare the schema with the one
+//! before the change. Statements without a certain inverse are refused.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
@@ -18,21 +19,25 @@ use crate::postgres::schema::{Column, Table};
 /// A statement that has no certain inverse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Irreversible {
+    /// Its text, with `owner` for the owner role.
     pub statement: String,
+    /// Why it has none.
     pub reason: String,
 }
 
-/// A schema at one point of the change log.
+/// A schema before or after a change of the change log.
 #[derive(Clone, Debug)]
 pub struct State {
+    /// Its tables, from [`crate::postgres::schema::describe`].
     pub tables: Vec<Table>,
+    /// Its fingerprint.
     pub facts: Fingerprint,
 }
 
-/// Longest wait for somebody else's lock in a workspace.
+/// How long each statement may wait for locks of other sessions in a workspace.
 const LOCK_TIMEOUT: &str = "5s";
 
-/// The statements that undo `change`, last one first; every name in them is qualified.
+/// Returns the statements that undo `change`, starting with its last one. All names in them are qualified.
 pub fn of(change: &Change, before: &State, after: &State) -> Result<Change, Irreversible> {
     let mut inverse = Change::default();
     for statement in change.statements.iter().rev() {
@@ -58,8 +63,9 @@ pub fn of(change: &Change, before: &State, after: &State) -> Result<Change, Irre
     Ok(inverse)
 }
 
-/// Runs an inverse in a workspace, as its own role, in one transaction; gives its number there. Each statement is a
-/// message of its own, so that the journal tells them apart. A lost answer to COMMIT is an error: the journal knows.
+/// Runs an inverse in a workspace, as the role of `login`, in one transaction, and returns the transaction's id. Each
+/// statement is a separate message, so that the journal can distinguish them. If the answer to COMMIT is lost, an error
+/// is returned, and the journal shows whether the transaction committed.
 pub async fn run(login: &Login, inverse: &Change) -> Result<u64, EngineError> {
     let session = login.open(&login.application_name).await?;
     session
@@ -85,7 +91,7 @@ struct Context<'a> {
     after: &'a State,
 }
 
-/// None: undoing another statement of the change undoes this one.
+/// `None` if undoing another statement of the change also undoes this one.
 type Undone = Result<Option<String>, String>;
 
 impl Context<'_> {
@@ -113,7 +119,7 @@ impl Context<'_> {
         }
     }
 
-    /// What a CREATE made: its kind in a DROP, and its identity.
+    /// The object that a CREATE statement created: its type as in DROP, and its identity.
     fn made(&self, node: &NodeEnum) -> Result<(&'static str, String), String> {
         let relation = |kind, range: Option<&RangeVar>| Ok((kind, self.relation(range)?));
         let only = |kind| Ok((kind, self.only()?));
@@ -196,7 +202,7 @@ impl Context<'_> {
         }))
     }
 
-    /// By its name, or the one that the server chose.
+    /// The name of the constraint that was added, from the text or, if the server chose it, from the catalogs.
     fn added_constraint(&self, table: &str, command: &AlterTableCmd) -> Result<String, String> {
         if let Some(NodeEnum::Constraint(constraint)) = command.def.as_ref().and_then(|def| def.node.as_ref())
             && !constraint.conname.is_empty()
@@ -278,7 +284,7 @@ impl Context<'_> {
         Ok(format!("COMMENT ON {kind} {identity} IS {was}"))
     }
 
-    /// The identity of the one object that the journal has.
+    /// The identity of the statement's only object in the journal.
     fn only(&self) -> Result<String, String> {
         let mut objects = self.statement.objects.clone();
         objects.dedup();
@@ -288,11 +294,11 @@ impl Context<'_> {
         }
     }
 
-    /// The identity of a relation, among others that the statement made with it.
+    /// The identity of the relation `range`, among those of other objects that the statement created.
     fn relation(&self, range: Option<&RangeVar>) -> Result<String, String> {
         let name = range.map(|range| range.relname.as_str()).unwrap_or_default();
         let mut found: Vec<&String> = self.statement.objects.iter().collect();
-        // A constraint's or trigger's is `name on relation`.
+        // Identities of constraints and triggers have the form `name on relation`.
         found.retain(|identity| last_component(identity) == name && identity.contains(" on ") == name.contains(" on "));
         found.dedup();
         match found.as_slice() {
@@ -315,14 +321,11 @@ fn target(stmt: &CreateTableAsStmt) -> Option<&RangeVar> {
 
 /// An identity without its last component.
 fn parent(identity: &str) -> Option<&str> {
-    let at = match identity.ends_with('"') {
-        true => identity.rfind(".\"")?,
-        false => identity.rfind('.')?,
-    };
-    identity.get(..at)
+    let separator = if identity.ends_with('"') { ".\"" } else { "." };
+    identity.get(..identity.rfind(separator)?)
 }
 
-/// Descriptions leave out the schema `public`.
+/// Finds a table by its identity; names in descriptions do not contain the schema `public`.
 fn find<'a>(tables: &'a [Table], identity: &str) -> Option<&'a Table> {
     let name = identity.strip_prefix("public.").unwrap_or(identity);
     tables.iter().find(|table| table.name == name)

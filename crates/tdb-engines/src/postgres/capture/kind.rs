@@ -1,4 +1,4 @@
-//! What a statement is to the capture.
+//! The classes of statements that the capture distinguishes.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -9,18 +9,18 @@ pub(super) enum Kind {
     Extension {
         cascade: bool,
     },
-    /// DO, CALL, SELECT: may hide DDL and replays whole.
+    /// DO, CALL, SELECT: can run DDL in functions, and is replayed as a whole.
     Carrier,
-    /// Changes rows or a sequence's position; may hide DDL in a trigger.
+    /// Changes rows or the position of a sequence; can run DDL in a trigger.
     Data,
-    /// EXECUTE, FETCH, EXPLAIN: what they run is elsewhere.
+    /// EXECUTE, FETCH, EXPLAIN: the text of what they run is elsewhere or not executed directly.
     Prepared,
     Control(Control),
-    /// Privileges on the journal's schema: granted by those who have none to grant.
+    /// GRANT or REVOKE on the journal's schema, which has no effect, since the owner cannot grant privileges on it.
     Journal,
-    /// Roles, databases, tablespaces, the server's settings.
+    /// Concerns roles, databases, tablespaces or the server's settings.
     NotSchema,
-    /// SET, SHOW, LISTEN, VACUUM…: of no consequence.
+    /// SET, SHOW, LISTEN, VACUUM and the like: no effect on a schema.
     Silent,
 }
 

@@ -1,7 +1,7 @@
-//! Which statements of a message each of its transactions committed. The text says what a transaction can have run; the
-//! number and order of the transactions that committed say which of the text's they are. Rows decide only where that
-//! leaves a choice: which savepoint an open transaction went back to, which statements did nothing, and which DO, CALL or
-//! SELECT ran the statements that a function executed.
+//! Determines which statements of a message each of its transactions committed. The text determines what a transaction can
+//! have run; the number and order of the committed transactions determine which transactions of the text they are. The rows
+//! are needed only where a choice remains: to which savepoint an open transaction was rolled back, which statements had no
+//! effect, and which DO, CALL or SELECT called the function that ran a statement.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -19,10 +19,10 @@ const UNEXPLAINED: &str = "no statement of it explains what the journal has";
 const TOO_LARGE: &str = "too many statements of one message may have done nothing";
 const COMMITS: &str = "a DO or CALL that commits cannot be replayed: a change is one transaction";
 
-/// Pairs of a transaction and a part of the text that are looked at.
+/// The most pairs of transactions and segments that the search visits, to bound time and memory.
 const PAIRS_MAX: usize = 200_000;
 
-/// What one transaction left of one message.
+/// The rows of one transaction from one message.
 pub(super) struct Portion<'a> {
     pub units: Vec<Unit<'a>>,
     pub begun: Option<Begun>,
@@ -31,7 +31,7 @@ pub(super) struct Portion<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GoesOn {
-    /// The transaction left rows of a later message too.
+    /// The transaction also has rows from a later message.
     Later,
     Unknown,
 }
@@ -40,13 +40,14 @@ pub(super) enum GoesOn {
 #[derive(Clone, Debug)]
 pub(super) struct Taken<'a> {
     pub statement: usize,
-    /// What it left; nothing where another statement may have left the same.
+    /// The units that it wrote; empty if another statement may have written them.
     pub units: Vec<Unit<'a>>,
-    /// A row under whose settings it ran; none: it changed no schema.
+    /// A unit with the settings that it ran with; `None` if it did not change the schema.
     pub row: Option<Unit<'a>>,
 }
 
-/// For each transaction, in the order in which they ran, its statements; or why they are not known.
+/// Returns the statements of each transaction, in the order in which the transactions ran, or the reason why they cannot be
+/// determined.
 pub(super) fn matched<'a>(
     statements: &[Split<'_>],
     portions: &[Portion<'a>],
@@ -69,14 +70,14 @@ pub(super) fn matched<'a>(
         .collect()
 }
 
-/// A message of one statement. Only a DO or CALL can make several transactions.
+/// A message with one statement. Only a DO or CALL can have several transactions.
 fn alone<'a>(
     statement: &Split<'_>,
     portion: &Portion<'a>,
     transactions: usize,
 ) -> Result<Vec<Taken<'a>>, &'static str> {
     let within = portion.begun == Some(Begun::Within);
-    // In a transaction block it would have failed, had it got there.
+    // In a transaction block (`Before`), a COMMIT in the statement would have failed, so none was executed.
     if transactions > 1 || within || portion.begun == Some(Begun::Here) && statement.commits() {
         return Err(COMMITS);
     }
@@ -97,10 +98,10 @@ fn taken_of<'a>(portion: &Portion<'a>, parts: &[Part]) -> Vec<Taken<'a>> {
     parts.iter().map(taken).collect()
 }
 
-/// The parts of a portion, or why they cannot be told.
+/// The parts of a portion, or the reason why they cannot be determined.
 type Attributed = Result<Rc<Vec<Part>>, &'static str>;
 
-/// A transaction as one part of the text.
+/// One transaction, assumed to be one segment of the text.
 #[derive(Clone)]
 struct Choice {
     exceptions: usize,
@@ -111,13 +112,13 @@ struct Search<'s, 'a> {
     statements: &'s [Split<'s>],
     portions: &'s [Portion<'a>],
     segments: Segments,
-    /// Statements that leave rows, and those that always do.
+    /// The numbers of statements that can write rows, and of those that always do.
     rows: Weights,
     rows_always: Weights,
     choices: RefCell<HashMap<(usize, usize), Option<Choice>>>,
 }
 
-/// So many transactions found a place before so many segments.
+/// A state of the search: the numbers of transactions and of segments that are already matched or skipped.
 type Place = (usize, usize);
 
 impl<'s, 'a> Search<'s, 'a> {
@@ -139,7 +140,7 @@ impl<'s, 'a> Search<'s, 'a> {
         }
     }
 
-    /// For each transaction the segments that it can be, with the fewest exceptions in all.
+    /// For each transaction, the segments that it can be in matchings with the fewest exceptions in total.
     fn ways(&self) -> Result<Vec<BTreeSet<usize>>, &'static str> {
         let mut least: HashMap<Place, usize> = HashMap::from([((0, 0), 0)]);
         let mut came_from: HashMap<Place, Vec<Place>> = HashMap::new();
@@ -176,8 +177,7 @@ impl<'s, 'a> Search<'s, 'a> {
         Ok(self.walk_back(goals, &came_from))
     }
 
-    /// The next transaction is the next segment, or that one left nothing. Segments after the last transaction may not
-    /// have run at all.
+    /// The next segment is the next transaction, or it wrote no rows. Segments after the last transaction may not have run.
     fn steps(&self, (portion, segment): Place) -> Vec<(Place, usize)> {
         let Some(next) = self.segments.list.get(segment) else {
             return Vec::new();
@@ -209,13 +209,14 @@ impl<'s, 'a> Search<'s, 'a> {
         ways
     }
 
-    /// What a transaction ran, if all the segments that it can be agree.
+    /// The parts of a transaction, if all segments that it can be have the same effect.
     fn agreed(&self, portion: usize, ways: &BTreeSet<usize>) -> Attributed {
         let choices = ways.iter().filter_map(|segment| self.choice(portion, *segment));
         self.same(choices.map(|choice| choice.parts))
     }
 
-    /// Of several ways to run the same, the one with the fewest statements: the others' further ones did nothing.
+    /// From several possibilities with the same effect, the one with the fewest effective statements: the additional
+    /// statements of the others had no effect.
     fn same(&self, mut all: impl Iterator<Item = Attributed>) -> Attributed {
         let mut least = all.next().ok_or(UNEXPLAINED)??;
         for other in all {
@@ -230,7 +231,7 @@ impl<'s, 'a> Search<'s, 'a> {
         Ok(least)
     }
 
-    /// The texts that change the schema; one that follows itself once.
+    /// The texts of the statements that change the schema; equal neighbours count once.
     fn effective(&self, parts: &[Part]) -> Vec<&str> {
         let effective = parts.iter().filter(|part| part.row.is_some());
         let mut texts: Vec<&str> = effective
@@ -256,7 +257,7 @@ impl<'s, 'a> Search<'s, 'a> {
         choice
     }
 
-    /// The statements that the transaction ran: one of `lists`.
+    /// Attributes the rows to each of `lists`. The result is what the attributions with the fewest exceptions agree on.
     fn choose(&self, portion: &Portion<'a>, lists: Vec<Survivors>) -> Option<Choice> {
         let own = portion
             .units
@@ -302,8 +303,8 @@ fn count(parts: &[Part]) -> usize {
     parts.iter().filter(|part| part.row.is_some()).count()
 }
 
-/// All statements of a segment, or those before a savepoint: only the transaction in which the message ended, or failed,
-/// can have gone back to it in a later one.
+/// The lists of statements that a transaction can have committed: the whole segment, or the statements before a savepoint.
+/// The latter only for the last transaction of the message: a later message can have rolled it back to the savepoint.
 fn lists(portion: &Portion<'_>, segment: &Segment, is_last: bool) -> Vec<Survivors> {
     if segment.block == Block::NeedsEarlier && !matches!(portion.begun, Some(Begun::Before) | None) {
         return Vec::new();

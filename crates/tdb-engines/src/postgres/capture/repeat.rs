@@ -1,5 +1,5 @@
-//! Changes that need not do the same again: what they call, or what they read, may give another result at a replay. Only a
-//! suspicion comes from here; whoever compares a replay with the workspace knows whether it is one.
+//! Detects changes that can have a different effect at replay, because of what they call or read. The result is only a
+//! possible reason, for a replay that is already known to differ from the workspace.
 
 use pg_query::NodeEnum;
 use serde_json::Value;
@@ -8,16 +8,16 @@ use super::tree::{strings, walk};
 use super::units::components;
 use crate::postgres::change::Change;
 
-/// Why a replay of a change may differ.
+/// Why the replay of a change can differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unrepeatable {
-    /// What it calls or contains has another value each time; how it is written in the text.
+    /// It calls a function, or contains a word, whose value is different each time. Contains its text, such as `now()`.
     Value(String),
-    /// It decides by itself what it does, from data that a replay does not have.
+    /// What it does can depend on data, which a replay does not have.
     Data,
 }
 
-/// Functions and words whose value is another one each time, or in each session.
+/// Functions and words whose value differs between calls or sessions.
 const VALUES: [&str; 30] = [
     "clock_timestamp",
     "current_date",
@@ -50,10 +50,10 @@ const VALUES: [&str; 30] = [
     "uuidv7",
     "version",
 ];
-/// Constants of times that PostgreSQL replaces when it reads them.
+/// Time constants that PostgreSQL replaces by a value when it reads them.
 const TIMES: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
 
-/// The first reason among a change's statements; none where a replay does the same.
+/// The first reason in the statements of a change; `None` if no statement has one.
 pub fn unrepeatable(change: &Change) -> Option<Unrepeatable> {
     change
         .statements
@@ -61,8 +61,8 @@ pub fn unrepeatable(change: &Change) -> Option<Unrepeatable> {
         .find_map(|statement| of_text(&statement.sql.to_string()))
 }
 
-/// Whether an identity of the journal is a whole part of what a fact is about: `public.t` of `column public.t.a`, and not
-/// `public.orders` of `view app_public.orders`.
+/// Whether the object of a fact contains an identity of the journal as whole names: `column public.t.a` contains
+/// `public.t`, but `view app_public.orders` does not contain `public.orders`.
 pub fn concerns(identity: &str, fact: &str) -> bool {
     let part: Vec<String> = components(identity).collect();
     let whole: Vec<String> = components(fact).collect();
@@ -92,7 +92,7 @@ fn of_node(node: &NodeEnum) -> Option<Unrepeatable> {
     }
 }
 
-/// In a body whose language we do not parse: a word that is one of ours.
+/// The first word in the body of a DO that is one of `VALUES`. The body is only split into tokens, not parsed.
 fn value_in_body(body: &str) -> Option<String> {
     let scanned = pg_query::scan(body).ok()?;
     let words = scanned.tokens.iter().filter_map(|token| {
@@ -110,7 +110,7 @@ fn value_in(tree: &Value) -> Option<String> {
     walk(tree, &mut |key, value| {
         let name = match key {
             "FuncCall" => value.get("funcname").map(strings).and_then(|mut names| names.pop()),
-            // CURRENT_DATE and its like; the parser numbers them.
+            // CURRENT_DATE and similar keywords: the tree has only a number for them.
             "SqlvalueFunction" | "SQLValueFunction" => Some("current_timestamp".to_owned()),
             _ => None,
         };
@@ -136,7 +136,7 @@ fn time_in(tree: &Value) -> Option<String> {
     found
 }
 
-/// The bounds of a partition, which are computed when it is made.
+/// The bounds of a partition, which are computed when it is created.
 fn bound_in(tree: &Value) -> Option<&Value> {
     match tree {
         Value::Object(fields) => fields.iter().find_map(|(key, value)| match key.as_str() {
@@ -148,10 +148,12 @@ fn bound_in(tree: &Value) -> Option<&Value> {
     }
 }
 
+/// How the function or word is usually written.
 fn written(name: &str) -> String {
-    match name.starts_with("current_") || name.starts_with("local") {
-        true => name.to_uppercase(),
-        false => format!("{name}()"),
+    if name.starts_with("current_") || name.starts_with("local") {
+        name.to_uppercase()
+    } else {
+        format!("{name}()")
     }
 }
 

@@ -1,6 +1,6 @@
-//! Roles in DDL: the workspace's own owner becomes the symbolic one, PUBLIC, CURRENT_USER and declared roles stay as they
-//! are written, any other role is no part of a schema. The owner's name is also that of the schema that CREATE SCHEMA AUTHORIZATION makes for it, so that
-//! it is replaced wherever it is an identifier.
+//! Roles in DDL. The name of the workspace's owner becomes a placeholder; PUBLIC, CURRENT_USER and declared roles stay
+//! as written; any other role makes the change broken. CREATE SCHEMA AUTHORIZATION can create a schema with the owner's
+//! name, so the name is replaced wherever it is an identifier.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::postgres::change::{Change, Sql};
 use crate::postgres::journal::{Caller, Event};
 use crate::postgres::server::{READERS_ROLE, WRITERS_ROLE};
 
-/// The statement with its owner left open, or why it cannot be replayed.
+/// The text with placeholders for the owner, or the reason why it cannot be replayed.
 pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<Sql, String> {
     if split.has_parameter() {
         return Err("it depends on a parameter whose value is not in its text".to_owned());
@@ -38,7 +38,7 @@ pub(super) fn symbolic(split: &Split<'_>, message: &str, owner: &str) -> Result<
     Ok(Sql::with_owner_at(split.text, &ranges))
 }
 
-/// Roles that the statement names, other than `owner`.
+/// The roles that the statement names, other than `owner`.
 pub(super) fn named(split: &Split<'_>, owner: &str) -> Vec<String> {
     let mut found = Vec::new();
     walk(&split.tree, &mut |_, value| match role(value) {
@@ -48,8 +48,8 @@ pub(super) fn named(split: &Split<'_>, owner: &str) -> Vec<String> {
     found
 }
 
-/// The role that the client had set when it sent the statement of this row; None: it ran as `owner`. A function may run as
-/// whoever owns it, so that its rows do not tell; a DO runs as the client.
+/// The role that the client had set when it sent the statement of this row; `None` if that was `owner`, or is not
+/// known. The rows of a function do not show it, since a function can run as its owner; a DO runs as the client.
 pub(super) fn ran_as(row: &Event, owner: &str) -> Option<String> {
     let by_client = match &row.caller {
         Caller::Client | Caller::Unknown => true,
@@ -61,11 +61,11 @@ pub(super) fn ran_as(row: &Event, owner: &str) -> Option<String> {
     (by_client && row.role != owner).then(|| row.role.clone())
 }
 
-/// How PostgreSQL's lines of context begin that name a function, and a DO.
+/// The beginnings of PostgreSQL's context lines that name a function, and a DO.
 const FUNCTION: &str = "PL/pgSQL function ";
 const BLOCK: &str = "PL/pgSQL function inline_code_block ";
 
-/// Breaks a change that names a role which its project has not declared.
+/// Marks a change as broken if it names a role that its project has not declared.
 pub(super) fn refuse_undeclared(change: &mut Change, declared: &[String]) {
     change.roles.sort_unstable();
     change.roles.dedup();
@@ -77,8 +77,9 @@ pub(super) fn refuse_undeclared(change: &mut Change, declared: &[String]) {
     }
 }
 
-/// A GRANT or REVOKE, or of default privileges, to groups that every server has: a dump of a database with a read-only
-/// credential holds some. They are no part of the schema; who needs them has them already.
+/// Whether it is GRANT, REVOKE or ALTER DEFAULT PRIVILEGES for TenantsDB's group roles only. Dumps of databases with a
+/// read-only credential contain such statements. They are not part of the schema: databases that need them already have
+/// them.
 pub(super) fn concerns_groups_of_ours(split: &Split<'_>) -> bool {
     let grant = ["GrantStmt", "AlterDefaultPrivilegesStmt"];
     let Some(tree) = grant.iter().find_map(|kind| split.tree.get(kind)) else {
@@ -97,7 +98,7 @@ pub(super) fn concerns_groups_of_ours(split: &Split<'_>) -> bool {
 }
 
 enum Role {
-    /// SESSION_USER: at replay that would be the deployer.
+    /// SESSION_USER, which at replay would be the deployer.
     Owner(usize),
     Named(String),
 }
@@ -116,7 +117,7 @@ fn role(value: &Value) -> Option<Role> {
     }
 }
 
-/// Where the text has `name` as an identifier.
+/// The byte ranges at which the text contains `name` as an identifier.
 fn identifiers(text: &str, name: &str) -> Result<Vec<Range<usize>>, String> {
     if !text.contains(name) {
         return Ok(Vec::new());
@@ -131,7 +132,7 @@ fn identifiers(text: &str, name: &str) -> Result<Vec<Range<usize>>, String> {
     Ok(scanned.tokens.iter().filter_map(range).collect())
 }
 
-/// A search_path in which the owner's schema is found on every database.
+/// The search_path with `"$user"` for the owner's schema, so that it is valid in every database.
 pub(super) fn symbolic_path(path: &str, owner: &str) -> String {
     if !path.contains(owner) {
         return path.to_owned();
@@ -144,7 +145,7 @@ pub(super) fn symbolic_path(path: &str, owner: &str) -> String {
     path.split(',').map(part).collect::<Vec<_>>().join(", ")
 }
 
-/// The identity of an object in the owner's schema, for every database.
+/// The identity with `"$user"` for the owner's schema, so that it is valid in every database.
 pub(super) fn symbolic_identity(identity: &str, owner: &str) -> String {
     match identity.strip_prefix(owner).filter(|rest| rest.starts_with('.')) {
         Some(rest) => format!("{USER}{rest}"),
@@ -152,10 +153,10 @@ pub(super) fn symbolic_identity(identity: &str, owner: &str) -> String {
     }
 }
 
-/// How a search_path names the schema that is called as the current role.
+/// In a search_path: the schema with the name of the current role.
 const USER: &str = "\"$user\"";
 
-/// Length of the identifier or keyword at the begin of `text`.
+/// The length in bytes of the identifier or keyword at the beginning of `text`.
 fn word_len(text: &str) -> usize {
     match text.strip_prefix('"') {
         Some(rest) => {

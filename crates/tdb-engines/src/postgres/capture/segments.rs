@@ -1,7 +1,7 @@
-//! The transactions that a message's text makes, each with the statements that are left of it. In a simple Query the
-//! server skips the rest of a message after an error: a transaction ran as the text says, or not at all. The last one
-//! that ran is different where it has savepoints: after an error, or after the end of the message, a later message can
-//! have gone back to one of them and committed.
+//! The transactions in the text of a message, each with the statements that it does not roll back itself. In a simple
+//! Query the server skips the rest of the message after an error, so a transaction ran completely or not at all. The
+//! last one that ran is an exception if it has savepoints: after an error or the end of the message, a later message
+//! can have rolled it back to one of them and committed.
 
 use super::kind::{Control, Kind};
 use super::split::Split;
@@ -10,35 +10,35 @@ use super::split::Split;
 #[derive(Debug)]
 pub(super) struct Segment {
     pub end: End,
-    /// Which transaction of the message it is; the first may have begun before it.
+    /// The number of the transaction in the message, from 0. The first can have begun before the message.
     pub position: usize,
-    /// By the text.
+    /// The statements according to the text.
     pub whole: Survivors,
-    /// What was there at each savepoint.
+    /// The statements before each savepoint.
     pub at_savepoints: Vec<Survivors>,
-    /// Savepoints need a transaction block.
+    /// Whether the transaction block that savepoints need is in the text.
     pub block: Block,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Block {
-    /// There is one, or none is needed.
+    /// It is, or the segment has no savepoint.
     Begun,
-    /// Without one from an earlier message its first savepoint fails.
+    /// It is not: without a block from an earlier message, the first savepoint fails.
     NeedsEarlier,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Commit,
-    /// Committed later, or not, by whoever has its name.
+    /// PREPARE TRANSACTION: any session can commit it later or roll it back.
     Prepare,
     Rollback,
-    /// With the message, or in a later one.
+    /// Not in this message's text: it ends with the message or in a later one.
     Open,
 }
 
-/// A list of statements that shares its begin with others: its last element, none for the empty list.
+/// A list of statements, as a linked list that shares its beginning with others: its last element, `None` if it is empty.
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Survivors(Option<usize>);
 
@@ -55,7 +55,8 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    pub fn of(statements: &[Split<'_>]) -> Self {
+    /// Finds the transactions in the statements of a message.
+    pub(super) fn of(statements: &[Split<'_>]) -> Self {
         let mut segments = Self::default();
         let mut open = Walk::default();
         let mut position = 0;
@@ -100,8 +101,8 @@ impl Segments {
         }
     }
 
-    /// In the order of the text.
-    pub fn statements(&self, survivors: Survivors) -> Vec<usize> {
+    /// The indexes of the statements, in the order of the text.
+    pub(super) fn statements(&self, survivors: Survivors) -> Vec<usize> {
         let mut found = Vec::new();
         let mut at = survivors;
         while let Some(node) = at.0.and_then(|at| self.nodes.get(at)) {
@@ -112,8 +113,8 @@ impl Segments {
         found
     }
 
-    /// Sums up `weight` over the statements of every list at once; see `Weights::of`.
-    pub fn weigh(&self, weight: impl Fn(usize) -> usize) -> Weights {
+    /// Computes the sum of `weight` over the statements of each list, for [`Weights::of`].
+    pub(super) fn weigh(&self, weight: impl Fn(usize) -> usize) -> Weights {
         let mut sums = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let before = node.before.0.and_then(|at| sums.get(at)).copied().unwrap_or(0);
@@ -126,21 +127,22 @@ impl Segments {
 pub(super) struct Weights(Vec<usize>);
 
 impl Weights {
-    pub fn of(&self, survivors: Survivors) -> usize {
+    /// The sum over a list.
+    pub(super) fn of(&self, survivors: Survivors) -> usize {
         survivors.0.and_then(|at| self.0.get(at)).copied().unwrap_or(0)
     }
 }
 
-/// A transaction while the text is read.
+/// The state of the current transaction while the text is read.
 #[derive(Default)]
 struct Walk {
     live: Survivors,
     savepoints: Vec<(String, Survivors)>,
-    /// What was live at every savepoint so far.
+    /// The value of `live` at each savepoint so far.
     saved: Vec<Survivors>,
-    /// The text began a block.
+    /// Whether the text has begun a transaction block.
     in_block: bool,
-    /// What the first savepoint found.
+    /// Whether the first savepoint was in a block of the text; `None` without a savepoint.
     block: Option<Block>,
 }
 
@@ -166,7 +168,7 @@ impl Walk {
         }
     }
 
-    /// A savepoint of an earlier message takes back all that this one did so far.
+    /// Rolling back to a savepoint of an earlier message undoes all statements of this one so far.
     fn roll_back_to(&mut self, name: &str) {
         self.need_block();
         let at = self.savepoints.iter().rposition(|(known, _)| known == name);
@@ -185,7 +187,7 @@ fn end(control: Control) -> End {
     }
 }
 
-/// AND CHAIN begins the next transaction with a block.
+/// Whether it has AND CHAIN, which begins a new transaction block.
 fn is_chained(statement: &Split<'_>) -> bool {
     let chain = statement.tree.get("TransactionStmt").and_then(|stmt| stmt.get("chain"));
     chain.and_then(|chain| chain.as_bool()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! A message taken apart into statements, each classified by its parse tree.
+//! Splits a message into statements and classifies each by its parse tree.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AlterTableType, GrantTargetType, ObjectType, RawStmt, Token, TransactionStmtKind};
@@ -12,31 +12,34 @@ use crate::postgres::journal::Event;
 
 /// One statement of a message.
 pub(super) struct Split<'a> {
-    /// Without surrounding blanks and the semicolon.
+    /// Without surrounding white space and the semicolon.
     pub text: &'a str,
-    /// Where `text` begins in the message; positions in the tree count from the message's begin.
+    /// The byte position of `text` in the message. Positions in the tree count from the beginning of the message.
     pub start: usize,
     pub kind: Kind,
-    /// The row that it leaves.
+    /// The row that it writes to the journal; `None` if it writes none itself.
     pub expected: Option<Expected>,
-    /// Names of the functions that it calls, without those that are plainly the server's own.
+    /// The names of the functions that it calls, without those qualified with `pg_catalog`.
     pub functions: Vec<String>,
-    /// The parse tree, walked where node types do not matter.
+    /// The parse tree as JSON, for searches in which node types do not matter.
     pub tree: Value,
     raw: RawStmt,
 }
 
-/// The statements of a message, or why it cannot be taken apart.
+/// Returns the statements of a message, or the reason why it cannot be split.
 pub(super) fn split(text: &str) -> Result<Vec<Split<'_>>, String> {
     let parsed = pg_query::parse(text, 0).map_err(|error| format!("the parser does not understand it: {error}"))?;
     let statements: Result<Vec<_>, String> = parsed.protobuf.stmts.into_iter().map(|raw| one(text, raw)).collect();
-    statements.and_then(|statements| match statements.is_empty() {
-        true => Err("its text is not known".to_owned()),
-        false => Ok(statements),
+    statements.and_then(|statements| {
+        if statements.is_empty() {
+            Err("its text is not known".to_owned())
+        } else {
+            Ok(statements)
+        }
     })
 }
 
-/// Whether all that a text does is to change rows or positions of sequences.
+/// Whether all statements of a text change only rows or positions of sequences.
 pub(super) fn is_data(text: &str) -> bool {
     split(text).is_ok_and(|statements| statements.iter().all(|statement| statement.kind == Kind::Data))
 }
@@ -160,7 +163,7 @@ fn executes(stmt: &pg_query::protobuf::CreateTableAsStmt) -> bool {
     matches!(query, Some(NodeEnum::ExecuteStmt(_)))
 }
 
-/// The position of a sequence is data.
+/// Whether the options only restart a sequence, whose position is data.
 fn restarts(options: &[pg_query::protobuf::Node]) -> bool {
     let restart = |option: &pg_query::protobuf::Node| matches!(&option.node, Some(NodeEnum::DefElem(element)) if element.defname == "restart");
     !options.is_empty() && options.iter().all(restart)
@@ -187,7 +190,7 @@ fn is_journal(object: &pg_query::protobuf::Node) -> bool {
     matches!(&object.node, Some(NodeEnum::String(name)) if name.sval == "tdb")
 }
 
-/// What is not inside a database.
+/// Whether objects of this type are outside databases.
 fn outside(kind: ObjectType) -> bool {
     matches!(
         kind,
@@ -198,7 +201,7 @@ fn outside(kind: ObjectType) -> bool {
     )
 }
 
-/// FINALIZE completes what CONCURRENTLY began before it failed.
+/// Whether it is DETACH PARTITION with CONCURRENTLY, or with FINALIZE, which completes an interrupted CONCURRENTLY.
 fn detaches_concurrently(stmt: &pg_query::protobuf::AlterTableStmt) -> bool {
     stmt.cmds.iter().any(|command| match &command.node {
         Some(NodeEnum::AlterTableCmd(command)) => match command.def.as_ref().and_then(|def| def.node.as_ref()) {
@@ -225,8 +228,8 @@ fn functions(tree: &Value) -> Vec<String> {
 }
 
 impl Split<'_> {
-    /// Whether it is a DO whose text commits or rolls back.
-    pub fn commits(&self) -> bool {
+    /// Whether it is a DO whose body contains COMMIT or ROLLBACK.
+    pub(super) fn commits(&self) -> bool {
         self.tree
             .get("DoStmt")
             .map(strings)
@@ -240,20 +243,21 @@ impl Split<'_> {
             })
     }
 
-    /// Whether it reads a parameter whose value the journal does not have.
-    pub fn has_parameter(&self) -> bool {
+    /// Whether it uses a parameter, whose value is not in the journal.
+    pub(super) fn has_parameter(&self) -> bool {
         let takes = self.kind == Kind::Carrier
             || ["SelectStmt", "CreateTableAsStmt"]
                 .iter()
                 .any(|node| self.tree.get(node).is_some());
         let mut found = false;
-        // In a function's body `$1` is its own parameter.
+        // In the body of a function, `$1` is the function's parameter.
         walk(&self.tree, &mut |key, _| found |= key == "ParamRef");
         found && takes
     }
 
-    /// CREATE INDEX CONCURRENTLY under the name the server chose: a retry must find the same index. `None`: named.
-    pub fn with_index_name(&self, row: &Event) -> Result<Option<String>, String> {
+    /// CREATE INDEX CONCURRENTLY with the name that the server chose, so that a retry finds the same index. `None` if
+    /// the text has a name.
+    pub(super) fn with_index_name(&self, row: &Event) -> Result<Option<String>, String> {
         let mut raw = self.raw.clone();
         let Some(NodeEnum::IndexStmt(stmt)) = raw.stmt.as_mut().and_then(|stmt| stmt.node.as_mut()) else {
             return Ok(None);
@@ -267,8 +271,8 @@ impl Split<'_> {
         deparse(raw).map(Some)
     }
 
-    /// DETACH PARTITION … CONCURRENTLY, also where the text is the FINALIZE after a failed one, and the partition's name.
-    pub fn detach(&self) -> Result<(String, String), String> {
+    /// The text of DETACH PARTITION … CONCURRENTLY, also for the FINALIZE of an interrupted one, and the partition's name.
+    pub(super) fn detach(&self) -> Result<(String, String), String> {
         let mut raw = self.raw.clone();
         let mut name = None;
         if let Some(NodeEnum::AlterTableStmt(stmt)) = raw.stmt.as_mut().and_then(|stmt| stmt.node.as_mut()) {
@@ -288,8 +292,9 @@ impl Split<'_> {
         Ok((deparse(raw)?, name))
     }
 
-    /// GRANT and REVOKE on several schemas without the journal's, which no other database has in this form.
-    pub fn without_journal(&self) -> Result<Option<String>, String> {
+    /// GRANT or REVOKE on several schemas, without the journal's schema, which tenants do not have in this form. `None`
+    /// if the statement does not name it.
+    pub(super) fn without_journal(&self) -> Result<Option<String>, String> {
         let mut raw = self.raw.clone();
         match raw.stmt.as_mut().and_then(|stmt| stmt.node.as_mut()) {
             Some(NodeEnum::GrantStmt(stmt)) if names_schemas(stmt) && stmt.objects.iter().any(is_journal) => {
@@ -300,8 +305,9 @@ impl Split<'_> {
         }
     }
 
-    /// DROP INDEX with IF EXISTS: what a failed CREATE INDEX CONCURRENTLY left is nowhere else.
-    pub fn if_exists(&self) -> Result<Option<String>, String> {
+    /// DROP INDEX with IF EXISTS added: the invalid index of a failed CREATE INDEX CONCURRENTLY exists in the workspace
+    /// only. `None` for other statements and if it has IF EXISTS.
+    pub(super) fn if_exists(&self) -> Result<Option<String>, String> {
         let mut raw = self.raw.clone();
         let Some(NodeEnum::DropStmt(stmt)) = raw.stmt.as_mut().and_then(|stmt| stmt.node.as_mut()) else {
             return Ok(None);
@@ -314,11 +320,9 @@ impl Split<'_> {
     }
 }
 
-/// The last name of an identity such as `public."My Table"`.
+/// The last name, unquoted, of an identity such as `public."My Table"`.
 pub(super) fn last_component(identity: &str) -> String {
-    let start = match identity.ends_with('"') {
-        true => identity.rfind(".\"").map_or(0, |at| at + 1),
-        false => identity.rfind('.').map_or(0, |at| at + 1),
-    };
+    let separator = if identity.ends_with('"') { ".\"" } else { "." };
+    let start = identity.rfind(separator).map_or(0, |at| at + 1);
     super::units::unquoted(identity.get(start..).unwrap_or(identity))
 }

@@ -1,4 +1,4 @@
-//! Tables made from temporary ones: where a change is replayed, the temporary table does not exist.
+//! Detects tables that are created from temporary tables, which do not exist where the change is replayed.
 
 use serde_json::Value;
 
@@ -6,7 +6,8 @@ use super::split::Split;
 use super::tree::walk;
 use crate::postgres::journal::Event;
 
-/// The reason, if the statement reads a temporary table. `row` names those of its session.
+/// An error with the reason if the statement creates a table from a temporary table. `row` contains the names of the
+/// session's temporary tables.
 pub(super) fn refuse(split: &Split<'_>, row: &Event) -> Result<(), String> {
     let made = [
         ("CreateStmt", "relation"),

@@ -1,8 +1,8 @@
-//! Parse trees as JSON, walked where node types do not matter.
+//! Searches in parse trees as JSON, where node types do not matter.
 
 use serde_json::Value;
 
-/// Every field of the tree.
+/// Calls `visit` with the name and value of every field of the tree, parents first.
 pub(super) fn walk(tree: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     match tree {
         Value::Object(fields) => {
@@ -16,6 +16,7 @@ pub(super) fn walk(tree: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     }
 }
 
+/// The values of all string nodes in the tree, in order.
 pub(super) fn strings(tree: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(tree, &mut |key, value| {

@@ -1,8 +1,8 @@
-//! Journal rows of one message put together: a unit is what one statement left behind.
+//! Groups the journal rows of a message into units: the one or two rows of one executed statement.
 
 use crate::postgres::journal::{Event, EventKind};
 
-/// What one executed statement left: its row, and the row of what it dropped where there are both.
+/// The rows of one executed statement: its row and, if there is a second one, the row of the objects that it dropped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unit<'a> {
     pub row: &'a Event,
@@ -27,14 +27,15 @@ pub(super) fn gather<'a>(rows: &[&'a Event]) -> Vec<Unit<'a>> {
 }
 
 impl<'a> Unit<'a> {
-    pub fn identities(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    /// The identities of the objects that it created, altered or dropped.
+    pub(super) fn identities(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let dropped = self.dropped.into_iter().flat_map(|row| row.objects.iter());
         let own = self.row.objects.iter();
         own.chain(dropped).filter_map(|object| object.identity.as_deref())
     }
 
-    /// What its objects, and what they belong to, are called.
-    pub fn names(&self) -> Vec<String> {
+    /// The names of its objects and of what contains them.
+    pub(super) fn names(&self) -> Vec<String> {
         self.identities().flat_map(components).collect()
     }
 }

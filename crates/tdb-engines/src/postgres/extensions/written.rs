@@ -1,5 +1,5 @@
-//! `CREATE EXTENSION` as developers and dumps write it. Pure: which extensions a text makes, and the text that goes on where
-//! the administrator has made them before.
+//! `CREATE EXTENSION` in SQL that developers and dumps contain. Without I/O: finds the statements, and adds IF NOT EXISTS
+//! to those whose extension the administrator has already created.
 
 use std::ops::Range;
 
@@ -8,17 +8,18 @@ use pg_query::protobuf::{CreateExtensionStmt, Token};
 
 use super::Wanted;
 
-/// One `CREATE EXTENSION` of a text.
+/// One `CREATE EXTENSION` statement of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
+    /// The name, and the version and schema if the statement has them.
     pub wanted: Wanted,
-    /// CASCADE: what it requires too.
+    /// Whether it has CASCADE, which also creates the extensions that it requires.
     pub cascade: bool,
-    /// Behind the word EXTENSION, where `IF NOT EXISTS` may stand; none where it does.
+    /// The byte position after the word EXTENSION, where `IF NOT EXISTS` can be inserted; `None` if the statement has it.
     condition_at: Option<usize>,
 }
 
-/// The statements of a text that make extensions; none where the parser does not understand it.
+/// Returns the `CREATE EXTENSION` statements of a text; an empty list if the text cannot be parsed.
 pub fn extensions(sql: &str) -> Vec<Written> {
     let Ok(parsed) = pg_query::parse(sql, 0) else {
         return Vec::new();
@@ -43,11 +44,13 @@ pub fn extensions(sql: &str) -> Vec<Written> {
         .collect()
 }
 
+/// Whether `sql` can be parsed and is exactly one statement.
 pub fn is_one_statement(sql: &str) -> bool {
     pg_query::parse(sql, 0).is_ok_and(|parsed| parsed.protobuf.stmts.len() == 1)
 }
 
-/// The text with `IF NOT EXISTS` in the statements that make one of `made`.
+/// Adds `IF NOT EXISTS` to the statements of `sql` that create one of the extensions `made`. `written` is the result of
+/// [`extensions`] for the same text.
 pub fn with_conditions(sql: &str, written: &[Written], made: &[String]) -> String {
     let mut text = String::with_capacity(sql.len() + written.len() * CONDITION.len());
     let mut from = 0;
@@ -97,7 +100,7 @@ fn written(stmt: &CreateExtensionStmt, range: &Range<usize>, words: &[usize]) ->
     written
 }
 
-/// Where each word EXTENSION ends.
+/// The byte positions at which the keywords EXTENSION end.
 fn words(sql: &str) -> Vec<usize> {
     let Ok(scanned) = pg_query::scan(sql) else {
         return Vec::new();

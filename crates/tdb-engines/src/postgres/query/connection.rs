@@ -1,5 +1,5 @@
-//! The sockets of a [`Query`](super::Query): tokio-postgres hides the type oids and command tags that it needs and holds
-//! every row. What the bytes mean is in `tdb-wire-postgres`.
+//! The connection of a [`Query`](super::Query). tokio-postgres is not used here, since it hides type oids and command tags
+//! and buffers all rows. The protocol is implemented in `tdb-wire-postgres`.
 
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
@@ -15,21 +15,21 @@ use tokio_rustls::TlsConnector;
 use crate::postgres::error::{EngineError, SqlState};
 use crate::postgres::login::Login;
 
-/// Longest frame that is held: errors, descriptions of 1,664 columns. Rows have a bound of their caller's.
+/// The longest body of a frame that is buffered: errors, descriptions of 1,664 columns. For rows the caller sets the limit.
 const FRAME_LEN_MAX: usize = 1024 * 1024;
 const SKIP_LEN: usize = 64 * 1024;
 
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 
-/// One authenticated connection. Nothing here has a deadline: the caller puts one around the whole. Not cancel safe.
+/// An authenticated connection. Its functions have no deadlines, so the caller must set one. They are not cancel safe.
 pub(super) struct Connection {
     socket: Box<dyn Socket>,
     out: BytesMut,
     server_pid: i32,
 }
 
-/// A frame's tag and the length of its body, which is still to be read or passed over.
+/// The tag of a frame and the length of its body, which must then be read or skipped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub tag: u8,
@@ -37,7 +37,7 @@ pub(super) struct Head {
 }
 
 impl Connection {
-    pub async fn open(login: &Login, options: &str) -> Result<Self, EngineError> {
+    pub(super) async fn open(login: &Login, options: &str) -> Result<Self, EngineError> {
         let parameters = [
             ("user", login.role.as_str()),
             ("database", login.database.as_str()),
@@ -57,20 +57,19 @@ impl Connection {
         })
     }
 
-    /// The server process behind the connection.
-    pub fn server_pid(&self) -> i32 {
+    /// The server process of the connection.
+    pub(super) fn server_pid(&self) -> i32 {
         self.server_pid
     }
 
-    /// Sends text of one or more statements.
-    pub async fn query(&mut self, sql: &str) -> Result<(), EngineError> {
+    /// Sends text of one or more statements, as a simple Query.
+    pub(super) async fn query(&mut self, sql: &str) -> Result<(), EngineError> {
         frontend::query(sql, &mut self.out)?;
         self.flush().await
     }
 
-    /// Sends text of exactly one statement, its result to be text: by the extended protocol. It must not be one that copies
-    /// from the client.
-    pub async fn statement(&mut self, sql: &str) -> Result<(), EngineError> {
+    /// Sends exactly one statement with the extended protocol, with results as text. It must not be COPY FROM STDIN.
+    pub(super) async fn statement(&mut self, sql: &str) -> Result<(), EngineError> {
         frontend::parse("", sql, [], &mut self.out)?;
         let nothing = |_: (), _: &mut BytesMut| Ok(postgres_protocol::IsNull::Yes);
         let bound = frontend::bind("", "", [], [], nothing, [], &mut self.out);
@@ -84,13 +83,14 @@ impl Connection {
         self.flush().await
     }
 
-    /// We have nothing to copy into a table.
-    pub async fn refuse_copy(&mut self) -> Result<(), EngineError> {
+    /// Refuses COPY FROM STDIN: there is no data to send.
+    pub(super) async fn refuse_copy(&mut self) -> Result<(), EngineError> {
         frontend::copy_fail("COPY from the client is not possible here", &mut self.out)?;
         self.flush().await
     }
 
-    pub async fn head(&mut self) -> Result<Head, EngineError> {
+    /// Reads the header of the next frame.
+    pub(super) async fn head(&mut self) -> Result<Head, EngineError> {
         let mut header = [0; HEADER_LEN];
         self.socket.read_exact(&mut header).await?;
         let header = parse_header(header).map_err(|error| unexpected(&error.to_string()))?;
@@ -100,11 +100,13 @@ impl Connection {
         })
     }
 
-    pub async fn body(&mut self, head: Head) -> Result<Bytes, EngineError> {
+    /// Reads a body of at most 1 MiB.
+    pub(super) async fn body(&mut self, head: Head) -> Result<Bytes, EngineError> {
         self.body_up_to(head, FRAME_LEN_MAX).await
     }
 
-    pub async fn body_up_to(&mut self, head: Head, len_max: usize) -> Result<Bytes, EngineError> {
+    /// Reads a body, or fails if it is longer than `len_max` bytes.
+    pub(super) async fn body_up_to(&mut self, head: Head, len_max: usize) -> Result<Bytes, EngineError> {
         if head.len > len_max {
             return Err(unexpected("a frame is too long"));
         }
@@ -113,8 +115,8 @@ impl Connection {
         Ok(body.into())
     }
 
-    /// Passes over a body without holding it.
-    pub async fn skip(&mut self, head: Head) -> Result<(), EngineError> {
+    /// Reads and discards a body in pieces of bounded size.
+    pub(super) async fn skip(&mut self, head: Head) -> Result<(), EngineError> {
         let mut scratch = vec![0; head.len.min(SKIP_LEN)];
         let mut left = head.len;
         while left > 0 {
@@ -135,7 +137,7 @@ impl Connection {
     }
 }
 
-/// From the startup message to ReadyForQuery; gives the server's pid.
+/// Reads up to ReadyForQuery, answering the authentication requests. Returns the process id of the server process.
 async fn log_in(socket: &mut dyn Socket, login: &Login) -> Result<i32, EngineError> {
     let mut state = login::Handshake::new(login.secret.clone());
     loop {
@@ -179,11 +181,11 @@ async fn dial(login: &Login) -> Result<Box<dyn Socket>, EngineError> {
             Ok(Box::new(TlsConnector::from(config).connect(name, tcp).await?))
         }
         (_, TlsMode::Prefer) => Ok(Box::new(tcp)),
-        _ => Err(EngineError::Unfit("the server does not speak TLS".to_owned())),
+        _ => Err(EngineError::Unfit("the server does not support TLS".to_owned())),
     }
 }
 
-/// What an ErrorResponse says.
+/// Converts an ErrorResponse.
 pub(super) fn server_error(body: &[u8]) -> EngineError {
     let parsed = report::parse(body);
     let code = if parsed.code.is_empty() { "XX000" } else { &parsed.code };
