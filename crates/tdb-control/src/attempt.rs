@@ -1,4 +1,4 @@
-//! An attempt at a request that may be repeated: its hold on the idempotency key, and the receipt of what it creates.
+//! An attempt at a request that has an idempotency key: its claim on the key, and the receipt of what it creates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tdb_store::{Store, StoreError, Tx};
 
 use crate::error::{ControlError, Result};
 
-/// An attempt's hold on its key, and what an earlier one left.
+/// An attempt's claim on its key, and the receipt that an earlier attempt left.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) claim: Claim,
@@ -21,7 +21,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// What an earlier attempt created.
+    /// What an earlier attempt created. `None` if there was none, or if it created nothing.
     pub(crate) fn receipt<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let parse = |text: &Arc<SecretString>| serde_json::from_str(text.expose_secret());
         self.receipt
@@ -31,7 +31,7 @@ impl Attempt {
             .map_err(ControlError::internal)
     }
 
-    /// Notes what the transaction creates.
+    /// Records, in `tx`, what the transaction creates. A conflict if another attempt has taken over the key.
     pub(crate) async fn leave_receipt(&self, tx: &Tx, store: &Store, receipt: &impl Serialize) -> Result<()> {
         let text: SecretString = serde_json::to_string(receipt).map_err(ControlError::internal)?.into();
         let left = idempotency::record_receipt(tx, store, &self.claim, &text).await;

@@ -1,5 +1,6 @@
-//! The control plane, put together: every part once, from the bottom up. A part holds the parts below it and its own
-//! state; methods that take an [`crate::Identity`] act within its project and check its scope themselves.
+//! The composition of the control plane. Each part is created once, in order of dependency, and holds the parts that it
+//! uses and its own state. Methods that take an [`crate::Identity`] act within its project and check its scope
+//! themselves.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -55,56 +56,56 @@ use crate::schema::versions::Versions;
 use crate::schema::watches::Watches;
 use crate::sweep::Sweep;
 
-/// The handle on all use cases, cheap to clone: `control.tenants.create(…)`.
+/// A handle on all use cases, cheap to clone: `control.tenants.create(…)`.
 #[derive(Clone)]
 pub struct Control {
     parts: Arc<Parts>,
 }
 
-/// What the control plane does, by what it is about.
+/// The use cases of the control plane, grouped by subject.
 pub struct Parts {
     core: Arc<Core>,
-    /// Enrolment of servers by the composition root.
+    /// Enrolment of servers that the configuration names.
     pub servers: Servers,
-    /// Servers, for the operator.
+    /// Database servers, for the operator.
     pub registry: Registry,
-    /// Workspaces.
+    /// Workspaces: create, show, delete.
     pub workspaces: Workspaces,
-    /// Blueprints and their changes.
+    /// Blueprints: list, show, and the changes that a deployment would bring.
     pub blueprints: Blueprints,
     /// Versions of blueprints.
     pub versions: Versions,
-    /// Changes that leave head.
+    /// Excluding changes from head.
     pub skips: Skips,
-    /// Changes that are undone in the workspace.
+    /// Undoing changes in the workspace.
     pub reverts: Reverts,
-    /// Extensions that only a superuser may create.
+    /// Extensions, including those that only a superuser may create.
     pub extensions: Extensions,
-    /// Settings of workspaces.
+    /// Settings of workspaces, which apply to their tenants.
     pub settings: Settings,
-    /// Tenants.
+    /// Tenants: create, show, suspend, delete, restore.
     pub tenants: Tenants,
-    /// Deployments: planned, begun, shown, retried.
+    /// Deployments: plan, create, list, retry.
     pub deployments: Deployments,
-    /// Deployments followed as they proceed.
+    /// Following deployments while they run.
     pub watches: Watches,
-    /// Differences between databases and their versions.
+    /// Differences between databases and the schemas that they should have.
     pub drifts: Drifts,
     /// Queries in workspaces and tenants.
     pub queries: Queries,
-    /// Credentials of clients.
+    /// Credentials: the users and passwords of clients.
     pub credentials: Credentials,
     /// Projects, API keys, authentication.
     pub accounts: Accounts,
-    /// Roles that projects declare.
+    /// Roles without login that projects declare.
     pub roles: DeclaredRoles,
     /// Sign-up and login.
     pub users: Users,
-    /// Requests that may be repeated under a key.
+    /// Requests with an idempotency key.
     pub idempotency: Idempotency,
-    /// Figures for `/metrics`.
+    /// The installation's figures for `/metrics`.
     pub metrics: Metrics,
-    /// The workers.
+    /// The background workers.
     pub jobs: Jobs,
     repairs: Repairs,
     drains: Drains,
@@ -118,7 +119,7 @@ impl Deref for Control {
     }
 }
 
-/// Databases on servers, under workspaces and tenants alike.
+/// The parts that workspaces and tenants both use: databases on servers.
 struct BaseParts {
     core: Arc<Core>,
     servers: Servers,
@@ -176,7 +177,7 @@ impl BaseParts {
     }
 }
 
-/// Versions of schemas and what they are made with.
+/// The parts that create versions of schemas.
 struct SchemaParts {
     builds: Builds,
     stock: Stock,
@@ -231,7 +232,7 @@ impl SchemaParts {
     }
 }
 
-/// What brings versions to tenants, and tenants to life.
+/// The parts that create tenants and deploy versions to them.
 struct TenantParts {
     settings: Settings,
     provisioning: Provisioning,
@@ -292,7 +293,8 @@ impl TenantParts {
 }
 
 impl Control {
-    /// Uses a migrated store. Starts nothing; to be called on the runtime that is to do the work.
+    /// Uses a migrated store. Starts no worker: see [`Jobs::start`]. Must be called on the runtime that is to do the
+    /// work.
     pub fn new(store: Store, tls: ClientTls, settings: ControlSettings) -> Self {
         let base = BaseParts::new(Core::new(store, settings), tls);
         let schemas = SchemaParts::new(&base);
@@ -363,7 +365,7 @@ impl Control {
         Self { parts: Arc::new(parts) }
     }
 
-    /// The metadata store answers.
+    /// Checks that the metadata store accepts connections. Ends within a few seconds.
     pub async fn health(&self) -> Result<()> {
         Ok(self.core.store.ping().await?)
     }
@@ -450,7 +452,7 @@ impl ChangeSink for Control {
 
     async fn drain(&self, workspace: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable> {
         let drains = self.drains.clone();
-        // On the control plane's own runtime: the caller may stop waiting, and its runtime has clients to serve.
+        // On the control plane's own runtime: the caller may stop waiting, and its runtime has to serve clients.
         let drained = self
             .core
             .runtime

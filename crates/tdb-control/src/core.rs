@@ -1,5 +1,5 @@
-//! What every part of the control plane needs: the store, settings, leases, and tasks of their own for work that outlives
-//! its caller. It knows no part.
+//! The store, the settings, the leases, and background tasks for work that outlives its caller. Every other part uses
+//! this one; it depends on none of them.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,43 +16,48 @@ use crate::error::{ControlError, Result};
 use crate::leases::{Lease, Leases, Subject};
 use crate::model::ProxyAddress;
 
-/// Work of one server, or of one workspace.
+/// The time limit of background work on one server or workspace.
 const BACKGROUND_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// What can be set from outside; the defaults are the shipped configuration's.
+/// The settings of the control plane. The defaults are those of the shipped configuration.
 #[derive(Clone, Debug)]
 pub struct ControlSettings {
-    /// What connection strings show.
+    /// The proxy's address, as connection strings show it.
     pub proxy: ProxyAddress,
-    /// Deployment targets and tenant queries at work on one server at a time.
+    /// How many targets of deployments run on one server at the same time. Every query over tenants, and every
+    /// background task over a server's databases, has the same limit per server.
     pub deployments_per_server: NonZeroUsize,
-    /// How long a creation may keep its caller waiting before it answers "provisioning".
+    /// How long a creation waits for its result. After that it answers with the status "provisioning" and continues in
+    /// the background.
     pub creation_wait: Duration,
-    /// How long suspending and deleting wait for the proxies to have acted.
+    /// How long suspending and deleting wait for the proxies to acknowledge the change.
     pub acknowledge_wait: Duration,
-    /// How often journals are drained that nobody asked for.
+    /// How often the journals of all workspaces are drained without a request.
     pub drain_interval: Duration,
-    /// Whether strangers may sign up.
+    /// Whether anyone may sign up.
     pub signup: Signup,
 }
 
+/// Whether `POST /signup` creates users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signup {
+    /// Anyone may sign up.
     Open,
+    /// Sign-up is refused.
     Closed,
 }
 
 pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) settings: ControlSettings,
-    /// The control plane's runtime: work goes on there when a caller of another runtime stops waiting.
+    /// The control plane's runtime. Work continues there if the caller, on another runtime, stops waiting.
     pub(crate) runtime: Handle,
     pub(crate) tasks: TaskTracker,
     pub(crate) leases: Leases,
 }
 
 impl Core {
-    /// To be called on the runtime that is to do the work.
+    /// Must be called on the runtime that is to do the work.
     pub(crate) fn new(store: Store, settings: ControlSettings) -> Self {
         let runtime = Handle::current();
         Self {
@@ -64,8 +69,8 @@ impl Core {
         }
     }
 
-    /// Does work of `part` in a task of its own, so that it goes on when the caller leaves, and waits for it a bounded
-    /// time. Past that the answer is "not finished yet", which is no error.
+    /// Runs `work` in a separate task, so that it continues if the caller stops waiting, and waits for it for
+    /// `creation_wait`. If it takes longer, the result is `Ok`: the caller reads the state from the store.
     pub(crate) async fn run_for<P, F>(&self, part: &P, id: Uuid, work: impl FnOnce(P) -> F) -> Result<()>
     where
         P: Clone,
@@ -76,13 +81,13 @@ impl Core {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => Err(ControlError::internal(error)),
             Err(_) => {
-                tracing::info!(%id, "not finished in time; it goes on");
+                tracing::info!(%id, "not finished in time; it continues in the background");
                 Ok(())
             }
         }
     }
 
-    /// In a task of its own, so that a server that does not answer holds up nothing else.
+    /// Runs `work` in a separate task, so that a server that does not respond delays nothing else. A failure is logged.
     pub(crate) fn in_background<P, F>(
         &self,
         part: &P,
@@ -98,7 +103,7 @@ impl Core {
         self.tasks.spawn_on(task, &self.runtime);
     }
 
-    /// The same under a lease; nothing where another task or process has it.
+    /// Like [`Self::in_background`], under a lease. Does nothing if another task or process holds it.
     pub(crate) fn alone_in_background<P, F>(
         &self,
         part: &P,
@@ -118,23 +123,25 @@ impl Core {
         });
     }
 
-    /// Waits until every proxy has forgotten routes and ended sessions that were to end. One that is late acts later; its
-    /// lease bounds how late.
+    /// Waits, at most `acknowledge_wait`, until every proxy has dropped its cached routes and closed the sessions that
+    /// had to end. A proxy that is late acts later; its lease limits how late.
     pub(crate) async fn wait_for_proxies(&self) -> Result<()> {
         let waited = events::wait_acknowledged(&self.store, self.settings.acknowledge_wait).await?;
         if waited == Acknowledged::NotInTime {
-            tracing::warn!("a proxy has not acted on the change in time");
+            tracing::warn!("a proxy did not acknowledge the change in time");
         }
         Ok(())
     }
 }
 
-/// Does work of a loop, a bounded time; the next round tries again.
+/// Runs one round of a loop with a time limit. A failure is logged; the next round tries again.
 pub(crate) async fn limited(what: &'static str, limit: Duration, work: impl Future<Output = Result<()>>) {
     match timeout(limit, work).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(what, error = %error.explained(), "the workers go on later"),
-        Err(_) => tracing::warn!(what, ?limit, "the workers took too long and go on later"),
+        Ok(Err(error)) => {
+            tracing::warn!(what, error = %error.explained(), "background work failed; it will be retried")
+        }
+        Err(_) => tracing::warn!(what, ?limit, "background work took too long; it will be retried"),
     }
 }
 

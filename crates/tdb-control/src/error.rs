@@ -1,5 +1,5 @@
-//! Why a use case did not happen. The code decides the HTTP status; nothing in here names a secret. Hints name endpoints
-//! (`POST /login`): `tdb` shows its own commands instead.
+//! The errors of use cases. The code determines the HTTP status. No error contains a secret. Hints name endpoints
+//! (`POST /login`); `tdb` shows its own commands instead.
 
 use std::fmt::Display;
 use std::io;
@@ -11,58 +11,99 @@ use tdb_problems::ProblemCode;
 use tdb_store::StoreError;
 use thiserror::Error;
 
-pub type Result<T, E = ControlError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = ControlError> = std::result::Result<T, E>;
 
-/// When to try again what a full queue refused.
+/// After how long to retry a request that a full queue refused.
 const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Why a use case failed. `Display` is the sentence that the client sees.
 #[derive(Debug, Error)]
 pub enum ControlError {
+    /// The API key is malformed, unknown or deleted.
     #[error("the API key is unknown or was deleted")]
     Unauthorized,
+    /// The API key lacks a scope.
     #[error("this needs an API key with the scope \"{needs}\"")]
-    Forbidden { needs: &'static str },
+    Forbidden {
+        /// The scope that the request needs, as in JSON.
+        needs: &'static str,
+    },
+    /// The project has no entry of this name or id.
     #[error("{what} \"{name}\" does not exist")]
-    NotFound { what: &'static str, name: String },
+    NotFound {
+        /// The kind of entry, such as `tenant`.
+        what: &'static str,
+        /// The name or id, as requested.
+        name: String,
+    },
+    /// There is an entry of this name.
     #[error("{what} \"{name}\" already exists")]
     Exists {
+        /// The kind of entry, such as `tenant`.
         what: &'static str,
+        /// The name.
         name: String,
+        /// What to do; by default, the endpoint that lists entries of this kind.
         hint: Option<String>,
     },
-    /// A refusal with a code of its own.
+    /// The request is valid but cannot be carried out in the current state.
     #[error("{detail}")]
     Refused {
+        /// Why, for programs.
         code: ProblemCode,
+        /// Why, for people.
         detail: String,
+        /// What to do, a full sentence.
         hint: Option<String>,
-        /// When trying again may help.
+        /// After how long a retry may succeed, if that is known.
         retry_after: Option<Duration>,
     },
+    /// A field of the request has an invalid value.
     #[error("{field} {rule}")]
-    Invalid { field: &'static str, rule: String },
+    Invalid {
+        /// The field's name in JSON.
+        field: &'static str,
+        /// The rest of the sentence: what the value must be.
+        rule: String,
+    },
     /// PostgreSQL refused a user's own statement.
     #[error("{message}")]
     Query {
+        /// PostgreSQL's SQLSTATE.
         sqlstate: String,
+        /// PostgreSQL's message.
         message: String,
+        /// PostgreSQL's hint, or one about an extension that could not be created.
         hint: Option<String>,
     },
+    /// A database server cannot be reached, or failed.
     #[error("database server \"{server}\" cannot be used: {reason}")]
     Upstream {
+        /// Distinguishes an outage, a timeout, a full server and a failed operation.
         code: ProblemCode,
+        /// The server's name.
         server: String,
+        /// What failed. Clients see it.
         reason: String,
     },
-    /// The metadata store: unreachable, busy, or late.
+    /// The metadata store is unreachable, busy or slow, or a lease was lost.
     #[error("{}", sentence(.code))]
-    Unavailable { code: ProblemCode, reason: String },
+    Unavailable {
+        /// Distinguishes an outage from a full queue and a timeout.
+        code: ProblemCode,
+        /// What failed, for the log.
+        reason: String,
+    },
+    /// A bug, or an invalid row in the store.
     #[error("internal error")]
-    Internal { reason: String },
+    Internal {
+        /// What failed, for the log.
+        reason: String,
+    },
 }
 
 impl ControlError {
-    /// The code of the problem document.
+    /// The code of the problem document (RFC 9457).
     pub fn code(&self) -> ProblemCode {
         match self {
             ControlError::Unauthorized => ProblemCode::Unauthorized,
@@ -78,7 +119,7 @@ impl ControlError {
         }
     }
 
-    /// What the caller can do about it, a full sentence.
+    /// What the caller can do, a full sentence.
     pub fn hint(&self) -> Option<&str> {
         match self {
             ControlError::Exists { what, hint, .. } => hint.as_deref().or_else(|| whereabouts(what)),
@@ -88,7 +129,7 @@ impl ControlError {
         }
     }
 
-    /// How long to wait before asking again.
+    /// After how long a retry may succeed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             ControlError::Refused { retry_after, .. } => *retry_after,
@@ -100,7 +141,7 @@ impl ControlError {
         }
     }
 
-    /// The field that was wrong, for 422.
+    /// The field whose value is invalid.
     pub fn field(&self) -> Option<&str> {
         match self {
             ControlError::Invalid { field, .. } => Some(field),
@@ -108,7 +149,7 @@ impl ControlError {
         }
     }
 
-    /// PostgreSQL's SQLSTATE, where PostgreSQL refused a user's statement.
+    /// PostgreSQL's SQLSTATE, if PostgreSQL refused a user's statement.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             ControlError::Query { sqlstate, .. } => Some(sqlstate),
@@ -116,7 +157,7 @@ impl ControlError {
         }
     }
 
-    /// For the log, never for a client.
+    /// What failed, for the log. It must not be sent to a client.
     pub fn reason(&self) -> Option<&str> {
         match self {
             ControlError::Unavailable { reason, .. } | ControlError::Internal { reason } => Some(reason),
@@ -139,7 +180,7 @@ impl ControlError {
         }
     }
 
-    /// An empty hint is none.
+    /// An error with this code. An empty hint counts as none.
     pub(crate) fn refused(code: ProblemCode, detail: impl Into<String>, hint: &str) -> Self {
         ControlError::Refused {
             code,
@@ -149,7 +190,7 @@ impl ControlError {
         }
     }
 
-    /// A queue is full, or waiting in it took too long.
+    /// An error for a full queue, or for too long a wait in one.
     pub(crate) fn busy(code: ProblemCode, detail: impl Into<String>) -> Self {
         ControlError::Refused {
             code,
@@ -159,7 +200,7 @@ impl ControlError {
         }
     }
 
-    /// The same error about the same thing by its other name.
+    /// The same error with another kind of entry: a blueprint and its workspace have one name.
     pub(crate) fn naming(self, what: &'static str) -> Self {
         match self {
             ControlError::NotFound { name, .. } => ControlError::NotFound { what, name },
@@ -167,7 +208,7 @@ impl ControlError {
         }
     }
 
-    /// With what only the log may say.
+    /// The error with its reason, for the log.
     pub(crate) fn explained(&self) -> String {
         match self.reason() {
             Some(reason) => format!("{self}: {reason}"),
@@ -176,7 +217,7 @@ impl ControlError {
     }
 }
 
-/// The title of a code, as the middle of a sentence.
+/// The title of a code with a lower-case first letter.
 fn sentence(code: &ProblemCode) -> String {
     let title = code.title();
     let mut chars = title.chars();
@@ -184,7 +225,7 @@ fn sentence(code: &ProblemCode) -> String {
     first.into_iter().chain(chars).collect()
 }
 
-/// The endpoint that lists what exists.
+/// A hint that names the endpoint that lists such entries.
 fn whereabouts(what: &str) -> Option<&'static str> {
     match what {
         "API key" => Some("GET /apikeys lists the API keys."),
@@ -210,7 +251,7 @@ impl From<StoreError> for ControlError {
             StoreError::Busy { reason } => unavailable(ProblemCode::StoreBusy, reason),
             StoreError::TimedOut { reason } => unavailable(ProblemCode::StoreTimedOut, reason),
             StoreError::LeaseLost { .. } => unavailable(ProblemCode::Unavailable, error.to_string()),
-            // Of every table with databases: the server was removed between its choice and the intent.
+            // The server was removed between its choice and the insertion of a row that refers to it.
             StoreError::Conflict { constraint } if constraint.ends_with("_server_fkey") => {
                 let detail = "the database server that was chosen has just been removed";
                 ControlError::refused(ProblemCode::NoServer, detail, "Try again.")
@@ -220,7 +261,7 @@ impl From<StoreError> for ControlError {
     }
 }
 
-/// What a server, or its administrator's session, did not do.
+/// The error for a failure of a server or of its administrator's session.
 pub(crate) fn upstream(server: &ServerName, error: EngineError) -> ControlError {
     ControlError::Upstream {
         code: upstream_code(&error),
@@ -229,7 +270,7 @@ pub(crate) fn upstream(server: &ServerName, error: EngineError) -> ControlError 
     }
 }
 
-/// An outage, a timeout, a full server and a refused operation are different things to do something about.
+/// Separate codes for an outage, a timeout, a full server and a refused operation: the remedies differ.
 fn upstream_code(error: &EngineError) -> ProblemCode {
     match error {
         EngineError::Unreachable(_) => ProblemCode::DatabaseUnreachable,
@@ -251,7 +292,7 @@ fn upstream_code(error: &EngineError) -> ProblemCode {
     }
 }
 
-/// PostgreSQL's answer to a user's text; anything else is the server's fault.
+/// The error for a user's text that PostgreSQL refused; any other failure is one of the server.
 pub(crate) fn query_failed(server: &ServerName, error: EngineError) -> ControlError {
     match error {
         EngineError::Sql {
@@ -272,7 +313,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        // The standard library adds "(os error 111)".
+        // The standard library appends "(os error 111)".
         let more = match error.downcast_ref::<io::Error>() {
             Some(io) if io.raw_os_error().is_some() => io.kind().to_string(),
             _ => error.to_string(),

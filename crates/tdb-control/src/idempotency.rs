@@ -1,6 +1,7 @@
-//! Requests that may be repeated without doing anything twice. The key is claimed before the use case begins; the use case
-//! writes a receipt in the transaction that creates; a success is kept and given again. An attempt that died leaves its
-//! receipt to the next one, which goes on from there instead of creating.
+//! Requests that may be repeated without being carried out twice. A request claims its key before the use case starts.
+//! The use case writes a receipt in the transaction that creates something, and a successful answer is stored and
+//! returned to repeated requests. If an attempt dies, the next one continues from its receipt instead of creating
+//! again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,31 +19,35 @@ use crate::error::{ControlError, Result};
 use crate::identity::Identity;
 
 const KEY_LEN_MAX: usize = 255;
-/// How long an attempt that died keeps others waiting.
+/// How long the claim of an attempt that died blocks other attempts.
 const LEASE: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 
-/// What a client names a request by: 1 to 255 printable ASCII characters.
+/// The value of a client's `Idempotency-Key` header: 1 to 255 printable ASCII characters, spaces included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
-/// An answer: its HTTP status and its body, which may hold secrets.
+/// A stored answer. The body may contain secrets; it is stored encrypted.
 #[derive(Debug)]
 pub struct Kept {
+    /// The HTTP status.
     pub status: u16,
+    /// The body, as it was sent.
     pub body: SecretString,
 }
 
-/// What a key says to the request that brings it.
+/// The result of claiming a key.
 #[derive(Debug)]
 pub enum Once {
-    /// Do it, as this identity, and end with [`Idempotency::keep_answer`] or [`Idempotency::release_key`].
+    /// The request is to be carried out, with this identity. The caller ends with [`Idempotency::keep_answer`] or
+    /// [`Idempotency::release_key`].
     Go(Identity),
-    /// It was done.
+    /// The request was carried out before; this is its answer.
     Done(Kept),
 }
 
 impl IdempotencyKey {
+    /// `None` if the text is empty, too long, or contains other characters.
     pub fn parse(text: &str) -> Option<Self> {
         let valid = (1..=KEY_LEN_MAX).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b));
         valid.then(|| Self(text.to_owned()))
@@ -55,14 +60,15 @@ impl fmt::Display for IdempotencyKey {
     }
 }
 
-/// Requests that may be repeated under a key.
+/// Requests with an idempotency key.
 #[derive(Clone)]
 pub struct Idempotency {
     pub(crate) core: Arc<Core>,
 }
 
 impl Idempotency {
-    /// Claims a key for a request, described by its `parts`. A conflict while another attempt is at work.
+    /// Claims a key for the request that `parts` describe. Fails with `IdempotencyInProgress` while another attempt
+    /// runs, and with `IdempotencyKeyReused` if the key was used for another request or with another API key.
     pub async fn once(&self, identity: &Identity, key: &IdempotencyKey, parts: &[&[u8]]) -> Result<Once> {
         let claim = Claim {
             project: identity.project().clone(),
@@ -84,7 +90,8 @@ impl Idempotency {
         }
     }
 
-    /// Runs an attempt in a task of its own, so that it goes on when its caller leaves, and keeps its key meanwhile.
+    /// Runs an attempt in a separate task, so that it continues if its caller stops waiting, and renews the claim on
+    /// its key until it ends.
     pub async fn run_once<T: Send + 'static>(
         &self,
         identity: Identity,
@@ -112,11 +119,11 @@ impl Idempotency {
             tx.commit().await
         };
         if let Err(error) = renewed.await {
-            tracing::warn!(%error, "an idempotency key could not be kept; another attempt may go on from its receipt");
+            tracing::warn!(%error, "the claim on an idempotency key could not be renewed; another attempt may continue from its receipt");
         }
     }
 
-    /// The attempt succeeded: whoever brings the key again is given this.
+    /// Stores the answer of a successful attempt, which repeated requests then get. Does nothing without a key.
     pub async fn keep_answer(&self, identity: &Identity, answer: &Kept) -> Result<()> {
         let Some(attempt) = identity.attempt() else {
             return Ok(());
@@ -126,7 +133,8 @@ impl Idempotency {
         Ok(tx.commit().await?)
     }
 
-    /// The attempt was refused or failed: the next one is judged anew, or goes on where this one created something.
+    /// Releases the key after a failure. The next attempt is carried out anew, or continues from the receipt if this
+    /// one created something. Does nothing without a key.
     pub async fn release_key(&self, identity: &Identity) -> Result<()> {
         let Some(attempt) = identity.attempt() else {
             return Ok(());
@@ -137,7 +145,8 @@ impl Idempotency {
     }
 }
 
-/// Another API key's answer is nobody's business: who asks is part of the request.
+/// The hash includes the API key: with another API key the same request is a different one, and does not get this
+/// answer.
 fn digest(identity: &Identity, parts: &[&[u8]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     context.update(identity.key().as_uuid().as_bytes());

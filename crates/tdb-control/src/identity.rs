@@ -1,4 +1,5 @@
-//! Who is asking. An [`Identity`] comes from authentication only, so holding one is the permission to ask at all.
+//! The authenticated caller. Only authentication creates an [`Identity`], so a function that takes one cannot be called
+//! by an unauthenticated caller.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +12,14 @@ use tdb_store::{Store, Tx};
 use crate::attempt::Attempt;
 use crate::error::{ControlError, Result};
 
-/// What an API key may do; each includes the ones before it.
+/// What an API key may do. Each scope includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyScope {
-    /// Look at everything but secrets; queries run in read-only roles.
+    /// Read everything except secrets. Queries run in read-only roles.
     Read,
-    /// Make, change and delete workspaces, tenants, deployments and credentials.
+    /// Create, change and delete workspaces, tenants, deployments and credentials.
     Write,
-    /// Projects and API keys too.
+    /// Also manage projects, API keys, declared roles and, for the operator's account, servers.
     Admin,
 }
 
@@ -28,13 +29,14 @@ const SCOPES: [(KeyScope, &str); 3] = [
     (KeyScope::Admin, "admin"),
 ];
 
+/// The API key that a request was authenticated with, and its project.
 #[derive(Clone, Debug)]
 pub struct Identity {
     project: ProjectId,
     key: KeyId,
     key_name: String,
     scopes: Vec<KeyScope>,
-    /// Where the request has an idempotency key.
+    /// Set if the request has an idempotency key.
     attempt: Option<Attempt>,
 }
 
@@ -60,12 +62,12 @@ impl Identity {
         self.attempt.as_ref()
     }
 
-    /// What an earlier attempt at this very request created.
+    /// What an earlier attempt at this request created. `None` without an idempotency key.
     pub(crate) fn receipt<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         self.attempt.as_ref().map_or(Ok(None), Attempt::receipt)
     }
 
-    /// Notes what the transaction creates, where the request has an idempotency key.
+    /// Records, in `tx`, what the transaction creates, if the request has an idempotency key.
     pub(crate) async fn leave_receipt(&self, tx: &Tx, store: &Store, receipt: &impl Serialize) -> Result<()> {
         match self.attempt() {
             Some(attempt) => attempt.leave_receipt(tx, store, receipt).await,
@@ -73,18 +75,22 @@ impl Identity {
         }
     }
 
+    /// The project that the key belongs to.
     pub fn project(&self) -> &ProjectId {
         &self.project
     }
 
+    /// The key's id.
     pub fn key(&self) -> KeyId {
         self.key
     }
 
+    /// The key's scopes, as they were given at its creation.
     pub fn scopes(&self) -> &[KeyScope] {
         &self.scopes
     }
 
+    /// Whether the key has this scope, or one that includes it.
     pub fn may(&self, needed: KeyScope) -> bool {
         self.scopes.iter().any(|scope| *scope >= needed)
     }
@@ -97,13 +103,14 @@ impl Identity {
         }
     }
 
-    /// How the change log and versions name the key.
+    /// The name of the key in the change log and in versions: `key:` and its name.
     pub(crate) fn author(&self) -> String {
         format!("key:{}", self.key_name)
     }
 }
 
 impl KeyScope {
+    /// The scope in JSON and in the store: `read`, `write` or `admin`.
     pub fn as_str(self) -> &'static str {
         SCOPES
             .iter()

@@ -1,5 +1,5 @@
-//! The workers: whatever was begun and not finished, deployments, drains on a timer, sweeps. Loops decide, tasks do
-//! the work; a tick that fails is logged and the next one tries again.
+//! The background workers: unfinished creations and deletions, deployments, periodic drains, sweeps. The loops only
+//! decide what is due; tasks do the work. A failed round is logged, and the next one tries again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,22 +34,22 @@ use crate::schema::templates::Templates;
 use crate::schema::watches::Watches;
 use crate::sweep::Sweep;
 
-/// Between two looks at what is due; a wake-up brings deployments earlier.
+/// The pause between two checks for due work. A notification starts deployments earlier.
 const TICK: Duration = Duration::from_millis(500);
-/// A stock that could not be filled is tried again.
+/// The pause between two attempts to fill the stock of spares.
 const RESTOCK_EVERY: Duration = Duration::from_secs(30);
-/// Tenants that lack what their workspace's settings say are few, or told by whoever changed the setting.
+/// The pause between two checks for tenants that lack a setting. A request that changes a setting applies it itself.
 const SETTINGS_EVERY: Duration = Duration::from_secs(2);
-/// Between two signs of life of a server.
+/// The pause between two pings of a server.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// One look at everything.
+/// The time limit of one round.
 const TICK_TIME_MAX: Duration = Duration::from_secs(30);
-/// Tenants of which each is restored within it after the one before are deployed to together.
+/// Tenants that are restored within this time of each other get one deployment.
 const RETURN_QUIET: Duration = Duration::from_secs(1);
 const RETURN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The workers.
+/// The background workers. Nothing runs before [`Jobs::start`].
 #[derive(Clone)]
 pub struct Jobs {
     pub(crate) core: Arc<Core>,
@@ -74,9 +74,9 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Goes on at once where the process before this one was killed, instead of waiting for its leases to run out. Only
-    /// for a process that holds `home`, which one process at a time can hold: a data directory. What other processes hold
-    /// stays theirs.
+    /// Ends the leases of an earlier process of this `home`, so that its work continues at once instead of when its
+    /// leases expire. The caller must hold a lock on `home`, such as that of the data directory, which only one process
+    /// can hold. Leases of other processes stay.
     pub async fn take_over(&self, home: &str) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         leases::take_over(&tx, &self.core.store, home).await?;
@@ -84,7 +84,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Runs the workers until `stop`; what they had in hand is finished by the next start.
+    /// Starts the workers, which run until `stop`. Work that is interrupted is finished after the next start.
     pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let worker = |work: Pin<Box<dyn Future<Output = ()> + Send>>| {
             let ended = stop.clone();
@@ -121,7 +121,7 @@ impl Jobs {
         worker(Box::pin(async move { drifts.run().await }));
     }
 
-    /// In a loop of its own: no deployment waits for a template that is being dropped.
+    /// A separate loop, so that no deployment waits for a template that is being dropped.
     async fn deploy(&self) {
         loop {
             limited("deployments", TICK_TIME_MAX, self.rollouts.roll_out()).await;
@@ -145,12 +145,12 @@ impl Jobs {
     async fn keep_settings(&self) {
         loop {
             limited("settings of tenants", TICK_TIME_MAX, self.settings.guard_due_tenants()).await;
-            limited("readers of databases", TICK_TIME_MAX, self.read_access.admit_due()).await;
+            limited("read access", TICK_TIME_MAX, self.read_access.admit_due()).await;
             sleep(SETTINGS_EVERY).await;
         }
     }
 
-    /// Which servers answer, each in a task of its own.
+    /// Pings every server, each in a separate task.
     async fn look_after_servers(&self) {
         loop {
             let look = async {
@@ -159,12 +159,10 @@ impl Jobs {
                 tx.rollback().await?;
                 for name in names {
                     let servers = &self.servers;
-                    self.core.in_background(
-                        servers,
-                        "a look at a server",
-                        TICK_TIME_MAX,
-                        move |servers| async move { servers.look_after(&name).await },
-                    );
+                    self.core
+                        .in_background(servers, "ping of a server", TICK_TIME_MAX, move |servers| async move {
+                            servers.look_after(&name).await
+                        });
                 }
                 Ok(())
             };
@@ -173,14 +171,19 @@ impl Jobs {
         }
     }
 
-    /// Tenants that come back one after the other are brought up together.
+    /// Creates one deployment for tenants that were restored shortly after each other.
     async fn keep_up(&self) {
         loop {
             self.returned.notified().await;
             let gathering = async { while timeout(RETURN_QUIET, self.returned.notified()).await.is_ok() {} };
-            // Past that the others come with the next deployment.
+            // After this time the remaining tenants get the next deployment.
             let _late = timeout(RETURN_TIME_MAX, gathering).await;
-            limited("tenants that catch up", TICK_TIME_MAX, self.deployments.catch_up()).await;
+            limited(
+                "deployments for tenants that missed one",
+                TICK_TIME_MAX,
+                self.deployments.catch_up(),
+            )
+            .await;
         }
     }
 
@@ -196,7 +199,7 @@ impl Jobs {
         }
     }
 
-    /// Takes up what was left.
+    /// Continues creations and deletions that are unfinished.
     async fn tick(&self) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let (workspaces, databases) = (workspaces::unfinished(&tx).await?, tenants::unfinished(&tx).await?);
@@ -241,7 +244,7 @@ impl Jobs {
         }
     }
 
-    /// Works on a database in a task of its own, unless another task or process is at it.
+    /// Works on a database in a separate task, unless another task or process does.
     fn go_on<P, F>(&self, part: &P, id: Uuid, work: impl FnOnce(P, Lease) -> F + Send + 'static)
     where
         P: Clone + Send + 'static,
@@ -250,10 +253,12 @@ impl Jobs {
         let (part, leases) = (part.clone(), self.core.leases.clone());
         let task = async move {
             match leases.try_take(Subject::Database(id)).await {
-                // A failure is in its row and in the log already.
+                // The work has recorded and logged its own failure.
                 Ok(Some(lease)) => drop(work(part, lease).await),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%id, error = %error.explained(), "unfinished work is taken up later"),
+                Err(error) => {
+                    tracing::warn!(%id, error = %error.explained(), "unfinished work could not be continued; it will be retried")
+                }
             }
         };
         self.core.tasks.spawn_on(task, &self.core.runtime);

@@ -1,11 +1,11 @@
-//! One at a time per name, within this process: the queue before a lease. Between processes the leases decide.
+//! A mutex per name, within this process. It queues tasks in front of a lease; leases exclude other processes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-/// Past this many names, the ones that nobody holds are forgotten.
+/// From this many names on, names whose mutex is not in use are removed.
 const NAMES_KEPT: usize = 256;
 
 #[derive(Debug, Default)]
@@ -14,12 +14,12 @@ pub(crate) struct Keyed {
 }
 
 impl Keyed {
-    /// Waits for its turn. Cancel safe.
+    /// Waits for the mutex of this name. Cancel safe.
     pub(crate) async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
         self.of(name).lock_owned().await
     }
 
-    /// `None` where somebody works on it.
+    /// `None` if another task holds it.
     pub(crate) fn try_lock(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
         self.of(name).try_lock_owned().ok()
     }

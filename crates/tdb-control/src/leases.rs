@@ -1,7 +1,7 @@
-//! Leases: which process works on what, over all processes that use one store. A lease is a row with a token and a time,
-//! never a transaction: nothing is held open while its holder talks to a database server. What is done under a lease is
-//! polled only while the lease is known to be held, so that a process that was paused past its time does not go on; and
-//! what it writes confirms the token in the same transaction, so that even the last instant before the pause does no harm.
+//! Leases: which process works on what, among all processes that use one store. A lease is a row with a token and an
+//! expiry time, never an open transaction, so nothing is locked while its holder waits for a database server. Work
+//! under a lease is polled only while the lease is known to be held, so a process that was paused for too long does not
+//! continue. Its writes confirm the token in the same transaction, so they fail if the lease was lost.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -23,55 +23,57 @@ use uuid::Uuid;
 use crate::error::{ControlError, Result};
 use crate::keyed::Keyed;
 
-/// A holder that gives no sign for so long has lost it.
+/// A lease expires this long after its last renewal.
 const LEASE: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
-/// Between two tries of a renewal that the store did not answer.
+/// The pause after a renewal that the store did not answer.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 const RENEW_TIME_MAX: Duration = Duration::from_secs(3);
-/// How long somebody waits for another holder.
+/// How long a task waits for a lease that is held elsewhere.
 const TURN_TIME_MAX: Duration = Duration::from_secs(120);
-/// Between two looks at a lease that another process holds; doubled up to the second. Waiters of this process queue.
+/// The first pause between two attempts to take a lease that another process holds. It doubles up to `LOOK_LAST`. Tasks
+/// of this process queue in memory.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
 const LOOK_LAST: Duration = Duration::from_millis(250);
 
-/// What one holder at a time works on.
+/// What only one holder may work on at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// A database of ours, by the id of its row: made or removed.
+    /// The creation or removal of a database, by the id of its row.
     Database(Uuid),
-    /// A workspace's builds, templates and spares on a server. A server that does not answer holds up no other's.
+    /// A workspace's builds, templates and spares on one server. Per server, so that a server that does not respond
+    /// delays no other.
     Builds(WorkspaceId, ServerName),
-    /// One of the places for databases being made on a server.
+    /// One of the slots for creating databases on a server.
     Creation(ServerName, usize),
-    /// A workspace's journal.
+    /// Draining a workspace's journal.
     Journal(WorkspaceId),
-    /// The journals of a server's workspaces, on the timer.
+    /// The periodic drains of one server.
     Drain(ServerName),
-    /// What is left over on a server.
+    /// The sweep of one server.
     Sweep(ServerName),
-    /// A server's spares.
+    /// Filling a server's stock of spares.
     Stock(ServerName),
-    /// What tenants of a server carry of their workspace's settings.
+    /// Applying workspace settings to the tenant databases of one server.
     Settings(ServerName),
-    /// Rights of readers on a server's databases.
+    /// Granting read-only roles their rights on one server.
     Readers(ServerName),
-    /// The roles of a database, by the id of its holder: set again where a client changed them.
+    /// Restoring the roles of a database that a client changed, by the id of the database's row.
     Roles(Uuid),
-    /// Looks for drift on a server that somebody asked for.
+    /// Comparisons on one server that a user requested.
     Drift(ServerName),
-    /// Those that are due by their age.
+    /// Comparisons on one server that are due by their age.
     DriftSweep(ServerName),
-    /// Deployments for tenants that missed one.
+    /// Creating deployments for tenants that missed one.
     CatchUp,
-    /// The installation's first project.
+    /// Creating the installation's first project.
     Bootstrap,
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // The store's queries for unfinished work know these two.
+            // Queries of the store for unfinished work build the first two names themselves.
             Subject::Database(id) => write!(f, "database:{id}"),
             Subject::Builds(workspace, server) => write!(f, "builds:{workspace}:{server}"),
             Subject::Creation(server, place) => write!(f, "creation:{server}:{place}"),
@@ -95,11 +97,11 @@ impl fmt::Display for Subject {
 pub(crate) struct Leases {
     store: Store,
     runtime: Handle,
-    /// Waiters of this process, each at its turn; only the first of them looks at the store.
+    /// Tasks of this process wait here in turn; only the first one for a name queries the store.
     queue: Arc<Keyed>,
 }
 
-/// A lease that is held. Dropping it lets the next one have it.
+/// A held lease. Dropping it releases it.
 #[derive(Debug)]
 pub(crate) struct Lease {
     leases: Leases,
@@ -118,7 +120,7 @@ impl Leases {
         }
     }
 
-    /// Waits for its turn, a bounded time. Cancel safe: what was taken for a caller who left runs out.
+    /// Waits for the lease, at most `TURN_TIME_MAX`. Cancel safe: a lease that was taken for a dropped caller expires.
     pub(crate) async fn take(&self, subject: Subject) -> Result<Lease> {
         let deadline = Instant::now() + TURN_TIME_MAX;
         let name = subject.to_string();
@@ -141,7 +143,7 @@ impl Leases {
         }
     }
 
-    /// None while another task or process works on it.
+    /// `None` if another task or process holds it.
     pub(crate) async fn try_take(&self, subject: Subject) -> Result<Option<Lease>> {
         let name = subject.to_string();
         let Some(turn) = self.queue.try_lock(&name) else {
@@ -169,8 +171,8 @@ enum Step<T> {
 }
 
 impl Lease {
-    /// Does `work` and renews the lease meanwhile. The work takes no step while the lease may have run out; it is dropped
-    /// where another holder has it. On the heap: what is done under a lease is most of what there is.
+    /// Runs `work` and renews the lease while it runs. The work is not polled once the lease may have expired, and is
+    /// dropped if the lease is lost. Boxed, because these futures are large.
     pub(crate) fn during<'a, T: Send + 'a>(
         &'a self,
         work: impl Future<Output = Result<T>> + Send + 'a,
@@ -184,7 +186,7 @@ impl Lease {
         loop {
             let mut timer = pin!(sleep_until(renew_at));
             let step = poll_fn(|cx| {
-                // The clock, not the timer: a process that wakes up may see its sockets before its timers.
+                // Checks the clock as well as the timer: in a process that resumes, sockets may be ready before timers.
                 if Instant::now() >= renew_at || timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Step::Renew);
                 }
@@ -206,7 +208,7 @@ impl Lease {
         }
     }
 
-    /// False where the store did not answer.
+    /// `false` if the store did not answer. An error if another process holds the lease.
     async fn renew(&self) -> Result<bool> {
         let renewal = leases::renew(&self.leases.store, &self.name, self.token, LEASE);
         match timeout(RENEW_TIME_MAX, renewal).await {
@@ -223,7 +225,7 @@ impl Lease {
         }
     }
 
-    /// A transaction over all projects that fails, and leaves nothing, where another holder has the lease.
+    /// Opens a transaction over all projects. Fails if the lease is lost.
     pub(crate) async fn begin(&self) -> Result<Tx> {
         let tx = self.leases.store.jobs().await?;
         leases::confirm(&tx, &self.name, self.token).await?;
@@ -234,11 +236,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let (store, name, token) = (self.leases.store.clone(), std::mem::take(&mut self.name), self.token);
-        // The next waiter of this process gets its turn when the store knows that the lease is free.
+        // The next task of this process gets its turn only after the store has released the lease.
         let turn = self.turn.take();
         self.leases.runtime.spawn(async move {
             if let Err(error) = leases::release(&store, &name, token).await {
-                tracing::warn!(%name, %error, "a lease could not be released; it runs out");
+                tracing::warn!(%name, %error, "a lease could not be released; it will expire");
             }
             drop(turn);
         });

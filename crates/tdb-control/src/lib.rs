@@ -1,6 +1,6 @@
 //! Use cases and state machines of the control plane: workspaces, versions, tenants, deployments, and the workers that
-//! finish what was begun. It speaks no HTTP and no wire protocol, and no text of a user ever runs in a session of an
-//! administrator.
+//! finish interrupted work. No HTTP and no wire protocol. A user's SQL never runs in a session of an administrator.
+#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod attempt;
 mod control;

@@ -1,4 +1,5 @@
-//! What every engine has: accounts, servers, workspaces, tenants, credentials and where their databases are.
+//! The use cases that do not depend on DDL capture: accounts, servers, workspaces, tenants, credentials, and where
+//! their databases are.
 
 pub(crate) mod accounts;
 pub(crate) mod creations;

@@ -1,5 +1,5 @@
-//! What the control plane shows of the installation's work. The figures are the store's, so that each process shows the
-//! same; they are read on a timer, and a scrape reads none.
+//! The installation's figures in `/metrics`. They are read from the store, so that each process shows the same values,
+//! and on a timer, so that a scrape does not query the store.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl Gauges {
     }
 }
 
-/// What there is nothing of is 0, not what it was.
+/// A label without a figure is set to 0 instead of keeping its old value.
 fn set_all(gauges: &IntGaugeVec, labels: &[&str], figures: &[(String, u32)]) {
     for label in labels {
         let n = figures.iter().find(|(of, _)| of == label).map_or(0, |(_, n)| *n);
@@ -81,11 +81,11 @@ fn set_all(gauges: &IntGaugeVec, labels: &[&str], figures: &[(String, u32)]) {
     }
 }
 
-/// What the control plane shows of the installation's work.
+/// The installation's figures for `/metrics`.
 #[derive(Clone)]
 pub struct Metrics {
     core: Arc<Core>,
-    /// Empty until they are registered.
+    /// Empty before `register`.
     gauges: Arc<OnceLock<Gauges>>,
 }
 
@@ -97,12 +97,12 @@ impl Metrics {
         }
     }
 
-    /// Shows what this process measures, and the installation's figures, in `registry`; to be called once.
+    /// Registers the histograms of the store and the installation's figures in `registry`. To be called once.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         self.core.store.register_metrics(registry)?;
         let gauges = Gauges::register(registry)?;
         gauges.show(&Figures::default());
-        // A second registry would have been refused by its names.
+        // A second registration fails above, so the cell is empty here.
         let _ = self.gauges.set(gauges);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What use cases take and give. Plain data: the API's field names are the edge's to choose, and so is JSON.
+//! The types that use cases take and return. Plain data: the API defines the JSON and its field names.
 
 mod access;
 mod deployment;
@@ -28,6 +28,6 @@ pub use workspace::{
     WorkspaceStatus,
 };
 
-// The edge names rights, and may not see the data plane's contract.
+// The API names rights but must not depend on the data plane's contract.
 pub use tdb_contract::Rights;
 pub use tdb_engines::postgres::extensions::Wanted as WantedExtension;

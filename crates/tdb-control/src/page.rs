@@ -1,11 +1,13 @@
-//! Parts of lists.
+//! Pagination of lists.
 
 use std::num::NonZeroU32;
 
-/// A part of a list: what comes after the entry with the key `after`, at most `limit` entries.
+/// One page of a list: at most `limit` entries after the entry with the key `after`.
 #[derive(Clone, Debug)]
 pub struct Page<K> {
+    /// The key of the last entry of the page before; `None` for the first page.
     pub after: Option<K>,
+    /// The maximum number of entries.
     pub limit: Limit,
 }
 
@@ -18,15 +20,17 @@ impl<K> Default for Page<K> {
     }
 }
 
-/// Most rows of a list.
+/// The maximum number of entries of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(NonZeroU32);
 
 impl Limit {
+    /// The largest limit that a request may ask for.
     pub const MAX: u32 = 100_000;
+    /// The limit of a request that names none: 100.
     pub const DEFAULT: Limit = Limit(NonZeroU32::new(100).unwrap());
 
-    /// 1 to [`Limit::MAX`].
+    /// `None` unless `limit` is between 1 and [`Limit::MAX`].
     pub fn new(limit: u32) -> Option<Self> {
         NonZeroU32::new(limit)
             .filter(|limit| limit.get() <= Self::MAX)

@@ -1,7 +1,7 @@
-//! The fault points of this crate: the moments between two steps at which a test build can be made to die. After each of
-//! them a restart goes on, or the sweep removes what is left.
+//! The fault points of this crate: the places between two steps where a test build can be made to exit. After an exit
+//! at any of them, a restart continues, or the sweep removes what is left.
 
-/// All of them, in the order in which a creation, a deletion, a drain and a deployment pass them.
+/// All fault points, in the order in which a creation, a deletion, a drain and a deployment reach them.
 pub const POINTS: [&str; 32] = [
     "workspace.create.intended",
     "workspace.create.roles",
@@ -45,7 +45,7 @@ mod tests {
 
     use super::POINTS;
 
-    // In two parts: those who look for calls in the source do not find this one.
+    // Split, so that a search for calls in the source does not find this line.
     const CALL: &str = concat!("fault::", "point(");
 
     #[test]

@@ -1,4 +1,4 @@
-//! What needs the capture of DDL: the change log, versions and their builds, deployments.
+//! The use cases that need DDL capture: the change log, versions and their builds, deployments.
 
 pub(crate) mod ahead;
 pub(crate) mod blueprints;

@@ -1,4 +1,4 @@
-//! What nobody needs any more: databases that no row knows, rows whose database is gone, rows whose time is over.
+//! The sweep: drops databases that no row refers to, and deletes rows whose database is gone or whose time is over.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::lifecycle::servers::Servers;
 use crate::schema::deployments::Deployments;
 use crate::schema::stock::DEMAND;
 
-/// Longer than any journal waits for its drain and any proxy is away.
+/// Longer than any row stays in a journal.
 const SESSIONS_KEPT_DAYS: i32 = 30;
 const EVENTS_KEPT_DAYS: i32 = 7;
 
-/// Removes what belongs to nothing.
+/// Removes databases, roles and rows that are no longer needed.
 #[derive(Clone)]
 pub(crate) struct Sweep {
     pub(crate) core: Arc<Core>,
@@ -53,25 +53,27 @@ impl Sweep {
     }
 
     async fn sweep_server(&self, name: &ServerName) -> Result<()> {
-        // Read before the databases: what is recorded as made was there, and a row that changes since is left alone.
+        // Read before the list of databases: what is recorded as created was there. A row that changes afterwards is
+        // not touched.
         let tx = self.core.store.jobs().await?;
         let recorded = templates::made_on(&tx, name).await?;
         tx.rollback().await?;
         let server = self.servers.admin(name).await?;
         let found = databases::constructed(&server, self.core.store.installation()).await;
         let found = found.map_err(|e| upstream(name, e))?;
-        // Read after them: an intent is committed before its database exists, so that one unknown now is nobody's.
+        // Read after the list of databases: a row is committed before its database is created, so a database without a
+        // row belongs to no one.
         let tx = self.core.store.jobs().await?;
         let gone = |row: &&templates::TemplateRow| !found.iter().any(|found| Some(found.oid) == row.physical.oid);
         for row in recorded.iter().filter(gone) {
             if templates::forget(&tx, row).await? {
-                tracing::warn!(server = %name, id = %row.id, status = %row.status.as_str(), "a template's database is not there; it is forgotten");
+                tracing::warn!(server = %name, id = %row.id, status = %row.status.as_str(), "the database of a template is missing; its row is deleted");
             }
         }
         let recorded = physical::recorded(&tx, name).await?;
         tx.commit().await?;
         for orphan in found.iter().filter(|found| !recorded.has(found.id, found.oid)) {
-            tracing::warn!(server = %name, database = %orphan.name, "a database that belongs to nothing is dropped");
+            tracing::warn!(server = %name, database = %orphan.name, "a database that no row refers to is dropped");
             let dropped = databases::drop(&server, &orphan.name).await;
             dropped.map_err(|e| upstream(name, e))?;
         }

@@ -1,4 +1,4 @@
-//! How often somebody may try a password: a bucket of tries per email and per address, refilled over time.
+//! Limits on login attempts: a token bucket per email and per address.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-/// A few typing errors at once, and then one try per half minute.
+/// Allows a few typing errors, then one attempt per half minute.
 const EMAIL: Rate = Rate {
     tries: 5,
     refill: Duration::from_secs(30),
 };
-/// Many people may sit behind one address.
+/// Many people may share one address.
 const ADDRESS: Rate = Rate {
     tries: 30,
     refill: Duration::from_secs(5),
 };
-/// Emails and addresses. Past it the one that was tried longest ago is forgotten: made-up emails must neither fill the
-/// memory nor give everyone else new tries.
+/// The maximum number of emails and addresses. Beyond it the least recently used entry is dropped: made-up emails must
+/// neither fill the memory nor reset the limits of others.
 const TRACKED_MAX: NonZeroUsize = match NonZeroUsize::new(50_000) {
     Some(buckets) => buckets,
     None => NonZeroUsize::MIN,
@@ -36,7 +36,7 @@ enum Who {
     Address(IpAddr),
 }
 
-/// When each bucket will be full again: what is missing from it, as time.
+/// For each bucket, when it will be full again. The time until then measures how many attempts are used.
 pub(crate) struct Throttle {
     full_at: Mutex<LruCache<Who, Instant>>,
 }
@@ -50,7 +50,8 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Takes a try of both, or says when the next may be. Where one has none left the other loses none.
+    /// Takes an attempt from both buckets, or returns how long to wait. If one is empty, nothing is taken from the
+    /// other.
     pub(crate) fn take(&self, email: &str, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let both = [(Who::Email(email.to_owned()), EMAIL), (Who::Address(address), ADDRESS)];
@@ -70,7 +71,7 @@ impl Throttle {
         Ok(())
     }
 
-    /// The password was right: the try is given back.
+    /// After a correct password: fills the email's bucket and returns the attempt to the address.
     pub(crate) fn give_back(&self, email: &str, address: IpAddr) {
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         full_at.pop(&Who::Email(email.to_owned()));
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn made_up_emails_do_not_give_others_their_tries_back() {
         let (throttle, now) = (Throttle::default(), Instant::now());
-        // Each takes two buckets.
+        // Each attempt takes from two buckets.
         let flood = |emails: std::ops::Range<usize>| {
             for number in emails {
                 let [_, a, b, c] = u32::try_from(number).unwrap().to_be_bytes();

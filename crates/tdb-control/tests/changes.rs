@@ -83,7 +83,7 @@ async fn data_is_left_out_with_a_warning() {
         .id;
     let sql = "BEGIN; CREATE TABLE t (id int); INSERT INTO t VALUES (1); COMMIT";
     world.session("app_dev").await.simple_query(sql).await.unwrap();
-    // The timer may have been first; the log says the same.
+    // The drain timer may have been first; the result is the same.
     let drained = world.control.drain(id, None).await.unwrap();
     assert!(drained.warnings.len() <= 1, "{drained:?}");
     let diff = world.diff("app").await;
@@ -154,7 +154,7 @@ async fn without_a_version_to_give_no_tenant_is_created() {
     let refused = world.try_tenant("acme", "app").await.unwrap_err();
     assert_eq!(refused.code().as_str(), "head_broken", "{refused}");
     assert!(refused.to_string().contains("change 1 "), "{refused}");
-    // Nothing of it is left: the name is free for the tenant that is created once there is a version.
+    // Nothing of it is left: the name can be used for the tenant that is created once there is a version.
     let missing = world
         .control
         .tenants
@@ -197,7 +197,7 @@ async fn a_schema_that_nobody_captured_is_no_version() {
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (id int)").await;
     world.tenant("acme", "app").await;
-    // A superuser's edit, whose journal rows are never changes.
+    // DDL of a superuser, which is journaled but does not become a change.
     let admin = world.cluster.connect("app_dev").await.unwrap();
     admin
         .batch_execute("ALTER TABLE t ADD COLUMN smuggled int")
@@ -214,7 +214,7 @@ async fn a_schema_that_nobody_captured_is_no_version() {
     assert!(refused.to_string().contains("smuggled"), "{refused}");
 }
 
-/// CLUSTER fires no event trigger and leaves its mark on the index.
+/// CLUSTER fires no event trigger and marks the index in the catalog.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_event_trigger_saw_is_told_and_can_be_repeated_as_ddl() {
     let world = World::start().await;
@@ -249,7 +249,7 @@ async fn what_no_event_trigger_saw_is_told_though_nothing_is_pending() {
         ("smuggled", "ALTER TABLE t ADD COLUMN smuggled int"),
     ] {
         if name == "smuggled" {
-            // A superuser's edit, whose journal rows are never changes.
+            // DDL of a superuser, which is journaled but does not become a change.
             let admin = world.cluster.connect("app_dev").await.unwrap();
             admin.batch_execute(sql).await.unwrap();
         } else {
@@ -278,10 +278,10 @@ async fn a_workspace_that_is_what_its_changes_give_is_not_warned_of() {
     world.ddl("app", "CREATE TABLE unwanted (id int)").await;
     let skipped = world.skip("app", &[2]).await;
     assert_eq!(skipped.unwrap()[0].state, ChangeState::Skipped);
-    // Its head is version 2 again, and the workspace has the skipped table as it should.
+    // Head is version 2 again; the workspace still has the skipped table.
     let job = world.deploy("app").await;
     assert_eq!(job.summary.version, 2, "{job:#?}");
-    // Rewrites pg_class, changes no schema.
+    // Rewrites pg_class but changes no schema.
     world.ddl("app", "VACUUM FULL t").await;
     assert_eq!(world.deploy("app").await.summary.version, 2);
     assert_eq!(world.tenant("two", "app").await.warnings, Vec::<String>::new());
@@ -332,7 +332,7 @@ async fn what_sessions_begin_with_is_part_of_the_schema() {
     world.tenant("early", "app").await;
     let setting = "ALTER ROLE CURRENT_USER SET search_path = app, public";
     world.ddl("app", setting).await;
-    // Beyond what a tenant may set, and so no change.
+    // A setting that a tenant may not set, and therefore no change.
     world
         .ddl("app", "ALTER ROLE CURRENT_USER SET temp_tablespaces = ''")
         .await;
@@ -352,7 +352,7 @@ async fn what_sessions_begin_with_is_part_of_the_schema() {
     ];
     assert_eq!(shown, expected);
     assert!(diff[1].author.starts_with("key:"), "{diff:#?}");
-    // By deployment, by a clone of the template, and by a spare.
+    // By deployment, as a clone of the template, and as a spare.
     assert_eq!(world.deploy("app").await.summary.status, DeploymentStatus::Completed);
     world.tenant("late", "app").await;
     world.no_drift("app").await;

@@ -86,7 +86,7 @@ async fn a_restart_in_the_middle_finishes_the_job() {
     world.ddl("app", "ALTER TABLE t ADD COLUMN a int").await;
     world.ddl("app", "CREATE INDEX CONCURRENTLY by_a ON t (a)").await;
     let job = world.begin_deployment("app").await;
-    // Workers that are stopped at once: whatever they hold, their leases are the only trace.
+    // Workers that are stopped at once: only their leases remain of what they held.
     let stop = CancellationToken::new();
     world.control.jobs.start(&TaskTracker::new(), &stop);
     eventually("the work has begun", async || {

@@ -1,4 +1,5 @@
-//! An attempt that created something and died is gone on with, for every kind of thing: same secrets, nothing twice.
+//! A repeated request continues an attempt that created something and died, for every kind of entry: the secrets are
+//! the same, and nothing is created twice.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
@@ -24,7 +25,7 @@ async fn go(world: &World, key: &str) -> Identity {
     }
 }
 
-/// The first attempt dies after its use case: nothing is kept, and its lease is over.
+/// The first attempt dies after its use case: no answer is stored, and its claim is released.
 async fn died(world: &World, identity: &Identity) -> Identity {
     world.control.idempotency.release_key(identity).await.unwrap();
     go(world, "k").await
@@ -154,7 +155,7 @@ async fn what_a_dead_attempt_created_is_given_and_not_created_again() {
 async fn a_project_whose_founding_died_half_way_is_founded_with_the_secrets_that_were_drawn() {
     let world = World::idle(Default::default()).await;
     let first = go(&world, "k").await;
-    // The receipt is there, the project is not.
+    // The receipt exists, the project does not.
     let made = world.control.accounts.create_project(&first, "second").await.unwrap();
     world
         .control
@@ -176,10 +177,10 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
     assert_eq!(busy.code().as_str(), "idempotency_in_progress");
     let other = once(&world, "k", b"other").await.unwrap_err();
     assert_eq!(other.code().as_str(), "idempotency_key_reused");
-    // A refusal created nothing: the key is free.
+    // The refused attempt created nothing, so the key is free.
     world.control.idempotency.release_key(&first).await.unwrap();
     let second = go(&world, "k").await;
-    // The first attempt lost its hold: what it would create now is refused.
+    // The first attempt lost its claim: what it would create now is refused.
     let late = world
         .control
         .accounts
@@ -213,7 +214,7 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
         Once::Done(kept) => assert_eq!((kept.status, kept.body.expose_secret()), (201, body.as_str())),
         Once::Go(_) => panic!("it was done"),
     }
-    // Another API key of the project is not given it.
+    // Another API key of the project does not get the answer.
     let stranger = world.control.accounts.authenticate(&body).await.unwrap();
     let key = IdempotencyKey::parse("k").unwrap();
     let refused = world
@@ -223,7 +224,7 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
         .await
         .unwrap_err();
     assert_eq!(refused.code().as_str(), "idempotency_key_reused");
-    // What is stored opens nothing.
+    // The stored answer is encrypted.
     let tx = world.store.jobs().await.unwrap();
     let row = tx
         .query_one("SELECT receipt, answer FROM idempotency_keys", &[])
@@ -232,7 +233,7 @@ async fn a_key_is_one_requests_and_one_attempts_at_a_time() {
     let (receipt, answer): (Option<Vec<u8>>, Vec<u8>) = (row.get(0), row.get(1));
     assert_eq!(receipt, None);
     assert!(!String::from_utf8_lossy(&answer).contains(&body[7..]));
-    // A day later the key is new again.
+    // A day later the key can be used again.
     let sql =
         "UPDATE idempotency_keys SET created_at = now() - interval '25 hours', lease_until = now() - interval '1 hour'";
     tx.execute(sql, &[]).await.unwrap();

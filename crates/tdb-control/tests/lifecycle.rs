@@ -1,4 +1,4 @@
-//! Creation and deletion: many at once, taken up again, and nothing left over.
+//! Creation and deletion: in parallel, continued after a restart, and without leftovers.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -25,7 +25,7 @@ async fn names(world: &World, sql: &str) -> Vec<String> {
 }
 
 const DATABASES: &str = "SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', 'store', 'tdb_base') ORDER BY 1";
-/// Builds, templates and spares of the workspace "app".
+/// The builds, templates and spares of the workspace "app".
 async fn templates(world: &World) -> Vec<TemplateRow> {
     let tx = world.store.jobs().await.unwrap();
     let row = workspaces::by_name(&tx, world.identity.project(), &blueprint("app")).await;
@@ -150,7 +150,7 @@ async fn spares_follow_the_demand_of_the_last_day_and_an_idle_blueprint_has_none
     for (age, spares) in [("1 hour", 2), ("25 hours", 0)] {
         let older = format!("UPDATE control_plane.tenant_databases SET created_at = now() - interval '{age}'");
         store.batch_execute(&older).await.unwrap();
-        // It sweeps when it starts.
+        // The workers sweep when they start.
         let stop = CancellationToken::new();
         world.restarted().await.jobs.start(&TaskTracker::new(), &stop);
         eventually("what is not worth its room is given back", async || {
@@ -166,7 +166,7 @@ async fn spares_follow_the_demand_of_the_last_day_and_an_idle_blueprint_has_none
     .await;
 }
 
-/// What a store has that was restored to a moment before its servers'.
+/// The rows of a store that was restored to an earlier time than its servers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
     const KEPT: &str = "CREATE TABLE past AS SELECT * FROM control_plane.templates
@@ -175,7 +175,7 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
                           WHERE template_id = (SELECT id FROM past);
                         CREATE TABLE past_roles AS SELECT * FROM control_plane.postgres_databases
                           WHERE id = (SELECT id FROM past_place)";
-    // The tenant that it became is not in a store of the past.
+    // The restored store does not have the tenant that the spare became.
     const BROUGHT_BACK: &str = "DELETE FROM control_plane.tenant_databases WHERE tenant = 'second';
                                 INSERT INTO control_plane.templates SELECT * FROM past;
                                 INSERT INTO control_plane.physical_databases SELECT * FROM past_place;
@@ -211,7 +211,7 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
     assert!(third.query("SELECT FROM t", &[]).await.unwrap().is_empty(), "its own");
     second().await;
 
-    // Its row was forgotten; this time nobody asks for a spare, and a sweep finds it.
+    // Its row was deleted. This time no tenant needs a spare, and a sweep finds it.
     store.batch_execute(BROUGHT_BACK).await.unwrap();
     let stop = CancellationToken::new();
     world.restarted().await.jobs.start(&TaskTracker::new(), &stop);
@@ -260,7 +260,7 @@ async fn a_quiet_workspace_is_built_ahead_and_says_what_is_broken() {
         1,
         "only a tenant or a deployment makes a version"
     );
-    // A table that only data could make: nothing tells before it is replayed.
+    // A change that depends on data, which only a replay shows.
     world
         .ddl("app", "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS 'BEGIN IF (SELECT count(*) FROM t) = 0 THEN RAISE ''no data''; END IF; CREATE TABLE made (id int); END'")
         .await;
@@ -363,7 +363,7 @@ async fn an_existing_tenant_gains_a_second_database() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_creation_that_was_left_is_taken_up_by_the_next_start() {
-    // Nobody waits, and nobody works: creations stop wherever they are.
+    // No caller waits and no worker runs, so the creations stop at any step.
     let settings = ControlSettings {
         creation_wait: std::time::Duration::ZERO,
         ..ControlSettings::default()

@@ -1,4 +1,4 @@
-//! Signing up where it is closed and where it is open, and who runs the installation.
+//! Sign-up while it is closed and while it is open, and the operator's account.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;

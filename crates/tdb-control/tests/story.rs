@@ -1,4 +1,4 @@
-//! The story without a proxy: a schema is shaped, tenants are made from it, a change reaches all of them.
+//! The whole sequence without a proxy: design a schema, create tenants from it, deploy a change to all of them.
 
 mod support;
 

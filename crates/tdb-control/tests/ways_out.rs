@@ -1,4 +1,4 @@
-//! Ways out of a head that is no version: what is refused says what works, and that works.
+//! Repairs of a head that cannot become a version: the error says what to do, and doing that works.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
@@ -7,7 +7,7 @@ use support::{World, blueprint};
 use tdb_control::model::{ChangeState, DeploymentStatus};
 use tdb_control::{ControlError, Page};
 
-/// The numbers of the skip that a text recommends.
+/// The change numbers in the skip request that a text recommends.
 fn recommended(text: &str) -> Vec<u32> {
     let before = "DELETE /workspaces/app/diff {\"ddl_ids\": [";
     let (_, after) = text.split_once(before).unwrap_or_else(|| panic!("{text}"));
@@ -114,7 +114,7 @@ async fn a_change_whose_replay_differs_is_named_with_the_reason_and_can_be_repla
     let said = refused.to_string();
     assert!(said.contains("change 2 ") && said.contains("random()"), "{said}");
     assert_eq!(recommended(refused.hint().unwrap()), [2]);
-    // What the hint says: drop what it made, make it again by its name, and skip both.
+    // As the hint says: drop the table that it created, create one with a fixed name, and skip both changes.
     let session = world.session("app_dev").await;
     let sql = "SELECT relname FROM pg_class WHERE relname ~ '^r_[0-9]+$'";
     let made: String = session.query_one(sql, &[]).await.unwrap().get(0);
@@ -179,7 +179,7 @@ async fn a_revert_names_the_change_that_needs_it_whatever_others_are_called() {
     for sql in [
         "CREATE SCHEMA app_public",
         "CREATE TABLE base (id int PRIMARY KEY)",
-        // In PostgreSQL's detail its name is the end of another one.
+        // In PostgreSQL's detail, its name is the end of another name.
         "CREATE TABLE orders (id int)",
         "CREATE TABLE app_public.orders (id int REFERENCES base)",
     ] {

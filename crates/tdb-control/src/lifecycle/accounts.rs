@@ -1,4 +1,4 @@
-//! Projects and API keys: who may ask.
+//! Projects and API keys, and the authentication of requests.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use crate::lifecycle::references::{checked_reference, only};
 use crate::model::{ApiKeyInfo, NewApiKey, NewCredential, NewProject, Project};
 use crate::page::Page;
 
-/// The name of the key that comes with a project.
+/// The name of the key that is created with a project.
 const FIRST_KEY: &str = "first";
 
-/// What was created for a request that may be repeated: see [`crate::idempotency`].
+/// What a repeated request needs to continue: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ProjectReceipt {
     pub(crate) id: ProjectId,
@@ -59,11 +59,10 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The installation's first project with its first key (scope admin), `key` where one is given; its account runs the
-    /// installation. None where a
-    /// project exists already.
+    /// Creates the installation's first project with its first key (scope admin): `key`, or a random one. The project's
+    /// account becomes the operator's. `None` if a project exists.
     pub async fn bootstrap(&self, project_name: &str, key: Option<ApiKey>) -> Result<Option<NewProject>> {
-        // Processes that start at once over an empty store make one between them.
+        // Processes that start at the same time on an empty store create one project together.
         let lease = self.core.leases.take(Subject::Bootstrap).await?;
         lease.during(self.bootstrap_alone(&lease, project_name, key)).await
     }
@@ -89,7 +88,7 @@ impl Accounts {
         Ok(Some(made))
     }
 
-    /// The one door to an [`Identity`].
+    /// The only way to get an [`Identity`]. `Unauthorized` if the key is malformed, unknown or deleted.
     pub async fn authenticate(&self, key: &str) -> Result<Identity> {
         let key = ApiKey::parse(key).ok_or(ControlError::Unauthorized)?;
         let holder = api_keys::authenticate(&self.core.store, &key).await?;
@@ -98,7 +97,7 @@ impl Accounts {
         Ok(Identity::new(holder.project, holder.key, holder.name, scopes))
     }
 
-    /// Those of the account that the key's project belongs to, oldest first.
+    /// The projects of the key's account, oldest first. Needs the scope admin.
     pub async fn projects(
         &self,
         identity: &Identity,
@@ -113,6 +112,7 @@ impl Accounts {
         Ok(projects)
     }
 
+    /// Creates a project in the key's account, with its first key and its credential. Needs the scope admin.
     pub async fn create_project(&self, identity: &Identity, name: &str) -> Result<NewProject> {
         identity.require(KeyScope::Admin)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -124,7 +124,8 @@ impl Accounts {
             return self.go_on_founding(own.account, name, begun).await;
         }
         let seeds = ProjectReceipt::draw(None)?;
-        // Its rows are another project's, so that they cannot be in one transaction with the key: the receipt comes first.
+        // The project's rows belong to another project than the key, so they cannot be in one transaction with the
+        // receipt, which is written first.
         let tx = self.core.store.project(identity.project()).await?;
         identity.leave_receipt(&tx, &self.core.store, &seeds).await?;
         tx.commit().await?;
@@ -167,7 +168,7 @@ impl Accounts {
     ) -> Result<NewProject> {
         let ProjectReceipt { id, key, password } = seeds;
         let row = projects::insert(tx, &id, account, name).await?;
-        let key = ApiKey::parse(&key).ok_or_else(|| ControlError::internal("a generated key is no key"))?;
+        let key = ApiKey::parse(&key).ok_or_else(|| ControlError::internal("a generated API key cannot be parsed"))?;
         api_keys::insert(tx, &id, FIRST_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
         let made = credentials::create_with(tx, &id, &Scope::Project, Rights::ReadWrite, None, password.into()).await?;
         Ok(NewProject {
@@ -177,7 +178,8 @@ impl Accounts {
         })
     }
 
-    /// 409 while it has workspaces or tenants, deleted tenants too.
+    /// Deletes a project, by id or name. 409 while it has workspaces or tenants; deleted tenants that can be restored
+    /// count.
     pub async fn delete_project(&self, identity: &Identity, reference: &str) -> Result<ProjectId> {
         identity.require(KeyScope::Admin)?;
         let id = &self.project_of(identity, reference).await?;
@@ -195,7 +197,8 @@ impl Accounts {
         Ok(id.clone())
     }
 
-    /// A new password for the project's credential; the old one has stopped working when this answers.
+    /// Gives the project's credential a new password, and creates one if there is none. Waits until the proxies have
+    /// dropped the old password.
     pub async fn rotate_project_credential(
         &self,
         identity: &Identity,
@@ -232,7 +235,7 @@ impl Accounts {
         only("project", reference, ids.collect(), |id| id.to_string())
     }
 
-    /// Oldest first.
+    /// The API keys of the project, oldest first. Needs the scope admin.
     pub async fn api_keys(&self, identity: &Identity, page: &Page<(OffsetDateTime, KeyId)>) -> Result<Vec<ApiKeyInfo>> {
         identity.require(KeyScope::Admin)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -241,6 +244,7 @@ impl Accounts {
         rows.into_iter().map(key_info).collect()
     }
 
+    /// Creates an API key with these scopes. Needs the scope admin.
     pub async fn create_api_key(&self, identity: &Identity, name: &str, wanted: &[KeyScope]) -> Result<NewApiKey> {
         identity.require(KeyScope::Admin)?;
         if wanted.is_empty() {
@@ -273,7 +277,7 @@ impl Accounts {
         })
     }
 
-    /// By id or name.
+    /// Deletes an API key, by id or name. Needs the scope admin.
     pub async fn delete_api_key(&self, identity: &Identity, reference: &str) -> Result<()> {
         identity.require(KeyScope::Admin)?;
         let tx = self.core.store.project(identity.project()).await?;

@@ -1,4 +1,5 @@
-//! Databases being made on a server at a time: each is a copy of files, and a few of them keep a disk busy.
+//! A limit on the number of databases that are created on one server at the same time: each creation copies files, and
+//! a few of them saturate a disk.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +14,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::error::{ControlError, Result};
 use crate::leases::{Lease, Leases, Subject};
 
-/// By all processes together.
+/// The limit per server, over all processes.
 const AT_ONCE: usize = 4;
-/// How long a creation waits for its place.
+/// How long a creation waits for a slot.
 const PLACE_TIME_MAX: Duration = Duration::from_secs(120);
 const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_LAST: Duration = Duration::from_millis(250);
@@ -23,11 +24,11 @@ const LOOK_LAST: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub(crate) struct Creations {
     leases: Leases,
-    /// The queue of this process: first come, first served.
+    /// The queue of this process, in order of arrival.
     queues: Arc<Mutex<HashMap<ServerName, Arc<Semaphore>>>>,
 }
 
-/// Lets one database be made. Dropping it lets the next one.
+/// A slot for creating one database. Dropping it releases the slot.
 #[derive(Debug)]
 pub(crate) struct CreationPlace {
     lease: Lease,
@@ -42,7 +43,7 @@ impl Creations {
         }
     }
 
-    /// Waits for a place, a bounded time.
+    /// Waits for a slot, at most `PLACE_TIME_MAX`.
     pub(crate) async fn place(&self, server: &ServerName) -> Result<CreationPlace> {
         let deadline = Instant::now() + PLACE_TIME_MAX;
         let late = || {

@@ -1,4 +1,4 @@
-//! Credentials: who may connect, to what, with which rights and until when.
+//! Credentials: database users and passwords, what they open, with which rights and until when.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::lifecycle::references::{checked_reference, only};
 use crate::model::{Connection, CredentialInfo, CredentialRequest, CredentialScope, NewCredential};
 use crate::page::Page;
 
-/// What was created for a request that may be repeated: see [`crate::idempotency`].
+/// What a repeated request needs to continue: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
 struct Receipt {
     id: CredentialId,
     password: String,
 }
 
-/// Credentials of clients.
+/// Credentials: list, create, delete.
 #[derive(Clone)]
 pub struct Credentials {
     pub(crate) core: Arc<Core>,
@@ -33,7 +33,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Oldest first.
+    /// The credentials of the project, oldest first.
     pub async fn list(
         &self,
         identity: &Identity,
@@ -46,8 +46,11 @@ impl Credentials {
         Ok(rows.into_iter().map(describe).collect())
     }
 
+    /// Creates a credential. When this returns, it works, except that a read-only credential may still wait for its
+    /// rights on servers that do not respond. A credential of the whole project needs the scope admin, others the scope
+    /// write.
     pub async fn create(&self, identity: &Identity, request: CredentialRequest) -> Result<NewCredential> {
-        // The project's credentials are an administrator's, as their rotation is.
+        // A credential of the whole project needs the scope admin, as its rotation does.
         identity.require(match request.scope {
             CredentialScope::Project => KeyScope::Admin,
             CredentialScope::Workspace(_) | CredentialScope::Tenant(_) => KeyScope::Write,
@@ -119,7 +122,7 @@ impl Credentials {
         })
     }
 
-    /// By id, name or user; its sessions end too.
+    /// Deletes a credential, by id, name or user. Its sessions are closed.
     pub async fn delete(&self, identity: &Identity, reference: &str) -> Result<()> {
         identity.require(KeyScope::Write)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -137,7 +140,7 @@ impl Credentials {
     }
 }
 
-/// The project's own credential opens everything; where it was deleted too, a word that says what is missing.
+/// The user of the project's own credential, which opens every database. If that was deleted, the placeholder `USER`.
 pub(crate) async fn project_user(tx: &Tx, project: &ProjectId) -> Result<UserName> {
     match credentials::first_of_scope(tx, project, &Scope::Project).await? {
         Some(row) => Ok(row.user),
@@ -145,7 +148,7 @@ pub(crate) async fn project_user(tx: &Tx, project: &ProjectId) -> Result<UserNam
     }
 }
 
-/// The databases that a credential of this scope opens, in the order of their names; for the project none is listed.
+/// The databases that a credential of this scope opens, by name. Empty for the whole project.
 async fn opened(tx: &Tx, project: &ProjectId, scope: CredentialScope) -> Result<(Scope, Vec<DatabaseName>)> {
     Ok(match scope {
         CredentialScope::Project => (Scope::Project, Vec::new()),
@@ -169,7 +172,7 @@ async fn opened(tx: &Tx, project: &ProjectId, scope: CredentialScope) -> Result<
     })
 }
 
-/// As it is shown, without its password.
+/// A credential for the API, without its password.
 pub(crate) fn describe(row: CredentialRow) -> CredentialInfo {
     CredentialInfo {
         id: row.id,

@@ -1,5 +1,5 @@
-//! Roles that a project declares, such as `anon`: listed, declared, deleted. How servers come to have them is in
-//! [`crate::lifecycle::memberships`].
+//! Roles without login that a project declares, such as `anon`: list, declare, delete.
+//! [`crate::lifecycle::memberships`] creates them on servers.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use crate::model::{DeclaredRole, NewDeclaredRole};
 use crate::page::Page;
 use crate::schema::drain::Drains;
 
-/// Changes and databases that a refusal names.
+/// How many changes or databases an error names.
 const NAMED_MAX: usize = 5;
 
-/// What was created for a request that may be repeated: see [`crate::idempotency`].
+/// What a repeated request needs to continue: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
 struct Receipt {
     project: ProjectId,
 }
 
-/// Roles that projects declare.
+/// Declared roles: list, declare, delete.
 #[derive(Clone)]
 pub struct DeclaredRoles {
     pub(crate) core: Arc<Core>,
@@ -42,7 +42,7 @@ pub struct DeclaredRoles {
 }
 
 impl DeclaredRoles {
-    /// Declared roles of a project of the key's account, by name.
+    /// The declared roles of a project of the key's account, by name. `project` is an id or a name.
     pub async fn list(&self, identity: &Identity, project: &str, page: &Page<RoleName>) -> Result<Vec<DeclaredRole>> {
         identity.require(KeyScope::Admin)?;
         let project = self.accounts.project_of(identity, project).await?;
@@ -52,8 +52,8 @@ impl DeclaredRoles {
         Ok(rows.into_iter().map(declared).collect())
     }
 
-    /// Declares a role and creates it on every server where the project has databases. A server that cannot be reached now
-    /// gets it later, and is named by the warnings.
+    /// Declares a role and creates it on every server where the project has databases. The sweep creates it on servers
+    /// that cannot be reached now; the warnings name them.
     pub async fn create(&self, identity: &Identity, project: &str, name: &str) -> Result<NewDeclaredRole> {
         identity.require(KeyScope::Admin)?;
         let name = parsed(name)?;
@@ -69,7 +69,7 @@ impl DeclaredRoles {
         let mut warnings = Vec::new();
         for server in &servers {
             if let Err(error) = self.memberships.converge_on(server).await {
-                tracing::warn!(%server, role = %name, error = %error.explained(), "a declared role is created later");
+                tracing::warn!(%server, role = %name, error = %error.explained(), "a declared role could not be created; it will be retried");
                 warnings.push(format!("server \"{server}\" does not have the role yet: {error}"));
             }
         }
@@ -86,7 +86,8 @@ impl DeclaredRoles {
         for server in &servers {
             self.require_free(server, name).await?;
         }
-        // Of all projects: the key's project, which has the receipt, may be another of the account.
+        // Over all projects: the receipt belongs to the key's project, the role may belong to another project of the
+        // account.
         let tx = self.core.store.jobs().await?;
         if declared_roles::insert(&tx, &project, name).await?.is_none() {
             return Err(ControlError::Exists {
@@ -103,7 +104,8 @@ impl DeclaredRoles {
         Ok(project)
     }
 
-    /// A server that cannot be reached says nothing against it.
+    /// Fails if the server has a role of this name that this installation did not create. A server that cannot be
+    /// reached does not count against the name.
     async fn require_free(&self, server: &ServerName, name: &RoleName) -> Result<()> {
         let taken = engine::is_taken(
             &self.servers.admin(server).await?,
@@ -118,14 +120,15 @@ impl DeclaredRoles {
                 Err(refused(server, EngineError::RoleTaken { role }))
             }
             Err(error) => {
-                tracing::warn!(%server, role = %name, %error, "a server could not be searched for the role");
+                tracing::warn!(%server, role = %name, %error, "could not check whether the server has the role");
                 Ok(())
             }
         }
     }
 
-    /// 409 while a change names the role, or a database of the project has anything of it. Memberships go at once; the
-    /// server's role goes when no project declares it and nothing refers to it.
+    /// Deletes a declared role. 409 while a change names it, or while it owns objects or has privileges in a database
+    /// of the project. Memberships are revoked at once. The role is dropped from a server when no project declares it
+    /// and nothing refers to it.
     pub async fn delete(&self, identity: &Identity, project: &str, name: &str) -> Result<RoleName> {
         identity.require(KeyScope::Admin)?;
         let project = self.accounts.project_of(identity, project).await?;
@@ -149,7 +152,7 @@ impl DeclaredRoles {
         tx.commit().await?;
         for server in &servers {
             if let Err(error) = self.memberships.converge_on(server).await {
-                tracing::warn!(%server, %role, error = %error.explained(), "a role that is no longer declared goes later");
+                tracing::warn!(%server, %role, error = %error.explained(), "a role that is no longer declared could not be dropped; it will be retried");
             }
         }
         Ok(role)
@@ -190,7 +193,7 @@ impl DeclaredRoles {
         Err(ControlError::refused(ProblemCode::RoleInUse, detail, hint))
     }
 
-    /// Workspaces that an earlier program made capture nothing of a declared role's DDL, and refuse it.
+    /// Workspaces that an earlier release created do not let a declared role write to the journal, so its DDL fails.
     async fn open_journals(&self, project: &ProjectId) -> Result<()> {
         let tx = self.core.store.project(project).await?;
         let rows = workspaces::list(&tx, project, None, i64::MAX).await?;
@@ -198,7 +201,7 @@ impl DeclaredRoles {
         for row in rows.iter().filter(|row| row.status == WorkspaceStatus::Ready) {
             let server = self.servers.admin(&row.physical.server).await?;
             if let Err(error) = journal::open_to_declared_roles(&server, database_name(&row.physical)?).await {
-                tracing::warn!(workspace = %row.id, %error, "the journal is not open to declared roles");
+                tracing::warn!(workspace = %row.id, %error, "the journal could not be opened to declared roles");
             }
         }
         Ok(())
@@ -227,7 +230,7 @@ fn shown(place: &OwnedDatabase) -> String {
     }
 }
 
-/// The first few of a list, and how many more there are.
+/// The first entries of a list, and the number of the others.
 fn some(mut all: Vec<String>) -> String {
     let more = all.len().saturating_sub(NAMED_MAX);
     all.truncate(NAMED_MAX);

@@ -1,4 +1,4 @@
-//! Queries of the API: in a workspace, and in many tenants at once, each in its tenant's own role.
+//! Queries through the API: in a workspace, and in many tenants at once, each in a role of its own database.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::model::{QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantQu
 use crate::schema::drain::Drains;
 use crate::schema::extensions::Extensions;
 
-/// What sessions of the API are called on the server; no name of a customer.
+/// The application name of the API's sessions. It must not contain a customer's name.
 const APPLICATION: &str = "tdb-query";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
@@ -45,7 +45,8 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// In the workspace's own role; keys that may only read: in its read-only role. DDL is captured like any other.
+    /// Runs `sql` in the workspace, as the owner's role or, with a key of scope read, as the read-only role. DDL is
+    /// captured as in any other session.
     pub async fn in_workspace(&self, identity: &Identity, blueprint: &BlueprintName, sql: &str) -> Result<QueryResult> {
         identity.require(KeyScope::Read)?;
         let row = self.workspaces.ready(identity, blueprint).await?;
@@ -54,7 +55,7 @@ impl Queries {
         let query = self.open_query(row.id.as_uuid(), &row.physical, access).await?;
         let server_pid = query.server_pid();
         if let Err(error) = self.drains.record_own_session(identity, &row, server_pid).await {
-            tracing::warn!(error = %error.explained(), "changes of this query will not know their author");
+            tracing::warn!(error = %error.explained(), "the session could not be recorded; its changes will have the database role as author");
         }
         let prepared = match access {
             Access::ReadWrite => self.extensions.make_written(&row, sql, server_pid).await,
@@ -65,14 +66,15 @@ impl Queries {
         let logical = format!("{blueprint}_dev");
         let meant = session_settings::for_role(sql, &[database, &logical]);
         let result = query.run(meant.as_deref().unwrap_or(sql), access).await;
-        // Before the answer, success or not: an error may have come after a COMMIT.
+        // Before the answer, after an error too: a failed text may contain a COMMIT.
         self.drains.drain_after(&row, Some(server_pid)).await;
         result
             .map(shown)
             .map_err(|error| advised(failed(error), sql, &prepared.warnings))
     }
 
-    /// In each tenant's own role; keys that may only read: in its read-only role.
+    /// Runs the query in each tenant, as the owner's role or, with a key of scope read, as the read-only role. The
+    /// results are in the order of the tenants. An unknown tenant is an error; a failure in one tenant is its result.
     pub async fn in_tenants(&self, identity: &Identity, query: TenantQuery) -> Result<Vec<TenantQueryResult>> {
         identity.require(KeyScope::Read)?;
         self.workspaces
@@ -97,7 +99,7 @@ impl Queries {
         };
         let (access, sql) = (access_of(identity), query.sql.as_str());
         let width = self.core.settings.deployments_per_server.get();
-        // Each server at its own pace: one that does not answer delays its own tenants.
+        // Servers are queried independently: one that does not respond delays only its own tenants.
         let mut of_server: HashMap<ServerName, Vec<(usize, FleetRow)>> = HashMap::new();
         for (place, row) in chosen.into_iter().enumerate() {
             let server = row.database.physical.server.clone();
@@ -136,7 +138,8 @@ impl Queries {
         TenantQueryResult { tenant, outcome }
     }
 
-    /// Logs in as the role that may do what the query may. A role that a client changed is set again first.
+    /// Opens a session in the role that matches the rights of the query. If the login is refused because a client
+    /// changed the role, the role is restored first.
     async fn open_query(&self, id: Uuid, physical: &Physical, access: Access) -> Result<Query> {
         let role = match access {
             Access::ReadWrite => As::Owner,
@@ -156,7 +159,7 @@ impl Queries {
     }
 }
 
-/// Keys that may only read run one statement that reads.
+/// Keys of scope read run a single statement that only reads.
 fn access_of(identity: &Identity) -> Access {
     if identity.may(KeyScope::Write) {
         Access::ReadWrite
@@ -165,16 +168,16 @@ fn access_of(identity: &Identity) -> Access {
     }
 }
 
-/// Suspended tenants refuse clients, not their owner.
+/// A suspended tenant refuses clients, but the API can query it.
 fn is_there(row: &FleetRow) -> bool {
     row.database.status == DatabaseStatus::Ready
         && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended)
 }
 
-/// Why an extension was not created ahead of the text that creates it.
+/// Adds to an error the reason why an extension was not created before the text that creates it.
 fn advised(error: ControlError, sql: &str, warnings: &[String]) -> ControlError {
     match error {
-        // The code alone does not say which statement was refused: the hint is for a text of one.
+        // The code does not say which statement was refused, so the hint is added only to a text of one statement.
         ControlError::Query { sqlstate, message, .. }
             if sqlstate == INSUFFICIENT_PRIVILEGE && !warnings.is_empty() && written::is_one_statement(sql) =>
         {

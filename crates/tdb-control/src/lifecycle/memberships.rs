@@ -1,5 +1,5 @@
-//! Memberships of databases' owners in the roles that their projects declare: brought to a server when a role is declared,
-//! when a database is created, before changes are replayed, and by the sweep.
+//! Declared roles on servers, and the memberships of databases' owners in them. They are created when a role is
+//! declared, when a database is created, before changes are replayed, and by the sweep.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) struct Memberships {
 }
 
 impl Memberships {
-    /// Makes a database's owner a member of the roles that its project declares, and creates those that are missing.
+    /// Makes a database's owner a member of the roles that its project declares. Creates roles that the server lacks.
     pub(crate) async fn admit(&self, project: &ProjectId, physical: &Physical) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let names = declared_roles::names(&tx, project).await?;
@@ -43,7 +43,8 @@ impl Memberships {
         admitted.map_err(|e| refused(&physical.server, e))
     }
 
-    /// Brings a server to what all projects declare: creates, resets, revokes, drops.
+    /// Makes a server match what all projects declare: creates and restores roles, revokes memberships, drops roles
+    /// that are no longer declared.
     pub(crate) async fn converge_on(&self, name: &ServerName) -> Result<()> {
         let server = self.servers.admin(name).await?;
         let installation = self.core.store.installation();
@@ -55,7 +56,7 @@ impl Memberships {
         let wanted: Vec<Membership> = rows.into_iter().map(membership).collect();
         let converged = engine::converge(&server, &found, &wanted).await.map_err(failed)?;
         for role in converged.reset {
-            tracing::warn!(server = %name, role, "a client changed a declared role; it is set again");
+            tracing::warn!(server = %name, role, "a client changed a declared role; it was restored");
         }
         for role in converged.dropped {
             tracing::info!(server = %name, role, "a role that is no longer declared is dropped");
@@ -64,7 +65,7 @@ impl Memberships {
         for one in wanted {
             by_role.entry(one.role.clone()).or_default().push(one);
         }
-        // One whose name is taken on this server stops no other.
+        // A role whose name is taken on this server does not stop the others.
         let mut outcome = Ok(());
         for wanted in by_role.values() {
             if let Err(error) = engine::admit(&server, installation, wanted).await {
@@ -82,7 +83,7 @@ fn membership(row: declared_roles::Membership) -> Membership {
     }
 }
 
-/// A role of the declared name that is someone else's is not touched.
+/// An existing role that this installation did not create is not touched.
 pub(crate) fn refused(server: &ServerName, error: EngineError) -> ControlError {
     match error {
         EngineError::RoleTaken { role } => {

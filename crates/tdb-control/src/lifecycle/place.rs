@@ -1,4 +1,4 @@
-//! What workspaces, builds and tenant databases share: where they are, by which name, and how their roles log in.
+//! The physical database behind a workspace, build or tenant: its server, its name, and the logins of its roles.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::leases::Lease;
 use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::servers::Servers;
 
-/// Length of what makes a taken name unique, with its separator.
+/// The length of the random part that makes a taken name unique, without its separator.
 const SUFFIX_LEN: usize = 8;
-/// Between two tries of an unfinished creation or deletion; doubled each time.
+/// The pause after the first failure of a creation or deletion. It doubles up to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -34,7 +34,7 @@ fn someone_elses(server: &ServerName, physical: &Physical, oid: u32, name: &str)
     ControlError::refused(ProblemCode::DatabaseRenamed, detail, hint)
 }
 
-/// As whom to log in.
+/// Which of a database's roles to log in as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum As {
     Owner,
@@ -42,7 +42,7 @@ pub(crate) enum As {
     ReadOnly,
 }
 
-/// Where databases are, and how their roles log in.
+/// Names, roles and logins of physical databases, and the recording of steps of their creation.
 #[derive(Clone)]
 pub(crate) struct Placement {
     pub(crate) core: Arc<Core>,
@@ -51,7 +51,7 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Fresh roles on a server; the database has no name before it exists.
+    /// Generates the roles of a new database. It has no name before it exists.
     pub(crate) fn new_physical(&self, server: ServerName) -> Result<Physical> {
         let names = RoleNames::generate().map_err(|e| upstream(&server, e))?;
         let role = |name: String| -> Result<RoleSecret> {
@@ -81,7 +81,7 @@ impl Placement {
         })
     }
 
-    /// Makes the roles of a database, or gives them their rights and secrets again.
+    /// Creates the roles of a database, or restores their rights and passwords.
     pub(crate) async fn make_roles(&self, server: &Server, project: &ProjectId, physical: &Physical) -> Result<()> {
         let secrets = self.role_secrets(physical)?;
         let made = tdb_engines::postgres::roles::create(server, &role_names(physical), &secrets).await;
@@ -89,7 +89,7 @@ impl Placement {
         self.memberships.admit(project, physical).await
     }
 
-    /// A session to be of one of the database's own roles: the only kind that runs a user's text.
+    /// The login of one of the database's own roles. Only such sessions run a user's text.
     pub(crate) async fn login(&self, physical: &Physical, role: As, application: &str) -> Result<Login> {
         let server = self.servers.admin(&physical.server).await?;
         let role = match role {
@@ -108,9 +108,9 @@ impl Placement {
         })
     }
 
-    /// What the database is called on its server at this moment: by its oid, which a rename leaves alone, or by the name
-    /// under which it is being made. An oid under any other name is somebody else's: a store restored from a backup may
-    /// know a spare that has become a tenant since.
+    /// The current name of the database on its server: found by its oid, which a rename does not change, or by its
+    /// construction name. `None` if it does not exist. An oid under any other name is another database: after a store
+    /// was restored from a backup, a recorded spare may have become a tenant.
     pub(crate) async fn present_name(&self, server: &Server, physical: &Physical) -> Result<Option<String>> {
         let failed = |e| upstream(&server.endpoint().name, e);
         let installation = self.core.store.installation();
@@ -128,7 +128,7 @@ impl Placement {
         Ok(found.map(|_| making))
     }
 
-    /// Removes a database and its roles, however far they had been made.
+    /// Drops a database and its roles, in whatever state of their creation they are.
     pub(crate) async fn unmake(&self, physical: &Physical) -> Result<()> {
         let server = self.servers.admin(&physical.server).await?;
         let failed = |e| upstream(&physical.server, e);
@@ -140,9 +140,9 @@ impl Placement {
             .map_err(failed)
     }
 
-    /// Records why a step failed and when to try again.
+    /// Records why a step failed, and when to try again.
     pub(crate) async fn record_failure(&self, holder: Holder, id: Uuid, attempts: u32, error: &ControlError) {
-        tracing::warn!(?holder, %id, attempts, error = %error.explained(), "a step failed; it is tried again");
+        tracing::warn!(?holder, %id, attempts, error = %error.explained(), "a step failed; it will be retried");
         let pause = pause_after(attempts);
         let record = async {
             let tx = self.core.store.jobs().await?;
@@ -154,7 +154,7 @@ impl Placement {
         }
     }
 
-    /// Records a clone's oid and the name it is going to have.
+    /// Records a clone's oid and its final name, and returns the name.
     pub(crate) async fn record_clone(
         &self,
         lease: &Lease,
@@ -175,7 +175,7 @@ impl Placement {
         Ok(name)
     }
 
-    /// The name that was recorded with the clone.
+    /// The final name that was recorded with the clone.
     pub(crate) async fn final_name(&self, id: Uuid) -> Result<String> {
         let tx = self.core.store.jobs().await?;
         let name = physical::recorded_name(&tx, id).await?;
@@ -183,7 +183,7 @@ impl Placement {
         name.ok_or_else(|| ControlError::internal("the clone's name was not recorded"))
     }
 
-    /// Renames; where somebody else's database has the name, to a unique one.
+    /// Renames the database. If another database has the name, records and uses a unique one.
     pub(crate) async fn rename(&self, lease: &Lease, server: &Server, from: &str, to: &str, id: Uuid) -> Result<()> {
         match databases::rename(server, from, to).await {
             Err(error) if error.sqlstate().as_str() == "42P04" => {
@@ -200,7 +200,7 @@ impl Placement {
     }
 }
 
-/// How long what failed so often is left alone.
+/// The pause after this many failures.
 pub(crate) fn pause_after(attempts: u32) -> Duration {
     PAUSE_FIRST.saturating_mul(1 << attempts.min(6)).min(PAUSE_MAX)
 }
@@ -220,15 +220,17 @@ pub(crate) fn database_name(physical: &Physical) -> Result<&str> {
         .ok_or_else(|| ControlError::internal("the database has no name yet"))
 }
 
-/// The name a finished database gets: the logical one where no row claims it, unless the server hides names.
+/// The name of a finished database: the logical name if no row claims it, else a unique one; a random one if the server
+/// has opaque names.
 pub(crate) async fn choose_name(tx: &Tx, server: &ServerInfo<'_>, logical: &DatabaseName, id: Uuid) -> Result<String> {
     if server.opaque_names {
         return Ok(format!("t_{}", tdb_auth::base32(13).map_err(ControlError::internal)?));
     }
     let logical = logical.to_string();
-    match physical::name_is_claimed(tx, server.name, &logical, id).await? {
-        false => Ok(logical),
-        true => unique_name(&logical),
+    if physical::name_is_claimed(tx, server.name, &logical, id).await? {
+        unique_name(&logical)
+    } else {
+        Ok(logical)
     }
 }
 
@@ -238,11 +240,11 @@ pub(crate) struct ServerInfo<'a> {
     pub opaque_names: bool,
 }
 
-/// `logical` cut to make room for `_` and eight characters of base32.
+/// `logical`, shortened to make room for `_` and eight characters of base32.
 pub(crate) fn unique_name(logical: &str) -> Result<String> {
     let suffix = tdb_auth::base32(SUFFIX_LEN).map_err(ControlError::internal)?;
     let room = PHYSICAL_NAME_LEN_MAX - SUFFIX_LEN - 1;
-    // Names are ASCII by their grammar, so that any byte is a boundary.
+    // Names are ASCII by their grammar, so every byte is a character boundary.
     Ok(format!("{}_{suffix}", logical.get(..room).unwrap_or(logical)))
 }
 

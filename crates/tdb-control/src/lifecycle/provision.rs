@@ -1,4 +1,5 @@
-//! A tenant's database: made from a template, or removed. Steps that can be done again, found by uuid and oid.
+//! A tenant's database: cloned from a template, or removed. Every step can be repeated; the database is identified by
+//! uuid and oid.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +37,15 @@ use crate::schema::proof::Proofs;
 use crate::schema::stock::Stock;
 use crate::schema::versions::Versions;
 
-/// How long a creation's answer waits for the look at its workspace.
+/// How long the answer to a creation waits for the comparison of its workspace.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
-/// A template that was retired while it was chosen is chosen anew, and so is a spare that another tenant got.
+/// How often the choice is repeated: the template may be retired, or the spare taken by another tenant, before the
+/// choice is recorded.
 const CHOICES_MAX: u32 = 10;
 
-/// A database that its roles own already: what it is called, and what it is going to be called.
+/// A database that its own roles own already, with its current and its final name.
 struct Made {
-    /// Of its row in `physical_databases`.
+    /// The id of its row in `physical_databases`.
     id: Uuid,
     present: String,
     wanted: String,
@@ -61,7 +63,7 @@ fn logical_name(row: &TenantDatabaseRow) -> DatabaseName {
     }
 }
 
-/// A spare becomes the tenant's database. None where somebody else took it.
+/// Makes a spare the tenant's database. `None` if another tenant took it.
 async fn claim_spare(
     tx: &Tx,
     row: &TenantDatabaseRow,
@@ -93,8 +95,8 @@ pub(crate) struct Provisioning {
 }
 
 impl Provisioning {
-    /// Makes databases that were just intended, side by side. A step that failed is not the caller's error: the row says
-    /// so and workers go on.
+    /// Creates databases that were just recorded, in parallel, and returns their warnings. A failed step is not an
+    /// error of the caller: it is in the row, and the workers continue.
     pub(crate) async fn finish_new(&self, made: &[DatabaseId]) -> Result<Vec<String>> {
         let work = made.iter().map(|id| {
             let id = *id;
@@ -167,7 +169,7 @@ impl Provisioning {
         Ok(())
     }
 
-    /// Goes on with a clone that an earlier attempt made and recorded.
+    /// Continues with a clone that an earlier attempt created and recorded.
     async fn adopt_begun(&self, server: &Server, row: &TenantDatabaseRow) -> Result<Option<Made>> {
         let Some(wanted) = &row.physical.database else {
             return Ok(None);
@@ -196,7 +198,7 @@ impl Provisioning {
         place.during(self.clone_in_place(lease, server, row, template)).await
     }
 
-    /// Roles beside the clone, and the record beside the adoption: neither waits for the other.
+    /// Creates the roles while the database is cloned, and records the clone while it is adopted.
     async fn clone_in_place(
         &self,
         lease: &Lease,
@@ -238,8 +240,9 @@ impl Provisioning {
         Ok(Made { id, present, wanted })
     }
 
-    /// The template of the version that was asked for, of head, or of the last deployed version; held against being
-    /// retired by the row that names it. Whoever chooses it first gets a spare of it where there is one.
+    /// The template of the requested version, of head, or of the last deployed version. Recording the choice in the
+    /// tenant's row keeps the template from being retired. If the template has a spare, the first caller to record its
+    /// choice gets it.
     async fn choose_template(&self, lease: &Lease, server: &Server, row: &TenantDatabaseRow) -> Result<Chosen> {
         let tx = self.core.store.jobs().await?;
         let workspace = workspaces::by_id(&tx, row.workspace).await?;
@@ -283,8 +286,8 @@ impl Provisioning {
         ))
     }
 
-    /// A spare that is still what its row says; rows of others are forgotten. Asked before the transaction that takes it:
-    /// none waits for a database server.
+    /// A spare that still exists as recorded. Rows of spares that do not exist are deleted. Called before the
+    /// transaction that takes the spare: no transaction waits for a database server.
     async fn spare_of(&self, server: &Server, row: &TenantDatabaseRow, version: u32) -> Result<Option<TemplateRow>> {
         let name = &row.physical.server;
         loop {
@@ -296,16 +299,16 @@ impl Provisioning {
             if found.map(|found| found.oid) == spare.physical.oid {
                 return Ok(Some(spare));
             }
-            tracing::warn!(server = %name, database = %present, "a spare is no longer there; it is forgotten");
+            tracing::warn!(server = %name, database = %present, "the database of a spare is missing; its row is deleted");
             let tx = self.core.store.jobs().await?;
             templates::forget(&tx, &spare).await?;
             tx.commit().await?;
         }
     }
 
-    /// Checks, before anything is created, that there is a schema to give: head, or a version that a tenant has. Waits
-    /// as long as a creation; past that the workers find out, and the tenant shows the reason. A blueprint that is missing
-    /// or not ready is refused with the intent.
+    /// Checks, before anything is created, that there is a schema for the tenant: head, or a version that a tenant has.
+    /// Waits as long as a creation does; after that the workers find out, and the tenant shows the reason. A missing or
+    /// unfinished blueprint is reported when the tenant is recorded.
     pub(crate) async fn require_schema(
         &self,
         project: &ProjectId,
@@ -327,7 +330,7 @@ impl Provisioning {
         self.core
             .run_for(self, workspace.id.as_uuid(), move |provisioning| async move {
                 match Box::pin(provisioning.versions.of_head(&workspace, &server, SYSTEM)).await {
-                    // A failure of the store or the server says nothing about head: the workers try again.
+                    // A failure of the store or the server says nothing about head; the workers try again.
                     Ok(_) | Err(HeadProblem::Other(_)) => Ok(()),
                     Err(problem) => Err(problem.into_error(&workspace.blueprint)),
                 }
@@ -335,8 +338,8 @@ impl Provisioning {
             .await
     }
 
-    /// For tenants that get head: what a workspace has that no change accounts for, and so no tenant. Said where it can
-    /// be told beside the creation; a workspace in use is not waited for.
+    /// Warnings for tenants that get head: objects of the workspace that no change accounts for, and that no tenant
+    /// gets. Nothing if the comparison takes too long or the workspace is being changed.
     pub(crate) async fn uncaptured_warnings(&self, project: &ProjectId, databases: &[DatabaseRequest]) -> Vec<String> {
         let mut warnings = Vec::new();
         for database in databases.iter().filter(|database| database.version.is_none()) {
@@ -364,7 +367,9 @@ impl Provisioning {
         let differences = self.proofs.uncaptured(&workspace).await?;
         let warning = || {
             let what = shown(&differences);
-            format!("the workspace \"{blueprint}\" has what no change accounts for, and no tenant gets: {what}")
+            format!(
+                "the workspace \"{blueprint}\" has objects that no change accounts for, so tenants do not get them: {what}"
+            )
         };
         Ok((!differences.is_empty()).then(warning))
     }
@@ -387,7 +392,8 @@ impl Provisioning {
         let tx = self.core.store.jobs().await?;
         let version = versions::newest_deployed(&tx, workspace.id).await?;
         tx.rollback().await?;
-        // Without a deployed version there is only the empty schema, which no customer is given in place of head.
+        // Without a deployed version there is only version 1, the empty schema. A tenant never gets that instead of
+        // head.
         let Some(version) = version else { return Err(problem) };
         let warning = format!(
             "tenant \"{}\" got version {} of \"{}\" instead of the current schema: {problem}",
@@ -400,7 +406,8 @@ impl Provisioning {
         Ok(version)
     }
 
-    /// Where new tenants are to get what others have. None where they get head: so it is set, or this is the first tenant.
+    /// The newest deployed version, if new tenants get deployed versions. `None` if they get head, or if no tenant
+    /// exists.
     async fn deployed_version(&self, workspace: &WorkspaceRow) -> Result<Option<VersionRow>> {
         let tx = self.core.store.jobs().await?;
         let new_tenants = settings::of(&tx, workspace.id)

@@ -1,5 +1,5 @@
-//! Who only reads: read-only credentials and the queries of keys with the scope `read`. A database's read-only role gets
-//! its rights when a credential covers the database, or a query comes.
+//! Read access: read-only credentials, and queries of API keys with the scope read. A database's read-only role gets
+//! its rights when a credential covers the database, or before such a query.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::place::{database_name, pause_after, role_names};
 use crate::lifecycle::servers::Servers;
 
-/// Databases taken up by one look.
+/// The number of databases that one round takes per server.
 const DUE_MAX: i64 = 500;
 
 /// The rights of read-only roles in their databases.
@@ -29,28 +29,28 @@ pub(crate) struct ReadAccess {
 }
 
 impl ReadAccess {
-    /// Has readers let into all databases that a read-only credential covers, and the rights over the whole server taken
-    /// from roles that an older program made, one task per server. A database that fails is tried again.
+    /// Grants read access to all databases that a read-only credential covers, and revokes server-wide rights that an
+    /// earlier release gave to read-only roles, in one task per server. A database that fails is tried again.
     pub(crate) async fn admit_due(&self) -> Result<()> {
         for (server, due) in self.due(None).await? {
             self.core.alone_in_background(
                 self,
                 Subject::Readers(server),
-                "readers of databases",
+                "read access",
                 move |access, _| async move { access.admit_each(due).await },
             );
         }
         Ok(())
     }
 
-    /// The same for the databases of one project; servers do not wait for each other.
+    /// Like [`Self::admit_due`] for one project, and waits for the result. Servers are handled in parallel.
     pub(crate) async fn admit_project(&self, project: &ProjectId) -> Result<()> {
         let due = self.due(Some(project)).await?;
         let work = due.into_values().map(|due| self.admit_each(due));
         futures_util::future::join_all(work).await.into_iter().collect()
     }
 
-    /// By server. Databases of one that does not answer are still due afterwards.
+    /// The databases that are due, by server. Those on a server that does not respond stay due.
     async fn due(&self, project: Option<&ProjectId>) -> Result<HashMap<ServerName, Vec<DatabaseRoles>>> {
         let tx = self.core.store.jobs().await?;
         let due = database_roles::due(&tx, project, DUE_MAX).await?;
@@ -80,14 +80,14 @@ impl ReadAccess {
         let Err(error) = self.admit(row, name, readers).await else {
             return Ok(());
         };
-        tracing::warn!(database = %row.id, error = %error.explained(), "readers cannot be admitted to a database yet");
+        tracing::warn!(database = %row.id, error = %error.explained(), "read access to a database could not be granted; it will be retried");
         let tx = self.core.store.jobs().await?;
         database_roles::record_failure(&tx, row, pause_after(row.attempts)).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    /// Before a query of a key that may only read.
+    /// Grants read access to a database before a query by a key of scope read.
     pub(crate) async fn admit_one(&self, id: Uuid) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id).await?;
@@ -99,13 +99,13 @@ impl ReadAccess {
         }
     }
 
-    /// For a database that no client reaches yet, or again; `present` is what it is called now.
+    /// Grants what is due in a database that no client can connect to yet; `present` is its current name.
     pub(crate) async fn admit_before_use(&self, id: DatabaseId, present: &str) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id.as_uuid()).await?;
         tx.rollback().await?;
         let Some(row) = row else { return Ok(()) };
-        // A spare may have been made before a role was declared.
+        // A spare may be older than a declared role.
         self.memberships.admit(&row.project, &row.physical).await?;
         match row.due() {
             Some(readers) => self.admit(&row, present, readers).await,

@@ -1,4 +1,4 @@
-//! Names where ids are accepted too: what they may look like, and which one thing they mean.
+//! References by name or id: which names are allowed, and which entry a reference means.
 
 use tdb_names::ProjectId;
 use tdb_problems::ProblemCode;
@@ -8,7 +8,7 @@ use crate::error::{ControlError, Result};
 
 const NAME_LEN_MAX: usize = 64;
 
-/// The one thing that a name or an id refers to. An id comes before a name; two of one name are refused.
+/// The entry that a name or an id refers to. An id takes precedence; a name that several entries have is an error.
 pub(crate) fn only<T>(what: &'static str, reference: &str, mut found: Vec<T>, id: fn(&T) -> String) -> Result<T> {
     if let Some(at) = found.iter().position(|one| id(one) == reference) {
         return Ok(found.swap_remove(at));
@@ -35,7 +35,7 @@ fn checked_name<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
     }
 }
 
-/// A name that is accepted where an id is must not look like one.
+/// Checks a name that is accepted in place of an id: it must not have the form of an id.
 pub(crate) fn checked_reference<'a>(field: &'static str, name: &'a str) -> Result<&'a str> {
     let name = checked_name(field, name)?;
     if Uuid::parse_str(name).is_ok() || name.parse::<ProjectId>().is_ok() {

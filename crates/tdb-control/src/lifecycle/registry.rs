@@ -1,5 +1,5 @@
-//! The registry of database servers: listed, registered, tested, drained and removed by whoever runs the installation.
-//! Servers belong to no project, so that only keys of the operator's account get here.
+//! The registry of database servers: list, register, test, drain and remove. Servers belong to no project, so every
+//! method needs a key of the operator's account.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::model::{ServerInfo, ServerStatus, ServerTest};
 use crate::page::Page;
 use crate::schema::templates::Templates;
 
-/// The servers as the installation's operator sees and changes them.
+/// The database servers, for the operator.
 #[derive(Clone)]
 pub struct Registry {
     pub(crate) core: Arc<Core>,
@@ -28,7 +28,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// By name, as they are stored.
+    /// All servers, by name, as stored. No server is contacted.
     pub async fn list(&self, identity: &Identity, page: &Page<ServerName>) -> Result<Vec<ServerInfo>> {
         self.require_operator(identity, KeyScope::Read).await?;
         let tx = self.core.store.jobs().await?;
@@ -38,6 +38,7 @@ impl Registry {
         Ok(described)
     }
 
+    /// One server, as stored. The server is not contacted.
     pub async fn find(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
         self.require_operator(identity, KeyScope::Read).await?;
         let tx = self.core.store.jobs().await?;
@@ -47,7 +48,7 @@ impl Registry {
         described.ok_or_else(|| ControlError::not_found("server", name))
     }
 
-    /// Looks at the server, prepares it and records it. From then on databases are placed there.
+    /// Checks the server, prepares it and records it. New databases may then be placed there.
     pub async fn register(&self, identity: &Identity, enrolment: ServerEnrolment) -> Result<ServerInfo> {
         self.require_operator(identity, KeyScope::Admin).await?;
         let name = enrolment.endpoint.name.clone();
@@ -79,7 +80,7 @@ impl Registry {
         self.find(identity, &name).await
     }
 
-    /// Looks at the server now, in a connection of its own, as a registration does.
+    /// Checks the server now, over a new connection, as a registration does.
     pub async fn test(&self, identity: &Identity, name: &ServerName) -> Result<ServerTest> {
         self.require_operator(identity, KeyScope::Admin).await?;
         let server = self.servers.admin(name).await?;
@@ -99,7 +100,7 @@ impl Registry {
         })
     }
 
-    /// No new databases there from now on; what is there stays and works.
+    /// Stops placing new databases on the server. Existing databases are not affected.
     pub async fn drain(&self, identity: &Identity, name: &ServerName) -> Result<ServerInfo> {
         self.require_operator(identity, KeyScope::Admin).await?;
         let tx = self.core.store.jobs().await?;
@@ -121,11 +122,11 @@ impl Registry {
         self.find(identity, name).await
     }
 
-    /// 409 while workspaces or tenant databases are on it. Templates that nobody needs there are dropped first.
+    /// Removes a server. 409 while workspaces or tenant databases are on it. Its templates are dropped first.
     pub async fn remove(&self, identity: &Identity, name: &ServerName) -> Result<()> {
         self.require_operator(identity, KeyScope::Admin).await?;
         let tx = self.core.store.jobs().await?;
-        // Locks the row: whoever places a database there at this moment comes before it or is refused.
+        // Locks the row: a placement on this server commits before this, or is refused.
         if !servers::drain(&tx, name).await? {
             return Err(ControlError::not_found("server", name));
         }
@@ -135,8 +136,7 @@ impl Registry {
                 "server \"{name}\" has {} workspaces and {} tenant databases",
                 used.workspaces, used.tenant_databases
             );
-            let hint =
-                "Keep new ones away with POST /servers/{name}/drain, and delete those that exist, deleted tenants too.";
+            let hint = "Stop new ones with POST /servers/{name}/drain, and delete those that exist, including deleted tenants that can be restored.";
             return Err(ControlError::refused(ProblemCode::ServerNotEmpty, detail, hint));
         }
         let left = templates::retire_of_server(&tx, name).await?;
@@ -145,7 +145,8 @@ impl Registry {
             let lease = self.core.leases.take(Subject::Builds(workspace, name.clone())).await?;
             lease.during(self.templates.finish(id)).await?;
         }
-        // Every process has noticed by then that it takes no databases, before its name can mean another server.
+        // Wait until every process has noticed that the server takes no databases; after that its name may be given to
+        // another server.
         sleep(REMEMBERED_MAX).await;
         let tx = self.core.store.jobs().await?;
         servers::delete(&tx, name).await?;
@@ -159,14 +160,14 @@ impl Registry {
         let tx = self.core.store.project(identity.project()).await?;
         let operator = projects::is_operator(&tx).await?;
         tx.rollback().await?;
-        match operator {
-            true => Ok(()),
-            false => Err(ControlError::refused(
-                ProblemCode::OperatorOnly,
-                "database servers belong to the installation, not to a project",
-                "Use an admin key of the account that owns the installation's first project.",
-            )),
+        if operator {
+            return Ok(());
         }
+        Err(ControlError::refused(
+            ProblemCode::OperatorOnly,
+            "database servers belong to the installation, not to a project",
+            "Use an admin key of the account that owns the installation's first project.",
+        ))
     }
 }
 
@@ -192,7 +193,7 @@ async fn describe(tx: &Tx, rows: Vec<servers::ServerRow>) -> Result<Vec<ServerIn
     Ok(described.collect())
 }
 
-/// One that nobody uses yet is the request's fault, not an outage.
+/// An unreachable server that is not in use is an error of the request, not an outage.
 fn not_there(error: ControlError) -> ControlError {
     match error {
         ControlError::Upstream { .. } => ControlError::refused(

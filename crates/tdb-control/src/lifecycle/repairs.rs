@@ -1,5 +1,5 @@
-//! Roles that a client changed: found by the sweep, or because a login was refused, and set again. What is wrong is stored
-//! before it is repaired, so that the API can show it for as long as it is.
+//! Restores roles that a client changed. The sweep finds them, or a refused login. The difference is stored before the
+//! repair, so that the API shows it while it exists.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::role_names;
 use crate::lifecycle::servers::Servers;
 
-/// Sets roles again that a client changed.
+/// Restores roles that a client changed.
 #[derive(Clone)]
 pub(crate) struct Repairs {
     pub(crate) core: Arc<Core>,
@@ -26,7 +26,7 @@ pub(crate) struct Repairs {
 }
 
 impl Repairs {
-    /// Compares the roles of every database on a server with what was set: one query.
+    /// Compares the roles of all databases on a server with what was recorded, with one query.
     pub(crate) async fn repair_roles_on(&self, name: &ServerName) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let rows = database_roles::on_server(&tx, name).await?;
@@ -35,7 +35,7 @@ impl Repairs {
         Ok(())
     }
 
-    /// The server refused a role's login.
+    /// Checks and restores the roles of a database whose login the server refused.
     pub(crate) async fn repair_refused(&self, database: RouteKind) -> Result<Repair> {
         let id = match database {
             RouteKind::Workspace(id) => id.as_uuid(),
@@ -57,7 +57,7 @@ impl Repairs {
         }
     }
 
-    /// A database whose roles cannot be set again now is left for the next sweep; the others are not.
+    /// A database whose roles cannot be restored now is left to the next sweep and does not stop the others.
     async fn repair_roles(&self, name: &ServerName, rows: Vec<DatabaseRoles>) -> Result<Repair> {
         let server = self.servers.admin(name).await?;
         let expected: Vec<Expected> = rows.iter().map(|row| self.expected(row)).collect::<Result<_>>()?;
@@ -79,7 +79,7 @@ impl Repairs {
         Ok(outcome)
     }
 
-    /// Looks again, now that nobody else sets these roles. False where they are not as they should be.
+    /// Checks again under the lease and restores. `false` if the roles are still not as recorded.
     async fn repair_alone(&self, server: &Server, row: &DatabaseRoles, expected: &Expected) -> Result<bool> {
         let name = &server.endpoint().name;
         let found = role_states::inspect(server, std::slice::from_ref(expected)).await;
@@ -87,12 +87,12 @@ impl Repairs {
         let differing: Vec<Differing> = found.into_iter().flatten().collect();
         if !differing.is_empty() {
             let fault = described(&differing);
-            tracing::warn!(database = %row.id, server = %name, fault, "a client changed a role; it is set again");
+            tracing::warn!(database = %row.id, server = %name, fault, "a client changed a role; it will be restored");
             let tx = self.core.store.jobs().await?;
             database_roles::record_fault(&tx, row, &fault).await?;
             tx.commit().await?;
             if let Err(error) = role_states::repair(server, expected, &differing).await {
-                tracing::warn!(database = %row.id, %error, "the role is set again later");
+                tracing::warn!(database = %row.id, %error, "the role could not be restored; it will be retried");
                 return Ok(false);
             }
         }
@@ -120,7 +120,7 @@ impl Repairs {
 }
 
 fn described(differing: &[Differing]) -> String {
-    let mut text = String::from("a client changed a role of the database, which is set again: ");
+    let mut text = String::from("a client changed a role of the database, which will be restored: ");
     let all = differing
         .iter()
         .flat_map(|one| one.differences.iter().map(move |difference| (&one.role, difference)));

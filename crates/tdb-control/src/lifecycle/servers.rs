@@ -1,4 +1,5 @@
-//! Database servers: enrolled by the composition root, chosen for databases, and the administrator's handle on each.
+//! Database servers: enrolment by the configuration, choice of a server for a new database, and the administrator's
+//! connections.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,36 +17,39 @@ use tokio::time::{Instant, timeout};
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 
-/// An administrator's way into a database server.
+/// A server with its administrator's login.
 #[derive(Clone, Debug)]
 pub struct ServerEnrolment {
+    /// The server's name and address.
     pub endpoint: ServerEndpoint,
+    /// The administrator's user name.
     pub admin_user: String,
+    /// The administrator's password.
     pub admin_secret: SecretString,
-    /// Physical names tell nothing about tenants.
+    /// Databases get random names, so that their names on the server do not identify tenants.
     pub opaque_names: bool,
-    /// Extensions that developers may have made by the administrator; `*`: all but those that reach too far.
+    /// The extensions that the administrator may create for developers. `*` stands for all except those that reach
+    /// beyond their database.
     pub extensions: Vec<String>,
 }
 
-/// Past this age, what is remembered of a server is compared with the store: another process may have registered it
-/// anew.
+/// After this time a cached handle is compared with the store: another process may have changed the server.
 pub(crate) const REMEMBERED_MAX: Duration = Duration::from_secs(1);
 
-/// A server that works answers within this time.
+/// A server that does not answer a ping within this time counts as silent.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long the start of a process waits for a server that was prepared before.
 const START_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// What this process remembers of servers.
+/// What this process caches about servers.
 #[derive(Debug, Default)]
 struct ServerCache {
-    /// Handles with idle sessions, as long as the store's record is the same.
+    /// Handles with idle connections, as long as the stored record is the same.
     known: Mutex<HashMap<ServerName, Remembered>>,
-    /// Those that did not answer when they were asked last.
+    /// Servers that did not answer the last ping.
     silent: Mutex<HashSet<ServerName>>,
-    /// Those that this process did not wait for when it started: they may lack what this program prepares.
+    /// Servers that were not available when this process started: this release has not prepared them.
     unprepared: Mutex<HashSet<ServerName>>,
 }
 
@@ -53,7 +57,7 @@ struct ServerCache {
 struct Remembered {
     server: Server,
     opaque_names: bool,
-    /// None before the first look.
+    /// `None` before the first connection.
     pg_major: Option<u32>,
     revision: Revision,
     compared: Instant,
@@ -84,12 +88,12 @@ impl ServerCache {
         }
     }
 
-    /// True where the server did not answer before.
+    /// `true` if the server did not answer before.
     fn note_answer(&self, name: &ServerName) -> bool {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
-    /// True where the server answered before.
+    /// `true` if the server answered before.
     fn note_silence(&self, name: &ServerName) -> bool {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.insert(name.clone())
@@ -110,14 +114,14 @@ impl ServerCache {
         unprepared.contains(name)
     }
 
-    /// Whether it did not answer when it was asked last.
+    /// Whether the server did not answer the last ping.
     fn is_silent(&self, name: &ServerName) -> bool {
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.contains(name)
     }
 }
 
-/// The registered database servers, with the handles that this process keeps.
+/// The registered database servers, with the handles that this process caches.
 #[derive(Clone)]
 pub struct Servers {
     core: Arc<Core>,
@@ -134,8 +138,8 @@ impl Servers {
         }
     }
 
-    /// Prepares the server (roles, base database) and records it; again with changed facts: updates it. One that was
-    /// prepared before may be away: the others' tenants do not wait for it, and it is prepared when it answers.
+    /// Prepares the server (roles, base database) and records it, or updates its record. A server that was prepared
+    /// before may be unavailable: the start does not wait for it, and it is prepared when it responds.
     pub async fn enrol(&self, enrolment: ServerEnrolment) -> Result<()> {
         let administrator = enrolment.administrator();
         let name = &administrator.endpoint.name;
@@ -156,7 +160,7 @@ impl Servers {
         Ok(())
     }
 
-    /// None where the server does not answer now: it is prepared when it does.
+    /// `None` if the server is not available now; it is prepared when it responds.
     async fn prepared_in_time(&self, server: &Server) -> Result<Option<Probe>> {
         let name = &server.endpoint().name;
         let reason = match timeout(START_TIME_MAX, prepared(server)).await {
@@ -171,7 +175,7 @@ impl Servers {
         Ok(None)
     }
 
-    /// Prepares a server that answers and was not waited for when this process started.
+    /// Prepares a server that was not available when this process started.
     async fn prepare_late(&self, server: &Server) -> Result<()> {
         let name = &server.endpoint().name;
         let probe = prepared(server).await?;
@@ -210,7 +214,7 @@ impl Servers {
         Ok(row.is_some())
     }
 
-    /// Where a blueprint's next database goes.
+    /// The server for a new database of this blueprint.
     pub(crate) async fn place_for(&self, project: &ProjectId, blueprint: &BlueprintName) -> Result<ServerName> {
         let tx = self.core.store.jobs().await?;
         let found = servers::emptiest(&tx, project, blueprint).await?;
@@ -222,7 +226,7 @@ impl Servers {
         })
     }
 
-    /// The administrator of a server; its sessions run constant SQL only.
+    /// The administrator's handle on a server. Its sessions run constant SQL only.
     pub(crate) async fn admin(&self, name: &ServerName) -> Result<Server> {
         Ok(self.remembered(name).await?.server)
     }
@@ -270,7 +274,7 @@ impl Servers {
         Ok(remembered)
     }
 
-    /// Asks a server for a sign of life and records it.
+    /// Pings a server and records the result.
     pub(crate) async fn look_after(&self, name: &ServerName) -> Result<()> {
         let server = self.admin(name).await?;
         let answer = match timeout(ANSWER_TIME_MAX, server.ping()).await {
@@ -300,7 +304,7 @@ impl Servers {
         }
     }
 
-    /// Whether it did not answer when it was asked last.
+    /// Whether the server did not answer the last ping.
     pub(crate) fn is_silent(&self, name: &ServerName) -> bool {
         self.cache.is_silent(name)
     }
@@ -310,7 +314,7 @@ impl Servers {
     }
 }
 
-/// Looks at a server, and makes it ready where it is fit.
+/// Checks a server, and prepares it if it is suitable.
 pub(crate) async fn prepared(server: &Server) -> Result<Probe> {
     let name = &server.endpoint().name;
     let probe = server.probe().await.map_err(|e| unfit(name, e))?;
@@ -329,7 +333,7 @@ impl ServerEnrolment {
     }
 }
 
-/// What is kept of a look at a server.
+/// What is stored of a check of a server.
 pub(crate) fn facts(probe: &Probe) -> Value {
     json!({
         "max_connections": probe.max_connections,
@@ -337,7 +341,8 @@ pub(crate) fn facts(probe: &Probe) -> Value {
     })
 }
 
-/// Why a server cannot be used, by what has to be changed: the server itself, its administrator, or the network.
+/// The error for a server that cannot be used: the code and the hint depend on whether the server, its administrator or
+/// the network has to be changed.
 pub(crate) fn unfit(server: &ServerName, error: EngineError) -> ControlError {
     let (code, hint) = match &error {
         EngineError::Lacks(Lack::Version { .. }) => (

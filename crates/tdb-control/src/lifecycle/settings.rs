@@ -1,5 +1,5 @@
-//! Settings of a workspace: what is said is stored at once, what tenants' databases carry of it is brought to them one by
-//! one. A database that cannot be reached is tried again; until then the settings name it.
+//! Settings of a workspace. They are stored at once and applied to the tenants' databases one by one. A database that
+//! cannot be reached is tried again; until then the settings list it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ use crate::lifecycle::servers::Servers;
 use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{NewTenants, SettingsChange, TenantDdl, WaitingTenant, WorkspaceSettings};
 
-/// Whoever works on a database is at the end of it by then, one way or the other.
+/// A claim expires this long after it was taken. Applying a setting takes at most `WORK_TIME_MAX`.
 const LEASE: Duration = Duration::from_secs(15);
 const WORK_TIME_MAX: Duration = Duration::from_secs(12);
-/// Databases of a server taken up by one look.
+/// The number of databases that one round takes per server.
 const DUE_MAX: i64 = 500;
-/// Tenants named in an answer.
+/// The number of tenants that an answer lists.
 const NAMED_MAX: i64 = 100;
 
-/// Settings of workspaces and what their tenants' databases carry of them.
+/// The settings of workspaces, and their application to tenants' databases.
 #[derive(Clone)]
 pub struct Settings {
     pub(crate) core: Arc<Core>,
@@ -41,13 +41,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The settings, and which tenants do not have them yet.
     pub async fn find(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceSettings> {
         identity.require(KeyScope::Read)?;
         let row = self.workspaces.row(identity, blueprint).await?;
         self.settings_now(&row).await
     }
 
-    /// Changes what is given and brings it to the tenants; waits for them a bounded time.
+    /// Changes the settings that are given and applies them to the tenants, for which it waits as long as for a
+    /// creation.
     pub async fn change(
         &self,
         identity: &Identity,
@@ -97,14 +99,14 @@ impl Settings {
         })
     }
 
-    /// Brings `tenant_ddl` to the databases of a workspace that lack it; servers do not wait for each other.
+    /// Applies `tenant_ddl` to the databases of a workspace that lack it. Servers are handled in parallel.
     async fn guard_tenants_of(&self, workspace: WorkspaceId) -> Result<()> {
         let due = self.tenants_due(Some(workspace)).await?;
         let work = due.into_values().map(|ids| self.guard_each(ids));
         futures_util::future::join_all(work).await.into_iter().collect()
     }
 
-    /// Has `tenant_ddl` brought to all databases that lack it, one task per server.
+    /// Applies `tenant_ddl` to all databases that lack it, in one task per server.
     pub(crate) async fn guard_due_tenants(&self) -> Result<()> {
         for (server, ids) in self.tenants_due(None).await? {
             self.core.alone_in_background(
@@ -133,13 +135,13 @@ impl Settings {
         let work = futures_util::stream::iter(due).map(|id| async move { self.guard_one(id).await });
         let mut done = work.buffer_unordered(width);
         while let Some(one) = done.next().await {
-            // Its failure is in its row; only the store's own stops the others.
+            // The failure of a server is recorded in the row; only an error of the store stops the others.
             one?;
         }
         Ok(())
     }
 
-    /// Brings `tenant_ddl` to one database. An error of its server is recorded and given back as `Ok`.
+    /// Applies `tenant_ddl` to one database. An error of its server is recorded, and the result is `Ok`.
     async fn guard_one(&self, id: DatabaseId) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let claimed = settings::claim(&tx, id, LEASE).await?;
@@ -163,7 +165,7 @@ impl Settings {
         match worked {
             Ok(()) => settings::record_claimed(&tx, id, &claimed).await?,
             Err(error) => {
-                tracing::warn!(database = %id, error = %error.explained(), "tenant_ddl did not reach a tenant; it is tried again");
+                tracing::warn!(database = %id, error = %error.explained(), "tenant_ddl could not be applied to a tenant; it will be retried");
                 settings::record_failure(&tx, id, &error.to_string(), pause_after(claimed.attempts)).await?;
             }
         }
@@ -171,7 +173,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Gives a database that no client reaches at this moment what its workspace says.
+    /// Applies `tenant_ddl` to a database that no client can connect to; `present` is its current name.
     pub(crate) async fn guard_before_use(&self, row: &TenantDatabaseRow, present: &str) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let lacking = settings::lacking(&tx, row.id).await?;

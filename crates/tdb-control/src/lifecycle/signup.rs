@@ -1,5 +1,5 @@
-//! People: they sign up with an email and a password, and log in for an API key. Unknown email and wrong password are
-//! told apart by nobody, neither by words nor by time.
+//! Users: sign-up and login with email and password. An unknown email and a wrong password give the same error in the
+//! same time.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -26,22 +26,22 @@ use crate::throttle::Throttle;
 
 const EMAIL_LEN_MAX: usize = 254;
 const PASSWORD_LEN_MIN: usize = 8;
-/// From here on characters of one kind are enough.
+/// From this length on, characters of one kind are enough.
 const PASSWORD_LEN_PLAIN: usize = 12;
 const PASSWORD_CHARACTERS_MIN: usize = 5;
-/// Longer ones are hashed first anyway; this bounds the work.
+/// In bytes. Longer passwords are refused, which limits the work of hashing.
 const PASSWORD_LEN_MAX: usize = 256;
-/// Hashes at work at a time: each keeps a core busy for a while.
+/// How many hashes are computed at the same time: each one keeps a core busy.
 const HASHES_MAX: usize = 2;
-/// How long somebody waits for a turn to have a password hashed.
+/// How long a request waits until its password is hashed.
 const TURN_TIME_MAX: Duration = Duration::from_secs(5);
 const LOGIN_KEY: &str = "login";
-/// Keys of logins that a user keeps; older ones stop working.
+/// The number of login keys per user; older ones are deleted.
 const LOGIN_KEYS_MAX: i64 = 10;
-/// The project of an account that has lost its last one, or was given none.
+/// The name of the project that is created without a name, or at a login whose account has no project.
 const PROJECT_DEFAULT: &str = "default";
 
-/// An address in lower case, found valid.
+/// A valid address in lower case.
 struct Email(String);
 
 /// Sign-up and login with email and password.
@@ -63,7 +63,8 @@ impl Users {
         }
     }
 
-    /// A user with an account, a project and its first key.
+    /// Creates a user with an account, a project and its first key. Fails if sign-up is closed, the email is taken, or
+    /// there were too many attempts with this email or from this address.
     pub async fn sign_up(
         &self,
         email: &str,
@@ -99,7 +100,8 @@ impl Users {
         Ok(made)
     }
 
-    /// A new key (scope admin) for the user's oldest project.
+    /// Creates a key (scope admin) for the user's oldest project. Fails if email or password is wrong, or if there were
+    /// too many attempts.
     pub async fn log_in(&self, email: &str, password: SecretString, address: IpAddr) -> Result<Session> {
         let email = Email::parse(email)?;
         if password.expose_secret().len() > PASSWORD_LEN_MAX {
@@ -111,7 +113,8 @@ impl Users {
         tx.rollback().await?;
         let (user, stored) = known.map_or((None, None), |(user, text)| (Some(user), Some(text)));
         let stored = match stored {
-            Some(text) => PasswordHash::parse(&text).ok_or_else(|| ControlError::internal("a stored hash is none"))?,
+            Some(text) => PasswordHash::parse(&text)
+                .ok_or_else(|| ControlError::internal("a stored password hash cannot be parsed"))?,
             None => PasswordHash::mock().map_err(ControlError::internal)?,
         };
         let genuine = self.hashed(move || stored.opens_with(&password)).await?;
@@ -160,13 +163,13 @@ impl Users {
         })
     }
 
-    /// Slow work, off the threads that serve requests, and little of it at a time.
+    /// Runs slow work on a blocking thread; at most `HASHES_MAX` at a time.
     async fn hashed<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let turn = timeout(TURN_TIME_MAX, self.hashes.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| ControlError::busy(ProblemCode::LoginsBusy, "too many logins at the same time"))?;
         let turn = turn.map_err(ControlError::internal)?;
         let hashed = self.core.runtime.spawn_blocking(move || {
-            // Held to the end of the work, even if nobody waits for it any more.
+            // Held until the work ends, even if the caller has stopped waiting.
             let _turn = turn;
             work()
         });
@@ -175,7 +178,7 @@ impl Users {
 }
 
 impl Email {
-    /// Enough of RFC 5321 to find typing errors; upper and lower case are the same mailbox everywhere.
+    /// Checks as much of RFC 5321 as catches typing errors. Lower and upper case are the same mailbox.
     fn parse(text: &str) -> Result<Self> {
         let email = text.trim().to_ascii_lowercase();
         let valid = email.len() <= EMAIL_LEN_MAX
@@ -189,20 +192,20 @@ impl Email {
                             && !label.ends_with('-')
                     })
             });
-        match valid {
-            true => Ok(Self(email)),
-            false => Err(ControlError::Invalid {
-                field: "email",
-                rule: format!(
-                    "must be an address such as ada@example.com, in ASCII, of at most {EMAIL_LEN_MAX} characters"
-                ),
-            }),
+        if valid {
+            return Ok(Self(email));
         }
+        Err(ControlError::Invalid {
+            field: "email",
+            rule: format!(
+                "must be an address such as ada@example.com, in ASCII, of at most {EMAIL_LEN_MAX} characters"
+            ),
+        })
     }
 }
 
-/// Length, kinds of characters and how many different ones: enough against the most frequent passwords, where tries are
-/// throttled and the hash is slow.
+/// Checks the length, the kinds of characters and the number of different ones. This excludes the most frequent
+/// passwords; attempts are throttled and the hash is slow.
 fn check_password(password: &SecretString, email: &Email) -> Result<()> {
     let text = password.expose_secret();
     let invalid = |rule: String| {

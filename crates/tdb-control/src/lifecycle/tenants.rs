@@ -1,5 +1,4 @@
-//! Tenants as their owners see them: listed, made, suspended, deleted, restored. How a database is made is in
-//! `provision`.
+//! Tenants: list, create, suspend, delete, restore. The creation of a database is in `provision`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,17 +31,17 @@ use crate::model::{
 };
 use crate::page::Page;
 
-/// What was created for a request that may be repeated: see [`crate::idempotency`].
+/// What a repeated request needs to continue: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
 struct Receipt {
     databases: Vec<DatabaseId>,
-    /// User and password, where the tenant is new.
+    /// User and password, if the tenant is new.
     credential: Option<(UserName, String)>,
 }
 
 const ENVIRONMENT: &str = "production";
 
-/// Tenants from their creation to their deletion.
+/// Tenants: list, create, suspend, delete, restore.
 #[derive(Clone)]
 pub struct Tenants {
     pub(crate) core: Arc<Core>,
@@ -51,12 +50,13 @@ pub struct Tenants {
     pub(crate) read_access: ReadAccess,
     pub(crate) settings: Settings,
     pub(crate) provisioning: Provisioning,
-    /// A tenant came back that may have missed a deployment.
+    /// Notified when a tenant is restored that may have missed a deployment.
     pub(crate) returned: Arc<Notify>,
 }
 
 impl Tenants {
-    /// By name.
+    /// The tenants of the project, by name, deleted ones that can be restored included. No database server is
+    /// contacted.
     pub async fn list(&self, identity: &Identity, page: &Page<TenantName>) -> Result<Vec<Tenant>> {
         identity.require(KeyScope::Read)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -66,13 +66,14 @@ impl Tenants {
         Ok(described)
     }
 
+    /// One tenant, as stored. No database server is contacted.
     pub async fn find(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Read)?;
         self.tenant_now(identity.project(), name).await
     }
 
-    /// Makes a tenant with its databases and its credential, or gives an existing tenant further databases. Waits for
-    /// them a bounded time.
+    /// Creates a tenant with its databases and its credential, or adds databases to an existing tenant. Waits for them
+    /// at most `creation_wait`.
     pub async fn create(&self, identity: &Identity, request: TenantRequest) -> Result<NewTenant> {
         identity.require(KeyScope::Write)?;
         if request.databases.is_empty() {
@@ -103,8 +104,8 @@ impl Tenants {
         Ok(NewTenant { tenant, warnings })
     }
 
-    /// Everything that the workers need to finish it, in one transaction; gives the databases and, where the tenant is
-    /// new, its user and password.
+    /// Records, in one transaction, everything that the workers need to create the tenant. Returns the databases and,
+    /// if the tenant is new, its user and password.
     async fn intend_tenant(
         &self,
         identity: &Identity,
@@ -123,16 +124,13 @@ impl Tenants {
         }
         let tx = self.core.store.project(project).await?;
         let environment = request.environment.as_deref().unwrap_or(ENVIRONMENT);
-        let credential = match tenants::insert(&tx, project, &request.name, environment).await? {
-            true => {
-                let scope = Scope::Tenant(request.name.clone());
-                let made = credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?;
-                Some((made.row.user, made.password.expose_secret().to_owned()))
-            }
-            false => {
-                self.may_gain_databases(&tx, project, &request.name).await?;
-                None
-            }
+        let credential = if tenants::insert(&tx, project, &request.name, environment).await? {
+            let scope = Scope::Tenant(request.name.clone());
+            let made = credentials::create(&tx, project, &scope, Rights::ReadWrite, None).await?;
+            Some((made.row.user, made.password.expose_secret().to_owned()))
+        } else {
+            self.may_gain_databases(&tx, project, &request.name).await?;
+            None
         };
         let mut made = Vec::with_capacity(physicals.len());
         for (database, physical) in request.databases.iter().zip(&physicals) {
@@ -155,7 +153,7 @@ impl Tenants {
             Some(StoredTenant::Ready | StoredTenant::Suspended) => Ok(()),
             Some(StoredTenant::Deleted) => {
                 let detail =
-                    format!("tenant \"{name}\" is deleted but keeps its name; restore it, or delete it for good");
+                    format!("tenant \"{name}\" is deleted but keeps its name; restore it, or delete it permanently");
                 let hint =
                     "Restore it with POST /tenants/{id}/restore, or free the name with DELETE /tenants/{id}?hard=true.";
                 Err(ControlError::refused(ProblemCode::TenantDeleted, detail, hint))
@@ -219,7 +217,8 @@ impl Tenants {
         })
     }
 
-    /// Soft: refuses connections, keeps name and data. Hard: drops databases, roles and rows.
+    /// Deletes a tenant. Soft: refuses connections, keeps name and data. Hard: drops databases and roles, deletes the
+    /// rows; the result is `None`.
     pub async fn delete(&self, identity: &Identity, name: &TenantName, deletion: Deletion) -> Result<Option<Tenant>> {
         identity.require(KeyScope::Write)?;
         match deletion {
@@ -231,7 +230,7 @@ impl Tenants {
     async fn delete_softly(&self, project: &ProjectId, name: &TenantName) -> Result<Tenant> {
         let from = [StoredTenant::Ready, StoredTenant::Suspended];
         self.shut(project, name, &from, StoredTenant::Deleted).await?;
-        // Past the proxies too: whoever has an upstream secret is refused by the server itself.
+        // Beyond the proxies: the server itself then refuses a client that knows an upstream password.
         for row in self
             .fleet_of(project, name)
             .await?
@@ -279,7 +278,7 @@ impl Tenants {
         self.forget(project, name).await
     }
 
-    /// Removes the row of a tenant that has no database any more.
+    /// Deletes the row of a tenant that has no databases left.
     pub(crate) async fn forget(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
         let tx = self.core.store.project(project).await?;
         if tenants::of_tenant(&tx, project, name).await?.is_empty() {
@@ -291,7 +290,7 @@ impl Tenants {
         Ok(())
     }
 
-    /// Refuses clients; answers when every proxy has ended its sessions.
+    /// Suspends a tenant: clients are refused. Returns when every proxy has closed the tenant's sessions.
     pub async fn suspend(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Write)?;
         self.shut(
@@ -304,6 +303,7 @@ impl Tenants {
         self.tenant_now(identity.project(), name).await
     }
 
+    /// Resumes a suspended tenant.
     pub async fn resume(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Write)?;
         self.change(
@@ -317,7 +317,7 @@ impl Tenants {
         self.tenant_now(identity.project(), name).await
     }
 
-    /// Undoes a soft deletion; it catches up with the deployments that it missed.
+    /// Undoes a soft deletion. The tenant then gets the deployments that it missed.
     pub async fn restore(&self, identity: &Identity, name: &TenantName) -> Result<Tenant> {
         identity.require(KeyScope::Write)?;
         let project = identity.project();
@@ -328,7 +328,7 @@ impl Tenants {
         if row.status != StoredTenant::Deleted {
             return Err(wrong_state(name, row.status, StoredTenant::Ready));
         }
-        // Open before it says so: a client that is let in finds its database.
+        // The databases are opened before the status changes, so that an admitted client finds its database.
         for row in self
             .fleet_of(project, name)
             .await?
@@ -349,7 +349,7 @@ impl Tenants {
         self.tenant_now(project, name).await
     }
 
-    /// Compare and set, then every session of the tenant ended.
+    /// Changes the status if it is one of `from`, and waits until the tenant's sessions are closed.
     async fn shut(
         &self,
         project: &ProjectId,
@@ -457,7 +457,7 @@ impl Tenants {
     }
 }
 
-/// What a tenant is called: its owner's wish first, then what its databases are at.
+/// The status that the API shows: suspended and deleted first, then the state of the databases.
 fn status(tenant: StoredTenant, databases: &[FleetRow]) -> TenantStatus {
     let any = |test: fn(&FleetRow) -> bool| databases.iter().any(test);
     match tenant {

@@ -1,5 +1,5 @@
-//! Workspaces: made, shown, deleted. Creation and deletion are rows first and steps afterwards; whoever finds the row
-//! unfinished does the steps again.
+//! Workspaces: create, show, delete. Creation and deletion are recorded first and carried out afterwards; a worker that
+//! finds the row unfinished repeats the steps.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::schema::drain::Drains;
 use crate::schema::head::content_hash;
 use crate::schema::templates::Templates;
 
-/// What was created for a request that may be repeated: see [`crate::idempotency`].
+/// What a repeated request needs to continue: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
 struct Receipt {
     id: WorkspaceId,
@@ -37,12 +37,12 @@ struct Receipt {
     password: String,
 }
 
-/// Who made what nobody asked for.
+/// The author of versions and deployments that no user requested.
 pub(crate) const SYSTEM: &str = "system";
-/// Looks that a deletion takes anew because a build began after one.
+/// How often a deletion looks for builds again because one started after it looked.
 const BEGUN_MEANWHILE_MAX: u32 = 5;
 
-/// Workspaces from their creation to their deletion.
+/// Workspaces: create, show, delete.
 #[derive(Clone)]
 pub struct Workspaces {
     pub(crate) core: Arc<Core>,
@@ -53,7 +53,7 @@ pub struct Workspaces {
 }
 
 impl Workspaces {
-    /// By name, as they are stored: no database server is asked.
+    /// The workspaces of the project, by name, as stored. No database server is contacted.
     pub async fn list(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Workspace>> {
         identity.require(KeyScope::Read)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -63,7 +63,7 @@ impl Workspaces {
         Ok(described)
     }
 
-    /// Makes the workspace and its blueprint with version 1, the empty schema. Waits for it a bounded time.
+    /// Creates the workspace and its blueprint with version 1, the empty schema. Waits for it at most `creation_wait`.
     pub async fn create(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<NewWorkspace> {
         identity.require(KeyScope::Write)?;
         let begun = match identity.receipt::<Receipt>()? {
@@ -73,7 +73,7 @@ impl Workspaces {
         let id = begun.id;
         let finish = move |workspaces: Self| async move { workspaces.finish(id).await };
         if let Err(error) = self.core.run_for(self, id.as_uuid(), finish).await {
-            // The row says why, the workers go on, and the password is shown now or never.
+            // Not an error: the row has the reason, the workers continue, and the password is returned only here.
             tracing::warn!(workspace = %id, error = %error.explained(), "a workspace is not ready yet");
         }
         let row = self.row(identity, blueprint).await?;
@@ -84,7 +84,7 @@ impl Workspaces {
         Ok(NewWorkspace { workspace, connection })
     }
 
-    /// Everything that the workers need to finish it, in one transaction.
+    /// Records, in one transaction, everything that the workers need to create the workspace.
     async fn intend(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Receipt> {
         let project = identity.project();
         let id = WorkspaceId::from_uuid(Uuid::new_v4());
@@ -112,6 +112,7 @@ impl Workspaces {
         Ok(receipt)
     }
 
+    /// One workspace with its schema. Drains its journal first, if its server is available.
     pub async fn find(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Workspace> {
         identity.require(KeyScope::Read)?;
         let row = self.row(identity, blueprint).await?;
@@ -123,17 +124,18 @@ impl Workspaces {
         Ok(workspace)
     }
 
+    /// The schema of the workspace, as it is in its database now.
     pub async fn schema(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Schema> {
         identity.require(KeyScope::Read)?;
         let row = self.ready(identity, blueprint).await?;
         self.schema_of(&row.physical).await
     }
 
-    /// 409 while any tenant database exists, those of deleted tenants too.
+    /// Deletes a workspace. 409 while a tenant database exists; those of deleted tenants that can be restored count.
     pub async fn delete(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<()> {
         identity.require(KeyScope::Write)?;
         let row = self.row(identity, blueprint).await?;
-        // What developers were told is captured is in the log until the log itself goes.
+        // Changes that were reported to developers as captured stay in the log until the log itself is deleted.
         self.drains.drain_if_possible(&row).await;
         let tx = self.core.store.project(identity.project()).await?;
         workspaces::lock_for_deletion(&tx, row.id).await?;
@@ -212,7 +214,7 @@ impl Workspaces {
         let final_name = self.placement.final_name(id).await?;
         self.placement.rename(lease, &server, &present, &final_name, id).await?;
         fault::point("workspace.create.renamed");
-        // The empty schema as it is on this server, for drift; the session it leaves behind serves the first drain.
+        // The empty schema on this server, for comparisons. The session stays open and serves the first drain.
         let final_name = self.placement.final_name(id).await?;
         let empty = fingerprint::take(&server, &final_name, &names.owner)
             .await
@@ -239,7 +241,7 @@ impl Workspaces {
         Ok(())
     }
 
-    /// Gives the name under which it is being made.
+    /// Clones the base database and returns its construction name.
     async fn clone_base(&self, lease: &Lease, row: &WorkspaceRow) -> Result<String> {
         let server = self.servers.admin(&row.physical.server).await?;
         let making = databases::construction_name(self.core.store.installation(), row.physical.id);
@@ -269,7 +271,7 @@ impl Workspaces {
             fault::point("workspace.delete.templates");
             let tx = lease.begin().await?;
             match workspaces::delete(&tx, row.id).await {
-                // A build or a spare that began after the look: another look finds it.
+                // A build or a spare started after the templates were removed: remove them again.
                 Err(StoreError::Conflict { .. }) if begun_meanwhile < BEGUN_MEANWHILE_MAX => {
                     begun_meanwhile += 1;
                     tx.rollback().await?;
@@ -283,7 +285,7 @@ impl Workspaces {
         }
     }
 
-    /// Whoever makes a build or a spare on the workspace's server is waited for, even where there is no row of it yet.
+    /// Waits for a build or a spare that is being created on the workspace's server, even if it has no row yet.
     async fn remove_templates(&self, row: &WorkspaceRow) -> Result<()> {
         let home = Subject::Builds(row.id, row.physical.server.clone());
         drop(self.core.leases.take(home).await?);
@@ -305,7 +307,7 @@ impl Workspaces {
         row.ok_or_else(|| ControlError::not_found("workspace", blueprint))
     }
 
-    /// The workspace, drained; 409 while it is being made or deleted.
+    /// The workspace, with its journal drained. 409 while it is being created or deleted.
     pub(crate) async fn ready(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
         let row = self.row(identity, blueprint).await?;
         if row.status != Stored::Ready {
@@ -333,7 +335,7 @@ impl Workspaces {
         let otherwise = project_user(tx, project).await?;
         let mut faults = database_roles::faults(tx, project).await?;
         let described = rows.into_iter().filter_map(|row| {
-            // One that is gone by now is in no list.
+            // A workspace that was deleted meanwhile is left out.
             let summary = summaries.remove(&row.id)?;
             let user = summary.user.unwrap_or_else(|| otherwise.clone());
             let fault = faults.remove(&row.id.as_uuid());

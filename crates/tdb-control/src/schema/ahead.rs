@@ -1,4 +1,4 @@
-//! Builds of head, made before somebody waits for one.
+//! Builds of head that are made before a version is requested.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Has what a developer made replayed before somebody waits for it: a build of head, without number. A change that
-    /// cannot be replayed is known as broken from here on.
+    /// Replays head, so that the next request for a version finds the build. A change that cannot be replayed is marked
+    /// as broken.
     pub(crate) async fn build(&self, row: &WorkspaceRow) -> Result<()> {
         let builds = Subject::Builds(row.id, row.physical.server.clone());
         let lease = self.core.leases.take(builds).await?;
@@ -43,7 +43,8 @@ impl Ahead {
         let head = match self.heads.of(row).await {
             Ok(head) => head,
             Err(HeadProblem::Other(error)) => return Err(error),
-            // Reported to the next request for a version; what needs the broken changes is known by then.
+            // The next request for a version reports the problem; by then the changes that need the broken ones are
+            // marked too.
             Err(HeadProblem::Broken { .. }) => return self.break_dependents(row).await,
             Err(_) => return Ok(()),
         };
@@ -64,7 +65,7 @@ impl Ahead {
         }
     }
 
-    /// Marks what cannot be replayed because a broken change is not there.
+    /// Marks the changes that cannot be replayed without a broken change.
     async fn break_dependents(&self, row: &WorkspaceRow) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let heads = changes::heads(&tx, row.id).await?;

@@ -1,4 +1,4 @@
-//! Blueprints: the workspace seen from the tenants' side, with its change log.
+//! Blueprints and their change log, with the tenants that each version is deployed to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct Blueprints {
 }
 
 impl Blueprints {
-    /// By name, as they are stored: no database server is asked.
+    /// The blueprints of the project, by name, as stored. No database server is contacted.
     pub async fn list(&self, identity: &Identity, page: &Page<BlueprintName>) -> Result<Vec<Blueprint>> {
         identity.require(KeyScope::Read)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -36,6 +36,8 @@ impl Blueprints {
         Ok(described)
     }
 
+    /// One blueprint with the schema of its workspace. Drains the workspace's journal first, if its server is
+    /// available.
     pub async fn find(&self, identity: &Identity, name: &BlueprintName) -> Result<Blueprint> {
         identity.require(KeyScope::Read)?;
         let row = self
@@ -54,7 +56,7 @@ impl Blueprints {
         Ok(blueprint)
     }
 
-    /// What a deployment would bring: changes of head that a tenant lacks, by number.
+    /// The changes that a deployment would bring: those of head that a tenant lacks, by number.
     pub async fn diff(
         &self,
         identity: &Identity,
@@ -91,7 +93,7 @@ async fn describe_blueprints(tx: &Tx, rows: Vec<WorkspaceRow>) -> Result<Vec<Blu
         fleet.entry(workspace).or_default().push(DeployedTo { tenant, version });
     }
     let described = rows.into_iter().filter_map(|row| {
-        // One that is gone by now is in no list.
+        // A workspace that was deleted meanwhile is left out.
         let summary = summaries.remove(&row.id)?;
         let deployed_to = fleet.remove(&row.id).unwrap_or_default();
         Some(Blueprint {
@@ -119,7 +121,7 @@ async fn describe_blueprints(tx: &Tx, rows: Vec<WorkspaceRow>) -> Result<Vec<Blu
     Ok(described.collect())
 }
 
-/// Roles that a broken change names and its project had not declared.
+/// The roles that a broken change names and that its project had not declared.
 fn undeclared(row: &ChangeRow) -> Vec<String> {
     let names = (row.state == Stored::Broken)
         .then(|| row.body.get("undeclared"))

@@ -1,4 +1,5 @@
-//! Builds: databases in which changes are replayed, and which become templates. A build holds a prefix of what it is brought to, or it is thrown away.
+//! Builds: databases in which changes are replayed, and which become templates. A build that does not hold a prefix of
+//! the requested changes is removed.
 
 use std::sync::Arc;
 
@@ -22,17 +23,17 @@ use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::servers::Servers;
 use crate::schema::templates::Templates;
 
-/// A build that holds exactly the changes asked for.
+/// A build that holds exactly the requested changes.
 #[derive(Debug)]
 pub(crate) struct Built {
     pub row: TemplateRow,
     pub fingerprint: Fingerprint,
 }
 
-/// Why there is no build.
+/// Why a build failed.
 #[derive(Debug)]
 pub(crate) enum BuildError {
-    /// A change does not replay; trying again would give the same.
+    /// A change cannot be replayed. Another attempt would fail in the same way.
     Replay(ApplyError),
     Other(ControlError),
 }
@@ -65,8 +66,8 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
-    /// Replays `ids` of a workspace in a build of this server: the one at hand where it fits, else a new one. The caller
-    /// holds the lease of the workspace's builds.
+    /// Replays `ids` of a workspace on this server, in the existing build if it holds a prefix of them, else in a new
+    /// one. The caller holds the lease of the workspace's builds.
     pub(crate) async fn build(
         &self,
         row: &WorkspaceRow,
@@ -92,7 +93,7 @@ impl Builds {
         Ok((build, applied))
     }
 
-    /// The fingerprint of a replay of `ids` in a build that is thrown away.
+    /// The fingerprint after a replay of `ids` in a build that is then removed.
     pub(crate) async fn shadow(
         &self,
         row: &WorkspaceRow,
@@ -109,7 +110,7 @@ impl Builds {
         fingerprint
     }
 
-    /// The build under way, if what it holds is a prefix of `ids`; others are removed.
+    /// The existing build, if it holds a prefix of `ids`. Other builds of the workspace on the server are removed.
     async fn build_at_hand(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<Option<TemplateRow>> {
         let tx = self.core.store.jobs().await?;
         let rows = templates::of_workspace(&tx, row.id).await?;
@@ -129,7 +130,8 @@ impl Builds {
         Ok(found)
     }
 
-    /// A clone of the newest template that holds a prefix of `ids`, else of the base, adopted by roles of its own.
+    /// Clones the newest template that holds a prefix of `ids`, else the base database, and gives the clone its own
+    /// roles. Uses a spare of that template if there is one.
     pub(crate) async fn begin_build(
         &self,
         row: &WorkspaceRow,
@@ -156,7 +158,7 @@ impl Builds {
         .await
     }
 
-    /// Makes the clone that a row of its own intends, and hands it to its roles.
+    /// Creates the clone that its row announces and gives it its roles.
     pub(crate) async fn clone_and_adopt(
         &self,
         id: Uuid,
@@ -229,7 +231,8 @@ impl Builds {
         ids: &[u32],
     ) -> Result<Applied, BuildError> {
         let tx = self.core.store.jobs().await?;
-        // Before the deed: a build that died in it is not taken for one that holds less.
+        // Recorded before the replay, so that a build whose replay was interrupted does not count as one that holds
+        // fewer changes.
         templates::record_changes(&tx, build.id, ids).await?;
         tx.commit().await?;
         let changes = self.numbered_changes(row, ids).await?;
@@ -260,7 +263,7 @@ impl Builds {
         Ok(applied)
     }
 
-    /// The changes as the engine replays them.
+    /// The changes in the form in which the engine replays them.
     pub(crate) async fn numbered_changes(&self, row: &WorkspaceRow, ids: &[u32]) -> Result<Vec<NumberedChange>> {
         let tx = self.core.store.jobs().await?;
         let rows = changes::of_ids(&tx, row.id, ids).await?;

@@ -1,4 +1,4 @@
-//! Deployments as their owner sees them: planned, begun, watched, retried. The work is in `rollout`.
+//! Deployments: plan, create, list, retry. `rollout` carries them out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,27 +31,27 @@ use crate::schema::head::Heads;
 use crate::schema::plan::{self, Path};
 use crate::schema::versions::Versions;
 
-/// A version's number and content.
+/// The number and the changes of the version to deploy.
 struct Goal {
     number: u32,
     change_ids: Vec<u32>,
 }
 
-/// Deployments as their owner sees them.
+/// Deployments: plan, create, list, retry.
 #[derive(Clone)]
 pub struct Deployments {
     pub(crate) core: Arc<Core>,
     pub(crate) workspaces: Workspaces,
     pub(crate) heads: Heads,
     pub(crate) versions: Versions,
-    /// Deployments are to be checked now rather than at the next tick.
+    /// Starts a round of the deployment worker at once.
     pub(crate) wake: Arc<Notify>,
-    /// A tenant came back that may have missed a deployment.
+    /// Notified when a tenant is restored that may have missed a deployment.
     pub(crate) returned: Arc<Notify>,
 }
 
 impl Deployments {
-    /// The dry run: what a deployment would do; makes no version and no job.
+    /// A dry run: what a deployment would do. Creates no version and no deployment.
     pub async fn plan(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
         identity.require(KeyScope::Read)?;
         let workspace = self
@@ -83,7 +83,8 @@ impl Deployments {
         })
     }
 
-    /// Makes a job and lets the workers begin.
+    /// Creates a deployment, which the workers carry out. If the request names no version, head is deployed, as a new
+    /// version if necessary.
     pub async fn create(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
         identity.require(KeyScope::Write)?;
         if let Some(id) = identity.receipt::<JobId>()? {
@@ -130,12 +131,12 @@ impl Deployments {
         Ok(id)
     }
 
-    /// Brings tenants that were not there when everybody was deployed to (restored ones, new ones that overtook it) to
-    /// the same version: one deployment for all that lag, whoever else looks at the same time.
+    /// Creates deployments for tenants that missed one: restored tenants, and new ones that were created while it ran.
+    /// One deployment per version, even if several processes look at the same time.
     pub(crate) async fn catch_up(&self) -> Result<()> {
         match self.core.leases.try_take(Subject::CatchUp).await? {
             Some(lease) => lease.during(self.catch_up_alone(&lease)).await,
-            // Who has it may have looked before the newest tenant came back.
+            // The holder of the lease may have looked before the last tenant was restored.
             None => {
                 self.returned.notify_one();
                 Ok(())
@@ -166,12 +167,12 @@ impl Deployments {
             let job = insert_deployment(&tx, &workspace, &goal, &choice, &targets, SYSTEM).await?;
             tx.commit().await?;
             self.wake.notify_one();
-            tracing::info!(%job, blueprint = %workspace.blueprint, tenants = group.len(), "tenants that were away catch up");
+            tracing::info!(%job, blueprint = %workspace.blueprint, tenants = group.len(), "a deployment was created for tenants that missed one");
         }
         Ok(())
     }
 
-    /// Newest first.
+    /// The deployments of the project, newest first, without their targets.
     pub async fn list(&self, identity: &Identity, page: &Page<(OffsetDateTime, JobId)>) -> Result<Vec<JobSummary>> {
         identity.require(KeyScope::Read)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -181,6 +182,7 @@ impl Deployments {
         Ok(rows.into_iter().map(summary).collect())
     }
 
+    /// One deployment with its targets.
     pub async fn find(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
         identity.require(KeyScope::Read)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -194,7 +196,7 @@ impl Deployments {
         })
     }
 
-    /// Newest first, each with this tenant's target only.
+    /// The deployments of a tenant, newest first, each with only the tenant's own target.
     pub async fn of_tenant(
         &self,
         identity: &Identity,
@@ -221,7 +223,7 @@ impl Deployments {
         Ok(found.collect())
     }
 
-    /// Failed targets become pending again; 409 where none failed.
+    /// Makes the failed targets of a deployment pending again. 409 if none failed.
     pub async fn retry(&self, identity: &Identity, job: &JobId) -> Result<Deployment> {
         identity.require(KeyScope::Write)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -249,7 +251,8 @@ impl Deployments {
         })
     }
 
-    /// As a deployment's, but head stays what it is: where it is no version yet, under the number it would get.
+    /// As for a deployment, but without creating a version: if head is no version yet, with the number that it would
+    /// get.
     async fn goal_of_plan(&self, identity: &Identity, workspace: &WorkspaceRow, wanted: Option<u32>) -> Result<Goal> {
         if let Some(number) = wanted {
             let version = self.version_row(identity, workspace, number).await?;
@@ -320,7 +323,7 @@ impl Deployments {
     }
 }
 
-/// A job with its targets; closed at once where there is nothing to do.
+/// Records a deployment with its targets. It is completed at once if there is nothing to do.
 async fn insert_deployment(
     tx: &Tx,
     workspace: &WorkspaceRow,
@@ -347,7 +350,8 @@ async fn insert_deployment(
     Ok(id)
 }
 
-/// Deleted tenants are left out of "all" and are skipped when they are named; an unknown name is refused.
+/// The databases that a deployment is about. "All" leaves deleted tenants out; if they are named, their target is
+/// skipped. An unknown name is an error.
 fn chosen(fleet: Vec<FleetRow>, choice: &TenantChoice, blueprint: &BlueprintName) -> Result<Vec<FleetRow>> {
     let made = |row: &FleetRow| row.database.status == DatabaseStatus::Ready;
     match choice {

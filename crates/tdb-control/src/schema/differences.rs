@@ -1,13 +1,13 @@
-//! Differences between schemas, in words.
+//! Descriptions of the differences between two schemas.
 
 use tdb_engines::postgres::fingerprint::Difference;
 
-/// Differences named in a refusal.
+/// How many differences an error describes.
 const DIFFERENCES_SHOWN: usize = 5;
-/// Characters of what differs in one of them.
+/// The length of an excerpt from a definition, in characters.
 const EXCERPT_LEN: usize = 100;
 
-/// Some differences in words, for people.
+/// A description of the first few differences.
 pub(crate) fn shown(differences: &[Difference]) -> String {
     let one = |d: &Difference| match (&d.expected, &d.found) {
         (Some(_), None) => format!("{} is missing in the workspace", d.object),
@@ -22,7 +22,7 @@ pub(crate) fn shown(differences: &[Difference]) -> String {
     }
 }
 
-/// Which of an object's facts differ.
+/// Which parts of an object's definition differ.
 fn told_apart(expected: &str, found: &str) -> String {
     let only_in = |one: &str, other: &str| {
         let parts = one

@@ -1,6 +1,7 @@
-//! From a workspace's journal into the change log: read all, append each transaction once, commit, and only then let go of
-//! the journal's rows. One drainer per workspace, by a lease: no transaction is open while a database server is asked. A
-//! drainer that lost its lease appends nothing; what it has appended already is not appended again.
+//! Moves a workspace's journal into the change log: read the journal, append each transaction once, commit, and only
+//! then delete the journal's rows. One task per workspace drains, under a lease; no transaction is open while a
+//! database server is queried. A task that lost its lease appends nothing, and what it appended before is not appended
+//! again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +28,9 @@ use crate::lifecycle::servers::Servers;
 use crate::schema::journals::{JournalPlace, JournalPlaces};
 use crate::schema::session_settings::{is_newly_set, newly_set};
 
-/// For everybody who can wait; the proxy gives up long before.
+/// The time limit of a drain for callers that can wait; the proxy waits less.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
-/// Characters of a statement in a warning.
+/// The length of a statement's excerpt in a warning, in characters.
 const EXCERPT_LEN: usize = 60;
 
 /// Moves workspaces' journals into the change log.
@@ -64,7 +65,7 @@ impl Drains {
         self.record_session_row(&row).await
     }
 
-    /// The same for a session of the API.
+    /// Records a session of the API, as [`Self::record_session`] does for one of the proxy.
     pub(crate) async fn record_own_session(&self, identity: &Identity, row: &WorkspaceRow, pid: i32) -> Result<()> {
         let name = &row.physical.server;
         let started = tdb_engines::postgres::activity::backend_start(&self.servers.admin(name).await?, pid).await;
@@ -91,7 +92,7 @@ impl Drains {
         self.in_time(Box::pin(self.drain_now(id, data))).await
     }
 
-    /// For readers; most find nothing, and then nobody is kept waiting.
+    /// Drains before a read. Most reads find nothing in the journal and then take no lease.
     pub(crate) async fn drain_row(&self, row: &WorkspaceRow) -> Result<Drained> {
         self.in_time(Box::pin(async {
             let Some((server, place, journaled)) = self.journaled(row.id).await? else {
@@ -119,12 +120,13 @@ impl Drains {
         }
     }
 
-    /// For readers that show what there is when the server is down.
+    /// Drains before a read that shows stored data if the server is not available. A failure is logged.
     pub(crate) async fn drain_if_possible(&self, row: &WorkspaceRow) {
         self.drain_after(row, None).await;
     }
 
-    /// The same after work of a session: what it set for sessions is its.
+    /// Like [`Self::drain_if_possible`], after work of a session. Settings that changed since the last drain are
+    /// attributed to that session.
     pub(crate) async fn drain_after(&self, row: &WorkspaceRow, server_pid: Option<i32>) {
         let session = server_pid.map(|server_pid| DataStatements {
             server_pid,
@@ -190,7 +192,7 @@ impl Drains {
         })
     }
 
-    /// What is in the journal of a workspace. None where the workspace is not ready, or gone.
+    /// The contents of a workspace's journal. `None` if the workspace is not ready or does not exist.
     async fn journaled(&self, id: WorkspaceId) -> Result<Option<(Server, Arc<JournalPlace>, Vec<Event>)>> {
         let Some(place) = self.drain_place(id).await? else {
             return Ok(None);
@@ -205,7 +207,7 @@ impl Drains {
         }
     }
 
-    /// None where the workspace is not ready, or gone.
+    /// `None` if the workspace is not ready or does not exist.
     async fn drain_place(&self, id: WorkspaceId) -> Result<Option<Arc<JournalPlace>>> {
         if let Some(place) = self.places.place(id) {
             return Ok(Some(place));
@@ -218,7 +220,7 @@ impl Drains {
     }
 }
 
-/// Notes data statements with the change of their transaction: the last one of their session.
+/// Adds data statements to the change of their transaction, which is the last one of their session.
 fn leave_out(captured: &mut [CapturedChange], data: DataStatements) {
     let of_session = captured.iter_mut().rev().find(|change| change.pid == data.server_pid);
     if let Some(CapturedChange { change, .. }) = of_session {

@@ -1,4 +1,4 @@
-//! Drains that no request asked for, on a timer: one task per server. What was changed and left alone is built ahead.
+//! Periodic drains, one task per server, and builds of workspaces that were changed and then left alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::lifecycle::servers::Servers;
 use crate::schema::ahead::Ahead;
 use crate::schema::drain::Drains;
 
-/// A workspace that was changed and then left alone for so long is built ahead.
+/// How long a workspace must be unchanged after a change before head is built.
 const QUIET: Duration = Duration::from_secs(2);
 const BUILD_TIME_MAX: Duration = Duration::from_secs(300);
-/// Of the look at what is to be drained; the drains themselves are tasks of their own.
+/// The time limit for finding the workspaces to drain. The drains themselves are separate tasks.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
-/// Of one server, on the timer.
+/// How many workspaces of one server are drained at the same time.
 const DRAINS_AT_ONCE: usize = 4;
-/// A server refuses within this time, or it does not answer.
+/// An error that takes longer than this counts as no response from the server.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// Drains that no request asked for.
+/// Drains workspaces periodically.
 #[derive(Clone)]
 pub(crate) struct DrainTimer {
     pub(crate) core: Arc<Core>,
@@ -36,7 +36,7 @@ pub(crate) struct DrainTimer {
 }
 
 impl DrainTimer {
-    /// Drains what nobody asked for, one task per server; and has what was changed and left alone built ahead.
+    /// Drains all workspaces, one task per server, and builds head of those that were changed and then left alone.
     pub(crate) async fn run(&self) {
         loop {
             sleep(self.core.settings.drain_interval).await;
@@ -60,7 +60,7 @@ impl DrainTimer {
             of_server.entry(row.physical.server.clone()).or_default().push(row);
         }
         for (server, rows) in of_server {
-            // It is asked for a sign of life in a task of its own; until it gives one nobody waits for it here.
+            // A server that did not answer the last ping is skipped; a separate task keeps pinging it.
             if !self.servers.is_silent(&server) {
                 self.core.alone_in_background(
                     self,
@@ -73,8 +73,8 @@ impl DrainTimer {
         Ok(())
     }
 
-    /// A few workspaces at a time. A server that does not answer is left alone until the next round: the rest of its
-    /// workspaces would wait as long each.
+    /// Drains a few workspaces at a time. Stops if the server does not respond: each of its other workspaces would wait
+    /// as long. The next round tries again.
     async fn drain_journals(&self, rows: Vec<WorkspaceRow>) -> Result<()> {
         let begun = Instant::now();
         let (mut drained_all, mut slow) = (Vec::new(), 0);
@@ -95,7 +95,7 @@ impl DrainTimer {
                 break;
             }
         }
-        // Each was read after the round began.
+        // Every journal was read after the round began.
         Ok(workspaces::record_drained(&self.core.store, &drained_all, begun.elapsed()).await?)
     }
 }

@@ -1,5 +1,5 @@
-//! Drift: live schemas of tenants against those of their versions, and of workspaces against what their changes give. Looks are taken in the background, one task per server, and stored
-//! with their time; what is asked for is answered from the store.
+//! Drift: comparison of tenants' schemas with their versions, and of workspaces with their changes. Comparisons run in
+//! the background, one task per server, and are stored with their time. Reports are read from the store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,25 +26,25 @@ use crate::model::{Difference, DriftReport, TenantDrift, Unchecked, WorkspaceDri
 use crate::schema::drain::Drains;
 use crate::schema::proof::Proofs;
 
-/// Between two looks for what somebody asked for in another process.
+/// The pause between two checks for comparisons that were requested in another process.
 const ASKED_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How old a look may get before another is taken.
+/// The age from which a comparison is repeated.
 const AGE_MAX: Duration = Duration::from_secs(3600);
-/// Databases of a server taken up at once.
+/// The number of databases that one round takes per server.
 const DUE_MAX: i64 = 500;
 const TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A version's schema on servers of one PostgreSQL major, read once for all databases of a round.
+/// The schemas of versions on one PostgreSQL major version, read once for all databases of a round.
 type Expected = Mutex<HashMap<(WorkspaceId, u32, u32), Arc<Fingerprint>>>;
 
-/// Whose schema is looked at.
+/// What is compared.
 enum Checked {
     Tenant(DatabaseId),
     Workspace(WorkspaceId),
 }
 
-/// Differences between live schemas and versions.
+/// Differences between databases and the schemas that they should have.
 #[derive(Clone)]
 pub struct Drifts {
     core: Arc<Core>,
@@ -52,7 +52,7 @@ pub struct Drifts {
     drains: Drains,
     workspaces: Workspaces,
     proofs: Proofs,
-    /// A look at tenants' schemas was requested.
+    /// Notified when a comparison was requested.
     asked: Arc<Notify>,
 }
 
@@ -74,8 +74,8 @@ impl Drifts {
         }
     }
 
-    /// What is stored: tenants whose schema differs from their version's, and workspaces that have what no change accounts
-    /// for, object by object; of one blueprint, or of all.
+    /// The stored differences of one blueprint or of all: tenants whose schema differs from their version, and
+    /// workspaces with objects that no change accounts for.
     pub async fn report(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<DriftReport> {
         identity.require(KeyScope::Read)?;
         self.require_blueprint(identity, blueprint).await?;
@@ -115,7 +115,8 @@ impl Drifts {
         Ok(report)
     }
 
-    /// Has the tenants and the workspaces looked at anew; gives how many tenants. The looks are taken in the background.
+    /// Requests a new comparison of the tenants and workspaces, which runs in the background. Returns the number of
+    /// tenants.
     pub async fn refresh(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<u32> {
         identity.require(KeyScope::Read)?;
         self.require_blueprint(identity, blueprint).await?;
@@ -132,7 +133,7 @@ impl Drifts {
         row.map(drop).map_err(|e| e.naming("blueprint"))
     }
 
-    /// Takes the looks that somebody asked for, and in between those that are due by their age.
+    /// Runs the requested comparisons and, less often, those that are due by their age.
     pub(crate) async fn run(&self) {
         let mut swept: Option<Instant> = None;
         loop {
@@ -153,7 +154,7 @@ impl Drifts {
         let workspaces = drift::due_workspaces(&tx, due, DUE_MAX).await?;
         let databases = drift::due(&tx, due, DUE_MAX).await?;
         tx.rollback().await?;
-        // What somebody waits for takes what a deployment may take; the rest goes on beside everything else.
+        // Requested comparisons may use as many connections as a deployment; the others use one.
         let width = match due {
             Due::Asked => self.core.settings.deployments_per_server.get(),
             Due::Since(_) => 1,
@@ -196,12 +197,12 @@ impl Drifts {
         while let Some(looked) = looks.next().await {
             looked?;
         }
-        // More may be due than were taken up, or asked for meanwhile.
+        // More comparisons may be due than one round takes, or may have been requested meanwhile.
         self.asked.notify_one();
         Ok(())
     }
 
-    /// A workspace that cannot be looked at keeps what was found before; an error is the store's.
+    /// Compares a workspace. If that is not possible, the stored result stays. Only an error of the store is returned.
     async fn look_at_workspace(&self, lease: &Lease, server: &ServerName, id: WorkspaceId) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let row = workspaces::by_id(&tx, id).await?;
@@ -225,7 +226,8 @@ impl Drifts {
         Ok(tx.commit().await?)
     }
 
-    /// What is wrong with the tenant's database is stored; an error is the store's.
+    /// Compares a tenant's database. If that is not possible, the reason is stored. Only an error of the store is
+    /// returned.
     async fn look_at(&self, lease: &Lease, server: &ServerName, id: DatabaseId, expected: &Expected) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let row = tenants::database(&tx, id).await?;

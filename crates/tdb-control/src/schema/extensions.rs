@@ -1,5 +1,5 @@
-//! Extensions that PostgreSQL lets only a superuser make, made for developers by the administrator of a server that allows
-//! it: a change of its own, asked for by the API or ahead of a developer's own `CREATE EXTENSION`.
+//! Extensions that only a superuser may create. The administrator creates those that the server's configuration allows,
+//! as a change of its own, at a request of the API or before a developer's `CREATE EXTENSION` runs.
 
 use std::collections::HashMap;
 use std::iter;
@@ -23,12 +23,13 @@ use crate::model::{ChangeInfo, ExtensionInfo};
 use crate::schema::blueprints::info;
 use crate::schema::drain::Drains;
 
-/// Of a server's allow list: everything but [`reaches_too_far`].
+/// The entry of a server's list of allowed extensions that stands for all except those that reach beyond their
+/// database.
 const ALL: &str = "*";
-/// PostgreSQL's limit for identifiers; versions are as long as names of files may be.
+/// PostgreSQL's limit for identifiers. Names and versions are part of file names, so both have this limit.
 const NAME_LEN_MAX: usize = 63;
-/// What gives files, code outside of the database, networks, or a look at other databases. `*` leaves these out; an
-/// operator may name one.
+/// Extensions that give access to files, to code outside of the database, to the network, or to other databases. `*`
+/// does not include them; the operator may list them by name.
 const TOO_FAR: [&str; 13] = [
     "adminpack",
     "dblink",
@@ -45,7 +46,7 @@ const TOO_FAR: [&str; 13] = [
     "xml2",
 ];
 
-/// Extensions of workspaces.
+/// Extensions of workspaces: list and create.
 #[derive(Clone)]
 pub struct Extensions {
     pub(crate) core: Arc<Core>,
@@ -54,14 +55,14 @@ pub struct Extensions {
     pub(crate) workspaces: Workspaces,
 }
 
-/// Who makes an extension that a text wants.
+/// Who creates an extension that a text contains.
 enum Made {
     Ahead,
     ByItsText,
 }
 
 impl Extensions {
-    /// What the workspace's server has, and may be asked for.
+    /// The extensions that the workspace has or may be given.
     pub async fn list(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Vec<ExtensionInfo>> {
         identity.require(KeyScope::Read)?;
         let row = self.workspaces.row(identity, blueprint).await?;
@@ -80,7 +81,7 @@ impl Extensions {
         Ok(shown.collect())
     }
 
-    /// Makes an extension in the workspace as the server's administrator; tenants get it by deployment.
+    /// Creates an extension in the workspace as the server's administrator. Tenants get it by deployment.
     pub async fn create(&self, identity: &Identity, blueprint: &BlueprintName, wanted: &Wanted) -> Result<ChangeInfo> {
         identity.require(KeyScope::Write)?;
         check_word("name", &wanted.name)?;
@@ -103,7 +104,7 @@ impl Extensions {
         Ok(info(change, &HashMap::new()))
     }
 
-    /// The proxy's side of [`Self::make_written`].
+    /// Called by the proxy before a text runs: see [`Self::make_written`].
     pub(crate) async fn prepare_text(&self, text: WorkspaceText) -> Result<Prepared> {
         let tx = self.core.store.jobs().await?;
         let row = workspaces::by_id(&tx, text.workspace).await?;
@@ -114,8 +115,8 @@ impl Extensions {
         }
     }
 
-    /// Makes the extensions that a developer's text is about to make and that only a superuser may. `speaker` is the server
-    /// process that will run the text.
+    /// Creates the extensions that a developer's text is about to create and that only a superuser may create.
+    /// `speaker` is the process id of the session that will run the text.
     pub(crate) async fn make_written(&self, row: &WorkspaceRow, text: &str, speaker: i32) -> Prepared {
         let written = written::extensions(text);
         let mut prepared = Prepared::default();
@@ -156,7 +157,8 @@ impl Extensions {
         } else {
             Vec::new()
         };
-        // One that anyone may create is created too where another that only a superuser may create can need it.
+        // With CASCADE, a trusted extension is created too if an extension that only a superuser may create can need
+        // it.
         if iter::once(&missing)
             .chain(&required)
             .all(|one| one.made_by == MadeBy::Owner)
@@ -175,8 +177,8 @@ impl Extensions {
         Ok(Made::Ahead)
     }
 
-    /// Makes what a text wants or needs. As in PostgreSQL, the text's schema is that of all that CASCADE creates and that
-    /// has no fixed one.
+    /// Creates one extension of a text. As in PostgreSQL, the schema that the text names applies to all extensions that
+    /// CASCADE creates and that have no fixed schema.
     async fn make_missing(
         &self,
         row: &WorkspaceRow,
@@ -202,7 +204,7 @@ impl Extensions {
             .map(drop)
     }
 
-    /// Gives the number of the transaction that made it.
+    /// Returns the id of the transaction that created it.
     async fn make_extension(
         &self,
         row: &WorkspaceRow,
@@ -237,12 +239,12 @@ fn is_allowed(allowed: &[String], name: &str) -> bool {
 }
 
 fn reaches_too_far(name: &str) -> bool {
-    // Languages that are not confined end in u.
+    // The names of languages that are not confined to the database end in u.
     let language = name.starts_with("pl") && name.ends_with('u');
     language || name.ends_with("_fdw") || TOO_FAR.contains(&name)
 }
 
-/// As PostgreSQL wants names and versions of extensions: fit for a file's name.
+/// PostgreSQL's rules for names and versions of extensions: they must be usable in a file name.
 fn check_word(field: &'static str, word: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-.+".contains(c);
     let whole = (1..=NAME_LEN_MAX).contains(&word.len()) && word.chars().all(fits);
@@ -253,7 +255,7 @@ fn check_word(field: &'static str, word: &str) -> Result<()> {
     Err(ControlError::Invalid { field, rule })
 }
 
-/// Any identifier that PostgreSQL does not cut.
+/// Any identifier that PostgreSQL does not truncate.
 fn check_schema(schema: &str) -> Result<()> {
     if (1..=NAME_LEN_MAX).contains(&schema.len()) && !schema.contains('\0') {
         return Ok(());
@@ -264,7 +266,7 @@ fn check_schema(schema: &str) -> Result<()> {
     })
 }
 
-/// For the developer whose text PostgreSQL is about to refuse.
+/// A warning for the developer whose text PostgreSQL is about to refuse.
 fn explained(name: &str, error: &ControlError) -> String {
     match error {
         ControlError::Refused {

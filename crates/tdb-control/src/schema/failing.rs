@@ -1,5 +1,6 @@
-//! Which changes do not replay: tried in a build that is thrown away, where a change that fails is passed over and the
-//! rest goes on. So a change that others need is known with all of them, and by what they do, not by what they are called.
+//! Finds the changes that cannot be replayed. They are replayed in a build that is removed afterwards; a change that
+//! fails is left out and the rest continues. So changes that need a failing one are found by what they do, not by names
+//! in their text.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::schema::builds::{BuildError, Builds};
 use crate::schema::differences::shown;
 use crate::schema::templates::Templates;
 
-/// A change that does not replay.
+/// A change that cannot be replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failing {
     pub change: u32,
@@ -27,7 +28,7 @@ pub(crate) struct Failing {
 }
 
 impl Failing {
-    /// None where it is not a change's own fault: no statement of it failed, or trying again may help.
+    /// `None` if the failure is not the change's own: none of its statements failed, or another attempt may succeed.
     pub(crate) fn of(error: &ApplyError) -> Option<Self> {
         if error.class != ErrorClass::Failed {
             return None;
@@ -40,7 +41,7 @@ impl Failing {
     }
 }
 
-/// Replays that show which changes fail.
+/// Replays that find failing changes.
 #[derive(Clone)]
 pub(crate) struct Trials {
     pub(crate) core: Arc<Core>,
@@ -49,7 +50,7 @@ pub(crate) struct Trials {
 }
 
 impl Trials {
-    /// The changes among `ids` that do not replay when those before them that do are there. The caller holds the lease of
+    /// The changes among `ids` that cannot be replayed after those before them that can. The caller holds the lease of
     /// the workspace's builds on the server.
     pub(crate) async fn failing(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<Vec<Failing>> {
         let build = Box::pin(self.builds.begin_build(row, server, ids)).await?;
@@ -73,7 +74,7 @@ impl Trials {
         failing
     }
 
-    /// Marks what fails in a replay of `ids` as broken, and gives it. The caller holds the lease as for
+    /// Marks the changes that fail in a replay of `ids` as broken and returns them. The caller holds the lease as for
     /// [`Trials::failing`].
     pub(crate) async fn mark_failing(
         &self,
@@ -92,7 +93,7 @@ impl Trials {
         let tx = self.core.store.jobs().await?;
         workspaces::lock(&tx, row.id).await?;
         let heads = changes::heads(&tx, row.id).await?;
-        // One that was left out meanwhile stays so: builds on other servers go on at the same time.
+        // A change that left head meanwhile stays out: builds on other servers run at the same time.
         let in_head = |failing: &&Failing| {
             let mut changes = heads.iter().filter(|change| change.id == failing.change);
             changes.any(|change| matches!(change.state, ChangeState::Pending | ChangeState::Broken))
@@ -104,8 +105,8 @@ impl Trials {
         Ok(())
     }
 
-    /// Changes that gave something else in a replay of `ids` than in the workspace, each with the reason: it may do so by its
-    /// text, and the journal has objects of it that differ now.
+    /// The changes whose replay gives another result than they had in the workspace, each with the reason. Such a
+    /// change has a text that may give another result, and changed an object that differs now.
     pub(crate) async fn unrepeatable(
         &self,
         row: &WorkspaceRow,
@@ -123,7 +124,8 @@ impl Trials {
                 Unrepeatable::Value(_) => objects
                     .iter()
                     .any(|object| repeat::concerns(object, &difference.object)),
-                // What it does again it does alike: only what the replay did not make at all is its own.
+                // What a replay creates again it creates alike, so only objects that the replay lacks are this
+                // change's.
                 Unrepeatable::Data => {
                     difference.expected.is_none()
                         && objects
@@ -136,7 +138,7 @@ impl Trials {
                 && let Ok(change) = u32::try_from(numbered.id)
             {
                 let reason = format!(
-                    "a replay gives something else, because {}: {}",
+                    "a replay gives another result, because {}: {}",
                     because(&why),
                     shown(&own)
                 );
@@ -146,7 +148,7 @@ impl Trials {
         Ok(found)
     }
 
-    /// Earlier changes among `ids` that made, in the workspace alone, what a failing change is about.
+    /// Earlier changes among `ids` whose replay does not create what a failing change needs.
     async fn blamed(&self, row: &WorkspaceRow, ids: &[u32], failing: &[Failing]) -> Result<Vec<Failing>> {
         let (changes, proven) = (
             self.builds.numbered_changes(row, ids).await?,
@@ -166,7 +168,7 @@ impl Trials {
             let later = changes.iter().skip(at + 1).find(needs_it);
             if let (Some(later), Ok(change)) = (later, u32::try_from(numbered.id)) {
                 let reason = format!(
-                    "a replay gives something else, because {}: change {} does not find what it made",
+                    "a replay gives another result, because {}: change {} needs what it created in the workspace",
                     because(&why),
                     later.id
                 );
@@ -183,8 +185,9 @@ impl Trials {
         Ok(first.into_iter().map(|(id, _)| i64::from(id)).collect())
     }
 
-    /// Whether `rest` replays without `left_out`, as far as it does with it; else 409 naming the changes that need it.
-    /// What fails either way is marked as broken. The caller holds the lease of the builds on the workspace's server.
+    /// Checks that `rest` replays without `left_out` as far as it does with it; else 409 naming the changes that need
+    /// it. Changes that fail in both cases are marked as broken. The caller holds the lease of the builds on the
+    /// workspace's server.
     pub(crate) async fn replays_without(&self, row: &WorkspaceRow, left_out: &[u32], rest: &[u32]) -> Result<()> {
         let server = &row.physical.server;
         match Box::pin(self.builds.build(row, server, rest)).await {
@@ -196,9 +199,10 @@ impl Trials {
         let without = Box::pin(self.failing(row, server, rest)).await?;
         let mut all: Vec<u32> = left_out.iter().chain(rest).copied().collect();
         all.sort_unstable();
-        let with = match left_out.is_empty() {
-            true => without.clone(),
-            false => Box::pin(self.failing(row, server, &all)).await?,
+        let with = if left_out.is_empty() {
+            without.clone()
+        } else {
+            Box::pin(self.failing(row, server, &all)).await?
         };
         let fails_anyway = |failing: &Failing| with.iter().any(|other| other.change == failing.change);
         let (broken, needing): (Vec<_>, Vec<_>) = without.into_iter().partition(fails_anyway);
@@ -209,12 +213,13 @@ impl Trials {
     }
 }
 
-/// Why a replay of a change may differ; a version's changes were seen to replay when it was made.
+/// Why a replay of a change may give another result. Changes in a version were replayed with the same result when it
+/// was created.
 fn suspicion(numbered: &NumberedChange, in_versions: &HashSet<i64>) -> Option<Unrepeatable> {
     repeat::unrepeatable(&numbered.change).filter(|_| !in_versions.contains(&numbered.id))
 }
 
-/// The server or its state failed a replay.
+/// The error for a replay that failed because of the server or its state.
 pub(crate) fn not_its_fault(server: &ServerName, error: &ApplyError) -> ControlError {
     ControlError::Upstream {
         code: ProblemCode::DatabaseFailed,
@@ -249,7 +254,7 @@ fn needed(blueprint: &BlueprintName, left_out: &[u32], needing: &[Failing], firs
     ControlError::refused(ProblemCode::ChangeNeeded, detail, &hint)
 }
 
-/// `change 3`, `changes 3, 4 and 7`.
+/// `change 3` or `changes 3, 4 and 7`.
 pub(crate) fn numbered(ids: &[u32]) -> String {
     match ids {
         [] => "no change".to_owned(),
@@ -261,7 +266,7 @@ pub(crate) fn numbered(ids: &[u32]) -> String {
     }
 }
 
-/// The request that leaves changes out of head.
+/// The request that skips these changes.
 pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
     let numbers: Vec<String> = ids.iter().map(u32::to_string).collect();
     format!(
@@ -270,7 +275,7 @@ pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
     )
 }
 
-/// What frees head of changes that cannot be replayed, of which some name roles that are not declared.
+/// What to do about broken changes, some of which name roles that are not declared.
 pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[String]) -> String {
     let mut declarable = undeclared.iter().filter_map(|role| role.parse::<RoleName>().ok());
     if let Some(role) = declarable.next() {

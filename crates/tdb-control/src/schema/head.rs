@@ -1,4 +1,4 @@
-//! Head: the changes of a workspace that the next version holds, and why there may be no such version.
+//! Head: the changes of a workspace that the next version contains, or why there can be no such version.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::schema::differences::shown;
 use crate::schema::drain::Drains;
 use crate::schema::failing::{numbered, repair};
 
-/// Why head is no version.
+/// Why head cannot become a version.
 #[derive(Debug)]
 pub(crate) enum HeadProblem {
-    /// Changes cannot be replayed; the reason is the first one's.
+    /// Changes that cannot be replayed. The reason is that of the first one.
     Broken {
         first: u32,
         reason: String,
         all: Vec<u32>,
-        /// Roles that they name and the project had not declared.
+        /// Roles that they name and that the project had not declared.
         undeclared: Vec<String>,
     },
     Different(Vec<Difference>),
@@ -61,7 +61,7 @@ impl HeadProblem {
                 ControlError::refused(ProblemCode::HeadBroken, detail, &repair(blueprint, &all, &undeclared))
             }
             HeadProblem::Different(differences) => {
-                let hint = "Something changed the workspace without being captured; bring it back or repeat it as DDL.";
+                let hint = "Something changed the workspace without being captured. Undo that, or repeat it as DDL.";
                 let detail = format!(
                     "the changes of \"{blueprint}\" do not give the workspace's schema: {}",
                     shown(&differences)
@@ -76,7 +76,7 @@ impl HeadProblem {
     }
 }
 
-/// What head is at this moment.
+/// The current head of a workspace.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub all: Vec<HeadRow>,
@@ -121,12 +121,12 @@ impl Head {
         })
     }
 
-    /// How many changes the log has, skipped ones too.
+    /// The number of changes in the log, including those that are not in head.
     pub(crate) fn length(&self) -> u32 {
         u32::try_from(self.all.len()).unwrap_or(u32::MAX)
     }
 
-    /// Changes that are in the workspace and not in head.
+    /// The changes that are in the workspace but not in head.
     pub(crate) fn left_out(&self) -> impl Iterator<Item = &HeadRow> {
         self.all
             .iter()
@@ -134,7 +134,7 @@ impl Head {
     }
 }
 
-/// Reads what head of a workspace is.
+/// Reads the head of a workspace.
 #[derive(Clone)]
 pub(crate) struct Heads {
     pub(crate) core: Arc<Core>,
@@ -151,7 +151,7 @@ impl Heads {
     }
 }
 
-/// SHA-256 over the ordered changes of a version.
+/// SHA-256 over the numbers and checksums of a version's changes, in order.
 pub(crate) fn content_hash(content: &[(u32, &[u8])]) -> Vec<u8> {
     let mut context = Context::new(&SHA256);
     for (id, checksum) in content {

@@ -1,4 +1,4 @@
-//! Where the journals of workspaces are.
+//! The places of workspaces' journals.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,13 @@ use crate::lifecycle::place::database_name;
 
 const PLACES_MAX: usize = 10_000;
 
-/// What this process keeps between drains, to drain quicker; nothing depends on it.
+/// A cache that makes drains faster.
 #[derive(Debug, Default)]
 pub(crate) struct JournalPlaces {
     places: Mutex<HashMap<WorkspaceId, Arc<JournalPlace>>>,
 }
 
-/// Where the journal of a ready workspace is; the same for all its life.
+/// The place of a ready workspace's journal. It never changes.
 #[derive(Debug)]
 pub(crate) struct JournalPlace {
     pub server: ServerName,

@@ -1,17 +1,17 @@
-//! What a deployment does to each tenant: pure, from what each holds and what the version holds.
+//! What a deployment does to each tenant, computed from the changes of its version and of the target version. No I/O.
 
 use std::collections::{BTreeSet, HashMap};
 
-/// What is to be done on a tenant that holds one set of changes.
+/// What a deployment does to tenants of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
-    /// It lacks these, in this order.
+    /// They lack these changes, in this order.
     Bring(Vec<u32>),
-    /// It holds all of them, and perhaps more: a version is never taken away.
+    /// They have all changes, and perhaps more. Changes are never taken away.
     Nothing,
 }
 
-/// The path from every version found in the fleet to the target.
+/// The path from each of these versions to the target.
 pub(crate) fn paths<'a>(target: &[u32], fleet: impl IntoIterator<Item = (u32, &'a [u32])>) -> HashMap<u32, Path> {
     fleet
         .into_iter()
@@ -22,9 +22,10 @@ pub(crate) fn paths<'a>(target: &[u32], fleet: impl IntoIterator<Item = (u32, &'
 fn path(target: &[u32], held: &[u32]) -> Path {
     let held: BTreeSet<u32> = held.iter().copied().collect();
     let missing: Vec<u32> = target.iter().copied().filter(|id| !held.contains(id)).collect();
-    match missing.is_empty() {
-        true => Path::Nothing,
-        false => Path::Bring(missing),
+    if missing.is_empty() {
+        Path::Nothing
+    } else {
+        Path::Bring(missing)
     }
 }
 

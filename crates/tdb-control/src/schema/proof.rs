@@ -1,6 +1,6 @@
-//! The capture proof: whether the change log gives the workspace's schema, compared fact by fact at a quiet point. What
-//! fires no event trigger (EXPLAIN ANALYZE of a CREATE TABLE AS, REINDEX of an invalid index, a superuser's edit of a
-//! catalog) is found by it and by nothing else.
+//! Verification of the capture: whether the change log gives the workspace's schema, compared fact by fact while
+//! nothing is being changed. Only this finds changes that fire no event trigger: EXPLAIN ANALYZE of a CREATE TABLE AS,
+//! REINDEX of an invalid index, a superuser's update of a catalog.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,25 +23,25 @@ use crate::schema::builds::{BuildError, Builds, Built};
 use crate::schema::drain::Drains;
 use crate::schema::head::{Head, HeadProblem, Heads};
 
-/// How long a workspace that is being worked on is waited for, and how often it is looked at.
+/// How long to wait for a workspace that is being changed, and how often to compare in that time.
 const QUIET_TIME_MAX: Duration = Duration::from_secs(5);
 const QUIET_TRIES: u32 = 5;
-/// Workspaces whose last comparison is remembered.
+/// The number of workspaces whose last comparison is cached.
 const COMPARED_MAX: usize = 1024;
 
-/// Whether a replay was seen to give the workspace's schema.
+/// The result of a comparison of a workspace with a replay.
 #[derive(Debug)]
 pub(crate) enum Proof {
     Equal,
-    /// A skipped change cannot be replayed, so that there is nothing to compare with.
+    /// A skipped change cannot be replayed, so there is nothing to compare with. Contains the reason.
     Impossible(String),
     Different(Vec<Difference>),
-    /// The workspace never was quiet.
+    /// The workspace was being changed all the time.
     Busy,
 }
 
-/// The catalogs of workspaces when they were last seen to be what so many changes give. Only spares work: a process that
-/// does not remember compares again.
+/// The state of a workspace's catalogs when it was last equal to the result of this number of changes. A cache: without
+/// an entry, the comparison is repeated.
 #[derive(Default)]
 struct Compared(Mutex<HashMap<WorkspaceId, (u32, CatalogState)>>);
 
@@ -63,7 +63,7 @@ impl Compared {
     }
 }
 
-/// Compares workspaces with what their changes give.
+/// Compares workspaces with the result of their changes.
 #[derive(Clone)]
 pub(crate) struct Proofs {
     core: Arc<Core>,
@@ -86,7 +86,7 @@ impl Proofs {
         }
     }
 
-    /// All changes, skipped ones too, give the workspace's schema. `built` is a replay of head.
+    /// Checks that all changes, including those not in head, give the workspace's schema. `built` is a replay of head.
     pub(crate) async fn prove(&self, row: &WorkspaceRow, head: &Head, built: &Built) -> Result<Proof, HeadProblem> {
         if head.left_out().next().is_none() {
             return Ok(Box::pin(self.compare(row, head.length(), &built.fingerprint, QUIET_TRIES)).await?);
@@ -94,7 +94,8 @@ impl Proofs {
         Box::pin(self.prove_by_shadow(row, &built.row.physical.server, head)).await
     }
 
-    /// The proof for a head that is a version already: nothing is pending, and yet the workspace may have been changed.
+    /// The same check for a head that is a version already: the workspace may have been changed without a new change in
+    /// the log.
     pub(crate) async fn prove_again(&self, row: &WorkspaceRow) -> Result<Proof, HeadProblem> {
         let head = self.heads.of(row).await?;
         if let Some(expected) = self.facts_of_log(row, head.length()).await? {
@@ -102,14 +103,14 @@ impl Proofs {
         }
         let home = &row.physical.server;
         let lease = self.core.leases.take(Subject::Builds(row.id, home.clone())).await?;
-        // A problem of head is an answer, not an error that the lease has.
+        // A problem of head is a result of the work under the lease, not an error of it.
         lease
             .during(async { Ok(Box::pin(self.prove_by_shadow(row, home, &head)).await) })
             .await?
     }
 
-    /// What a workspace has that its changes do not account for, as far as that can be told without a replay; nothing
-    /// while it is being changed.
+    /// The objects of a workspace that its changes do not account for. Empty if that is not known without a replay, or
+    /// while the workspace is being changed.
     pub(crate) async fn uncaptured(&self, row: &WorkspaceRow) -> Result<Vec<Difference>> {
         let tx = self.core.store.jobs().await?;
         let length = changes::total(&tx, row.id).await?;
@@ -123,7 +124,7 @@ impl Proofs {
         }
     }
 
-    /// The caller holds the lease of the workspace's builds on the server.
+    /// Compares with a replay of all changes. The caller holds the lease of the workspace's builds on the server.
     async fn prove_by_shadow(
         &self,
         row: &WorkspaceRow,
@@ -138,14 +139,15 @@ impl Proofs {
         match Box::pin(self.builds.shadow(row, server, &all)).await {
             Ok(fingerprint) => Ok(Box::pin(self.compare(row, head.length(), &fingerprint, QUIET_TRIES)).await?),
             Err(BuildError::Replay(error)) => Ok(Proof::Impossible(format!(
-                "with the skipped changes it does not replay: {}",
+                "the changes cannot be replayed with the skipped ones: {}",
                 error.message
             ))),
             Err(BuildError::Other(error)) => Err(error.into()),
         }
     }
 
-    /// What a replay of exactly so many changes was seen to give, in the words of the server's present version.
+    /// The stored facts of an earlier comparison with exactly this number of changes, for the server's current major
+    /// version.
     async fn facts_of_log(&self, row: &WorkspaceRow, length: u32) -> Result<Option<Fingerprint>> {
         let pg_major = self
             .servers
@@ -157,7 +159,8 @@ impl Proofs {
         Ok(facts.map(Fingerprint::from_facts))
     }
 
-    /// Compares at a quiet point: nothing in the journal, and nothing new in the log, before and after the look.
+    /// Compares while nothing is being changed: the journal is empty, and the log has no new change, before and after
+    /// the comparison.
     async fn compare(&self, row: &WorkspaceRow, length: u32, expected: &Fingerprint, tries: u32) -> Result<Proof> {
         let begun = Instant::now();
         for attempt in 0..tries {
@@ -185,9 +188,10 @@ impl Proofs {
             .await
             .map_err(failed)?;
         let equal = self.compared.is_equal(row.id, length, &state);
-        let found = match equal {
-            true => Ok(None),
-            false => fingerprint::take(&server, database, owner).await.map(Some),
+        let found = if equal {
+            Ok(None)
+        } else {
+            fingerprint::take(&server, database, owner).await.map(Some)
         };
         let quiet = before
             && journal::read(&server, database, owner)
@@ -201,7 +205,7 @@ impl Proofs {
         let same = changes::total(&tx, row.id).await? == length;
         tx.rollback().await?;
         if !same {
-            // More has been captured than was replayed: the comparison would be with another head.
+            // More changes were captured than replayed, so the comparison does not apply to this head.
             return Ok(Look::Proof(Proof::Busy));
         }
         match found {
@@ -211,7 +215,7 @@ impl Proofs {
                 Ok(Look::Proof(Proof::Equal))
             }
             Ok(Some(found)) if quiet => {
-                // A setting has no row in the journal: a drain knows whether it is new.
+                // A setting has no row in the journal; a drain finds out whether one was changed.
                 match Box::pin(self.drains.drain_row(row)).await?.changes {
                     0 => Ok(Look::Proof(Proof::Different(expected.diff(&found)))),
                     _ => Ok(Look::Proof(Proof::Busy)),
@@ -244,6 +248,6 @@ impl Proofs {
 
 enum Look {
     Proof(Proof),
-    /// DDL came in between.
+    /// DDL was run during the comparison.
     Unquiet,
 }

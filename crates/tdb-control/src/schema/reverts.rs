@@ -1,5 +1,5 @@
-//! Reverts: new DDL in the workspace that undoes a change. Its text is generated, proven on a replay that nobody uses, and
-//! only then run in the workspace as the workspace's own role, where it is captured like any other.
+//! Reverts: DDL in the workspace that undoes a change. It is generated, verified on a replay that is removed
+//! afterwards, and only then run in the workspace as the workspace's own role, where it is captured like any other DDL.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -34,11 +34,11 @@ use crate::schema::failing::Failing;
 use crate::schema::failing::Trials;
 use crate::schema::templates::Templates;
 
-/// What the session is called on the server.
+/// The application name of the session that runs the inverse.
 const APPLICATION: &str = "tdb-revert";
-/// The inverse's number in a replay that is thrown away: above every change's.
+/// The inverse's number in the verifying replay: above that of any change.
 const INVERSE_ID: i64 = 1 << 32;
-/// Changes are numbered from 1.
+/// A number that no change has; changes are numbered from 1.
 const NO_CHANGE: u32 = 0;
 
 /// Undoes changes in the workspace.
@@ -55,8 +55,8 @@ pub struct Reverts {
 }
 
 impl Reverts {
-    /// Undoes a change in the workspace. 409 where no inverse is certain, naming the statement, or where a later change
-    /// needs it, naming that one.
+    /// Undoes a change in the workspace. 409 if it has no safe inverse, naming the statement, or if a later change
+    /// needs it, naming that change.
     pub async fn revert(&self, identity: &Identity, blueprint: &BlueprintName, id: u32) -> Result<Reverted> {
         identity.require(KeyScope::Write)?;
         let row = self.workspaces.ready(identity, blueprint).await?;
@@ -87,7 +87,7 @@ impl Reverts {
         Box::pin(self.record_revert(identity, row, id, xid)).await
     }
 
-    /// The inverse of a change, tried on a replay of the whole workspace: it takes back what the change did, and nothing
+    /// The inverse of a change, verified on a replay of the whole workspace: it undoes what the change did and nothing
     /// else.
     async fn proven_inverse(&self, row: &WorkspaceRow, log: &[ChangeRow], change: &ChangeRow) -> Result<Change> {
         let replayable: Vec<u32> = log
@@ -127,7 +127,7 @@ impl Reverts {
         let now = self.facts_of(build).await?;
         if let Err(error) = Box::pin(self.try_inverse(build, &inverse)).await? {
             let without: Vec<u32> = replayable.iter().copied().filter(|id| *id != change.id).collect();
-            // All of them replay with it: what fails without it needs it.
+            // All changes replay with it, so a change that fails without it needs it.
             return Err(
                 match Box::pin(self.trials.failing(row, &row.physical.server, &without))
                     .await?
@@ -165,7 +165,7 @@ impl Reverts {
         }
     }
 
-    /// Names the first later change that made of `object` something else than `change` left it.
+    /// Names the first later change that made `object` different from what `change` left.
     async fn changed_later(
         &self,
         row: &WorkspaceRow,
@@ -203,7 +203,7 @@ impl Reverts {
 
     async fn try_inverse(&self, build: &TemplateRow, inverse: &Change) -> Result<std::result::Result<(), ApplyError>> {
         let tx = self.core.store.jobs().await?;
-        // Whoever finds it after a kill sees that it is no build of any version.
+        // After an exit in the middle, this marks the build as one that belongs to no version.
         templates::record_changes(&tx, build.id, &[NO_CHANGE]).await?;
         tx.commit().await?;
         let attempt = Uuid::new_v4();
@@ -241,8 +241,8 @@ impl Reverts {
         facts.map_err(|e| upstream(&build.physical.server, e))
     }
 
-    /// Notes what the captured inverse undoes. Both leave head where nobody has got the change and head does without;
-    /// killed before this, both stay in it, which gives the same schema.
+    /// Records which change the captured inverse undoes. Both leave head if no version contains them and head replays
+    /// without them. After an exit before this, both stay in head, which gives the same schema.
     async fn record_revert(&self, identity: &Identity, row: &WorkspaceRow, id: u32, xid: u64) -> Result<Reverted> {
         let xid = i64::try_from(xid).map_err(ControlError::internal)?;
         let tx = self.core.store.project(identity.project()).await?;
@@ -261,9 +261,10 @@ impl Reverts {
             .map(|other| other.id)
             .filter(|other| *other != id && *other != inverse)
             .collect();
-        let without = match rest.iter().any(|other| *other > id) {
-            true => Box::pin(self.trials.replays_without(row, &[id, inverse], &rest)).await,
-            false => Ok(()),
+        let without = if rest.iter().any(|other| *other > id) {
+            Box::pin(self.trials.replays_without(row, &[id, inverse], &rest)).await
+        } else {
+            Ok(())
         };
         let dispensable = match without {
             Ok(()) => true,
@@ -295,7 +296,7 @@ fn may_be_reverted(change: &ChangeRow) -> Result<()> {
         (ChangeState::Pending, None) => return Ok(()),
         (ChangeState::Pending, Some(of)) => (
             format!("change {} itself undoes change {of}", change.id),
-            "Write the DDL again that you want to have.",
+            "Run the DDL that you want to have again.",
         ),
         (ChangeState::Broken, _) => (
             format!("change {} is broken", change.id),
@@ -308,7 +309,7 @@ fn may_be_reverted(change: &ChangeRow) -> Result<()> {
     Err(ControlError::refused(ProblemCode::ChangeNotPending, detail, hint))
 }
 
-/// Schemas on the way of a proof: before the change, after it, after all changes, and with the inverse after that.
+/// The schemas that verify an inverse: before the change, after it, after all changes, and after the inverse.
 struct Course<'a> {
     before: &'a Fingerprint,
     after: &'a Fingerprint,
@@ -316,30 +317,34 @@ struct Course<'a> {
     undone: &'a Fingerprint,
 }
 
-/// What an inverse does not make of a fact.
+/// Why an inverse is not safe.
 enum Astray {
-    /// It is not what it was.
+    /// This object would not be what it was before the change.
     Different(String),
-    /// A later change made it.
+    /// A later change altered this object.
     ChangedLater(String),
 }
 
 impl Course<'_> {
-    /// Every fact is what the inverse must make of it.
+    /// Checks that the inverse has the right effect on every fact.
     fn check(&self) -> Result<(), Astray> {
         let objects: BTreeSet<&String> = self.now.facts.keys().chain(self.undone.facts.keys()).collect();
         for object in objects {
-            // The order of columns is of many changes; the columns are facts of their own.
+            // The order of columns depends on many changes; the columns are separate facts.
             if object.starts_with("columns of ") && self.before.facts.contains_key(object) {
                 continue;
             }
             let of = |facts: &'_ Fingerprint| facts.facts.get(object).cloned();
             let (was, made, now, undone) = (of(self.before), of(self.after), of(self.now), of(self.undone));
-            match was != made {
-                true if now != made => return Err(Astray::ChangedLater(object.clone())),
-                true if undone != was => return Err(Astray::Different(object.clone())),
-                false if undone != now => return Err(Astray::ChangedLater(object.clone())),
-                true | false => {}
+            if was != made {
+                if now != made {
+                    return Err(Astray::ChangedLater(object.clone()));
+                }
+                if undone != was {
+                    return Err(Astray::Different(object.clone()));
+                }
+            } else if undone != now {
+                return Err(Astray::ChangedLater(object.clone()));
             }
         }
         Ok(())

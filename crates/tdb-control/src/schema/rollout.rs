@@ -1,5 +1,6 @@
-//! The workers of deployments: claim a target under a lease, bring its database up as its deployer role, look at the
-//! result, record it. Killed anywhere, the next claim goes on: what a tenant has, its own database says.
+//! The deployment worker: claim a target under a lease, apply the missing changes as the database's deployer role,
+//! compare the result, record it. After an exit at any point the next claim continues: the tenant's database records
+//! which changes it has.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -28,22 +29,22 @@ use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::servers::Servers;
 use crate::schema::builds::Builds;
 
-/// A worker that says nothing for so long is taken for dead.
+/// A worker that does not renew its lease for this long is considered dead.
 const LEASE: Duration = Duration::from_secs(15);
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// Tries of one target; past them its last error stands.
+/// The maximum number of attempts for a target; after the last one its error stays.
 pub(crate) const ATTEMPTS_MAX: u32 = 8;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
-/// How long a server that is out of something is left alone.
+/// How long no target is started on a server that lacks a resource.
 const SERVER_PAUSE: Duration = Duration::from_secs(5);
-/// Versions whose changes are kept in memory.
+/// The number of versions whose changes are cached.
 const VERSIONS_KEPT: usize = 16;
 
-/// A version's changes, read once for all targets.
+/// A version's changes, shared by all targets.
 type ReplayChanges = Arc<Vec<NumberedChange>>;
 
-/// What became of an attempt.
+/// The result of an attempt.
 struct Outcome {
     status: TargetStatus,
     changes_done: u32,
@@ -61,7 +62,7 @@ pub(crate) struct Rollouts {
     repairs: Repairs,
     builds: Builds,
     wake: Arc<Notify>,
-    /// Of versions, which never change.
+    /// A cache; versions never change.
     kept: Arc<Mutex<HashMap<(WorkspaceId, u32), ReplayChanges>>>,
 }
 
@@ -85,7 +86,8 @@ impl Rollouts {
         }
     }
 
-    /// Begins work on whatever is due and for which a server has room. Called on every wake-up.
+    /// Claims targets that are due, as many as each server allows, and starts the work on them. Called at every
+    /// wake-up.
     pub(crate) async fn roll_out(&self) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         deployments::complete(&tx).await?;
@@ -123,8 +125,8 @@ impl Rollouts {
         beat.tick().await;
         let outcome = loop {
             let step = poll_fn(|cx| {
-                // First, and by the clock too: a process that was paused takes no step before it has asked whether the
-                // target is still its own.
+                // Checked first, and by the clock as well: a process that was paused must renew its lease before it
+                // continues.
                 if beat.poll_tick(cx).is_ready() || asked.elapsed() > HEARTBEAT * 2 {
                     return Poll::Ready(None);
                 }
@@ -134,15 +136,15 @@ impl Rollouts {
                 break outcome;
             }
             asked = Instant::now();
-            // Where the store does not answer the work goes on: whoever else claims the target finds the lock that this
-            // attempt holds in the tenant's database.
+            // If the store does not answer, the work continues: another process that claims the target cannot pass the
+            // lock that this attempt holds in the tenant's database.
             if let Ok(false) = self.heartbeat(target, done.load(Ordering::Relaxed)).await {
-                tracing::warn!(job = %target.job, database = %target.database, "the lease is lost; somebody else works on it");
+                tracing::warn!(job = %target.job, database = %target.database, "the lease is lost; another process works on the target");
                 return;
             }
         };
         if let Err(error) = self.end_attempt(server, target, &outcome).await {
-            // The lease runs out and the target is claimed again.
+            // The lease will expire and the target is claimed again.
             tracing::warn!(job = %target.job, database = %target.database, error = %error.explained(), "an attempt could not be recorded");
         }
     }
@@ -157,9 +159,9 @@ impl Rollouts {
     async fn attempt(&self, target: &ClaimedTarget, done: &AtomicU32) -> Outcome {
         match self.try_target(target, done).await {
             Ok(outcome) => outcome,
-            // The store or the administrator's session: nothing was found out about the tenant.
+            // An error of the store or of the administrator's session says nothing about the tenant.
             Err(error) => {
-                tracing::warn!(job = %target.job, database = %target.database, error = %error.explained(), "a target is tried again");
+                tracing::warn!(job = %target.job, database = %target.database, error = %error.explained(), "an attempt failed; the target will be retried");
                 Outcome::retrying(target, done.load(Ordering::Relaxed), failure_of(&error))
             }
         }
@@ -217,7 +219,7 @@ impl Rollouts {
                     pause: Duration::ZERO,
                 })
             }
-            // A change may hold code that altered the role it ran in: the next attempt finds it as it was set.
+            // A change may contain code that altered its own role. It is restored before the next attempt.
             Err(error)
                 if error.is_refused_login()
                     && self.repairs.repair_roles_of(target.database.as_uuid()).await? == Repair::Done =>
@@ -228,7 +230,8 @@ impl Rollouts {
         }
     }
 
-    /// None where the version has no fact list of this server's major version.
+    /// Whether the database differs from the version. `None` if the version has no facts for this server's major
+    /// version.
     async fn drifts(
         &self,
         target: &ClaimedTarget,
@@ -254,7 +257,7 @@ impl Rollouts {
         Ok(facts.map(Arc::from))
     }
 
-    /// The changes of a version in its order; versions never change, so that they may be kept.
+    /// The changes of a version, in order. Cached, because versions never change.
     async fn changes_of(&self, workspace: WorkspaceId, version: u32) -> Result<ReplayChanges> {
         let key = (workspace, version);
         if let Some(changes) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
@@ -326,9 +329,10 @@ impl Outcome {
     }
 
     fn retrying(target: &ClaimedTarget, changes_done: u32, error: ApplyError) -> Self {
-        let status = match target.attempts >= ATTEMPTS_MAX {
-            true => TargetStatus::Failed,
-            false => TargetStatus::Retrying,
+        let status = if target.attempts >= ATTEMPTS_MAX {
+            TargetStatus::Failed
+        } else {
+            TargetStatus::Retrying
         };
         Self {
             status,
@@ -340,7 +344,7 @@ impl Outcome {
     }
 }
 
-/// What a target shows when it was not the tenant's database that refused.
+/// The error that a target shows for a failure outside of the tenant's database.
 fn failure_of(error: &ControlError) -> ApplyError {
     ApplyError {
         class: ErrorClass::Retry,
@@ -354,7 +358,8 @@ fn failure_of(error: &ControlError) -> ApplyError {
     }
 }
 
-/// 0.5 s doubled per attempt to 15 s, of which a random half is taken off: workers that failed together do not meet again.
+/// 0.5 s, doubled per attempt up to 15 s, minus a random part of up to one half, so that targets that failed together
+/// are not retried together.
 fn backoff(attempts: u32) -> Duration {
     let full = BACKOFF_FIRST
         .saturating_mul(1 << attempts.saturating_sub(1).min(10))

@@ -1,4 +1,4 @@
-//! Settings that sessions of a workspace begin with (`ALTER ROLE CURRENT_USER SET`), as changes. No event trigger fires for
+//! Settings for new sessions of a workspace (`ALTER ROLE CURRENT_USER SET`), as changes. No event trigger fires for
 //! them: each drain compares the catalog with what was captured last, under the lease of the workspace's journal.
 
 use std::collections::BTreeMap;
@@ -14,28 +14,28 @@ use time::OffsetDateTime;
 use crate::error::{ControlError, Result, upstream};
 use crate::schema::journals::JournalPlace;
 
-/// What was set since the last drain.
+/// The settings that were changed since the last drain.
 pub(crate) struct NewlySet {
     pub changes: Vec<NewChange>,
-    /// About what is set and no part of a schema.
+    /// Sentences about settings that are not part of the schema.
     pub warnings: Vec<String>,
-    /// All that is set now.
+    /// All current settings.
     pub settings: BTreeMap<String, String>,
 }
 
 impl NewlySet {
-    pub fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         self.changes.is_empty() && self.warnings.is_empty()
     }
 }
 
-/// Whether something else is set than had been captured when `row` was read.
+/// Whether the settings differ from those that had been captured when `row` was read.
 pub(crate) async fn is_newly_set(row: &WorkspaceRow, server: &Server, place: &JournalPlace) -> Result<bool> {
     Ok(values(&set_now(server, place).await?) != row.session_settings)
 }
 
-/// The caller holds the lease of the workspace's journal and stores `settings` with the changes. `server_pid`: the
-/// session that is likely to have set it.
+/// The settings that changed since the last drain. The caller holds the lease of the workspace's journal and stores
+/// `settings` together with the changes. `server_pid` is the session that probably made them.
 pub(crate) async fn newly_set(
     store: &Store,
     id: WorkspaceId,
@@ -88,7 +88,7 @@ async fn compared(
     let length = i64::from(changes::total(tx, id).await?);
     for (name, value) in differing(&before, now, &mut newly.warnings) {
         let change = session_settings::change(name, value);
-        // No transaction of the journal: its number is one that no transaction has.
+        // The change belongs to no transaction of the journal, so it gets a number that no transaction has.
         let xid = -(length + i64::try_from(newly.changes.len()).map_err(ControlError::internal)? + 1);
         newly.changes.push(NewChange {
             xid,
@@ -109,7 +109,8 @@ async fn compared(
     Ok(newly)
 }
 
-/// What has another value than before, or none any more. What a schema does not carry is a warning once, when it is set.
+/// The settings whose value differs, with `None` for those that are gone. A setting that is not part of the schema
+/// gives a warning instead, once.
 fn differing<'a>(
     before: &'a BTreeMap<String, String>,
     now: &'a BTreeMap<String, SessionSetting>,
@@ -117,11 +118,12 @@ fn differing<'a>(
 ) -> Vec<(&'a str, Option<&'a str>)> {
     let mut differing = Vec::new();
     for (name, set) in now.iter().filter(|(name, set)| before.get(*name) != Some(&set.value)) {
-        match set.carried {
-            true => differing.push((name.as_str(), Some(set.value.as_str()))),
-            false => warnings.push(format!(
+        if set.carried {
+            differing.push((name.as_str(), Some(set.value.as_str())));
+        } else {
+            warnings.push(format!(
                 "the setting \"{name}\" is not part of the schema: tenants do not get it"
-            )),
+            ));
         }
     }
     let gone = before.keys().filter(|name| !now.contains_key(*name));

@@ -1,4 +1,4 @@
-//! Skips: changes that stay in the workspace and leave head for good.
+//! Skips: changes that stay in the workspace and leave head permanently.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::model::ChangeInfo;
 use crate::schema::blueprints::info;
 use crate::schema::failing::Trials;
 
-/// Leaves changes out of head.
+/// Excludes changes from head.
 #[derive(Clone)]
 pub struct Skips {
     pub(crate) core: Arc<Core>,
@@ -27,7 +27,8 @@ pub struct Skips {
 }
 
 impl Skips {
-    /// Leaves changes out of head, all or none of them. 409 naming who holds one, or the later changes that need one.
+    /// Excludes changes from head, all or none of them. 409 naming a tenant, deployment or version that has one, or the
+    /// later changes that need one.
     pub async fn skip(
         &self,
         identity: &Identity,
@@ -64,7 +65,7 @@ impl Skips {
                 .collect()
         };
         let rest = pending(false);
-        // A later change may need one of these: only a replay knows.
+        // A later change may need one of these; only a replay shows that.
         if rest.iter().any(|id| *id > first) {
             Box::pin(self.trials.replays_without(row, &pending(true), &rest)).await?;
         }

@@ -1,4 +1,4 @@
-//! A stock of spares: clones of templates, ready for the next tenant or build.
+//! The stock of spares: clones of templates, ready for the next tenant or build.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::lifecycle::creations::Creations;
 use crate::lifecycle::place::Placement;
 use crate::schema::builds::Builds;
 
-/// A spare takes 15 MB: a blueprint of which one tenant was made has none, and while several are being made there are as
-/// many as can be taken until the next ones are cloned.
+/// A spare takes 15 MB. A blueprint with a single new tenant keeps none; while several tenants are being created, it
+/// keeps as many as are used until the next ones are cloned.
 pub(crate) const DEMAND: Demand = Demand {
     stock_max: 4,
     tenants_per_spare: 4,
     burst: Duration::from_secs(600),
 };
 
-/// Spares of templates, ready for the next tenant.
+/// Spares of templates.
 #[derive(Clone)]
 pub(crate) struct Stock {
     core: Arc<Core>,
     placement: Placement,
     creations: Creations,
     builds: Builds,
-    /// A tenant was created, perhaps from a spare: the stock is to be checked.
+    /// Notified when a tenant was created, which may have used a spare.
     pub(crate) asked: Arc<Notify>,
 }
 
@@ -49,7 +49,7 @@ impl Stock {
         }
     }
 
-    /// Has the spares that are missing made, one task per server.
+    /// Creates the spares that are missing, in one task per server.
     pub(crate) async fn fill(&self) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let short = templates::short_of_spares(&tx, &DEMAND).await?;
@@ -70,7 +70,7 @@ impl Stock {
         Ok(())
     }
 
-    /// One after the other per workspace.
+    /// Creates the spares of a server: one after the other per workspace, workspaces in parallel.
     async fn fill_server(&self, short: Vec<(TemplateRow, u32)>) -> Result<()> {
         let work = short.iter().map(async |(template, missing)| {
             for _ in 0..*missing {
@@ -82,7 +82,7 @@ impl Stock {
             .await
             .into_iter()
             .collect::<Result<()>>()?;
-        // Tenants may have taken some meanwhile.
+        // Tenants may have used spares meanwhile.
         self.asked.notify_one();
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Stock {
             self.placement.new_physical(template.physical.server.clone())?,
         );
         let tx = self.core.store.jobs().await?;
-        // Looked at again under the lock: the template may be on its way out, and its workspace too.
+        // Read again under the lease: the template or its workspace may be about to be removed.
         let published = templates::published(&tx, template.workspace, &template.physical.server, number).await?;
         let version = versions::by_number(&tx, template.workspace, number).await?;
         let workspace = workspaces::by_id(&tx, template.workspace).await?;

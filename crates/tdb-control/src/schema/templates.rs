@@ -1,4 +1,4 @@
-//! Templates: closed for ever when they are published, and removed with their roles when they are retired or abandoned.
+//! Templates: closed permanently when they are published, removed with their roles when they are retired or abandoned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,11 @@ use crate::leases::{Lease, Subject};
 use crate::lifecycle::place::{Placement, database_name, role_names};
 use crate::lifecycle::servers::Servers;
 
-/// How long a template stays though a newer one is there and nobody names it: its maker is about to.
+/// How long a template without users is kept although there is a newer one: the caller that requested it is about to
+/// use it.
 const RETIREMENT_GRACE: Duration = Duration::from_secs(60);
 
-/// Databases that tenants are cloned from: published, and removed.
+/// Publishes and removes the databases that tenants are cloned from.
 #[derive(Clone)]
 pub(crate) struct Templates {
     pub(crate) core: Arc<Core>,
@@ -27,7 +28,7 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    /// Closes a build for ever under its version's number.
+    /// Makes a build the template of its version and closes it permanently.
     pub(crate) async fn publish(&self, template: &TemplateRow) -> Result<()> {
         let admin = self.servers.admin(&template.physical.server).await?;
         let (name, roles) = (database_name(&template.physical)?, role_names(&template.physical));
@@ -41,7 +42,7 @@ impl Templates {
         Ok(())
     }
 
-    /// Finishes publishing that somebody began, and removes what is retired or was abandoned. The caller holds the
+    /// Finishes an interrupted publication, and removes templates that are retired or abandoned. The caller holds the
     /// lease of the workspace's builds.
     pub(crate) async fn finish(&self, id: Uuid) -> Result<()> {
         let tx = self.core.store.jobs().await?;
@@ -52,14 +53,14 @@ impl Templates {
             TemplateStatus::Published => Ok(()),
             TemplateStatus::Publishing => Box::pin(self.publish(&row)).await,
             TemplateStatus::Dropping => Box::pin(self.remove(&row)).await,
-            // One that is adopted serves the next version, or the next tenant; one that never got so far is begun anew by
-            // whoever needs it.
+            // One that is adopted serves the next version or tenant. One that is not was interrupted, and is created
+            // anew when it is needed.
             TemplateStatus::Building | TemplateStatus::Spare if row.progress.step == Step::Adopted => Ok(()),
             TemplateStatus::Building | TemplateStatus::Spare => Box::pin(self.remove(&row)).await,
         }
     }
 
-    /// Removes a build, template or spare and its row, unless somebody took it since the row was read.
+    /// Removes a build, template or spare with its row, unless it was taken since the row was read.
     pub(crate) async fn remove(&self, row: &TemplateRow) -> Result<()> {
         let lease = self.core.leases.take(Subject::Database(row.id)).await?;
         lease.during(self.remove_alone(&lease, row)).await

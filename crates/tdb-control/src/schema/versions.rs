@@ -1,4 +1,4 @@
-//! Versions: what head is, whether it replays and gives the workspace's schema, and the immutable row made of it.
+//! Versions: replays head, verifies that it gives the workspace's schema, and records it as an immutable version.
 
 use std::sync::Arc;
 
@@ -25,14 +25,14 @@ use crate::schema::head::{Head, HeadProblem, Heads};
 use crate::schema::proof::{Proof, Proofs};
 use crate::schema::templates::Templates;
 
-/// A version whose content is head's.
+/// A version with the changes of head.
 enum HeadVersion {
     Existing(VersionRow),
-    /// Made now, and so proven now.
+    /// Just created, and therefore just verified.
     New(VersionRow),
 }
 
-/// Makes versions of head, and their templates.
+/// Creates versions of head and their templates.
 #[derive(Clone)]
 pub struct Versions {
     pub(crate) core: Arc<Core>,
@@ -46,7 +46,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// In their order.
+    /// The versions of a blueprint, by number.
     pub async fn list(&self, identity: &Identity, name: &BlueprintName, page: &Page<u32>) -> Result<Vec<Version>> {
         identity.require(KeyScope::Read)?;
         let row = self
@@ -60,7 +60,8 @@ impl Versions {
         Ok(rows.into_iter().map(version).collect())
     }
 
-    /// Head as a version: the existing one, or a new one with its proofs. Its template is published on the server.
+    /// The version of head: the existing one, or a new one that was verified and whose template is published on the
+    /// server.
     pub(crate) async fn of_head(
         &self,
         row: &WorkspaceRow,
@@ -72,8 +73,8 @@ impl Versions {
         }
     }
 
-    /// As [`Versions::of_head`], for a deployment: what the workspace has that no change accounts for is a problem
-    /// though nothing is pending. A workspace that is being changed is not compared with an existing version.
+    /// Like [`Versions::of_head`], for a deployment: objects of the workspace that no change accounts for are an error
+    /// even if head is an existing version. That comparison is omitted while the workspace is being changed.
     pub(crate) async fn deployable_head(
         &self,
         row: &WorkspaceRow,
@@ -85,7 +86,7 @@ impl Versions {
             HeadVersion::Existing(version) => version,
         };
         match Box::pin(self.proofs.prove_again(row)).await? {
-            // The changes of a version replayed when it was made: they are not to blame.
+            // The changes of a version were replayed when it was created, so none of them is the cause.
             Proof::Different(differences) => Err(HeadProblem::Different(differences)),
             Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(version),
         }
@@ -103,7 +104,7 @@ impl Versions {
         }
         let builds = Subject::Builds(row.id, server.clone());
         let lease = self.core.leases.take(builds).await?;
-        // A problem of head is an answer, not an error that the lease has.
+        // A problem of head is a result of the work under the lease, not an error of it.
         lease
             .during(async { Ok(Box::pin(self.new_version_of_head(&lease, row, server, author)).await) })
             .await?
@@ -116,7 +117,7 @@ impl Versions {
         server: &ServerName,
         author: &str,
     ) -> Result<HeadVersion, HeadProblem> {
-        // Somebody else may have made it meanwhile, of more than was there before.
+        // Another task may have created the version meanwhile, and head may have more changes now.
         let head = self.heads.of(row).await?;
         if let Some(version) = self.with_content(row, &head.hash).await? {
             return Ok(HeadVersion::Existing(version));
@@ -159,7 +160,8 @@ impl Versions {
         Ok(HeadVersion::New(made))
     }
 
-    /// Names the changes whose replay differs from what they did in the workspace: they are broken from now on.
+    /// Marks the changes whose replay differs from what they did in the workspace as broken, and returns the problem
+    /// that names them.
     async fn explain(&self, row: &WorkspaceRow, head: &Head, differences: Vec<Difference>) -> HeadProblem {
         let named = async {
             let named = self.trials.unrepeatable(row, &head.ids, &differences).await?;
@@ -180,7 +182,7 @@ impl Versions {
         Ok(version)
     }
 
-    /// The published template of a version on a server; built where it was dropped or never made.
+    /// The published template of a version on a server. It is built if it was dropped or never created.
     pub(crate) async fn template_of(
         &self,
         row: &WorkspaceRow,
@@ -220,7 +222,11 @@ impl Versions {
             Box::pin(self.templates.publish(&built.row)).await?;
         }
         let template = self.published(row, server, version.number).await?;
-        template.ok_or_else(|| HeadProblem::Other(ControlError::internal("a template is gone as soon as published")))
+        template.ok_or_else(|| {
+            HeadProblem::Other(ControlError::internal(
+                "a template was removed right after its publication",
+            ))
+        })
     }
 
     async fn published(&self, row: &WorkspaceRow, server: &ServerName, version: u32) -> Result<Option<TemplateRow>> {
@@ -245,8 +251,8 @@ impl Versions {
         Ok(rows.into_iter().find(begun))
     }
 
-    /// Changes that do not replay are broken from now on, those that need them too: skipping them frees head. `ids` is
-    /// what was replayed on the server, of whose builds the caller holds the lease.
+    /// Marks changes that cannot be replayed as broken, with those that need them: skipping them makes head replayable.
+    /// `ids` is what was replayed on the server. The caller holds the lease of the builds there.
     pub(crate) async fn replay_problem(
         &self,
         row: &WorkspaceRow,
@@ -284,8 +290,9 @@ fn broken(failing: Vec<Failing>) -> HeadProblem {
     }
 }
 
-/// Whether head has moved on since it was built, which another server's build or a skip can bring about: the newer version
-/// of more changes. The workspace's row is locked, so that this stays true to the end of the transaction.
+/// Checks whether head changed since it was built, by a build on another server or by a skip. Returns the newer version
+/// if there is one that contains more changes. Locks the workspace's row, so that the result holds until the end of the
+/// transaction.
 async fn overtaken(tx: &Tx, row: &WorkspaceRow, built: &Head) -> Result<Option<VersionRow>, HeadProblem> {
     workspaces::lock(tx, row.id).await?;
     let now = Head::of(changes::heads(tx, row.id).await?)?;

@@ -1,5 +1,5 @@
-//! Watching a deployment: one look at the store at a time for all who watch the same one, and a number for each news, so
-//! that a watcher who comes back gets what it missed.
+//! Following a deployment: one query of the store at a time serves all watchers of a deployment. Every change of a
+//! target has a number, so that a watcher that reconnects gets what it missed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,38 +18,39 @@ use crate::identity::{Identity, KeyScope};
 use crate::model::{DeploymentStatus, DeploymentTarget, JobSummary};
 use crate::schema::deployments::{summary, target};
 
-/// Between two looks at a deployment that somebody watches.
+/// The pause between two queries for a watched deployment.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Watchers of one process: each is a connection that stays.
+/// The maximum number of watchers per process: each one keeps a connection open.
 const WATCHERS_MAX: usize = 1_000;
 
-/// What is new since the watcher looked last.
+/// What has changed since the last news of a watcher.
 #[derive(Clone, Debug)]
 pub struct News {
-    /// The deployment as a whole; its number is that of its newest target.
+    /// The number of the newest change, to be given to [`Watches::watch`] after a reconnection.
     pub number: u64,
+    /// The deployment as a whole.
     pub summary: JobSummary,
-    /// Targets that changed, each as it is now, by number.
+    /// The targets that changed, in their current state, by number.
     pub targets: Vec<(u64, Arc<DeploymentTarget>)>,
-    /// Nothing more will happen by itself.
+    /// Whether the deployment has ended: these are the last news.
     pub last: bool,
 }
 
-/// Deployments that are being watched.
+/// The deployments that are being watched.
 #[derive(Clone)]
 pub struct Watches {
     core: Arc<Core>,
     boards: Arc<Mutex<HashMap<JobId, Arc<Watched>>>>,
     seats: Arc<Semaphore>,
-    /// Cancelled when the workers stop: another process has news for the watchers.
+    /// Cancelled when the workers stop. The watches end, and clients can reconnect to another process.
     pub(crate) stop: CancellationToken,
 }
 
-/// What is known of a watched deployment, for all of its watchers.
+/// The state of a watched deployment, shared by its watchers.
 #[derive(Debug)]
 struct Watched {
     board: Mutex<Board>,
-    /// Counts changes of the board.
+    /// Counts the changes of the board.
     changed: watch::Sender<u64>,
 }
 
@@ -60,12 +61,12 @@ struct Board {
     number_of: HashMap<DatabaseId, u64>,
 }
 
-/// A watcher's place. Dropping it is leaving.
+/// One watcher of a deployment. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct DeploymentWatch {
     watched: Arc<Watched>,
     changed: watch::Receiver<u64>,
-    /// The number of the newest news it has.
+    /// The number of the newest change that the watcher has.
     seen: Option<u64>,
     over: bool,
     _seat: OwnedSemaphorePermit,
@@ -81,7 +82,8 @@ impl Watches {
         }
     }
 
-    /// Watches a deployment; `seen` is the number of the newest news that the watcher has from before.
+    /// Starts to watch a deployment. `seen` is the number of the newest change that the watcher has; `None` at its
+    /// first connection. `LimitReached` if this process has too many watchers.
     pub async fn watch(&self, identity: &Identity, job: &JobId, seen: Option<u64>) -> Result<DeploymentWatch> {
         identity.require(KeyScope::Read)?;
         let seat = self.seats.clone().try_acquire_owned();
@@ -128,7 +130,7 @@ impl Watches {
                 .run_until_cancelled(watches.keep_looking(&project, &job, &looked_at))
                 .await;
             watches.remove(&job, &looked_at);
-            // Whoever still waits learns that nothing more comes from here.
+            // Tells waiting watchers that this task sends no more news.
             looked_at.changed.send_modify(|count| *count = OVER);
         };
         self.core.tasks.spawn_on(work, &self.core.runtime);
@@ -136,7 +138,7 @@ impl Watches {
     }
 
     async fn keep_looking(&self, project: &ProjectId, job: &JobId, watched: &Watched) {
-        // A watcher subscribes right after this began, so that the first look comes after a pause.
+        // The watcher that started this has the current state already, so the first query comes after a pause.
         while !watched.is_final() {
             sleep(LOOK_EVERY).await;
             if watched.changed.receiver_count() == 0 {
@@ -146,13 +148,13 @@ impl Watches {
             match self.news(project, job, known).await {
                 Ok(news) => watched.take(news),
                 Err(error) => {
-                    tracing::warn!(%job, error = %error.explained(), "a watched deployment is looked at later")
+                    tracing::warn!(%job, error = %error.explained(), "a watched deployment could not be read; it will be retried")
                 }
             }
         }
     }
 
-    /// First the whole, then its targets: these may be newer, never older.
+    /// Reads the deployment before its targets, so the targets are never older than the summary.
     async fn news(&self, project: &ProjectId, job: &JobId, after: u64) -> Result<Found> {
         let after = i64::try_from(after).map_err(ControlError::internal)?;
         let tx = self.core.store.project(project).await?;
@@ -166,11 +168,11 @@ impl Watches {
     }
 }
 
-/// Of the count of changes: no more come.
+/// The value of the change counter that means: no more changes.
 const OVER: u64 = u64::MAX;
 
 struct Found {
-    /// None: it is gone, with its workspace.
+    /// `None` if the deployment was deleted with its workspace.
     summary: Option<JobSummary>,
     targets: Vec<(i64, deployments::TargetRow)>,
 }
@@ -235,7 +237,7 @@ impl Board {
         }
     }
 
-    /// Whether that was news.
+    /// Updates the board and returns whether anything changed.
     fn take(&mut self, found: Found) -> bool {
         let mut changed = !found.targets.is_empty();
         match found.summary {
@@ -260,13 +262,13 @@ impl Board {
 }
 
 impl DeploymentWatch {
-    /// Whether the deployment is at its end and the watcher has seen that.
+    /// Whether the deployment has ended and the watcher has all of its news.
     pub fn is_exhausted(&self) -> bool {
         let board = self.watched.board.lock().unwrap_or_else(PoisonError::into_inner);
         board.is_final() && self.seen.is_some_and(|seen| seen >= board.newest())
     }
 
-    /// Waits for news; the first come at once. None after the last, or when the workers stop. Cancel safe.
+    /// Waits for news. The first come at once. `None` after the last news, or when the workers stop. Cancel safe.
     pub async fn next(&mut self) -> Option<News> {
         if self.over {
             return None;

@@ -1,5 +1,5 @@
-//! A control plane over one temporary cluster that is store and data plane at once. No proxy: developers and clients
-//! connect to the server itself, in the roles that the proxy would use.
+//! A control plane over one temporary cluster that is both the store and the database server. There is no proxy:
+//! developers and clients connect to the server directly, in the roles that the proxy would use.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -20,7 +20,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Anything in these tests that has not happened by then never will.
+/// The time limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct World {
@@ -42,7 +42,7 @@ impl World {
         world
     }
 
-    /// Without workers.
+    /// Does not start the workers.
     pub async fn idle(settings: ControlSettings) -> Self {
         let cluster = Cluster::start().unwrap();
         let admin = cluster.connect("postgres").await.unwrap();
@@ -112,7 +112,7 @@ impl World {
             .unwrap();
     }
 
-    /// A session in the owner role of a database, past any proxy.
+    /// A session in the owner role of a database, without a proxy.
     pub async fn session(&self, database: &str) -> Client {
         let client = self.cluster.connect(database).await.unwrap();
         let sql = "SELECT rolname FROM pg_roles, pg_database d WHERE datname = current_database() AND rolname ~ '^r_[a-z2-7]{13}$'
@@ -159,7 +159,7 @@ impl World {
         self.control.skips.skip(&self.identity, &blueprint(name), &ids).await
     }
 
-    /// The refusal of a deployment to all.
+    /// The error of a deployment to all tenants.
     pub async fn refused_deployment(&self, name: &str) -> ControlError {
         let refused = self.control.deployments.create(&self.identity, deploy_all(name)).await;
         refused.unwrap_err()
@@ -178,7 +178,7 @@ impl World {
         self.finished(&self.control, &job).await
     }
 
-    /// The job once it is completed or failed.
+    /// The deployment, once it is completed or failed.
     pub async fn finished(&self, control: &Control, job: &Deployment) -> Deployment {
         let id = job.summary.id.clone().unwrap();
         let end = tokio::time::Instant::now() + PATIENCE;
@@ -209,7 +209,7 @@ impl World {
         assert!(report.tenants.is_empty() && report.unchecked.is_empty(), "{report:#?}");
     }
 
-    /// Has the tenants and workspaces looked at now.
+    /// Requests a comparison of the tenants and workspaces and waits for it.
     pub async fn drift(&self, name: Option<&str>) -> DriftReport {
         let name = name.map(blueprint);
         self.control
@@ -265,7 +265,7 @@ pub fn target<'a>(job: &'a Deployment, name: &str) -> &'a DeploymentTarget {
     found.unwrap_or_else(|| panic!("{name} is no target: {job:#?}"))
 }
 
-/// Asks until it is so.
+/// Repeats the check until it succeeds.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
