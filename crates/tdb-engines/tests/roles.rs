@@ -488,7 +488,10 @@ async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
         .await
         .unwrap();
     deployer
-        .batch_execute("ALTER ROLE CURRENT_USER PASSWORD NULL; ALTER ROLE CURRENT_USER SET search_path = evil")
+        .batch_execute(
+            "ALTER ROLE CURRENT_USER PASSWORD NULL; ALTER ROLE CURRENT_USER SET search_path = evil;
+             ALTER ROLE CURRENT_USER SET default_transaction_read_only = on",
+        )
         .await
         .unwrap();
     readonly
@@ -527,7 +530,11 @@ async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
             ),
             differing(
                 &acme.roles.deployer,
-                &[Difference::Password, setting(None, "search_path")]
+                &[
+                    Difference::Password,
+                    setting(None, "default_transaction_read_only"),
+                    setting(None, "search_path")
+                ]
             ),
             differing(
                 &acme.roles.readonly,

@@ -111,23 +111,22 @@ pub async fn inspect(server: &Server, expected: &[Expected]) -> Result<Vec<Vec<D
 pub async fn repair(server: &Server, expected: &Expected, found: &[Differing]) -> Result<(), EngineError> {
     let session = server.maintenance().await?;
     let mut sql = String::from("SET LOCAL lock_timeout = '2s';\n");
-    sql.push_str(&roles::statements(&expected.names, &expected.secrets, |_| "ALTER")?);
     for differing in found {
         let role = quote(&differing.role);
         for difference in &differing.differences {
             sql.push_str(&undo(&role, difference));
         }
     }
+    sql.push_str(&roles::statements(&expected.names, &expected.secrets, |_| "ALTER")?);
     session.run(&sql).await?;
     server.keep_maintenance(session);
     Ok(())
 }
 
-/// SQL for one difference. It is empty for those that the statements for all three roles in [`repair`] cover: passwords,
-/// attributes, missing groups, and `default_transaction_read_only`, which they set for the read-only role.
+/// SQL that removes what one difference adds. It is empty for the differences that the statements for all three roles in
+/// [`repair`] cover: passwords, attributes, missing groups, and the setting of the read-only role.
 fn undo(role: &str, difference: &Difference) -> String {
     match difference {
-        Difference::Setting { database: None, name } if name == "default_transaction_read_only" => String::new(),
         Difference::Setting { database: None, name } => format!("ALTER ROLE {role} RESET {};\n", quote(name)),
         Difference::Setting {
             database: Some(database),
