@@ -293,7 +293,7 @@ impl TenantParts {
 }
 
 impl Control {
-    /// Uses a migrated store. Starts no worker: see [`Jobs::start`]. Must be called on the runtime that is to do the
+    /// Uses a migrated store. Starts no worker: see `Jobs::start`. Must be called on the runtime that is to do the
     /// work.
     pub fn new(store: Store, tls: ClientTls, settings: ControlSettings) -> Self {
         let base = BaseParts::new(Core::new(store, settings), tls);

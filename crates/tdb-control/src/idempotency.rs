@@ -39,8 +39,8 @@ pub struct Kept {
 /// The result of claiming a key.
 #[derive(Debug)]
 pub enum Once {
-    /// The request is to be carried out, with this identity. The caller ends with [`Idempotency::keep_answer`] or
-    /// [`Idempotency::release_key`].
+    /// The request is to be carried out, with this identity. The caller ends with `Idempotency::keep_answer` or
+    /// `Idempotency::release_key`.
     Go(Identity),
     /// The request was carried out before; this is its answer.
     Done(Kept),

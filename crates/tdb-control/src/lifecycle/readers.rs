@@ -17,7 +17,7 @@ use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::place::{database_name, pause_after, role_names};
 use crate::lifecycle::servers::Servers;
 
-/// The number of databases that one round takes per server.
+/// The number of databases that one round takes.
 const DUE_MAX: i64 = 500;
 
 /// The rights of read-only roles in their databases.

@@ -26,7 +26,7 @@ const WATCHERS_MAX: usize = 1_000;
 /// What has changed since the last news of a watcher.
 #[derive(Clone, Debug)]
 pub struct News {
-    /// The number of the newest change, to be given to [`Watches::watch`] after a reconnection.
+    /// The number of the newest change, to be given to `Watches::watch` after a reconnection.
     pub number: u64,
     /// The deployment as a whole.
     pub summary: JobSummary,
