@@ -193,7 +193,8 @@ fn of_reset(tokens: &[Token<'_>]) -> Effect {
     Effect::Reads
 }
 
-/// Whether a text calls `set_config` with anything but a plain name of another setting, or a function that runs text.
+/// Whether a text calls a function that runs text, or `set_config` with neither the plain name of another setting nor a
+/// plain string as the value.
 fn may_reset(tokens: Tokens<'_>) -> bool {
     let mut tokens = tokens.peekable();
     while let Some(token) = tokens.next() {
@@ -209,8 +210,19 @@ fn may_reset(tokens: Tokens<'_>) -> bool {
         }
         if name == b"set_config" {
             tokens.next();
-            let is_plain = matches!(tokens.next(), Some(Token::String(setting)) if is_harmless(setting));
-            if !is_plain || tokens.peek() != Some(&Token::Other(b',')) {
+            let setting = tokens.next();
+            if tokens.next() != Some(Token::Other(b',')) {
+                return true;
+            }
+            let is_safe = match setting {
+                Some(Token::String(setting)) => is_harmless(setting),
+                // The name is a column's value. Only NULL resets, and a plain string is not NULL: pg_dump sends this.
+                Some(Token::Word(_)) => {
+                    matches!(tokens.next(), Some(Token::String(_))) && tokens.peek() == Some(&Token::Other(b','))
+                }
+                _ => false,
+            };
+            if !is_safe {
                 return true;
             }
         }
@@ -317,6 +329,25 @@ mod tests {
         let of = |release| examine(text, release, std::iter::once(Reading::USUAL));
         assert_eq!(of(Release::Resets), Effect::Refused(Writing::Reset));
         assert_eq!(of(Release::Keeps), Effect::Reads);
+        for (text, expected) in [
+            (
+                "SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings",
+                Effect::Reads,
+            ),
+            (
+                "SELECT set_config(name, 'a' || NULL, false)",
+                Effect::Refused(Writing::Reset),
+            ),
+            ("SELECT set_config(name, NULL, false)", Effect::Refused(Writing::Reset)),
+            ("SELECT set_config(a || b, 'x', false)", Effect::Refused(Writing::Reset)),
+            (
+                "SELECT set_config('search_path', set_config(n, NULL, true), true)",
+                Effect::Refused(Writing::Reset),
+            ),
+        ] {
+            let found = examine(text.as_bytes(), Release::Resets, std::iter::once(Reading::USUAL));
+            assert_eq!(found, expected, "{text}");
+        }
     }
 
     proptest! {

@@ -270,7 +270,7 @@ pub(crate) fn refused_statement(writing: Writing) -> Report {
 
 const BLOCK_DETAIL: &str = "It could end the transaction and begin one that may write.";
 const RESET_DETAIL: &str = "On PostgreSQL 15 it could make the transaction READ WRITE.";
-const RESET_HINT: &str = "Give set_config the name of the setting as a plain string.";
+const RESET_HINT: &str = "Give set_config the name or the value of the setting as a plain string.";
 const AFTER_END_HINT: &str = "Send it after the reply to the end of the transaction.";
 const TEXT_LIMIT: &str = "The text of a message may have up to 4 MB.";
 
