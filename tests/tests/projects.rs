@@ -103,6 +103,7 @@ fn body(path: &str) -> Value {
         "/workspaces/{id}/queries" => json!({"query": "DROP TABLE t"}),
         "/workspaces/{id}/extensions" => json!({"name": "citext"}),
         "/workspaces/{id}/settings" => json!({"tenant_ddl": "deny"}),
+        "/projects/{id}/roles" => json!({"name": "anon"}),
         "/workspaces/{id}/diff" => json!({"ddl_ids": [1]}),
         _ => json!({}),
     }
@@ -174,6 +175,7 @@ fn no_endpoint_tells_one_account_of_another() {
                         "/tenants" => json!({"tenant_id": "mine", "databases": [{"blueprint": "ours"}]}),
                         "/deployments" => json!({"blueprint_name": "ours", "deploy_all": true}),
                         "/credentials" => json!({"tenant_id": "ours"}),
+                        "/drift/refresh" => json!({"blueprint": "ours"}),
                         "/admin/query" => json!({"tenant_id": "ours", "blueprint": "ours", "query": "SELECT 1"}),
                         other => panic!("POST {other} is not tried: name something of the other account in its body"),
                     };
@@ -199,6 +201,7 @@ fn every_list_has_pages_that_stay_whole_while_others_insert() {
     let document = api.get("/openapi.json").body;
     for path in [
         "/projects",
+        "/projects/{id}/roles",
         "/apikeys",
         "/workspaces",
         "/workspaces/{id}/diff",
