@@ -85,4 +85,5 @@ else
 	cargo run --release -p tdb-benches -- relay
 	cargo run --release -p tdb-benches -- tenants
 	cargo run --release -p tdb-benches -- deploy
+	cargo run --release -p tdb-benches -- capture
 endif
