@@ -1,8 +1,8 @@
 //! Which source files of a crate use which others, read from their paths.
 //!
 //! It sees paths: those of `use`, and those written out (`crate::…`, `super::…`, `self::…`, and those that begin with a
-//! module that the file declares). An `impl` of a type that another file defines counts in both directions, since whoever
-//! has the type can call it. It does not see calls on values whose type a file never names, trait objects, or what macros
+//! module that the file declares). An `impl` of a type that another file defines counts in both directions, since code
+//! that has the type can call it. It does not see calls on values whose type a file never names, trait objects, or what macros
 //! write; a `mod` alone is no use, and tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ pub fn uses(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     graph
 }
 
-/// The files of a circle, in order; none where the graph has no circle.
+/// The files of a circle, in order, or none if the graph has no circle.
 pub fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut done = BTreeSet::new();
     graph
@@ -238,7 +238,7 @@ fn declares(text: &str, module: &str) -> bool {
     text.contains(&format!("mod {module};"))
 }
 
-/// Names of the types that a text implements methods of its own for.
+/// Names of the types that a text has an inherent `impl` for.
 fn implemented(text: &str) -> BTreeSet<String> {
     let blocks = text.lines().filter_map(|line| line.strip_prefix("impl"));
     let inherent = blocks.filter(|line| !line.contains(" for "));

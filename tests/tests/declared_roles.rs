@@ -130,7 +130,7 @@ fn a_schema_with_roles_reaches_tenants_and_serves_requests() {
     let drift = instance().api().get("/drift?blueprint=social").ok();
     assert_eq!(drift["count"], 0, "{drift:#}");
 
-    // A read-only credential and the queries of keys run as nobody's member.
+    // A read-only credential and the queries of keys run as roles that are members of no declared role.
     let body = json!({"tenant_id": "s-old", "rights": "ro"});
     let reader = instance().api().post("/credentials", body).ok();
     let reader = reader["connection_string"].as_str().expect("a string").to_owned();
@@ -160,7 +160,7 @@ fn dumps_and_restores(url: &str) {
     let file = instance().data_dir().join("roles.dump");
     for (tenant, options) in [("e-plain", &["-O"][..]), ("e-bare", &["-O", "-x"][..])] {
         let other = instance().tenant(tenant, "empty");
-        // What the source's owner gave by default is of its own role.
+        // The default privileges of the source's owner name that owner's role.
         let own = psql(url, "SELECT current_user").ok().text().to_owned();
         pg_dump(url, &["-Fc", "-f", file.to_str().expect("a path")]).ok();
         let mut list: Command = clean(pg_program("pg_restore"));

@@ -1,4 +1,4 @@
-//! What a workspace's and a tenant's own dump shows: no role by name that is not theirs, no object of ours.
+//! What a workspace's and a tenant's own dump shows: no role that is not theirs, no object of TenantsDB.
 
 use std::fs;
 use std::process::Command;

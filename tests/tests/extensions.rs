@@ -112,7 +112,7 @@ async fn it_works_in_every_form_in_which_a_text_comes() {
         assert_eq!(place(&workspace.url, extension), "app", "as PostgreSQL");
     }
     psql(&workspace.url, "CREATE TABLE p (at app.earth)").ok();
-    // It is a change of its own, made before: a rollback keeps it.
+    // It is a separate change, committed before: a rollback keeps it.
     session
         .batch_execute("BEGIN; CREATE EXTENSION intarray; CREATE EXTENSION refint; ROLLBACK")
         .await

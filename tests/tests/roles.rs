@@ -1,4 +1,4 @@
-//! The roles of databases, attacked by those who run as them: what only reads stays so, nobody's deletion waits for another
+//! The roles of databases, attacked by sessions that run as them: read-only stays read-only, no deletion waits for another
 //! tenant, and a role that a client changed is set again.
 
 use std::sync::OnceLock;

@@ -133,7 +133,7 @@ impl Idempotency {
         Ok(tx.commit().await?)
     }
 
-    /// Releases the key after a failure. The next attempt is carried out anew, or continues from the receipt if this
+    /// Releases the key after a failure. The next attempt starts over, or continues from the receipt if this
     /// one created something. Does nothing without a key.
     pub async fn release_key(&self, identity: &Identity) -> Result<()> {
         let Some(attempt) = identity.attempt() else {

@@ -1,6 +1,6 @@
 -- What several processes over one store need: leases instead of locks in memory, and what one of them leaves to another.
 
--- Who works on what, until when. A row goes when its holder is done; one whose time is over belongs to whoever takes it.
+-- Who works on what, until when. The holder deletes the row when it is done; another process may take a row that has expired.
 -- The token is unique so that changing it locks the row's key: a transaction that confirmed its token (FOR KEY SHARE)
 -- ends before another holder begins, while the holder's own renewals do not wait for it.
 CREATE TABLE leases (
@@ -30,7 +30,7 @@ ALTER TABLE tenant_databases ADD COLUMN warning text;
 CREATE INDEX ON tenants (project_id, name COLLATE "C");
 CREATE INDEX ON deployments (project_id, created_at DESC, id DESC);
 
--- When changes were captured that nobody has built ahead. NULL: none.
+-- When changes were captured that are not yet built ahead. NULL if there are none.
 ALTER TABLE workspaces ADD COLUMN unbuilt_since timestamptz;
 
 -- What was committed before this is in the change log; nothing was before the workspace. NULL: older than this column, and not

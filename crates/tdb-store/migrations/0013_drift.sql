@@ -11,7 +11,7 @@ CREATE TABLE drift_checks (
     CHECK ((differences IS NULL) <> (error IS NULL))
 );
 
--- Since when somebody waits for a look. NULL: nobody does.
+-- When a check was requested that has not run yet. NULL if there is none.
 ALTER TABLE tenant_databases ADD COLUMN drift_asked_at timestamptz;
 CREATE INDEX ON tenant_databases (drift_asked_at) WHERE drift_asked_at IS NOT NULL;
 

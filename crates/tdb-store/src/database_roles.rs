@@ -21,7 +21,7 @@ words! {
         Old = "old",
         /// Nothing: no read-only credential covers the database, or none did so yet.
         None = "none",
-        /// The tables of its own database.
+        /// The tables of the role's database.
         Admitted = "admitted",
     }
 }

@@ -46,7 +46,7 @@ fn from_row(row: &Row) -> Result<DeclaredRoleRow, StoreError> {
     })
 }
 
-/// None where the project has declared it before.
+/// Declares a role. Returns nothing if the project has declared it before.
 pub async fn insert(tx: &Tx, project: &ProjectId, name: &RoleName) -> Result<Option<DeclaredRoleRow>, StoreError> {
     let sql = "INSERT INTO declared_roles (project_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING name, created_at";
     let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;

@@ -1,4 +1,4 @@
-//! Queries through the API: in a workspace, and in many tenants at once, each in a role of its own database.
+//! Queries through the API: in a workspace, and in many tenants at once, each as a role of that database.
 
 use std::collections::HashMap;
 use std::sync::Arc;

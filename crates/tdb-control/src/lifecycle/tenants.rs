@@ -407,7 +407,7 @@ impl Tenants {
         for row in tenants::of_tenants(tx, project, &names).await? {
             fleet.entry(row.database.tenant.clone()).or_default().push(row);
         }
-        let nobody = crate::lifecycle::credentials::project_user(tx, project).await?;
+        let project_user = crate::lifecycle::credentials::project_user(tx, project).await?;
         let faults = database_roles::faults(tx, project).await?;
         let described = rows.into_iter().map(|row| {
             let databases = fleet.remove(&row.name).unwrap_or_default();
@@ -418,7 +418,7 @@ impl Tenants {
                 databases: databases
                     .iter()
                     .map(|d| {
-                        let described = self.describe_database(d, users.get(&row.name).unwrap_or(&nobody));
+                        let described = self.describe_database(d, users.get(&row.name).unwrap_or(&project_user));
                         let fault = faults.get(&d.database.id.as_uuid()).cloned();
                         TenantDatabase {
                             last_error: described.last_error.or(fault),

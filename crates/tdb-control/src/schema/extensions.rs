@@ -1,5 +1,5 @@
 //! Extensions that only a superuser may create. The administrator creates those that the server's configuration allows,
-//! as a change of its own, at a request of the API or before a developer's `CREATE EXTENSION` runs.
+//! as a separate change, at a request of the API or before a developer's `CREATE EXTENSION` runs.
 
 use std::collections::HashMap;
 use std::iter;

@@ -54,7 +54,7 @@ impl Templates {
             TemplateStatus::Publishing => Box::pin(self.publish(&row)).await,
             TemplateStatus::Dropping => Box::pin(self.remove(&row)).await,
             // One that is adopted serves the next version or tenant. One that is not was interrupted, and is created
-            // anew when it is needed.
+            // again when it is needed.
             TemplateStatus::Building | TemplateStatus::Spare if row.progress.step == Step::Adopted => Ok(()),
             TemplateStatus::Building | TemplateStatus::Spare => Box::pin(self.remove(&row)).await,
         }

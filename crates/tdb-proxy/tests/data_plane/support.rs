@@ -406,7 +406,7 @@ impl Journal {
         self.drains.load(Ordering::SeqCst)
     }
 
-    /// How often the server refused a login of ours.
+    /// How often the server refused a login of the proxy.
     pub(crate) fn refused(&self) -> u32 {
         self.refused.load(Ordering::SeqCst)
     }

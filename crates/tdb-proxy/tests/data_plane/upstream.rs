@@ -131,7 +131,7 @@ async fn a_role_that_its_server_refuses_is_set_again_and_the_login_tried_once_mo
         own.batch_execute(broken).await.unwrap();
         let refused = lab.journal.refused();
         assert!(["08006", "58P01"].contains(&refusal(&lab.config(TENANT_USER, TENANT)).await.0.as_str()));
-        assert_eq!(lab.journal.refused(), refused + 1, "asked once, not tried for ever");
+        assert_eq!(lab.journal.refused(), refused + 1, "asked once, not retried");
         let administrator = lab.cluster.connect("postgres").await.unwrap();
         *lab.journal.repair.lock().unwrap() = Some((administrator, repair.clone()));
         lab.tenant().await.batch_execute("SELECT 1").await.unwrap();
