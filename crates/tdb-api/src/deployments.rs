@@ -195,7 +195,7 @@ pub(crate) fn render_target(target: model::DeploymentTarget) -> Target {
         to: target.to,
         changes_done: target.changes_done,
         changes_total: target.changes_total,
-        drift: target.drift == Some(model::Drift::Differs),
+        drift: target.drift == Some(model::Comparison::Differs),
         attempts: target.attempts,
         error: target.error.map(error),
         duration_ms: target

@@ -1,6 +1,5 @@
 //! `tdb`, the command line client of the admin API. Data goes to standard output, everything else to standard error. All
 //! rules of the product are in the API, none here. Exit status: 0, 1 (failed), 2 (wrong usage), or that of psql.
-#![warn(unreachable_pub, unused_qualifications)]
 
 mod arguments;
 mod commands;

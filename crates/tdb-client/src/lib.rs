@@ -1,6 +1,5 @@
 //! The types of the admin API: requests, answers, lists and problem documents, shared by the API and its clients. The
 //! feature `http` adds a typed client. The crate validates nothing: names are plain text here, and the API parses them.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 pub mod accounts;
 pub mod blueprints;

@@ -13,7 +13,7 @@ pub struct Epoch(
 /// A change to routes or credentials in the metadata store. To end a session means: a running transaction gets a few
 /// seconds to finish, then the session is closed with SQLSTATE 57P01.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum RouteChange {
     /// Drop the cached routes to a blueprint's workspace. Its sessions continue.
     Workspace {
         /// The position of this change.
@@ -72,16 +72,16 @@ pub enum Change {
     },
 }
 
-impl Change {
+impl RouteChange {
     /// The position of this change in the order of all changes.
     pub fn epoch(&self) -> Epoch {
         match self {
-            Change::Workspace { epoch, .. }
-            | Change::Tenant { epoch, .. }
-            | Change::DatabaseClosed { epoch, .. }
-            | Change::WorkspaceClosed { epoch, .. }
-            | Change::Credential { epoch, .. }
-            | Change::CredentialRevoked { epoch, .. } => *epoch,
+            RouteChange::Workspace { epoch, .. }
+            | RouteChange::Tenant { epoch, .. }
+            | RouteChange::DatabaseClosed { epoch, .. }
+            | RouteChange::WorkspaceClosed { epoch, .. }
+            | RouteChange::Credential { epoch, .. }
+            | RouteChange::CredentialRevoked { epoch, .. } => *epoch,
         }
     }
 }
@@ -89,18 +89,18 @@ impl Change {
 /// A stream of changes, in order. It ends when the connection to the metadata store is lost: changes may then have been
 /// missed, so the receiver subscribes again and empties its caches.
 #[derive(Debug)]
-pub struct ChangeFeed {
-    receiver: mpsc::Receiver<Change>,
+pub struct RouteChangeFeed {
+    receiver: mpsc::Receiver<RouteChange>,
 }
 
-impl ChangeFeed {
+impl RouteChangeFeed {
     /// A feed of what is sent to `receiver`; it ends when all senders are dropped.
-    pub fn new(receiver: mpsc::Receiver<Change>) -> Self {
+    pub fn new(receiver: mpsc::Receiver<RouteChange>) -> Self {
         Self { receiver }
     }
 
     /// The next change; `None` when the feed has ended. Cancel safe.
-    pub async fn next(&mut self) -> Option<Change> {
+    pub async fn next(&mut self) -> Option<RouteChange> {
         self.receiver.recv().await
     }
 }

@@ -1,12 +1,11 @@
 //! The interface between the proxy and the control plane: looking up credentials and routes, following their changes, and
 //! draining captured DDL. It contains no SQL, no HTTP and no deployment logic; the implementations are in other crates.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod change;
 mod route;
 mod sink;
 
-pub use change::{Change, ChangeFeed, Epoch};
+pub use change::{Epoch, RouteChange, RouteChangeFeed};
 pub use route::{ClientLimit, Credential, Login, Place, PostgresPlace, Rights, Route, RouteKind, RouteState, Scope};
 pub use sink::{ChangeSink, DataStatements, Drained, Prepared, Repair, SessionStart, WorkspaceText};
 
@@ -38,7 +37,7 @@ pub trait RouteSource: Send + Sync + 'static {
 
     /// Subscribes to all changes from now on. The caller empties its caches after this returns, because changes before the
     /// subscription are not reported.
-    async fn subscribe(&self) -> Result<ChangeFeed, Unavailable>;
+    async fn subscribe(&self) -> Result<RouteChangeFeed, Unavailable>;
 
     /// Reports that the caller has applied all changes up to `epoch`: stale cache entries are dropped and the sessions that
     /// had to end have ended.

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tdb_problems::ProblemCode;
-use tdb_store::idempotency::{self, Claim};
+use tdb_store::idempotency::{self, KeyClaim};
 use tdb_store::{Store, StoreError, Tx};
 
 use crate::error::{ControlError, Result};
@@ -16,7 +16,7 @@ use crate::error::{ControlError, Result};
 /// An attempt's claim on its key, and the receipt that an earlier attempt left.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
-    pub(crate) claim: Claim,
+    pub(crate) claim: KeyClaim,
     pub(crate) receipt: Option<Arc<SecretString>>,
 }
 

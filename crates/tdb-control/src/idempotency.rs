@@ -10,7 +10,7 @@ use std::time::Duration;
 use ring::digest::{Context, SHA256};
 use secrecy::SecretString;
 use tdb_problems::ProblemCode;
-use tdb_store::idempotency::{self, Claim, Found};
+use tdb_store::idempotency::{self, ClaimOutcome, KeyClaim};
 use uuid::Uuid;
 
 use crate::attempt::{Attempt, in_progress};
@@ -70,7 +70,7 @@ impl Idempotency {
     /// Claims a key for the request that `parts` describe. Fails with `IdempotencyInProgress` while another attempt
     /// runs, and with `IdempotencyKeyReused` if the key was used for another request or with another API key.
     pub async fn once(&self, identity: &Identity, key: &IdempotencyKey, parts: &[&[u8]]) -> Result<Once> {
-        let claim = Claim {
+        let claim = KeyClaim {
             project: identity.project().clone(),
             key: key.0.clone(),
             attempt: Uuid::new_v4(),
@@ -80,13 +80,13 @@ impl Idempotency {
         let found = idempotency::claim(&tx, &self.core.store, &claim, &request, LEASE).await?;
         tx.commit().await?;
         match found {
-            Found::Claimed { receipt } => {
+            ClaimOutcome::Claimed { receipt } => {
                 let receipt = receipt.map(Arc::new);
                 Ok(Once::Go(identity.attempting(Attempt { claim, receipt })))
             }
-            Found::InProgress => Err(in_progress(key)),
-            Found::Reused => Err(reused(key)),
-            Found::Answered { status, body } => Ok(Once::Done(Kept { status, body })),
+            ClaimOutcome::InProgress => Err(in_progress(key)),
+            ClaimOutcome::Reused => Err(reused(key)),
+            ClaimOutcome::Answered { status, body } => Ok(Once::Done(Kept { status, body })),
         }
     }
 

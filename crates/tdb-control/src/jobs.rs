@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tdb_store::physical::Holder;
+use tdb_store::physical::DatabaseKind;
 use tdb_store::templates::TemplateRow;
 use tdb_store::{leases, servers, templates, tenants, workspaces};
 use tokio::sync::Notify;
@@ -239,7 +239,7 @@ impl Jobs {
     async fn go_on_with_template(&self, row: &TemplateRow) {
         if let Err(error) = self.templates.finish(row.id).await {
             self.placement
-                .record_failure(Holder::Template, row.id, row.progress.attempts, &error)
+                .record_failure(DatabaseKind::Template, row.id, row.progress.attempts, &error)
                 .await;
         }
     }

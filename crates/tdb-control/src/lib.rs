@@ -1,6 +1,5 @@
 //! Use cases and state machines of the control plane: workspaces, versions, tenants, deployments, and the workers that
 //! finish interrupted work. No HTTP and no wire protocol. A user's SQL never runs in a session of an administrator.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod attempt;
 mod control;

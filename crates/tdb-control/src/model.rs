@@ -7,12 +7,12 @@ mod tenant;
 mod workspace;
 
 pub use access::{
-    ApiKeyInfo, Connection, CredentialInfo, CredentialRequest, CredentialScope, DeclaredRole, NewApiKey, NewCredential,
-    NewDeclaredRole, NewProject, Project, ProxyAddress, ServerInfo, ServerStatus, ServerTest, Session,
+    ApiKeyInfo, Connection, CredentialInfo, CredentialRequest, CredentialScope, DeclaredRole, LoggedIn, NewApiKey,
+    NewCredential, NewDeclaredRole, NewProject, Project, ProxyAddress, ServerInfo, ServerStatus, ServerTest,
 };
 pub use deployment::{
-    Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,
-    TenantChoice,
+    Comparison, Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, JobSummary, SqlFailure,
+    TargetStatus, TenantChoice,
 };
 pub use schema::{
     Difference, DriftReport, QueryResult, ResultColumn, Schema, SchemaColumn, SchemaObject, Table, TenantDrift,

@@ -5,7 +5,7 @@ mod support;
 use support::{World, deploy_all, eventually, target, tenant};
 use tdb_control::ControlSettings;
 use tdb_control::Page;
-use tdb_control::model::{Deletion, DeploymentStatus, Drift, TargetStatus, TenantStatus};
+use tdb_control::model::{Comparison, Deletion, DeploymentStatus, TargetStatus, TenantStatus};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -110,7 +110,7 @@ async fn a_restart_in_the_middle_finishes_the_job() {
     for target in &job.targets {
         assert_eq!(
             (target.changes_done, target.drift),
-            (2, Some(Drift::Equal)),
+            (2, Some(Comparison::Equal)),
             "{target:#?}"
         );
     }
@@ -234,6 +234,6 @@ async fn what_a_tenant_changed_is_drift_object_by_object() {
     world.ddl("app", "CREATE TABLE later (id int)").await;
     let job = world.deploy("app").await;
     assert_eq!(job.summary.status, DeploymentStatus::Completed);
-    assert_eq!(target(&job, "own-way").drift, Some(Drift::Differs));
-    assert_eq!(target(&job, "straight").drift, Some(Drift::Equal));
+    assert_eq!(target(&job, "own-way").drift, Some(Comparison::Differs));
+    assert_eq!(target(&job, "straight").drift, Some(Comparison::Equal));
 }

@@ -1,6 +1,5 @@
 //! Operations on database servers, one module per engine. No HTTP and no metadata store: the control plane decides what is
 //! done, and keeps the record of it.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 pub mod fault;
 pub mod postgres;

@@ -1,7 +1,7 @@
 //! PostgreSQL: prepare a server, create roles and databases, read a workspace's journal and convert it to changes, apply
 //! changes, take fingerprints, run queries.
 //!
-//! There are two kinds of session. A [`Server`] connects as the administrator and runs only constant SQL. A [`Login`]
+//! There are two kinds of session. A [`Server`] connects as the administrator and runs only constant SQL. A [`DatabaseLogin`]
 //! connects as a role that can reach one database; SQL that a user wrote, or that can call a user's code, runs only there.
 
 pub mod activity;
@@ -28,5 +28,5 @@ pub mod session_settings;
 pub mod tenant_side;
 
 pub use error::{EngineError, ErrorClass, Lack, SqlState};
-pub use login::Login;
+pub use login::DatabaseLogin;
 pub use server::{Probe, Server};

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use support::{Database, World, numbered};
-use tdb_engines::postgres::apply::Limits;
+use tdb_engines::postgres::apply::TimeLimits;
 use tdb_engines::postgres::capture::CapturedChange;
 
 const PARTITIONS: &str = "CREATE TABLE p (a int) PARTITION BY RANGE (a); CREATE TABLE c1 PARTITION OF p FOR VALUES FROM (0) TO (9); \
@@ -92,9 +92,9 @@ async fn a_partition_detached_concurrently_keeps_its_constraint_on_tenants_too()
     replay.drain().await;
     let reader = replay.world.session(&replay.build).await;
     reader.batch_execute("BEGIN; SELECT FROM p").await.unwrap();
-    let limits = Limits {
+    let limits = TimeLimits {
         statement_timeout: Duration::from_secs(1),
-        ..Limits::default()
+        ..TimeLimits::default()
     };
     let changes = numbered(&replay.changes);
     replay

@@ -10,7 +10,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use support::{World, numbered};
 use tdb_engines::postgres::ErrorClass;
-use tdb_engines::postgres::apply::{self, BringUp, DeployedState, Limits};
+use tdb_engines::postgres::apply::{self, BringUp, DeployedState, TimeLimits};
 use tdb_engines::postgres::query::{self, Column};
 use uuid::Uuid;
 
@@ -161,9 +161,9 @@ async fn a_failed_change_leaves_the_ones_before_it_and_says_what_failed() {
         owner: &acme.roles.owner,
         attempt: Uuid::new_v4(),
         changes: &changes,
-        limits: Limits {
+        limits: TimeLimits {
             lock_timeout: Duration::from_millis(50),
-            ..Limits::default()
+            ..TimeLimits::default()
         },
     };
     let error = apply::bring_up(&world.deployer(&acme), &plan, &|_| {})
@@ -227,9 +227,9 @@ async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
         owner: &acme.roles.owner,
         attempt: Uuid::new_v4(),
         changes: &[],
-        limits: Limits {
+        limits: TimeLimits {
             lock_polls: 2,
-            ..Limits::default()
+            ..TimeLimits::default()
         },
     };
     let error = apply::bring_up(&world.deployer(&acme), &plan, &|_| {})
@@ -251,7 +251,7 @@ async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
         .unwrap();
     let plan = BringUp {
         administrator: &world.server,
-        limits: Limits::default(),
+        limits: TimeLimits::default(),
         ..plan
     };
     apply::bring_up(&world.deployer(&acme), &plan, &|_| {}).await.unwrap();
@@ -263,7 +263,7 @@ async fn a_query_gives_the_last_result_with_types_and_native_numbers() {
     let world = World::start().await;
     let database = world.workspace("app_dev").await;
     let login = world.owner(&database);
-    let limits = query::Limits::default();
+    let limits = query::QueryLimits::default();
     let sql = "CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2);
                SELECT 1::int2 AS s, 2 AS i, 3::int8 AS l, 4.5::numeric AS n, 1.5::float8 AS f, 'NaN'::float4 AS x, true AS b,
                       NULL::text AS z, 'ok'::mood AS m, '{1}'::int[] AS r, varchar 'v' AS v";
@@ -319,7 +319,7 @@ async fn a_query_gives_the_last_result_with_types_and_native_numbers() {
             Err(error) => assert_eq!(error.sqlstate().as_str(), code, "{sql}: {error}"),
         }
     }
-    let short = query::Limits {
+    let short = query::QueryLimits {
         time: Duration::from_millis(100),
         ..limits
     };

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use tdb_auth::{ClientTls, Roots};
-use tdb_engines::postgres::query::{self, Limits};
-use tdb_engines::postgres::{EngineError, Login};
+use tdb_engines::postgres::query::{self, QueryLimits};
+use tdb_engines::postgres::{DatabaseLogin, EngineError};
 use tdb_names::{ServerEndpoint, TlsMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ async fn impostor(mut client: TcpStream) {
 #[tokio::test]
 async fn a_query_does_not_reach_a_server_that_skips_the_end_of_scram() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let login = Login {
+    let login = DatabaseLogin {
         endpoint: ServerEndpoint {
             name: "main".parse().unwrap(),
             host: "127.0.0.1".to_owned(),
@@ -44,7 +44,7 @@ async fn a_query_does_not_reach_a_server_that_skips_the_end_of_scram() {
         application_name: "test".to_owned(),
     };
     let server = async { impostor(listener.accept().await.unwrap().0).await };
-    let limits = Limits::default();
+    let limits = QueryLimits::default();
     let (answer, ()) = tokio::join!(query::run(&login, "SELECT 'secret'", &limits), server);
     assert!(matches!(answer, Err(EngineError::Unexpected(_))), "{answer:?}");
 }

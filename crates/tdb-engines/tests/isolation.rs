@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use secrecy::ExposeSecret;
 use support::{Database, World, numbered};
 use tdb_engines::postgres::databases;
-use tdb_engines::postgres::query::{self, Limits};
+use tdb_engines::postgres::query::{self, QueryLimits};
 use tdb_engines::postgres::roles;
 use tdb_engines::postgres::tenant_side::{self, TenantDdl};
 
@@ -137,7 +137,7 @@ async fn code_planted_in_a_schema_gains_no_right_in_replay_deployment_or_query()
     world.admit_readers(&acme).await;
     for login in [world.owner(&acme), world.readonly(&acme), world.owner(&workspace)] {
         let sql = "BEGIN; SELECT * FROM v; COMMIT; RESET ROLE; SELECT norm('x')";
-        query::run(&login, sql, &Limits::default()).await.unwrap();
+        query::run(&login, sql, &QueryLimits::default()).await.unwrap();
     }
     assert_eq!(rights(&world).await, before);
     let rows = tdb_engines::postgres::apply::deployed(&world.deployer(&acme))
@@ -247,9 +247,7 @@ async fn closing_and_dropping_work_whatever_state_a_database_is_in() {
         databases::drop(&world.server, &making).await.unwrap();
         databases::drop(&world.server, "app_v1").await.unwrap();
         databases::drop(&world.server, &acme.name).await.unwrap();
-        tdb_engines::postgres::roles::drop(&world.server, &acme.roles)
-            .await
-            .unwrap();
+        roles::drop(&world.server, &acme.roles).await.unwrap();
     }
     assert_eq!(databases::find(&world.server, &making).await.unwrap(), None);
 }

@@ -6,9 +6,9 @@ mod support;
 
 use secrecy::ExposeSecret;
 use support::{Database, World, numbered};
-use tdb_engines::postgres::query::{Access, Limits, Query};
+use tdb_engines::postgres::query::{Access, Query, QueryLimits};
 use tdb_engines::postgres::readers::{self, Readers};
-use tdb_engines::postgres::role_states::{self, Difference, Differing, Expected, Groups};
+use tdb_engines::postgres::role_states::{self, Differing, Expected, Groups, RoleDifference};
 use tokio_postgres::Client;
 
 async fn reader(world: &World, database: &Database) -> Client {
@@ -336,7 +336,9 @@ async fn a_query_that_may_only_read_is_one_statement_that_cannot_write() {
         .unwrap();
     world.admit_readers(&acme).await;
     let read = async |sql: &str| {
-        let query = Query::open(&world.readonly(&acme), Limits::default()).await.unwrap();
+        let query = Query::open(&world.readonly(&acme), QueryLimits::default())
+            .await
+            .unwrap();
         query.run(sql, Access::ReadOnly).await
     };
     let answer = read("SELECT 1::int4 AS i, true AS b, 'x'::text AS t").await.unwrap();
@@ -426,7 +428,7 @@ async fn databases_of_an_older_program_are_brought_to_the_present_rights() {
     let expected = [expected(&acme, Groups::Ignored), expected(&globex, Groups::Checked)];
     let found = role_states::inspect(&world.server, &expected).await.unwrap();
     assert_eq!(found[0], vec![]);
-    let excess = Difference::ExcessGroup("pg_read_all_data".to_owned());
+    let excess = RoleDifference::ExcessGroup("pg_read_all_data".to_owned());
     assert!(
         found[1].iter().any(|one| one.differences.contains(&excess)),
         "{found:?}"
@@ -509,11 +511,11 @@ async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
     admin.batch_execute(&limits).await.unwrap();
 
     let found = role_states::inspect(&world.server, &all).await.unwrap();
-    let setting = |database: Option<&str>, name: &str| Difference::Setting {
+    let setting = |database: Option<&str>, name: &str| RoleDifference::Setting {
         database: database.map(str::to_owned),
         name: name.to_owned(),
     };
-    let differing = |role: &str, differences: &[Difference]| Differing {
+    let differing = |role: &str, differences: &[RoleDifference]| Differing {
         role: role.to_owned(),
         differences: differences.to_vec(),
     };
@@ -523,7 +525,7 @@ async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
             differing(
                 &acme.roles.owner,
                 &[
-                    Difference::Password,
+                    RoleDifference::Password,
                     setting(None, "local_preload_libraries"),
                     setting(Some("app__acme"), "role")
                 ]
@@ -531,14 +533,18 @@ async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
             differing(
                 &acme.roles.deployer,
                 &[
-                    Difference::Password,
+                    RoleDifference::Password,
                     setting(None, "default_transaction_read_only"),
                     setting(None, "search_path")
                 ]
             ),
             differing(
                 &acme.roles.readonly,
-                &[Difference::Password, Difference::Attributes, Difference::MissingSetting]
+                &[
+                    RoleDifference::Password,
+                    RoleDifference::Attributes,
+                    RoleDifference::MissingSetting
+                ]
             ),
         ]
     );

@@ -1,6 +1,5 @@
 //! Names of blueprints, tenants, databases and servers, and identifiers of rows.
 //! A value of these types is always valid: names can only be built with [`std::str::FromStr`]. No I/O, no async.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod database;
 mod engine;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tdb_contract::{Change, ChangeFeed, Epoch, RouteKind, RouteSource};
+use tdb_contract::{Epoch, RouteChange, RouteChangeFeed, RouteKind, RouteSource};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -38,7 +38,7 @@ pub(crate) async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
     }
 }
 
-async fn listen(plane: &Plane, mut feed: ChangeFeed, done: &mpsc::Sender<(Epoch, Vec<u64>)>) {
+async fn listen(plane: &Plane, mut feed: RouteChangeFeed, done: &mpsc::Sender<(Epoch, Vec<u64>)>) {
     while let Some(change) = feed.next().await {
         plane.routes.apply(&change);
         let ending = end_sessions(plane, &change);
@@ -48,18 +48,18 @@ async fn listen(plane: &Plane, mut feed: ChangeFeed, done: &mpsc::Sender<(Epoch,
     }
 }
 
-fn end_sessions(plane: &Plane, change: &Change) -> Vec<u64> {
+fn end_sessions(plane: &Plane, change: &RouteChange) -> Vec<u64> {
     match change {
-        Change::Workspace { .. } | Change::Tenant { .. } | Change::Credential { .. } => Vec::new(),
-        Change::DatabaseClosed { database, .. } => {
+        RouteChange::Workspace { .. } | RouteChange::Tenant { .. } | RouteChange::Credential { .. } => Vec::new(),
+        RouteChange::DatabaseClosed { database, .. } => {
             let closed = RouteKind::Tenant(*database);
             plane.sessions.end(EndReason::DatabaseClosed, |kind, _| kind == closed)
         }
-        Change::WorkspaceClosed { workspace, .. } => {
+        RouteChange::WorkspaceClosed { workspace, .. } => {
             let closed = RouteKind::Workspace(*workspace);
             plane.sessions.end(EndReason::DatabaseClosed, |kind, _| kind == closed)
         }
-        Change::CredentialRevoked { credential, .. } => plane
+        RouteChange::CredentialRevoked { credential, .. } => plane
             .sessions
             .end(EndReason::CredentialRevoked, |_, used| used == *credential),
     }

@@ -1,7 +1,6 @@
 //! The data plane: it listens, encrypts, routes, authenticates and relays. It knows the control plane only through
 //! `tdb-contract`: no SQL of the metadata store, no HTTP, no deployment. One thread, one runtime, one task per session;
 //! what is shared between sessions is shared without locks.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod cache;
 mod feed;

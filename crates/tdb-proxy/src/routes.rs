@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tdb_contract::{Change, Credential, Rights, Route, RouteSource, Unavailable};
+use tdb_contract::{Credential, Rights, Route, RouteChange, RouteSource, Unavailable};
 use tdb_names::{DatabaseName, ProjectId, UserName};
 use tokio::time::timeout;
 
@@ -66,19 +66,20 @@ impl Routes {
     }
 
     /// Forgets what `change` is about.
-    pub(crate) fn apply(&self, change: &Change) {
+    pub(crate) fn apply(&self, change: &RouteChange) {
         match change {
-            Change::Workspace { project, blueprint, .. } | Change::WorkspaceClosed { project, blueprint, .. } => {
+            RouteChange::Workspace { project, blueprint, .. }
+            | RouteChange::WorkspaceClosed { project, blueprint, .. } => {
                 let workspace = DatabaseName::Workspace(blueprint.clone());
                 self.routes
                     .forget(|(owner, database, _)| owner == project && *database == workspace);
             }
-            Change::Tenant { project, tenant, .. } | Change::DatabaseClosed { project, tenant, .. } => {
+            RouteChange::Tenant { project, tenant, .. } | RouteChange::DatabaseClosed { project, tenant, .. } => {
                 self.routes.forget(|(owner, database, _)| {
                     owner == project && matches!(database, DatabaseName::Tenant { tenant: t, .. } if t == tenant)
                 });
             }
-            Change::Credential { user, .. } | Change::CredentialRevoked { user, .. } => {
+            RouteChange::Credential { user, .. } | RouteChange::CredentialRevoked { user, .. } => {
                 self.credentials.forget(|known| known == user);
             }
         }

@@ -1,6 +1,5 @@
 //! The binary `tenantsdb`: configuration, log, the private PostgreSQL of `dev`, and the composition of all parts. It
 //! contains no logic of tenants, SQL or the wire protocol.
-#![warn(unreachable_pub, unused_qualifications)]
 
 mod certificate;
 mod check;

@@ -5,7 +5,7 @@ use ring::digest::{SHA256, digest};
 use tokio_postgres::Client;
 
 use crate::migrations;
-use crate::setup::{Logins, SetupError, hex};
+use crate::setup::{SetupError, StoreLogins, hex};
 use crate::tx::answered;
 
 const RULES: &str = include_str!("../migrations/access.sql");
@@ -14,7 +14,7 @@ const STATE: &str = include_str!("../migrations/access_state.sql");
 
 /// Applies the rules if the rules, the names of the login roles or the state in the catalog have changed since the last
 /// time.
-pub(crate) async fn apply(client: &Client, logins: &Logins) -> Result<(), SetupError> {
+pub(crate) async fn apply(client: &Client, logins: &StoreLogins) -> Result<(), SetupError> {
     let names = [&logins.api.name, &logins.data_plane.name, &logins.jobs.name];
     let rules = format!("{RULES}{names:?}");
     let state = format!("'{}' || {STATE}", hex(digest(&SHA256, rules.as_bytes()).as_ref()));

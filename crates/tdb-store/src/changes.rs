@@ -318,7 +318,7 @@ pub async fn undeployed(tx: &Tx, workspace: WorkspaceId, after: u32, limit: i64)
 
 /// What keeps a change from being skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum ChangeUse {
     /// The tenant of this name has the change.
     Tenant(String),
     /// A deployment with this id, which has unfinished targets, contains the change.
@@ -327,8 +327,8 @@ pub enum Holder {
     Version(u32),
 }
 
-/// The first holder of a change; `None` if the change can be skipped.
-pub async fn holder(tx: &Tx, workspace: WorkspaceId, id: u32) -> Result<Option<Holder>, StoreError> {
+/// The first use of a change; `None` if the change can be skipped.
+pub async fn first_use(tx: &Tx, workspace: WorkspaceId, id: u32) -> Result<Option<ChangeUse>, StoreError> {
     let sql = "SELECT kind, name FROM (
                  SELECT 1 AS rank, 'tenant' AS kind, d.tenant AS name FROM tenant_databases d
                    JOIN versions v ON v.workspace_id = d.workspace_id AND v.number = d.version
@@ -349,8 +349,8 @@ pub async fn holder(tx: &Tx, workspace: WorkspaceId, id: u32) -> Result<Option<H
     let Some(row) = row else { return Ok(None) };
     let name: String = column(&row, "name")?;
     Ok(Some(match column::<&str>(&row, "kind")? {
-        "tenant" => Holder::Tenant(name),
-        "deployment" => Holder::Deployment(name),
-        _ => Holder::Version(name.parse().map_err(|_| StoreError::corrupt("version"))?),
+        "tenant" => ChangeUse::Tenant(name),
+        "deployment" => ChangeUse::Deployment(name),
+        _ => ChangeUse::Version(name.parse().map_err(|_| StoreError::corrupt("version"))?),
     }))
 }

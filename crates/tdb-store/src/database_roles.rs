@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::physical::{self, Holder, Physical};
+use crate::physical::{self, DatabaseKind, Physical};
 use crate::row::{column, count, parsed, words};
 use crate::tx::Tx;
 
@@ -53,11 +53,11 @@ const READ_ONLY: &str =
 fn select(rest: &str) -> String {
     let columns = physical::COLUMNS;
     let [tenant_database, workspace, template] = [
-        (Holder::TenantDatabase, "d"),
-        (Holder::Workspace, "w"),
-        (Holder::Template, "b"),
+        (DatabaseKind::TenantDatabase, "d"),
+        (DatabaseKind::Workspace, "w"),
+        (DatabaseKind::Template, "b"),
     ]
-    .map(|(holder, alias)| physical::join(holder, alias));
+    .map(|(kind, alias)| physical::join(kind, alias));
     format!(
         "SELECT x.*, coalesce(r.readers, 'none') AS readers, coalesce(r.attempts, 0) AS attempts, r.fault FROM (
              SELECT d.id, d.project_id, {columns},

@@ -301,14 +301,14 @@ pub async fn by_id(tx: &Tx, project: &ProjectId, id: &JobId) -> Result<Option<De
 }
 
 /// A position in the list of deployments: when one was created, and its id.
-pub type Place = (OffsetDateTime, JobId);
+pub type DeploymentPosition = (OffsetDateTime, JobId);
 
 /// Deployments before `after`, newest first, at most `limit`; of one tenant, or of all.
 pub async fn list(
     tx: &Tx,
     project: &ProjectId,
     tenant: Option<&TenantName>,
-    after: Option<&Place>,
+    after: Option<&DeploymentPosition>,
     limit: i64,
 ) -> Result<Vec<DeploymentRow>, StoreError> {
     let rest = "WHERE p.project_id = $1
@@ -358,7 +358,7 @@ pub async fn news(tx: &Tx, job: &JobId, after: i64) -> Result<Vec<(i64, TargetRo
 
 /// A request for targets to work on.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim {
+pub struct TargetClaim {
     /// The maximum number of targets to claim now.
     pub limit: i64,
     /// The maximum number of targets of the server that all processes together work on at a time.
@@ -371,7 +371,7 @@ pub struct Claim {
 
 /// Claims targets of a server: those that are due, and those whose lease has expired. A database with another target in
 /// progress is left out: one deployment at a time.
-pub async fn claim(tx: &Tx, server: &ServerName, claim: &Claim) -> Result<Vec<ClaimedTarget>, StoreError> {
+pub async fn claim(tx: &Tx, server: &ServerName, claim: &TargetClaim) -> Result<Vec<ClaimedTarget>, StoreError> {
     // Claims are serialized per server, so that all processes together stay within the limit.
     let lock = "SELECT FROM servers WHERE name = $1 FOR NO KEY UPDATE";
     tx.query(lock, &[&server.as_str()]).await?;

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tdb_contract::{
-    ChangeFeed, ClientLimit, Credential, Epoch, Login, Place, PostgresPlace, Rights, Route, RouteKind, RouteSource,
-    RouteState, Unavailable,
+    ClientLimit, Credential, Epoch, Login, Place, PostgresPlace, Rights, Route, RouteChangeFeed, RouteKind,
+    RouteSource, RouteState, Unavailable,
 };
 use tdb_names::{CredentialId, DatabaseId, DatabaseName, Engine, ProjectId, UserName, WorkspaceId};
 use tokio::runtime::Handle;
@@ -126,7 +126,7 @@ impl RouteSource for Directory {
         .await
     }
 
-    async fn subscribe(&self) -> Result<ChangeFeed, Unavailable> {
+    async fn subscribe(&self) -> Result<RouteChangeFeed, Unavailable> {
         let reader = self.reader.clone();
         self.on_runtime(|store| async move { feed::open(store.pools(), reader).await })
             .await

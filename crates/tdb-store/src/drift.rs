@@ -49,7 +49,7 @@ pub struct WorkspaceCheckRow {
 
 /// How many databases of a report have been compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct CheckProgress {
     /// Databases to compare: those of tenants that are not deleted and not in a deployment.
     pub databases: u32,
     /// Of these, those not compared since they got their version, or since a comparison was requested.
@@ -73,7 +73,7 @@ pub async fn report(
     tx: &Tx,
     project: &ProjectId,
     blueprint: Option<&BlueprintName>,
-) -> Result<(Vec<CheckRow>, Progress), StoreError> {
+) -> Result<(Vec<CheckRow>, CheckProgress), StoreError> {
     let blueprint = blueprint.map(BlueprintName::as_str);
     let mine = format!("{FROM} WHERE d.project_id = $1 AND ($2::text IS NULL OR d.blueprint = $2) AND {SETTLED}");
     let sql = format!(
@@ -87,7 +87,7 @@ pub async fn report(
                 min(c.checked_at) FILTER (WHERE {CURRENT}) AS oldest {mine}"
     );
     let row = tx.query_one(&sql, &[&project.as_str(), &blueprint]).await?;
-    let progress = Progress {
+    let progress = CheckProgress {
         databases: total(&row, "databases")?,
         pending: total(&row, "pending")?,
         oldest: column(&row, "oldest")?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tdb_contract::{Change, ChangeFeed, Epoch};
+use tdb_contract::{Epoch, RouteChange, RouteChangeFeed};
 use tdb_names::{CredentialId, DatabaseId, WorkspaceId};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -63,7 +63,7 @@ impl Reader {
 
 /// Opens a feed. The first one starts now, a later one where the previous ended, so that sessions that had to end in
 /// between do end.
-pub(crate) async fn open(pools: &Pools, reader: Arc<Reader>) -> Result<ChangeFeed> {
+pub(crate) async fn open(pools: &Pools, reader: Arc<Reader>) -> Result<RouteChangeFeed> {
     let connected = pools.listener().await?;
     answered(connected.client.batch_execute("LISTEN tdb_routes")).await?;
     if reader.delivered.load(Ordering::Acquire) < 0 {
@@ -80,13 +80,13 @@ pub(crate) async fn open(pools: &Pools, reader: Arc<Reader>) -> Result<ChangeFee
     };
     feed.renew_lease().await?;
     tokio::spawn(feed.run());
-    Ok(ChangeFeed::new(receiver))
+    Ok(RouteChangeFeed::new(receiver))
 }
 
 struct Feed {
     connected: Connected,
     reader: Arc<Reader>,
-    sender: mpsc::Sender<Change>,
+    sender: mpsc::Sender<RouteChange>,
 }
 
 impl Feed {
@@ -157,23 +157,23 @@ impl Feed {
     }
 }
 
-fn change(row: &Row) -> Result<Change> {
+fn change(row: &Row) -> Result<RouteChange> {
     let epoch = Epoch(column(row, "epoch")?);
     let project = parsed(row, "project_id")?;
     Ok(match column(row, "kind")? {
-        "workspace" => Change::Workspace {
+        "workspace" => RouteChange::Workspace {
             epoch,
             project,
             blueprint: parsed(row, "blueprint")?,
         },
-        "tenant" => Change::Tenant {
+        "tenant" => RouteChange::Tenant {
             epoch,
             project,
             tenant: parsed(row, "tenant")?,
         },
         "database_closed" => {
             let database = DatabaseId::from_uuid(column(row, "database_id")?);
-            Change::DatabaseClosed {
+            RouteChange::DatabaseClosed {
                 epoch,
                 project,
                 tenant: parsed(row, "tenant")?,
@@ -182,20 +182,20 @@ fn change(row: &Row) -> Result<Change> {
         }
         "workspace_closed" => {
             let workspace = WorkspaceId::from_uuid(column(row, "workspace_id")?);
-            Change::WorkspaceClosed {
+            RouteChange::WorkspaceClosed {
                 epoch,
                 project,
                 blueprint: parsed(row, "blueprint")?,
                 workspace,
             }
         }
-        "credential" => Change::Credential {
+        "credential" => RouteChange::Credential {
             epoch,
             user: parsed(row, "user_name")?,
         },
         "credential_revoked" => {
             let credential = CredentialId::from_uuid(column(row, "credential_id")?);
-            Change::CredentialRevoked {
+            RouteChange::CredentialRevoked {
                 epoch,
                 user: parsed(row, "user_name")?,
                 credential,

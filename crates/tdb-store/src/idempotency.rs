@@ -18,7 +18,7 @@ const KEPT_HOURS: i32 = 24;
 
 /// The hold of one attempt on a key.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct KeyClaim {
     /// The project of the request.
     pub project: ProjectId,
     /// The key as the client sent it.
@@ -29,7 +29,7 @@ pub struct Claim {
 
 /// The outcome of claiming a key.
 #[derive(Debug)]
-pub enum Found {
+pub enum ClaimOutcome {
     /// This attempt holds the key. There is a receipt if an earlier attempt created something and ended without an
     /// answer.
     Claimed {
@@ -50,7 +50,7 @@ pub enum Found {
 }
 
 /// Claims the key if it is free. In a transaction of the claim's project, which must be committed at once.
-pub async fn claim(tx: &Tx, store: &Store, claim: &Claim, request: &[u8], lease: Duration) -> Result<Found> {
+pub async fn claim(tx: &Tx, store: &Store, claim: &KeyClaim, request: &[u8], lease: Duration) -> Result<ClaimOutcome> {
     let (project, key, lease) = (claim.project.as_str(), &claim.key, lease.as_secs_f64());
     let forget = "DELETE FROM idempotency_keys WHERE project_id = $1 AND key = $2 AND lease_until < now()
                   AND created_at < now() - make_interval(hours => $3)";
@@ -62,40 +62,40 @@ pub async fn claim(tx: &Tx, store: &Store, claim: &Claim, request: &[u8], lease:
         .await?
         == 1
     {
-        return Ok(Found::Claimed { receipt: None });
+        return Ok(ClaimOutcome::Claimed { receipt: None });
     }
     let look = "SELECT request, status, answer, receipt, lease_until > now() AS held FROM idempotency_keys
                 WHERE project_id = $1 AND key = $2 FOR UPDATE";
     let Some(row) = tx.query_opt(look, &[&project, key]).await? else {
         // The key was released between the two statements.
-        return Ok(Found::InProgress);
+        return Ok(ClaimOutcome::InProgress);
     };
     if column::<&[u8]>(&row, "request")? != request {
-        return Ok(Found::Reused);
+        return Ok(ClaimOutcome::Reused);
     }
     let (status, answer): (Option<i16>, Option<&[u8]>) = (column(&row, "status")?, column(&row, "answer")?);
     if let (Some(status), Some(sealed)) = (status, answer) {
-        return Ok(Found::Answered {
+        return Ok(ClaimOutcome::Answered {
             status: u16::try_from(status).map_err(|_| StoreError::corrupt("status"))?,
             body: store.master_key().open(&context(claim, "answer"), sealed)?,
         });
     }
     if column(&row, "held")? {
-        return Ok(Found::InProgress);
+        return Ok(ClaimOutcome::InProgress);
     }
     let take = "UPDATE idempotency_keys SET attempt = $3, lease_until = now() + make_interval(secs => $4)
                 WHERE project_id = $1 AND key = $2";
     tx.execute(take, &[&project, key, &claim.attempt, &lease]).await?;
     let sealed: Option<&[u8]> = column(&row, "receipt")?;
     let receipt = sealed.map(|sealed| store.master_key().open(&context(claim, "receipt"), sealed));
-    Ok(Found::Claimed {
+    Ok(ClaimOutcome::Claimed {
         receipt: receipt.transpose()?,
     })
 }
 
 /// Records what was created, in the transaction that creates it. [`StoreError::Conflict`] if another attempt has taken
 /// the key over.
-pub async fn record_receipt(tx: &Tx, store: &Store, claim: &Claim, receipt: &SecretString) -> Result<()> {
+pub async fn record_receipt(tx: &Tx, store: &Store, claim: &KeyClaim, receipt: &SecretString) -> Result<()> {
     let sealed = store.master_key().seal(&context(claim, "receipt"), receipt)?;
     let sql = "UPDATE idempotency_keys SET receipt = $4 WHERE project_id = $1 AND key = $2 AND attempt = $3";
     let parameters = (claim.project.as_str(), &claim.key, &claim.attempt);
@@ -111,7 +111,7 @@ pub async fn record_receipt(tx: &Tx, store: &Store, claim: &Claim, receipt: &Sec
 }
 
 /// Extends the lease of an attempt.
-pub async fn renew(tx: &Tx, claim: &Claim, lease: Duration) -> Result<()> {
+pub async fn renew(tx: &Tx, claim: &KeyClaim, lease: Duration) -> Result<()> {
     let sql = "UPDATE idempotency_keys SET lease_until = now() + make_interval(secs => $4)
                WHERE project_id = $1 AND key = $2 AND attempt = $3";
     tx.execute(
@@ -128,7 +128,7 @@ pub async fn renew(tx: &Tx, claim: &Claim, lease: Duration) -> Result<()> {
 }
 
 /// Stores the answer to a successful request, to be repeated.
-pub async fn answer(tx: &Tx, store: &Store, claim: &Claim, status: u16, body: &SecretString) -> Result<()> {
+pub async fn answer(tx: &Tx, store: &Store, claim: &KeyClaim, status: u16, body: &SecretString) -> Result<()> {
     let sealed = store.master_key().seal(&context(claim, "answer"), body)?;
     let status = i16::try_from(status).map_err(|_| StoreError::corrupt("status"))?;
     let sql = "UPDATE idempotency_keys SET status = $4, answer = $5, receipt = NULL
@@ -143,7 +143,7 @@ pub async fn answer(tx: &Tx, store: &Store, claim: &Claim, status: u16, body: &S
 
 /// Ends an attempt that has no answer to store. If nothing was created, the key is free; else the next attempt
 /// continues.
-pub async fn release(tx: &Tx, claim: &Claim) -> Result<()> {
+pub async fn release(tx: &Tx, claim: &KeyClaim) -> Result<()> {
     let parameters: (&str, &str, &Uuid) = (claim.project.as_str(), &claim.key, &claim.attempt);
     let free = "DELETE FROM idempotency_keys WHERE project_id = $1 AND key = $2 AND attempt = $3 AND receipt IS NULL";
     tx.execute(free, &[&parameters.0, &parameters.1, parameters.2]).await?;
@@ -161,6 +161,6 @@ pub async fn forget_old(tx: &Tx) -> Result<u64> {
     tx.execute(sql, &[&KEPT_HOURS]).await
 }
 
-fn context(claim: &Claim, what: &str) -> String {
+fn context(claim: &KeyClaim, what: &str) -> String {
     format!("idempotency:{}:{}:{what}", claim.project, claim.key)
 }

@@ -5,7 +5,6 @@
 //! Row-level security applies to every connection: transactions of [`Store::project`] read and write the rows of one
 //! project, those of [`Store::jobs`] the rows of all projects, and the connections of the directory cannot read any
 //! table. So a bug in a caller cannot mix up projects.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod access;
 mod directory;

@@ -1,5 +1,5 @@
-//! Tables `physical_databases` and `postgres_databases`: what workspaces, builds, templates and tenant databases (the
-//! holders) have in common. A database on a server and its three roles, created and removed in steps that can be
+//! Tables `physical_databases` and `postgres_databases`: what workspaces, builds, templates and tenant databases have
+//! in common. A database on a server and its three roles, created and removed in steps that can be
 //! repeated.
 
 use std::collections::HashSet;
@@ -72,7 +72,7 @@ words! {
 
 /// The progress of a creation or deletion, and the last error.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub struct StepProgress {
     /// The last completed step.
     pub step: Step,
     /// How many attempts failed since the last completed step.
@@ -86,11 +86,11 @@ pub(crate) const COLUMNS: &str = "p.id AS physical_id, p.server, p.name AS physi
                                   g.owner_role, g.owner_secret, g.deployer_role, g.deployer_secret, g.readonly_role, \
                                   g.readonly_secret";
 
-/// Joins each row of `holders`, a table or its alias, with the database that serves it.
-pub(crate) fn join(holder: Holder, holders: &str) -> String {
-    let column = holder.column();
+/// Joins each row of `rows`, a table or its alias, with the database that serves it.
+pub(crate) fn join(kind: DatabaseKind, rows: &str) -> String {
+    let column = kind.column();
     format!(
-        "JOIN physical_databases p ON p.{column} = {holders}.id AND p.part = 'serving' JOIN postgres_databases g ON g.id = p.id"
+        "JOIN physical_databases p ON p.{column} = {rows}.id AND p.part = 'serving' JOIN postgres_databases g ON g.id = p.id"
     )
 }
 
@@ -119,7 +119,7 @@ impl Physical {
     }
 }
 
-impl Progress {
+impl StepProgress {
     pub(crate) fn from_row(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             step: parsed(row, "step")?,
@@ -131,7 +131,7 @@ impl Progress {
 
 /// The kind of row that a database belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Holder {
+pub enum DatabaseKind {
     /// A row of `workspaces`.
     Workspace,
     /// A row of `templates`.
@@ -140,30 +140,30 @@ pub enum Holder {
     TenantDatabase,
 }
 
-impl Holder {
+impl DatabaseKind {
     fn table(self) -> &'static str {
         match self {
-            Holder::Workspace => "workspaces",
-            Holder::Template => "templates",
-            Holder::TenantDatabase => "tenant_databases",
+            DatabaseKind::Workspace => "workspaces",
+            DatabaseKind::Template => "templates",
+            DatabaseKind::TenantDatabase => "tenant_databases",
         }
     }
 
     fn column(self) -> &'static str {
         match self {
-            Holder::Workspace => "workspace_id",
-            Holder::Template => "template_id",
-            Holder::TenantDatabase => "tenant_database_id",
+            DatabaseKind::Workspace => "workspace_id",
+            DatabaseKind::Template => "template_id",
+            DatabaseKind::TenantDatabase => "tenant_database_id",
         }
     }
 }
 
-/// Stores the serving database of a holder whose row was just inserted.
+/// Stores the serving database of a row that was just inserted.
 pub(crate) async fn insert(
     tx: &Tx,
     project: &ProjectId,
-    holder: Holder,
-    holder_id: Uuid,
+    kind: DatabaseKind,
+    row_id: Uuid,
     physical: &Physical,
 ) -> Result<(), StoreError> {
     let sql = format!(
@@ -172,13 +172,13 @@ pub(crate) async fn insert(
          INSERT INTO postgres_databases (id, project_id, oid, owner_role, owner_secret, deployer_role, deployer_secret,
                                          readonly_role, readonly_secret)
          VALUES ($1, $2, $6, $7, $8, $9, $10, $11, $12)",
-        holder.column()
+        kind.column()
     );
     let roles = &physical.roles;
     let parameters: [&(dyn ToSql + Sync); 12] = [
         &physical.id,
         &project.as_str(),
-        &holder_id,
+        &row_id,
         &physical.server.as_str(),
         &physical.database,
         &physical.oid.map(i64::from),
@@ -203,11 +203,11 @@ pub(crate) async fn give_to_tenant(tx: &Tx, template: Uuid, database: Uuid, name
     Ok(())
 }
 
-/// Records the database's name and oid together with the holder's step that set them.
+/// Records the database's name and oid together with the row's step that set them.
 pub async fn record_database(
     tx: &Tx,
-    holder: Holder,
-    holder_id: Uuid,
+    kind: DatabaseKind,
+    row_id: Uuid,
     step: Step,
     database: &str,
     oid: u32,
@@ -216,10 +216,10 @@ pub async fn record_database(
         "WITH step AS (UPDATE {} SET step = $2, last_error = NULL WHERE id = $1),
               place AS (UPDATE physical_databases SET name = $3 WHERE {} = $1 AND part = 'serving' RETURNING id)
          UPDATE postgres_databases g SET oid = $4 FROM place WHERE g.id = place.id",
-        holder.table(),
-        holder.column()
+        kind.table(),
+        kind.column()
     );
-    tx.execute(&sql, &[&holder_id, &step.as_str(), &database, &i64::from(oid)])
+    tx.execute(&sql, &[&row_id, &step.as_str(), &database, &i64::from(oid)])
         .await?;
     Ok(())
 }
@@ -242,14 +242,14 @@ pub async fn record_name(tx: &Tx, id: Uuid, name: &str) -> Result<(), StoreError
 /// Records a failed step. The row is not worked on for `pause`.
 pub async fn record_failure(
     tx: &Tx,
-    holder: Holder,
+    kind: DatabaseKind,
     id: Uuid,
     error: &str,
     pause: std::time::Duration,
 ) -> Result<(), StoreError> {
     let sql = format!(
         "UPDATE {} SET attempts = attempts + 1, last_error = $2, not_before = now() + $3 * interval '1 second' WHERE id = $1",
-        holder.table()
+        kind.table()
     );
     tx.execute(&sql, &[&id, &error, &pause.as_secs_f64()]).await?;
     Ok(())

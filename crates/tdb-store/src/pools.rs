@@ -14,7 +14,7 @@ use crate::StoreSettings;
 use crate::error::{Result, StoreError};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
-use crate::setup::{Login, Logins, SetupError};
+use crate::setup::{SetupError, StoreLogin, StoreLogins};
 use crate::url::{Connected, StoreUrl};
 
 const WAIT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub(crate) struct Pools {
 impl Pools {
     pub(crate) fn new(
         settings: &StoreSettings,
-        logins: &Logins,
+        logins: &StoreLogins,
         tls: &ClientTls,
         metrics: &Metrics,
     ) -> Result<Self, SetupError> {
@@ -44,7 +44,7 @@ impl Pools {
         let rest = total.saturating_sub(data_plane);
         let jobs = (rest / 2).max(POOL_SIZE_MIN);
         let api = rest.saturating_sub(jobs).max(POOL_SIZE_MIN);
-        let make = |login: &Login, purpose, size| -> Result<Measured, SetupError> {
+        let make = |login: &StoreLogin, purpose, size| -> Result<Measured, SetupError> {
             let url = settings.url.login_as(&login.name, &login.secret);
             Ok(Measured {
                 pool: pool(&url, purpose, size, tls)?,

@@ -106,27 +106,27 @@ pub enum SetupError {
 
 /// A role of the store and how to log in as it.
 #[derive(Debug)]
-pub(crate) struct Login {
+pub(crate) struct StoreLogin {
     pub(crate) name: String,
     pub(crate) secret: SecretString,
 }
 
 #[derive(Debug)]
-pub(crate) struct Logins {
-    pub(crate) api: Login,
-    pub(crate) data_plane: Login,
-    pub(crate) jobs: Login,
+pub(crate) struct StoreLogins {
+    pub(crate) api: StoreLogin,
+    pub(crate) data_plane: StoreLogin,
+    pub(crate) jobs: StoreLogin,
 }
 
 /// A store that can be opened: every migration is applied, and its login roles are recorded.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct CheckedStore {
     pub(crate) installation: String,
-    pub(crate) logins: Logins,
+    pub(crate) logins: StoreLogins,
 }
 
 /// Checks the store as its owner and changes nothing.
-pub(crate) async fn look(url: &StoreUrl, master_key: &MasterKey, tls: &ClientTls) -> Result<Found, SetupError> {
+pub(crate) async fn look(url: &StoreUrl, master_key: &MasterKey, tls: &ClientTls) -> Result<CheckedStore, SetupError> {
     let connected = url.connect("setup", tls).await?;
     let client = &connected.client;
     let pending = migrations::checked(client).await?;
@@ -144,12 +144,12 @@ pub(crate) async fn look(url: &StoreUrl, master_key: &MasterKey, tls: &ClientTls
             .await?
             .ok_or(SetupError::NotMigrated)
     };
-    let logins = Logins {
+    let logins = StoreLogins {
         api: login("api").await?,
         data_plane: login("data_plane").await?,
         jobs: login("jobs").await?,
     };
-    Ok(Found { installation, logins })
+    Ok(CheckedStore { installation, logins })
 }
 
 /// Generates the installation's name, once.
@@ -162,13 +162,13 @@ pub(crate) async fn name_installation(client: &Client) -> Result<(), SetupError>
 
 /// Creates those of the three login roles that are missing. The secret is stored first: a role without a stored secret
 /// could not be used.
-pub(crate) async fn login_roles(client: &Client, master_key: &MasterKey) -> Result<Logins, SetupError> {
+pub(crate) async fn login_roles(client: &Client, master_key: &MasterKey) -> Result<StoreLogins, SetupError> {
     let installation = installation(client).await?.ok_or(SetupError::NotMigrated)?;
     let login = async |purpose: &'static str| match recorded(client, master_key, purpose).await? {
         Some(login) => Ok(login),
         None => record(client, master_key, purpose, &format!("cp_{purpose}_{installation}")).await,
     };
-    let logins = Logins {
+    let logins = StoreLogins {
         api: login("api").await?,
         data_plane: login("data_plane").await?,
         jobs: login("jobs").await?,
@@ -203,7 +203,7 @@ async fn installation(client: &Client) -> Result<Option<String>, SetupError> {
     row.map(|row| row.try_get(0).map_err(SetupError::schema_of)).transpose()
 }
 
-async fn recorded(client: &Client, master_key: &MasterKey, purpose: &str) -> Result<Option<Login>, SetupError> {
+async fn recorded(client: &Client, master_key: &MasterKey, purpose: &str) -> Result<Option<StoreLogin>, SetupError> {
     let sql = "SELECT name, secret FROM control_plane.store_roles WHERE purpose = $1";
     let Some(row) = answered(client.query_opt(sql, &[&purpose])).await? else {
         return Ok(None);
@@ -213,15 +213,15 @@ async fn recorded(client: &Client, master_key: &MasterKey, purpose: &str) -> Res
     let secret = master_key
         .open(&context(&name), &sealed)
         .map_err(|_| SetupError::MasterKey)?;
-    Ok(Some(Login { name, secret }))
+    Ok(Some(StoreLogin { name, secret }))
 }
 
-async fn record(client: &Client, master_key: &MasterKey, purpose: &str, name: &str) -> Result<Login, SetupError> {
+async fn record(client: &Client, master_key: &MasterKey, purpose: &str, name: &str) -> Result<StoreLogin, SetupError> {
     let secret = upstream_secret().map_err(StoreError::from)?;
     let sealed = master_key.seal(&context(name), &secret).map_err(StoreError::from)?;
     let sql = "INSERT INTO control_plane.store_roles (purpose, name, secret) VALUES ($1, $2, $3)";
     answered(client.execute(sql, &[&purpose, &name, &sealed])).await?;
-    Ok(Login {
+    Ok(StoreLogin {
         name: name.to_owned(),
         secret,
     })
@@ -244,7 +244,7 @@ async fn exists(client: &Client, name: &str) -> Result<bool, SetupError> {
 }
 
 /// A statement with a verifier, never with the password, since statements are logged. Neither part can contain a quote.
-fn create_role(login: &Login) -> Result<String, SetupError> {
+fn create_role(login: &StoreLogin) -> Result<String, SetupError> {
     let verifier = ScramVerifier::derive(&login.secret, ITERATIONS_RANDOM_SECRET).map_err(StoreError::from)?;
     Ok(format!("CREATE ROLE {} LOGIN PASSWORD '{verifier}';", login.name))
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::Store;
 use crate::error::StoreError;
-use crate::physical::{self, Holder, Physical, Progress};
+use crate::physical::{self, DatabaseKind, Physical, StepProgress};
 use crate::row::{column, count, number, numbers, parsed, words};
 use crate::tx::Tx;
 
@@ -48,7 +48,7 @@ pub struct TemplateRow {
     /// The database and its roles.
     pub physical: Physical,
     /// How far its creation or deletion is.
-    pub progress: Progress,
+    pub progress: StepProgress,
 }
 
 impl TemplateRow {
@@ -62,7 +62,7 @@ impl TemplateRow {
             status: parsed(row, "status")?,
             change_ids: crate::row::counts(row, "change_ids")?,
             physical: Physical::from_row(row)?,
-            progress: Progress::from_row(row)?,
+            progress: StepProgress::from_row(row)?,
         })
     }
 }
@@ -75,7 +75,7 @@ fn columns() -> String {
 }
 
 fn select(rest: &str) -> String {
-    let join = physical::join(Holder::Template, "t");
+    let join = physical::join(DatabaseKind::Template, "t");
     format!("SELECT {} FROM templates t {join} {rest}", columns())
 }
 
@@ -105,7 +105,7 @@ pub async fn insert(
     let parameters: [&(dyn ToSql + Sync); 5] =
         [&id, &project.as_str(), &workspace.as_uuid(), &status.as_str(), &version];
     tx.execute(sql, &parameters).await?;
-    physical::insert(tx, project, Holder::Template, id, physical).await
+    physical::insert(tx, project, DatabaseKind::Template, id, physical).await
 }
 
 /// The build, template or spare with this id.
@@ -264,7 +264,7 @@ pub async fn short_of_spares(tx: &Tx, demand: &Demand) -> Result<Vec<(TemplateRo
               FROM worth JOIN templates t ON t.id = worth.id {} WHERE worth.spares > worth.kept",
         worth(),
         columns(),
-        physical::join(Holder::Template, "t")
+        physical::join(DatabaseKind::Template, "t")
     );
     let [max, per_spare, burst] = &demand.parameters();
     let rows = tx.query(&sql, &[max, per_spare, burst]).await?;

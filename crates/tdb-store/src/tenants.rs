@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::physical::{self, Holder, Physical, Progress};
+use crate::physical::{self, DatabaseKind, Physical, StepProgress};
 use crate::row::{column, count, number, parsed, words};
 use crate::tx::Tx;
 
@@ -78,7 +78,7 @@ pub struct TenantDatabaseRow {
     /// The database and its roles.
     pub physical: Physical,
     /// How far its creation or deletion is.
-    pub progress: Progress,
+    pub progress: StepProgress,
     /// When its creation was requested.
     pub created_at: OffsetDateTime,
 }
@@ -122,7 +122,7 @@ impl TenantDatabaseRow {
             wanted_version: optional("wanted_version")?,
             template: column(row, "template_id")?,
             physical: Physical::from_row(row)?,
-            progress: Progress::from_row(row)?,
+            progress: StepProgress::from_row(row)?,
             created_at: column(row, "created_at")?,
         })
     }
@@ -211,7 +211,7 @@ fn select_databases(rest: &str) -> String {
                 EXISTS (SELECT FROM deployment_targets g WHERE g.database_id = d.id AND g.status = 'running') AS migrating
            FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant {} {rest}",
         physical::COLUMNS,
-        physical::join(Holder::TenantDatabase, "d")
+        physical::join(DatabaseKind::TenantDatabase, "d")
     )
 }
 
@@ -246,7 +246,14 @@ pub async fn insert_database(tx: &Tx, database: &NewDatabase<'_>) -> Result<bool
         return Ok(false);
     }
     let id = database.id.as_uuid();
-    physical::insert(tx, database.project, Holder::TenantDatabase, id, database.physical).await?;
+    physical::insert(
+        tx,
+        database.project,
+        DatabaseKind::TenantDatabase,
+        id,
+        database.physical,
+    )
+    .await?;
     Ok(true)
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::Store;
 use crate::changes::HeadCounts;
 use crate::error::StoreError;
-use crate::physical::{self, Holder, Physical, Progress, Step};
+use crate::physical::{self, DatabaseKind, Physical, Step, StepProgress};
 use crate::row::{column, count, parsed, total, words};
 use crate::tx::Tx;
 
@@ -42,7 +42,7 @@ pub struct WorkspaceRow {
     /// The database and its roles.
     pub physical: Physical,
     /// How far its creation or deletion is.
-    pub progress: Progress,
+    pub progress: StepProgress,
     /// When its creation was requested.
     pub created_at: OffsetDateTime,
     /// Everything committed before this time is in the change log. `None` before the first periodic drain.
@@ -59,7 +59,7 @@ impl WorkspaceRow {
             blueprint: parsed(row, "blueprint")?,
             status: parsed(row, "status")?,
             physical: Physical::from_row(row)?,
-            progress: Progress::from_row(row)?,
+            progress: StepProgress::from_row(row)?,
             created_at: column(row, "created_at")?,
             drained_at: column(row, "drained_at")?,
             session_settings: settings_of(row)?,
@@ -79,7 +79,7 @@ fn columns() -> String {
 }
 
 fn select(rest: &str) -> String {
-    let join = physical::join(Holder::Workspace, "w");
+    let join = physical::join(DatabaseKind::Workspace, "w");
     format!("SELECT {} FROM workspaces w {join} {rest}", columns())
 }
 
@@ -110,7 +110,7 @@ pub async fn insert(
     if inserted == 0 {
         return Ok(false);
     }
-    physical::insert(tx, project, Holder::Workspace, id.as_uuid(), physical).await?;
+    physical::insert(tx, project, DatabaseKind::Workspace, id.as_uuid(), physical).await?;
     Ok(true)
 }
 
@@ -256,7 +256,7 @@ pub async fn take_quiet(tx: &Tx, quiet: Duration) -> Result<Vec<WorkspaceRow>, S
         "WITH due AS ({due}), w AS (UPDATE workspaces SET unbuilt_since = NULL WHERE id IN (SELECT id FROM due) RETURNING *)
          SELECT {} FROM w {}",
         columns(),
-        physical::join(Holder::Workspace, "w")
+        physical::join(DatabaseKind::Workspace, "w")
     );
     let rows = tx.query(&sql, &[&quiet.as_secs_f64()]).await?;
     rows.iter().map(WorkspaceRow::from_row).collect()

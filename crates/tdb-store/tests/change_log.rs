@@ -6,7 +6,7 @@ mod support;
 use support::World;
 use tdb_contract::{Rights, Scope};
 use tdb_names::{BlueprintName, ProjectId, WorkspaceId};
-use tdb_store::changes::{self, ChangeState, Holder, NewChange};
+use tdb_store::changes::{self, ChangeState, ChangeUse, NewChange};
 use tdb_store::sessions::{self, SessionRow, Speaker};
 use tdb_store::templates::{self, TemplateStatus};
 use tdb_store::versions::{self, NewVersion};
@@ -207,13 +207,13 @@ async fn who_holds_a_change_is_named() {
     design.append(&[change(1, "a", 1, now), change(2, "b", 1, now)]).await;
     design.version(&[], b"0").await;
     design.version(&[1], b"1").await;
-    let holder = async |id| {
+    let first_use = async |id| {
         let tx = design.world.store.project(&design.project).await.unwrap();
-        changes::holder(&tx, design.workspace, id).await.unwrap()
+        changes::first_use(&tx, design.workspace, id).await.unwrap()
     };
-    assert_eq!(holder(1).await, None, "a version that nobody has");
+    assert_eq!(first_use(1).await, None, "a version that nobody has");
     let template = design.template(2, NO_GRACE).await;
-    assert_eq!(holder(1).await, Some(Holder::Version(2)));
+    assert_eq!(first_use(1).await, Some(ChangeUse::Version(2)));
     let tenant = "acme".parse().unwrap();
     let database = design
         .world
@@ -224,8 +224,8 @@ async fn who_holds_a_change_is_named() {
     assert!(tenants::set_ready(&tx, database).await.unwrap());
     assert!(!tenants::set_ready(&tx, database).await.unwrap());
     tx.commit().await.unwrap();
-    assert_eq!(holder(1).await, Some(Holder::Tenant("acme".to_owned())));
-    assert_eq!(holder(2).await, None);
+    assert_eq!(first_use(1).await, Some(ChangeUse::Tenant("acme".to_owned())));
+    assert_eq!(first_use(2).await, None);
     let tx = design.world.store.project(&design.project).await.unwrap();
     assert_eq!(changes::undeployed(&tx, design.workspace, 0, 100).await.unwrap(), [2]);
 }

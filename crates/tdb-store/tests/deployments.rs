@@ -10,7 +10,7 @@ use support::World;
 use tdb_names::{JobId, ProjectId, ServerName};
 use tdb_store::Store;
 use tdb_store::deployments::{
-    self, Claim, ClaimedTarget, DeploymentStatus, NewDeployment, NewTarget, TargetEnd, TargetStatus,
+    self, ClaimedTarget, DeploymentStatus, NewDeployment, NewTarget, TargetClaim, TargetEnd, TargetStatus,
 };
 use tdb_store::versions::{self, NewVersion};
 
@@ -81,7 +81,7 @@ async fn claim(store: &Store, limit: i64, lease: Duration) -> Vec<ClaimedTarget>
 }
 
 async fn claim_of(store: &Store, limit: i64, at_once: i64, lease: Duration) -> Vec<ClaimedTarget> {
-    let claim = Claim {
+    let claim = TargetClaim {
         limit,
         at_once,
         lease,

@@ -10,11 +10,11 @@ use secrecy::ExposeSecret;
 use support::World;
 use tdb_auth::ApiKey;
 use tdb_contract::{
-    Change, ChangeFeed, Epoch, Place, PostgresPlace, Rights, Route, RouteKind, RouteSource, RouteState, Scope,
+    Epoch, Place, PostgresPlace, Rights, Route, RouteChange, RouteChangeFeed, RouteKind, RouteSource, RouteState, Scope,
 };
 use tdb_names::{BlueprintName, DatabaseName, ProjectId, TenantName, UserName, WorkspaceId};
 use tdb_store::events::{self, Acknowledged};
-use tdb_store::physical::{self, Holder, Step};
+use tdb_store::physical::{self, DatabaseKind, Step};
 use tdb_store::projects::ProjectDeletion;
 use tdb_store::tenants::TenantStatus;
 use tdb_store::workspaces::WorkspaceStatus;
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(1);
 
-async fn next(feed: &mut ChangeFeed) -> Change {
+async fn next(feed: &mut RouteChangeFeed) -> RouteChange {
     timeout(SOON, feed.next())
         .await
         .expect("a change within a second")
@@ -41,9 +41,9 @@ async fn tell(world: &World, project: &ProjectId, tenant: &str) {
     tx.commit().await.unwrap();
 }
 
-fn tenant_of(change: &Change) -> &str {
+fn tenant_of(change: &RouteChange) -> &str {
     match change {
-        Change::Tenant { tenant, .. } => tenant.as_str(),
+        RouteChange::Tenant { tenant, .. } => tenant.as_str(),
         other => panic!("{other:?}"),
     }
 }
@@ -88,9 +88,15 @@ async fn a_route_follows_what_the_tenant_and_the_database_are() {
     assert_eq!(route(Rights::ReadWrite).await.unwrap().state, RouteState::NotReady);
     for attempts in 1..=tenants::ATTEMPTS_SHOWN_AS_ERROR {
         let tx = world.store.jobs().await.unwrap();
-        physical::record_failure(&tx, Holder::TenantDatabase, id.as_uuid(), "no space", Duration::ZERO)
-            .await
-            .unwrap();
+        physical::record_failure(
+            &tx,
+            DatabaseKind::TenantDatabase,
+            id.as_uuid(),
+            "no space",
+            Duration::ZERO,
+        )
+        .await
+        .unwrap();
         tx.commit().await.unwrap();
         let failed = attempts == tenants::ATTEMPTS_SHOWN_AS_ERROR;
         let expected = if failed {
@@ -334,12 +340,12 @@ async fn every_kind_of_change_arrives_within_a_second_and_in_order() {
         found.push(next(&mut feed).await);
     }
     assert!(found.windows(2).all(|two| two[0].epoch() < two[1].epoch()), "{found:?}");
-    assert!(matches!(&found[0], Change::Credential { user, .. } if *user == new.user));
-    assert!(matches!(&found[1], Change::CredentialRevoked { credential, .. } if *credential == new.id));
-    assert!(matches!(&found[2], Change::Tenant { .. }));
-    assert!(matches!(&found[3], Change::DatabaseClosed { database: found, .. } if *found == database));
-    assert!(matches!(&found[4], Change::Workspace { .. }));
-    assert!(matches!(&found[5], Change::WorkspaceClosed { workspace: found, .. } if *found == workspace));
+    assert!(matches!(&found[0], RouteChange::Credential { user, .. } if *user == new.user));
+    assert!(matches!(&found[1], RouteChange::CredentialRevoked { credential, .. } if *credential == new.id));
+    assert!(matches!(&found[2], RouteChange::Tenant { .. }));
+    assert!(matches!(&found[3], RouteChange::DatabaseClosed { database: found, .. } if *found == database));
+    assert!(matches!(&found[4], RouteChange::Workspace { .. }));
+    assert!(matches!(&found[5], RouteChange::WorkspaceClosed { workspace: found, .. } if *found == workspace));
 }
 
 #[tokio::test]

@@ -1,5 +1,4 @@
 //! For tests and benchmarks only: temporary PostgreSQL clusters and free ports. There are no fakes or mocks of a server.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 mod cluster;
 

@@ -1,7 +1,6 @@
 //! PostgreSQL's wire protocol without I/O: startup packets, frames, both sides of SCRAM, the client's side of a login, the
 //! state of a session, and the messages that the proxy sends itself. Source: PostgreSQL manual, chapter "Frontend/Backend
 //! Protocol". A length from the wire is always checked before memory is allocated for it.
-#![warn(missing_docs, unreachable_pub, unused_qualifications)]
 
 pub mod backend;
 pub mod flow;

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tdb_contract::{Prepared, Repair};
 use tdb_engines::postgres::EngineError;
 use tdb_engines::postgres::extensions::written;
-use tdb_engines::postgres::query::{self, Access, Limits, Query};
+use tdb_engines::postgres::query::{self, Access, Query, QueryLimits};
 use tdb_engines::postgres::session_settings;
 use tdb_names::{BlueprintName, ServerName, TenantName};
 use tdb_store::physical::Physical;
@@ -149,9 +149,9 @@ impl Queries {
             }
         };
         let login = self.placement.login(physical, role, APPLICATION).await?;
-        let opened = match Query::open(&login, Limits::default()).await {
+        let opened = match Query::open(&login, QueryLimits::default()).await {
             Err(EngineError::Sql { .. }) if self.repairs.repair_roles_of(id).await? == Repair::Done => {
-                Query::open(&login, Limits::default()).await
+                Query::open(&login, QueryLimits::default()).await
             }
             other => other,
         };

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tdb_engines::postgres::roles::{RoleNames, RoleSecrets};
-use tdb_engines::postgres::{Login, Server, databases};
+use tdb_engines::postgres::{DatabaseLogin, Server, databases};
 use tdb_names::{DatabaseName, PHYSICAL_NAME_LEN_MAX, ProjectId, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::Tx;
-use tdb_store::physical::{self, Holder, Physical, RoleSecret, Step};
+use tdb_store::physical::{self, DatabaseKind, Physical, RoleSecret, Step};
 use uuid::Uuid;
 
 use crate::core::Core;
@@ -90,7 +90,7 @@ impl Placement {
     }
 
     /// The login of one of the database's own roles. Only such sessions run a user's text.
-    pub(crate) async fn login(&self, physical: &Physical, role: As, application: &str) -> Result<Login> {
+    pub(crate) async fn login(&self, physical: &Physical, role: As, application: &str) -> Result<DatabaseLogin> {
         let server = self.servers.admin(&physical.server).await?;
         let role = match role {
             As::Owner => &physical.roles.owner,
@@ -98,7 +98,7 @@ impl Placement {
             As::ReadOnly => &physical.roles.readonly,
         };
         let secret: SecretString = self.core.store.open_role(&role.name, &role.sealed)?;
-        Ok(Login {
+        Ok(DatabaseLogin {
             endpoint: server.endpoint().clone(),
             tls: self.servers.tls.clone(),
             database: database_name(physical)?.to_owned(),
@@ -141,12 +141,12 @@ impl Placement {
     }
 
     /// Records why a step failed, and when to try again.
-    pub(crate) async fn record_failure(&self, holder: Holder, id: Uuid, attempts: u32, error: &ControlError) {
-        tracing::warn!(?holder, %id, attempts, error = %error.explained(), "a step failed; it will be retried");
+    pub(crate) async fn record_failure(&self, kind: DatabaseKind, id: Uuid, attempts: u32, error: &ControlError) {
+        tracing::warn!(?kind, %id, attempts, error = %error.explained(), "a step failed; it will be retried");
         let pause = pause_after(attempts);
         let record = async {
             let tx = self.core.store.jobs().await?;
-            physical::record_failure(&tx, holder, id, &error.explained(), pause).await?;
+            physical::record_failure(&tx, kind, id, &error.explained(), pause).await?;
             tx.commit().await
         };
         if let Err(error) = record.await {
@@ -158,7 +158,7 @@ impl Placement {
     pub(crate) async fn record_clone(
         &self,
         lease: &Lease,
-        (holder, holder_id): (Holder, Uuid),
+        (kind, row_id): (DatabaseKind, Uuid),
         physical: &Physical,
         logical: &DatabaseName,
         oid: u32,
@@ -170,7 +170,7 @@ impl Placement {
             opaque_names,
         };
         let name = choose_name(&tx, &server, logical, physical.id).await?;
-        physical::record_database(&tx, holder, holder_id, Step::Cloned, &name, oid).await?;
+        physical::record_database(&tx, kind, row_id, Step::Cloned, &name, oid).await?;
         tx.commit().await?;
         Ok(name)
     }

@@ -9,7 +9,7 @@ use tdb_engines::postgres::Server;
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_names::{BlueprintName, DatabaseId, DatabaseName, ProjectId, ServerName};
 use tdb_problems::ProblemCode;
-use tdb_store::physical::Holder;
+use tdb_store::physical::DatabaseKind;
 use tdb_store::settings::{self, NewTenants};
 use tdb_store::templates::TemplateRow;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
@@ -139,7 +139,12 @@ impl Provisioning {
         };
         if let Err(error) = &done {
             self.placement
-                .record_failure(Holder::TenantDatabase, id.as_uuid(), database.progress.attempts, error)
+                .record_failure(
+                    DatabaseKind::TenantDatabase,
+                    id.as_uuid(),
+                    database.progress.attempts,
+                    error,
+                )
                 .await;
         }
         done
@@ -225,7 +230,7 @@ impl Provisioning {
         let (recorded, adopted) = tokio::join!(
             self.placement.record_clone(
                 lease,
-                (Holder::TenantDatabase, row.id.as_uuid()),
+                (DatabaseKind::TenantDatabase, row.id.as_uuid()),
                 &row.physical,
                 &logical,
                 oid

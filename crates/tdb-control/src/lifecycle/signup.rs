@@ -20,7 +20,7 @@ use crate::error::{ControlError, Result};
 use crate::identity::KeyScope;
 use crate::lifecycle::accounts::{Accounts, ProjectReceipt, with_counts};
 use crate::lifecycle::references::checked_reference;
-use crate::model::{NewProject, Session};
+use crate::model::{LoggedIn, NewProject};
 use crate::page::Limit;
 use crate::throttle::Throttle;
 
@@ -102,7 +102,7 @@ impl Users {
 
     /// Creates a key (scope admin) for the user's oldest project. Fails if email or password is wrong, or if there were
     /// too many attempts.
-    pub async fn log_in(&self, email: &str, password: SecretString, address: IpAddr) -> Result<Session> {
+    pub async fn log_in(&self, email: &str, password: SecretString, address: IpAddr) -> Result<LoggedIn> {
         let email = Email::parse(email)?;
         if password.expose_secret().len() > PASSWORD_LEN_MAX {
             return Err(wrong_login());
@@ -136,7 +136,7 @@ impl Users {
         self.login_key(user.id, project).await
     }
 
-    async fn login_key(&self, user: Uuid, project: ProjectId) -> Result<Session> {
+    async fn login_key(&self, user: Uuid, project: ProjectId) -> Result<LoggedIn> {
         let key = ApiKey::generate().map_err(ControlError::internal)?;
         let tx = self.core.store.project(&project).await?;
         let row = api_keys::insert(&tx, &project, LOGIN_KEY, &key, &[KeyScope::Admin.as_str()]).await?;
@@ -146,7 +146,7 @@ impl Users {
         let rows = projects::of_same_account(&tx, &project, None, Limit::DEFAULT.rows()).await?;
         let projects = with_counts(&tx, rows).await?;
         tx.rollback().await?;
-        Ok(Session {
+        Ok(LoggedIn {
             project,
             api_key: key.reveal().to_owned().into(),
             projects,

@@ -11,7 +11,7 @@ use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::{fingerprint, journal, schema};
 use tdb_names::{BlueprintName, DatabaseName, ProjectId, UserName, WorkspaceId};
 use tdb_problems::ProblemCode;
-use tdb_store::physical::{Holder, Physical, Step};
+use tdb_store::physical::{DatabaseKind, Physical, Step};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus as Stored};
 use tdb_store::{StoreError, Tx, credentials, database_roles, events, templates, tenants, versions, workspaces};
 use uuid::Uuid;
@@ -186,7 +186,7 @@ impl Workspaces {
         };
         if let Err(error) = &done {
             self.placement
-                .record_failure(Holder::Workspace, id.as_uuid(), row.progress.attempts, error)
+                .record_failure(DatabaseKind::Workspace, id.as_uuid(), row.progress.attempts, error)
                 .await;
         }
         done
@@ -252,7 +252,7 @@ impl Workspaces {
         self.placement
             .record_clone(
                 lease,
-                (Holder::Workspace, row.id.as_uuid()),
+                (DatabaseKind::Workspace, row.id.as_uuid()),
                 &row.physical,
                 &logical,
                 oid,

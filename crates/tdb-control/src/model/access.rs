@@ -109,7 +109,7 @@ pub struct NewProject {
 
 /// The result of a login.
 #[derive(Debug)]
-pub struct Session {
+pub struct LoggedIn {
     /// The project that the key belongs to: the oldest one of the user's account.
     pub project: ProjectId,
     /// A new key (scope admin), which is shown only now.

@@ -118,7 +118,7 @@ pub struct DeploymentTarget {
     /// How many changes the tenant lacked at the start.
     pub changes_total: u32,
     /// Whether the schema differs from the version's after the deployment; `None` if that was not compared.
-    pub drift: Option<Drift>,
+    pub drift: Option<Comparison>,
     /// How many attempts were started since the creation or the last retry.
     pub attempts: u32,
     /// The error of the last attempt.
@@ -129,7 +129,7 @@ pub struct DeploymentTarget {
 
 /// The result of a comparison with a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drift {
+pub enum Comparison {
     /// The schema is that of the version.
     Equal,
     /// The schema differs.

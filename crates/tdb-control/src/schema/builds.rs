@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tdb_contract::Repair;
 use tdb_engines::fault;
-use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, Limits, NumberedChange, bring_up};
+use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, NumberedChange, TimeLimits, bring_up};
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::fingerprint::Fingerprint;
 use tdb_engines::postgres::tenant_side;
 use tdb_names::{ProjectId, ServerName};
-use tdb_store::physical::{self, Holder, Physical, Step};
+use tdb_store::physical::{self, DatabaseKind, Physical, Step};
 use tdb_store::templates::{self, TemplateRow, TemplateStatus};
 use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{StoreError, changes, versions};
@@ -191,7 +191,7 @@ impl Builds {
             .map_err(failed)?;
         fault::point("clone.adopted");
         let tx = self.core.store.jobs().await?;
-        physical::record_database(&tx, Holder::Template, id, Step::Adopted, &name, oid).await?;
+        physical::record_database(&tx, DatabaseKind::Template, id, Step::Adopted, &name, oid).await?;
         templates::record_changes(&tx, id, origin.map_or(&[], |(_, held)| held)).await?;
         let made = templates::by_id(&tx, id).await?;
         tx.commit().await?;
@@ -249,7 +249,7 @@ impl Builds {
             owner,
             attempt,
             changes: &changes,
-            limits: Limits::default(),
+            limits: TimeLimits::default(),
         };
         let mut applied = Box::pin(bring_up(&login, &plan, &|_| ())).await;
         if let Err(error) = &applied

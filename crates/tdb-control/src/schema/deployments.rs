@@ -23,8 +23,8 @@ use crate::leases::{Lease, Subject};
 use crate::lifecycle::workspaces::SYSTEM;
 use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{
-    Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, Drift, JobSummary, SqlFailure, TargetStatus,
-    TenantChoice,
+    Comparison, Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, JobSummary, SqlFailure,
+    TargetStatus, TenantChoice,
 };
 use crate::page::Page;
 use crate::schema::head::Heads;
@@ -432,9 +432,13 @@ pub(crate) fn target(row: TargetRow) -> DeploymentTarget {
         to: row.to,
         changes_done: row.changes_done,
         changes_total: row.changes_total,
-        drift: row
-            .drift
-            .map(|differs| if differs { Drift::Differs } else { Drift::Equal }),
+        drift: row.drift.map(|differs| {
+            if differs {
+                Comparison::Differs
+            } else {
+                Comparison::Equal
+            }
+        }),
         attempts: row.attempts,
         error: row.message.clone().map(failure),
         duration: row.duration,

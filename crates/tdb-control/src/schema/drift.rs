@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tdb_engines::postgres::fingerprint::{self, Difference as Found, Fingerprint};
+use tdb_engines::postgres::fingerprint::{self, Fingerprint};
 use tdb_names::{BlueprintName, DatabaseId, ServerName, WorkspaceId};
 use tdb_store::drift::{self, Due};
 use tdb_store::tenants::FleetRow;
@@ -287,7 +287,7 @@ impl Drifts {
     }
 }
 
-fn stored(found: Found) -> drift::Difference {
+fn stored(found: fingerprint::Difference) -> drift::Difference {
     drift::Difference {
         object: found.object,
         expected: found.expected,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tdb_engines::postgres::apply::{ApplyError, BringUp, Limits, NumberedChange, bring_up};
-use tdb_engines::postgres::capture::inverse::{self, Irreversible, State};
+use tdb_engines::postgres::apply::{ApplyError, BringUp, NumberedChange, TimeLimits, bring_up};
+use tdb_engines::postgres::capture::inverse::{self, Irreversible, SchemaState};
 use tdb_engines::postgres::capture::repeat;
 use tdb_engines::postgres::change::Change;
 use tdb_engines::postgres::fingerprint::{self, Fingerprint};
@@ -221,17 +221,17 @@ impl Reverts {
             owner: &build.physical.roles.owner.name,
             attempt,
             changes: &changes,
-            limits: Limits::default(),
+            limits: TimeLimits::default(),
         };
         Ok(bring_up(&login, &plan, &|_| ()).await.map(drop))
     }
 
-    async fn state_of(&self, build: &TemplateRow) -> Result<State> {
+    async fn state_of(&self, build: &TemplateRow) -> Result<SchemaState> {
         let facts = self.facts_of(build).await?;
         let server = self.servers.admin(&build.physical.server).await?;
         let tables = schema::describe(&server, database_name(&build.physical)?).await;
         let tables = tables.map_err(|e| upstream(&build.physical.server, e))?;
-        Ok(State { tables, facts })
+        Ok(SchemaState { tables, facts })
     }
 
     async fn facts_of(&self, build: &TemplateRow) -> Result<Fingerprint> {

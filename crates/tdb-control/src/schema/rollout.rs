@@ -12,7 +12,7 @@ use std::time::Duration;
 use tdb_contract::Repair;
 use tdb_engines::fault;
 use tdb_engines::postgres::ErrorClass;
-use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, Limits, NumberedChange, bring_up};
+use tdb_engines::postgres::apply::{Applied, ApplyError, BringUp, NumberedChange, TimeLimits, bring_up};
 use tdb_names::{ServerName, WorkspaceId};
 use tdb_store::deployments::{self, ClaimedTarget, TargetEnd, TargetStatus};
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow, TenantStatus};
@@ -94,7 +94,7 @@ impl Rollouts {
         let servers = deployments::busy_servers(&tx).await?;
         tx.commit().await?;
         let at_once = i64::try_from(self.core.settings.deployments_per_server.get()).unwrap_or(i64::MAX);
-        let claim = deployments::Claim {
+        let claim = deployments::TargetClaim {
             limit: at_once,
             at_once,
             lease: LEASE,
@@ -203,7 +203,7 @@ impl Rollouts {
             owner,
             attempt,
             changes: &changes,
-            limits: Limits::default(),
+            limits: TimeLimits::default(),
         };
         let progress = |there: u32| done.store(there.saturating_sub(held), Ordering::Relaxed);
         match Box::pin(bring_up(&login, &plan, &progress)).await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tdb_names::BlueprintName;
 use tdb_problems::ProblemCode;
 use tdb_store::Tx;
-use tdb_store::changes::{self, ChangeState, HeadRow, Holder};
+use tdb_store::changes::{self, ChangeState, ChangeUse, HeadRow};
 use tdb_store::workspaces::{self, WorkspaceRow};
 
 use crate::core::Core;
@@ -102,18 +102,18 @@ fn may_be_skipped(heads: &[HeadRow], ids: &BTreeSet<u32>) -> Result<()> {
 
 async fn held_by_none(tx: &Tx, row: &WorkspaceRow, ids: &BTreeSet<u32>) -> Result<()> {
     for id in ids {
-        if let Some(holder) = changes::holder(tx, row.id, *id).await? {
-            return Err(held(*id, &holder));
+        if let Some(used) = changes::first_use(tx, row.id, *id).await? {
+            return Err(in_use(*id, &used));
         }
     }
     Ok(())
 }
 
-fn held(id: u32, holder: &Holder) -> ControlError {
-    let who = match holder {
-        Holder::Tenant(name) => format!("tenant \"{name}\""),
-        Holder::Deployment(job) => format!("deployment \"{job}\""),
-        Holder::Version(number) => format!("the published version {number}"),
+fn in_use(id: u32, used: &ChangeUse) -> ControlError {
+    let who = match used {
+        ChangeUse::Tenant(name) => format!("tenant \"{name}\""),
+        ChangeUse::Deployment(job) => format!("deployment \"{job}\""),
+        ChangeUse::Version(number) => format!("the published version {number}"),
     };
     let hint = "Undo it in the workspace with DDL of its own, which is deployed like any other change.";
     ControlError::refused(ProblemCode::ChangeHeld, format!("change {id} is held by {who}"), hint)

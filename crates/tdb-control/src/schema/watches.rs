@@ -155,13 +155,13 @@ impl Watches {
     }
 
     /// Reads the deployment before its targets, so the targets are never older than the summary.
-    async fn news(&self, project: &ProjectId, job: &JobId, after: u64) -> Result<Found> {
+    async fn news(&self, project: &ProjectId, job: &JobId, after: u64) -> Result<TargetNews> {
         let after = i64::try_from(after).map_err(ControlError::internal)?;
         let tx = self.core.store.project(project).await?;
         let row = deployments::by_id(&tx, project, job).await?;
         let targets = deployments::news(&tx, job, after).await?;
         tx.rollback().await?;
-        Ok(Found {
+        Ok(TargetNews {
             summary: row.map(summary),
             targets,
         })
@@ -171,7 +171,7 @@ impl Watches {
 /// The value of the change counter that means: no more changes.
 const OVER: u64 = u64::MAX;
 
-struct Found {
+struct TargetNews {
     /// `None` if the deployment was deleted with its workspace.
     summary: Option<JobSummary>,
     targets: Vec<(i64, deployments::TargetRow)>,
@@ -209,7 +209,7 @@ impl Watched {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).newest()
     }
 
-    fn take(&self, found: Found) {
+    fn take(&self, found: TargetNews) {
         let changed = self.board.lock().unwrap_or_else(PoisonError::into_inner).take(found);
         if changed {
             self.changed.send_modify(|count| *count = count.saturating_add(1));
@@ -238,7 +238,7 @@ impl Board {
     }
 
     /// Updates the board and returns whether anything changed.
-    fn take(&mut self, found: Found) -> bool {
+    fn take(&mut self, found: TargetNews) -> bool {
         let mut changed = !found.targets.is_empty();
         match found.summary {
             Some(summary) => {

@@ -23,27 +23,27 @@ use tokio_util::task::TaskTracker;
 /// The time limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct World {
-    pub cluster: Cluster,
-    pub control: Control,
-    pub identity: Identity,
-    pub store: Store,
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) control: Control,
+    pub(crate) identity: Identity,
+    pub(crate) store: Store,
     stop: CancellationToken,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(ControlSettings::default()).await
     }
 
-    pub async fn start_with(settings: ControlSettings) -> Self {
+    pub(crate) async fn start_with(settings: ControlSettings) -> Self {
         let world = Self::idle(settings).await;
         world.control.jobs.start(&TaskTracker::new(), &world.stop);
         world
     }
 
     /// Does not start the workers.
-    pub async fn idle(settings: ControlSettings) -> Self {
+    pub(crate) async fn idle(settings: ControlSettings) -> Self {
         let cluster = Cluster::start().unwrap();
         let admin = cluster.connect("postgres").await.unwrap();
         admin
@@ -98,13 +98,13 @@ impl World {
     }
 
     /// Another control plane over the same store, as after a restart.
-    pub async fn restarted(&self) -> Control {
+    pub(crate) async fn restarted(&self) -> Control {
         self.stop.cancel();
         let tls = ClientTls::new(&Roots::system()).unwrap();
         Control::new(self.store.clone(), tls, ControlSettings::default())
     }
 
-    pub async fn workspace(&self, name: &str) {
+    pub(crate) async fn workspace(&self, name: &str) {
         self.control
             .workspaces
             .create(&self.identity, &blueprint(name))
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// A session in the owner role of a database, without a proxy.
-    pub async fn session(&self, database: &str) -> Client {
+    pub(crate) async fn session(&self, database: &str) -> Client {
         let client = self.cluster.connect(database).await.unwrap();
         let sql = "SELECT rolname FROM pg_roles, pg_database d WHERE datname = current_database() AND rolname ~ '^r_[a-z2-7]{13}$'
                    AND has_database_privilege(rolname, d.oid, 'CONNECT')";
@@ -125,7 +125,7 @@ impl World {
         client
     }
 
-    pub async fn ddl(&self, name: &str, sql: &str) {
+    pub(crate) async fn ddl(&self, name: &str, sql: &str) {
         self.session(&format!("{name}_dev"))
             .await
             .batch_execute(sql)
@@ -133,20 +133,20 @@ impl World {
             .unwrap();
     }
 
-    pub async fn try_tenant(&self, name: &str, of: &str) -> Result<NewTenant, ControlError> {
+    pub(crate) async fn try_tenant(&self, name: &str, of: &str) -> Result<NewTenant, ControlError> {
         self.control
             .tenants
             .create(&self.identity, request(name, of, None))
             .await
     }
 
-    pub async fn tenant(&self, name: &str, of: &str) -> NewTenant {
+    pub(crate) async fn tenant(&self, name: &str, of: &str) -> NewTenant {
         let made = self.try_tenant(name, of).await.unwrap();
         assert_eq!(made.tenant.status, TenantStatus::Ready, "{made:#?}");
         made
     }
 
-    pub async fn diff(&self, name: &str) -> Vec<ChangeInfo> {
+    pub(crate) async fn diff(&self, name: &str) -> Vec<ChangeInfo> {
         self.control
             .blueprints
             .diff(&self.identity, &blueprint(name), &Page::default())
@@ -154,18 +154,18 @@ impl World {
             .unwrap()
     }
 
-    pub async fn skip(&self, name: &str, ids: &[u32]) -> Result<Vec<ChangeInfo>, ControlError> {
+    pub(crate) async fn skip(&self, name: &str, ids: &[u32]) -> Result<Vec<ChangeInfo>, ControlError> {
         let ids = ids.iter().copied().collect();
         self.control.skips.skip(&self.identity, &blueprint(name), &ids).await
     }
 
     /// The error of a deployment to all tenants.
-    pub async fn refused_deployment(&self, name: &str) -> ControlError {
+    pub(crate) async fn refused_deployment(&self, name: &str) -> ControlError {
         let refused = self.control.deployments.create(&self.identity, deploy_all(name)).await;
         refused.unwrap_err()
     }
 
-    pub async fn begin_deployment(&self, name: &str) -> Deployment {
+    pub(crate) async fn begin_deployment(&self, name: &str) -> Deployment {
         self.control
             .deployments
             .create(&self.identity, deploy_all(name))
@@ -173,13 +173,13 @@ impl World {
             .unwrap()
     }
 
-    pub async fn deploy(&self, name: &str) -> Deployment {
+    pub(crate) async fn deploy(&self, name: &str) -> Deployment {
         let job = self.begin_deployment(name).await;
         self.finished(&self.control, &job).await
     }
 
     /// The deployment, once it is completed or failed.
-    pub async fn finished(&self, control: &Control, job: &Deployment) -> Deployment {
+    pub(crate) async fn finished(&self, control: &Control, job: &Deployment) -> Deployment {
         let id = job.summary.id.clone().unwrap();
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    pub async fn version_of(&self, tenant: &str) -> Option<u32> {
+    pub(crate) async fn version_of(&self, tenant: &str) -> Option<u32> {
         let name = tenant.parse().unwrap();
         self.control
             .tenants
@@ -204,13 +204,13 @@ impl World {
             .version
     }
 
-    pub async fn no_drift(&self, name: &str) {
+    pub(crate) async fn no_drift(&self, name: &str) {
         let report = self.drift(Some(name)).await;
         assert!(report.tenants.is_empty() && report.unchecked.is_empty(), "{report:#?}");
     }
 
     /// Requests a comparison of the tenants and workspaces and waits for it.
-    pub async fn drift(&self, name: Option<&str>) -> DriftReport {
+    pub(crate) async fn drift(&self, name: Option<&str>) -> DriftReport {
         let name = name.map(blueprint);
         self.control
             .drifts
@@ -231,15 +231,15 @@ impl Drop for World {
     }
 }
 
-pub fn blueprint(name: &str) -> BlueprintName {
+pub(crate) fn blueprint(name: &str) -> BlueprintName {
     name.parse().unwrap()
 }
 
-pub fn tenant(name: &str) -> TenantName {
+pub(crate) fn tenant(name: &str) -> TenantName {
     name.parse().unwrap()
 }
 
-pub fn request(name: &str, of: &str, version: Option<u32>) -> TenantRequest {
+pub(crate) fn request(name: &str, of: &str, version: Option<u32>) -> TenantRequest {
     let database = DatabaseRequest {
         blueprint: blueprint(of),
         isolation_level: IsolationLevel::Pooled,
@@ -252,7 +252,7 @@ pub fn request(name: &str, of: &str, version: Option<u32>) -> TenantRequest {
     }
 }
 
-pub fn deploy_all(name: &str) -> DeploymentRequest {
+pub(crate) fn deploy_all(name: &str) -> DeploymentRequest {
     DeploymentRequest {
         blueprint: blueprint(name),
         version: None,
@@ -260,13 +260,13 @@ pub fn deploy_all(name: &str) -> DeploymentRequest {
     }
 }
 
-pub fn target<'a>(job: &'a Deployment, name: &str) -> &'a DeploymentTarget {
+pub(crate) fn target<'a>(job: &'a Deployment, name: &str) -> &'a DeploymentTarget {
     let found = job.targets.iter().find(|target| target.tenant.as_str() == name);
     found.unwrap_or_else(|| panic!("{name} is no target: {job:#?}"))
 }
 
 /// Repeats the check until it succeeds.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = ask().await {

@@ -11,14 +11,14 @@ mod step;
 
 pub use failure::ApplyError;
 pub(crate) use failure::StepError;
-pub use plan::{BringUp, Limits, NumberedChange};
+pub use plan::{BringUp, NumberedChange, TimeLimits};
 
 use crate::fault;
 use crate::postgres::change::Checksum;
 use crate::postgres::error::EngineError;
 use crate::postgres::extensions;
 use crate::postgres::fingerprint::{self, Fingerprint};
-use crate::postgres::login::Login;
+use crate::postgres::login::DatabaseLogin;
 use crate::postgres::session::Session;
 use crate::postgres::session_settings;
 
@@ -67,7 +67,7 @@ pub enum DeployedState {
 /// be killed at any point and the call repeated: if the answer to COMMIT is lost, the error has class `Retry`, and the
 /// next call finds the row.
 pub async fn bring_up(
-    login: &Login,
+    login: &DatabaseLogin,
     plan: &BringUp<'_>,
     progress: &(dyn Fn(u32) + Send + Sync),
 ) -> Result<Applied, ApplyError> {
@@ -114,12 +114,12 @@ pub async fn bring_up(
 }
 
 /// Reads the rows of `tdb.deployed_change`. `login` must be the database's deployer role.
-pub async fn deployed(login: &Login) -> Result<Vec<Deployed>, EngineError> {
+pub async fn deployed(login: &DatabaseLogin) -> Result<Vec<Deployed>, EngineError> {
     let session = login.open(&login.application_name).await?;
     read_deployed(&session).await
 }
 
-async fn start(login: &Login, plan: &BringUp<'_>) -> Result<Session, StepError> {
+async fn start(login: &DatabaseLogin, plan: &BringUp<'_>) -> Result<Session, StepError> {
     let session = login.open(&mutex::application_name(plan.attempt)).await?;
     mutex::end_orphans(&session, plan.attempt).await?;
     mutex::acquire(&session, plan.limits.lock_polls).await?;

@@ -27,7 +27,7 @@ pub struct Constructed {
 
 /// The state of a database on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct DatabaseState {
     /// PostgreSQL's oid, which survives renaming.
     pub oid: u32,
     /// Whether it is marked as a template (`datistemplate`).
@@ -62,7 +62,7 @@ pub fn constructed_id(installation: &str, name: &str) -> Option<Uuid> {
 }
 
 /// Reads the state of a database; `None` if there is no database of this name.
-pub async fn find(server: &Server, name: &str) -> Result<Option<Found>, EngineError> {
+pub async fn find(server: &Server, name: &str) -> Result<Option<DatabaseState>, EngineError> {
     let session = server.maintenance().await?;
     let found = lookup(&session, name).await?;
     server.keep_maintenance(session);
@@ -298,12 +298,12 @@ pub async fn constructed(server: &Server, installation: &str) -> Result<Vec<Cons
     Ok(found)
 }
 
-async fn lookup(session: &Session, name: &str) -> Result<Option<Found>, EngineError> {
+async fn lookup(session: &Session, name: &str) -> Result<Option<DatabaseState>, EngineError> {
     let row = session
         .row(include_str!("../../sql/postgres/database.sql"), &[&name])
         .await?;
     row.map(|row| {
-        Ok(Found {
+        Ok(DatabaseState {
             oid: row.try_get("oid")?,
             template: row.try_get("template")?,
             open: row.try_get("open")?,

@@ -7,11 +7,11 @@ use tdb_auth::ClientTls;
 use tdb_names::ServerEndpoint;
 
 use crate::postgres::error::EngineError;
-use crate::postgres::session::{Session, Target, connect};
+use crate::postgres::session::{ConnectOptions, Session, connect};
 
 /// How to log in to a database. Every use opens a new session.
 #[derive(Clone, Debug)]
-pub struct Login {
+pub struct DatabaseLogin {
     /// The server.
     pub endpoint: ServerEndpoint,
     /// The TLS settings of the connection.
@@ -26,14 +26,14 @@ pub struct Login {
     pub application_name: String,
 }
 
-impl Login {
+impl DatabaseLogin {
     /// Logs in and disconnects, to check that the role can log in to the database with this secret.
     pub async fn check(&self) -> Result<(), EngineError> {
         self.open(&self.application_name).await.map(drop)
     }
 
     pub(crate) async fn open(&self, application_name: &str) -> Result<Session, EngineError> {
-        connect(&Target {
+        connect(&ConnectOptions {
             endpoint: &self.endpoint,
             tls: &self.tls,
             database: &self.database,

@@ -12,12 +12,12 @@ use tdb_wire_postgres::tokens::Reading;
 use tokio_postgres::types::Type;
 
 use crate::postgres::error::{EngineError, SqlState};
-use crate::postgres::login::Login;
+use crate::postgres::login::DatabaseLogin;
 use connection::{Connection, Head, server_error, unexpected};
 
 /// Limits of one query.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct QueryLimits {
     /// The statement_timeout of the session. The answer has 10 s more.
     pub time: Duration,
     /// The most rows in the result; it is truncated after them.
@@ -26,7 +26,7 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for QueryLimits {
     fn default() -> Self {
         Self {
             time: Duration::from_secs(30),
@@ -64,12 +64,12 @@ pub struct Column {
 /// An open session for one query.
 pub struct Query {
     connection: Connection,
-    limits: Limits,
+    limits: QueryLimits,
 }
 
 impl Query {
     /// Logs in, within 10 s.
-    pub async fn open(login: &Login, limits: Limits) -> Result<Self, EngineError> {
+    pub async fn open(login: &DatabaseLogin, limits: QueryLimits) -> Result<Self, EngineError> {
         // The server ends a slow statement itself. If the user's text disables statement_timeout, the server ends it
         // when it notices that the connection is closed.
         let options = format!(
@@ -145,7 +145,7 @@ fn refuse_writing(sql: &str, version: &QueryResult) -> Result<(), EngineError> {
 }
 
 /// Runs `sql`, which may write, in a new session.
-pub async fn run(login: &Login, sql: &str, limits: &Limits) -> Result<QueryResult, EngineError> {
+pub async fn run(login: &DatabaseLogin, sql: &str, limits: &QueryLimits) -> Result<QueryResult, EngineError> {
     let query = Query::open(login, *limits).await?;
     query.run(sql, Access::ReadWrite).await
 }
@@ -165,7 +165,7 @@ struct Answer {
 struct TypeId(u32);
 
 /// Reads up to ReadyForQuery and keeps the last statement's result. Returns the server's error, if any, after reading all.
-async fn collect(connection: &mut Connection, limits: &Limits) -> Result<Answer, EngineError> {
+async fn collect(connection: &mut Connection, limits: &QueryLimits) -> Result<Answer, EngineError> {
     let mut answer = Answer::default();
     let mut failed = None;
     loop {
@@ -222,7 +222,7 @@ async fn keep_row(
     connection: &mut Connection,
     head: Head,
     answer: &mut Answer,
-    limits: &Limits,
+    limits: &QueryLimits,
 ) -> Result<(), EngineError> {
     let room = limits.bytes.saturating_sub(answer.bytes);
     if answer.result.truncated || answer.result.rows.len() >= limits.rows || head.len > room {
@@ -285,7 +285,7 @@ fn complete(body: &[u8], answer: &mut Answer) {
 }
 
 /// Looks up the names of types that are not built in. Uses the same session, whose transaction may have created them.
-async fn name_types(connection: &mut Connection, answer: &mut Answer, limits: &Limits) -> Result<(), EngineError> {
+async fn name_types(connection: &mut Connection, answer: &mut Answer, limits: &QueryLimits) -> Result<(), EngineError> {
     let builtin = |id: &TypeId| Type::from_oid(id.0).map(|known| known.name().to_owned());
     let mut names: HashMap<u32, String> = answer
         .types

@@ -43,12 +43,12 @@ pub struct Differing {
     /// The name of the role.
     pub role: String,
     /// What differs; not empty.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<RoleDifference>,
 }
 
 /// One difference of a role. Its `Display` is a sentence for operators without the role's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
+pub enum RoleDifference {
     /// The verifier is not one of the expected password.
     Password,
     /// LOGIN, INHERIT, CONNECTION LIMIT, VALID UNTIL or an attribute for rights over the server differs.
@@ -75,7 +75,7 @@ enum Kind {
     ReadOnly,
 }
 
-struct State {
+struct RoleState {
     verifier: Option<String>,
     plain: bool,
     inherits: bool,
@@ -94,7 +94,7 @@ pub async fn inspect(server: &Server, expected: &[Expected]) -> Result<Vec<Vec<D
     server.keep_maintenance(session);
     let mut states = HashMap::with_capacity(rows.len());
     for row in rows {
-        let state = State {
+        let state = RoleState {
             verifier: row.try_get("verifier")?,
             plain: row.try_get("plain")?,
             inherits: row.try_get("inherits")?,
@@ -125,24 +125,25 @@ pub async fn repair(server: &Server, expected: &Expected, found: &[Differing]) -
 
 /// SQL that removes what one difference adds. It is empty for the differences that the statements for all three roles in
 /// [`repair`] cover: passwords, attributes, missing groups, and the setting of the read-only role.
-fn undo(role: &str, difference: &Difference) -> String {
+fn undo(role: &str, difference: &RoleDifference) -> String {
     match difference {
-        Difference::Setting { database: None, name } => format!("ALTER ROLE {role} RESET {};\n", quote(name)),
-        Difference::Setting {
+        RoleDifference::Setting { database: None, name } => format!("ALTER ROLE {role} RESET {};\n", quote(name)),
+        RoleDifference::Setting {
             database: Some(database),
             name,
         } => {
             let (database, name) = (quote(database), quote(name));
             format!("ALTER ROLE {role} IN DATABASE {database} RESET {name};\n")
         }
-        Difference::ExcessGroup(group) => format!("REVOKE {} FROM {role};\n", quote(group)),
-        Difference::Password | Difference::Attributes | Difference::MissingSetting | Difference::MissingGroup => {
-            String::new()
-        }
+        RoleDifference::ExcessGroup(group) => format!("REVOKE {} FROM {role};\n", quote(group)),
+        RoleDifference::Password
+        | RoleDifference::Attributes
+        | RoleDifference::MissingSetting
+        | RoleDifference::MissingGroup => String::new(),
     }
 }
 
-fn differing(expected: &Expected, states: &HashMap<String, State>) -> Vec<Differing> {
+fn differing(expected: &Expected, states: &HashMap<String, RoleState>) -> Vec<Differing> {
     let (names, secrets) = (&expected.names, &expected.secrets);
     let roles = [
         (Kind::Owner, &names.owner, &secrets.owner),
@@ -158,10 +159,10 @@ fn differing(expected: &Expected, states: &HashMap<String, State>) -> Vec<Differ
             .and_then(|text| text.parse::<ScramVerifier>().ok());
         let mut differences = Vec::new();
         if !verifier.is_some_and(|verifier| verifier.is_of(secret, ITERATIONS_RANDOM_SECRET)) {
-            differences.push(Difference::Password);
+            differences.push(RoleDifference::Password);
         }
         if !state.plain || state.inherits == matches!(kind, Kind::Deployer) {
-            differences.push(Difference::Attributes);
+            differences.push(RoleDifference::Attributes);
         }
         differences.extend(settings(kind, state, states.get(&names.owner)));
         if expected.groups == Groups::Checked {
@@ -177,7 +178,7 @@ fn differing(expected: &Expected, states: &HashMap<String, State>) -> Vec<Differ
 
 /// Differences in settings. Session settings of the schema are set both for the owner and for the read-only role, in their
 /// database.
-fn settings(kind: Kind, state: &State, owner: Option<&State>) -> Vec<Difference> {
+fn settings(kind: Kind, state: &RoleState, owner: Option<&RoleState>) -> Vec<RoleDifference> {
     let mut differences = Vec::new();
     for line in &state.settings {
         let (database, setting) = line.split_once('\n').unwrap_or(("", line));
@@ -196,7 +197,7 @@ fn settings(kind: Kind, state: &State, owner: Option<&State>) -> Vec<Difference>
         };
         if !allowed {
             let database = (!database.is_empty()).then(|| database.to_owned());
-            differences.push(Difference::Setting {
+            differences.push(RoleDifference::Setting {
                 database,
                 name: name.to_owned(),
             });
@@ -207,33 +208,37 @@ fn settings(kind: Kind, state: &State, owner: Option<&State>) -> Vec<Difference>
         .iter()
         .any(|setting| setting.strip_prefix('\n') == Some(READ_ONLY_SETTING));
     if matches!(kind, Kind::ReadOnly) && !reads_only && differences.is_empty() {
-        differences.push(Difference::MissingSetting);
+        differences.push(RoleDifference::MissingSetting);
     }
     differences
 }
 
 /// Differences in memberships: TenantsDB's groups are required, and PostgreSQL's predefined roles are not allowed.
-fn groups(kind: Kind, names: &RoleNames, state: &State) -> Vec<Difference> {
+fn groups(kind: Kind, names: &RoleNames, state: &RoleState) -> Vec<RoleDifference> {
     let expected: &[&str] = match kind {
         Kind::Owner => &[WRITERS_ROLE],
         Kind::Deployer => &[names.owner.as_str(), MIGRATORS_ROLE],
         Kind::ReadOnly => &[READERS_ROLE],
     };
     let is_in = |group: &&str| state.groups.iter().any(|name| name == group);
-    let missing = (!expected.iter().all(is_in)).then_some(Difference::MissingGroup);
+    let missing = (!expected.iter().all(is_in)).then_some(RoleDifference::MissingGroup);
     let excess = state.groups.iter().filter(|group| group.starts_with("pg_"));
-    excess.cloned().map(Difference::ExcessGroup).chain(missing).collect()
+    excess
+        .cloned()
+        .map(RoleDifference::ExcessGroup)
+        .chain(missing)
+        .collect()
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for RoleDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Difference::Password => f.write_str("its password was changed"),
-            Difference::Attributes => f.write_str("its attributes were changed"),
-            Difference::Setting { name, .. } => write!(f, "its setting {name} was changed"),
-            Difference::MissingSetting => f.write_str("its settings were reset"),
-            Difference::ExcessGroup(group) => write!(f, "it is a member of {group}"),
-            Difference::MissingGroup => f.write_str("it is not a member of a required group"),
+            RoleDifference::Password => f.write_str("its password was changed"),
+            RoleDifference::Attributes => f.write_str("its attributes were changed"),
+            RoleDifference::Setting { name, .. } => write!(f, "its setting {name} was changed"),
+            RoleDifference::MissingSetting => f.write_str("its settings were reset"),
+            RoleDifference::ExcessGroup(group) => write!(f, "it is a member of {group}"),
+            RoleDifference::MissingGroup => f.write_str("it is not a member of a required group"),
         }
     }
 }

@@ -11,7 +11,7 @@ use tdb_names::ServerEndpoint;
 
 use crate::postgres::error::{CONNECTIONS_MIN, EngineError, Lack};
 use crate::postgres::ident::quote;
-use crate::postgres::session::{Session, Target, connect, leave};
+use crate::postgres::session::{ConnectOptions, Session, connect, leave};
 
 /// The database for statements that are not about one database.
 const MAINTENANCE: &str = "postgres";
@@ -255,7 +255,7 @@ impl Server {
     }
 
     async fn dedicated_with(&self, database: &str, options: &str) -> Result<Session, EngineError> {
-        connect(&Target {
+        connect(&ConnectOptions {
             endpoint: &self.0.endpoint,
             tls: &self.0.tls,
             database,

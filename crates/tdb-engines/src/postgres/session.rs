@@ -23,7 +23,7 @@ const LEAVE_POLL: Duration = Duration::from_millis(2);
 pub(crate) const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Where and how to connect.
-pub(crate) struct Target<'a> {
+pub(crate) struct ConnectOptions<'a> {
     pub endpoint: &'a ServerEndpoint,
     pub tls: &'a ClientTls,
     pub database: &'a str,
@@ -41,7 +41,7 @@ pub(crate) struct Session {
     driver: JoinHandle<()>,
 }
 
-pub(crate) async fn connect(target: &Target<'_>) -> Result<Session, EngineError> {
+pub(crate) async fn connect(target: &ConnectOptions<'_>) -> Result<Session, EngineError> {
     let mut config = Config::new();
     config
         .host(&target.endpoint.host)

@@ -5,31 +5,31 @@ use std::process::Command;
 
 use secrecy::{ExposeSecret, SecretString};
 use tdb_auth::{ClientTls, Roots};
-use tdb_engines::postgres::apply::{self, Applied, ApplyError, BringUp, Limits, NumberedChange};
+use tdb_engines::postgres::apply::{self, Applied, ApplyError, BringUp, NumberedChange, TimeLimits};
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::databases::{self, Origin};
 use tdb_engines::postgres::fingerprint::{self, Fingerprint};
 use tdb_engines::postgres::readers::{self, Readers};
 use tdb_engines::postgres::roles::{self, RoleNames, RoleSecrets};
-use tdb_engines::postgres::{Login, Server, journal, tenant_side};
+use tdb_engines::postgres::{DatabaseLogin, Server, journal, tenant_side};
 use tdb_names::{ServerEndpoint, TlsMode};
 use tdb_testkit::{Cluster, ClusterOptions};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-pub struct World {
-    pub cluster: Cluster,
-    pub server: Server,
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) server: Server,
 }
 
-pub struct Database {
-    pub name: String,
-    pub roles: RoleNames,
-    pub secrets: RoleSecrets,
+pub(crate) struct Database {
+    pub(crate) name: String,
+    pub(crate) roles: RoleNames,
+    pub(crate) secrets: RoleSecrets,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let cluster = Cluster::start_with(ClusterOptions {
             settings: vec!["max_prepared_transactions=5".to_owned()],
             ..ClusterOptions::default()
@@ -48,7 +48,7 @@ impl World {
         Self { cluster, server }
     }
 
-    pub async fn workspace(&self, name: &str) -> Database {
+    pub(crate) async fn workspace(&self, name: &str) -> Database {
         let database = self.clone_for(name, Origin::Base).await;
         journal::install(&self.server, &database.name, &database.roles.owner)
             .await
@@ -57,7 +57,7 @@ impl World {
     }
 
     /// A workspace with the oldest form of the journal.
-    pub async fn old_workspace(&self, name: &str) -> Database {
+    pub(crate) async fn old_workspace(&self, name: &str) -> Database {
         let database = self.clone_for(name, Origin::Base).await;
         let sql = include_str!("../fixtures/journal_1.sql").replace(":owner", &database.roles.owner);
         let admin = self.cluster.connect(&database.name).await.unwrap();
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// The first version: the empty schema.
-    pub async fn base_template(&self, name: &str) {
+    pub(crate) async fn base_template(&self, name: &str) {
         let making = databases::construction_name("testtest", Uuid::new_v4());
         databases::clone(&self.server, &making, Origin::Base).await.unwrap();
         databases::open_to_administrator(&self.server, &making).await.unwrap();
@@ -77,7 +77,7 @@ impl World {
     }
 
     /// A tenant, or a build: both are clones of a template.
-    pub async fn tenant(&self, name: &str, template: &str) -> Database {
+    pub(crate) async fn tenant(&self, name: &str, template: &str) -> Database {
         let database = self.clone_for(name, Origin::Template(template)).await;
         self.rename(database, name).await
     }
@@ -110,26 +110,26 @@ impl World {
     }
 
     /// Admits readers, as the control plane does before it uses a read-only login.
-    pub async fn admit_readers(&self, database: &Database) {
+    pub(crate) async fn admit_readers(&self, database: &Database) {
         readers::admit(&self.server, &database.name, &database.roles, Readers::Admitted)
             .await
             .unwrap();
     }
 
-    pub fn deployer(&self, database: &Database) -> Login {
+    pub(crate) fn deployer(&self, database: &Database) -> DatabaseLogin {
         self.login(database, &database.roles.deployer, &database.secrets.deployer)
     }
 
-    pub fn owner(&self, database: &Database) -> Login {
+    pub(crate) fn owner(&self, database: &Database) -> DatabaseLogin {
         self.login(database, &database.roles.owner, &database.secrets.owner)
     }
 
-    pub fn readonly(&self, database: &Database) -> Login {
+    pub(crate) fn readonly(&self, database: &Database) -> DatabaseLogin {
         self.login(database, &database.roles.readonly, &database.secrets.readonly)
     }
 
-    fn login(&self, database: &Database, role: &str, secret: &SecretString) -> Login {
-        Login {
+    fn login(&self, database: &Database, role: &str, secret: &SecretString) -> DatabaseLogin {
+        DatabaseLogin {
             endpoint: self.server.endpoint().clone(),
             tls: self.server.tls().clone(),
             database: database.name.clone(),
@@ -140,7 +140,7 @@ impl World {
     }
 
     /// A session of the owner role, like that of a client of the proxy.
-    pub async fn session(&self, database: &Database) -> Client {
+    pub(crate) async fn session(&self, database: &Database) -> Client {
         let secret = database.secrets.owner.expose_secret();
         self.cluster
             .connect_as(&database.roles.owner, secret, &database.name)
@@ -149,12 +149,12 @@ impl World {
     }
 
     /// Reads and confirms the journal, and returns the changes.
-    pub async fn drain(&self, workspace: &Database) -> Vec<CapturedChange> {
+    pub(crate) async fn drain(&self, workspace: &Database) -> Vec<CapturedChange> {
         self.drain_of_project(workspace, &[]).await
     }
 
     /// The same for a project with declared roles.
-    pub async fn drain_of_project(&self, workspace: &Database, declared: &[String]) -> Vec<CapturedChange> {
+    pub(crate) async fn drain_of_project(&self, workspace: &Database, declared: &[String]) -> Vec<CapturedChange> {
         let owner = &workspace.roles.owner;
         let events = journal::read(&self.server, &workspace.name, owner).await.unwrap();
         let changes = capture::changes(&events, owner, declared);
@@ -162,21 +162,25 @@ impl World {
         changes
     }
 
-    pub async fn fingerprint(&self, database: &Database) -> Fingerprint {
+    pub(crate) async fn fingerprint(&self, database: &Database) -> Fingerprint {
         fingerprint::take(&self.server, &database.name, &database.roles.owner)
             .await
             .unwrap()
     }
 
-    pub async fn bring_up(&self, database: &Database, changes: &[NumberedChange]) -> Result<Applied, ApplyError> {
-        self.bring_up_within(database, changes, Limits::default()).await
-    }
-
-    pub async fn bring_up_within(
+    pub(crate) async fn bring_up(
         &self,
         database: &Database,
         changes: &[NumberedChange],
-        limits: Limits,
+    ) -> Result<Applied, ApplyError> {
+        self.bring_up_within(database, changes, TimeLimits::default()).await
+    }
+
+    pub(crate) async fn bring_up_within(
+        &self,
+        database: &Database,
+        changes: &[NumberedChange],
+        limits: TimeLimits,
     ) -> Result<Applied, ApplyError> {
         let plan = BringUp {
             administrator: &self.server,
@@ -189,7 +193,7 @@ impl World {
     }
 
     /// Runs one of PostgreSQL's programs as the owner of a database.
-    pub fn program(&self, name: &str, database: &Database, arguments: &[&str]) -> std::process::Output {
+    pub(crate) fn program(&self, name: &str, database: &Database, arguments: &[&str]) -> std::process::Output {
         Command::new(self.cluster.bin().program(name))
             .args(["-h", self.cluster.host(), "-p", &self.cluster.port().to_string()])
             .args(["-U", &database.roles.owner, "-d", &database.name])
@@ -200,7 +204,7 @@ impl World {
     }
 }
 
-pub fn numbered(changes: &[CapturedChange]) -> Vec<NumberedChange> {
+pub(crate) fn numbered(changes: &[CapturedChange]) -> Vec<NumberedChange> {
     let numbers = 1..;
     numbers
         .zip(changes)

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use prometheus::Registry;
 use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, Roots, ScramVerifier};
 use tdb_contract::{
-    Change, ChangeFeed, ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Login, Place,
-    PostgresPlace, Prepared, Repair, Rights, Route, RouteKind, RouteSource, RouteState, Scope, SessionStart,
-    Unavailable, WorkspaceText,
+    ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Login, Place, PostgresPlace, Prepared, Repair,
+    Rights, Route, RouteChange, RouteChangeFeed, RouteKind, RouteSource, RouteState, Scope, SessionStart, Unavailable,
+    WorkspaceText,
 };
 use tdb_names::{
     CredentialId, DatabaseId, DatabaseName, Engine, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId,
@@ -231,7 +231,7 @@ struct Known {
     away: bool,
     credentials: HashMap<String, Credential>,
     routes: HashMap<String, Route>,
-    feed: Option<mpsc::Sender<Change>>,
+    feed: Option<mpsc::Sender<RouteChange>>,
 }
 
 impl Directory {
@@ -317,7 +317,7 @@ impl Directory {
     }
 
     pub(crate) async fn tell_tenant_closed(&self) -> i64 {
-        self.tell(|epoch| Change::DatabaseClosed {
+        self.tell(|epoch| RouteChange::DatabaseClosed {
             epoch,
             project: project(),
             tenant: "acme".parse().unwrap(),
@@ -327,7 +327,7 @@ impl Directory {
     }
 
     pub(crate) async fn tell_revoked(&self, user: &str, id: u128) -> i64 {
-        self.tell(|epoch| Change::CredentialRevoked {
+        self.tell(|epoch| RouteChange::CredentialRevoked {
             epoch,
             user: user.parse().unwrap(),
             credential: CredentialId::from_uuid(Uuid::from_u128(id)),
@@ -335,7 +335,7 @@ impl Directory {
         .await
     }
 
-    async fn tell(&self, change: impl FnOnce(Epoch) -> Change) -> i64 {
+    async fn tell(&self, change: impl FnOnce(Epoch) -> RouteChange) -> i64 {
         let epoch = i64::from(self.epoch.fetch_add(1, Ordering::SeqCst)) + 1;
         let feed = self
             .known
@@ -376,11 +376,11 @@ impl RouteSource for Directory {
         self.ask(|known| known.routes.get(&database.to_string()).cloned())
     }
 
-    async fn subscribe(&self) -> Result<ChangeFeed, Unavailable> {
+    async fn subscribe(&self) -> Result<RouteChangeFeed, Unavailable> {
         self.ask(|known| {
             let (sender, receiver) = mpsc::channel(8);
             known.feed = Some(sender);
-            ChangeFeed::new(receiver)
+            RouteChangeFeed::new(receiver)
         })
     }
 

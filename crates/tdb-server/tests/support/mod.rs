@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// `tenantsdb ARGUMENTS`, without the surrounding environment's settings.
-pub fn tenantsdb(arguments: &[&str]) -> Command {
+pub(crate) fn tenantsdb(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantsdb"));
     command.args(arguments).stdin(Stdio::null());
     for name in [
@@ -33,41 +33,41 @@ pub fn tenantsdb(arguments: &[&str]) -> Command {
     command
 }
 
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The directory of a development instance.
-pub struct Home {
+pub(crate) struct Home {
     dir: TempDir,
 }
 
 /// A running `tenantsdb dev`.
-pub struct Dev {
+pub(crate) struct Dev {
     child: Child,
-    pub ready: Value,
-    pub facts: Value,
+    pub(crate) ready: Value,
+    pub(crate) facts: Value,
     data: PathBuf,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = TempDir::with_prefix("tdb-dev-").unwrap();
         // PostgreSQL runs as another user when the tests run as root.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         Self { dir }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
     /// `tenantsdb dev` on this directory. All ports are free ones, unless `arguments` set others.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = tenantsdb(&["dev", "--json", "--data-dir"]);
         command
             .arg(self.data())
@@ -81,11 +81,11 @@ impl Home {
         command
     }
 
-    pub fn start(&self) -> Dev {
+    pub(crate) fn start(&self) -> Dev {
         self.start_with(&[])
     }
 
-    pub fn start_with(&self, arguments: &[&str]) -> Dev {
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> Dev {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -113,7 +113,7 @@ impl Home {
     }
 
     /// Runs it until it exits, which is immediately if the start is refused.
-    pub fn refused(&self, arguments: &[&str]) -> String {
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert!(!output.status.success(), "it should have been refused");
         said(&output)
@@ -122,7 +122,7 @@ impl Home {
 
 impl Dev {
     /// Stops it as an operator does. Returns its exit status.
-    pub fn stop(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         let deadline = Instant::now() + STOP_TIME_MAX;
         while Instant::now() < deadline {
@@ -135,18 +135,18 @@ impl Dev {
     }
 
     /// `kill -9`: its PostgreSQL keeps running as an orphan.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// The process id of its PostgreSQL; `None` if it has ended.
-    pub fn postmaster(&self) -> Option<Pid> {
+    pub(crate) fn postmaster(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.data.join("postgres/postmaster.pid")).ok()?;
         Some(Pid::from_raw(text.lines().next()?.parse().ok()?))
     }
 
-    pub fn fact(&self, name: &str) -> &str {
+    pub(crate) fn fact(&self, name: &str) -> &str {
         self.facts[name].as_str().unwrap()
     }
 
@@ -166,7 +166,7 @@ impl Drop for Dev {
 }
 
 /// `GET url` with a bearer key, if any: status and body.
-pub fn http_get(url: &str, key: Option<&str>) -> (u16, String) {
+pub(crate) fn http_get(url: &str, key: Option<&str>) -> (u16, String) {
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

@@ -29,12 +29,12 @@ pub struct BringUp<'a> {
     /// In the order of replay. Changes that the database has (same id and checksum) are skipped.
     pub changes: &'a [NumberedChange],
     /// Time limits.
-    pub limits: Limits,
+    pub limits: TimeLimits,
 }
 
 /// Time limits for applying changes. They override the settings recorded in a change.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct TimeLimits {
     /// PostgreSQL's `lock_timeout` for each statement.
     pub lock_timeout: Duration,
     /// PostgreSQL's `statement_timeout` for each statement.
@@ -43,7 +43,7 @@ pub struct Limits {
     pub lock_polls: u32,
 }
 
-impl Default for Limits {
+impl Default for TimeLimits {
     fn default() -> Self {
         Self {
             lock_timeout: Duration::from_secs(2),

@@ -13,7 +13,7 @@ use crate::postgres::change::{Change, Mode, Sql, Statement};
 use crate::postgres::error::EngineError;
 use crate::postgres::fingerprint::Fingerprint;
 use crate::postgres::ident::{literal, quote};
-use crate::postgres::login::Login;
+use crate::postgres::login::DatabaseLogin;
 use crate::postgres::schema::{Column, Table};
 
 /// A statement that has no certain inverse.
@@ -27,7 +27,7 @@ pub struct Irreversible {
 
 /// A schema before or after a change of the change log.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct SchemaState {
     /// Its tables, from [`crate::postgres::schema::describe`].
     pub tables: Vec<Table>,
     /// Its fingerprint.
@@ -38,7 +38,7 @@ pub struct State {
 const LOCK_TIMEOUT: &str = "5s";
 
 /// Returns the statements that undo `change`, starting with its last one. All names in them are qualified.
-pub fn of(change: &Change, before: &State, after: &State) -> Result<Change, Irreversible> {
+pub fn of(change: &Change, before: &SchemaState, after: &SchemaState) -> Result<Change, Irreversible> {
     let mut inverse = Change::default();
     for statement in change.statements.iter().rev() {
         let context = Context {
@@ -66,7 +66,7 @@ pub fn of(change: &Change, before: &State, after: &State) -> Result<Change, Irre
 /// Runs an inverse in a workspace, as the role of `login`, in one transaction, and returns the transaction's id. Each
 /// statement is a separate message, so that the journal can distinguish them. If the answer to COMMIT is lost, an error
 /// is returned, and the journal shows whether the transaction committed.
-pub async fn run(login: &Login, inverse: &Change) -> Result<u64, EngineError> {
+pub async fn run(login: &DatabaseLogin, inverse: &Change) -> Result<u64, EngineError> {
     let session = login.open(&login.application_name).await?;
     session
         .run(&format!(
@@ -87,8 +87,8 @@ pub async fn run(login: &Login, inverse: &Change) -> Result<u64, EngineError> {
 
 struct Context<'a> {
     statement: &'a Statement,
-    before: &'a State,
-    after: &'a State,
+    before: &'a SchemaState,
+    after: &'a SchemaState,
 }
 
 /// `None` if undoing another statement of the change also undoes this one.
@@ -346,11 +346,11 @@ fn constraint_of<'a>(tables: &'a [Table], table: &str, name: &str) -> Option<&'a
 mod tests {
     use super::*;
 
-    fn state(tables: Vec<Table>, facts: &[(&str, &str)]) -> State {
+    fn state(tables: Vec<Table>, facts: &[(&str, &str)]) -> SchemaState {
         let facts = facts
             .iter()
             .map(|(object, is)| ((*object).to_owned(), (*is).to_owned()));
-        State {
+        SchemaState {
             tables,
             facts: Fingerprint::from_facts(facts.collect()),
         }

@@ -119,7 +119,7 @@ struct Search<'s, 'a> {
 }
 
 /// A state of the search: the numbers of transactions and of segments that are already matched or skipped.
-type Place = (usize, usize);
+type Position = (usize, usize);
 
 impl<'s, 'a> Search<'s, 'a> {
     fn new(statements: &'s [Split<'s>], portions: &'s [Portion<'a>]) -> Self {
@@ -142,8 +142,8 @@ impl<'s, 'a> Search<'s, 'a> {
 
     /// For each transaction, the segments that it can be in matchings with the fewest exceptions in total.
     fn ways(&self) -> Result<Vec<BTreeSet<usize>>, &'static str> {
-        let mut least: HashMap<Place, usize> = HashMap::from([((0, 0), 0)]);
-        let mut came_from: HashMap<Place, Vec<Place>> = HashMap::new();
+        let mut least: HashMap<Position, usize> = HashMap::from([((0, 0), 0)]);
+        let mut came_from: HashMap<Position, Vec<Position>> = HashMap::new();
         let mut queue = BTreeSet::from([(0, (0, 0))]);
         let (mut best, mut goals) = (usize::MAX, Vec::new());
         while let Some((exceptions, place)) = queue.pop_first() {
@@ -178,7 +178,7 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     /// The next segment is the next transaction, or it wrote no rows. Segments after the last transaction may not have run.
-    fn steps(&self, (portion, segment): Place) -> Vec<(Place, usize)> {
+    fn steps(&self, (portion, segment): Position) -> Vec<(Position, usize)> {
         let Some(next) = self.segments.list.get(segment) else {
             return Vec::new();
         };
@@ -193,7 +193,11 @@ impl<'s, 'a> Search<'s, 'a> {
         steps
     }
 
-    fn walk_back(&self, mut places: Vec<Place>, came_from: &HashMap<Place, Vec<Place>>) -> Vec<BTreeSet<usize>> {
+    fn walk_back(
+        &self,
+        mut places: Vec<Position>,
+        came_from: &HashMap<Position, Vec<Position>>,
+    ) -> Vec<BTreeSet<usize>> {
         let mut ways = vec![BTreeSet::new(); self.portions.len()];
         let mut seen = BTreeSet::new();
         while let Some(place) = places.pop() {

@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::postgres::error::{EngineError, SqlState};
-use crate::postgres::login::Login;
+use crate::postgres::login::DatabaseLogin;
 
 /// The longest body of a frame that is buffered: errors, descriptions of 1,664 columns. For rows the caller sets the limit.
 const FRAME_LEN_MAX: usize = 1024 * 1024;
@@ -37,7 +37,7 @@ pub(super) struct Head {
 }
 
 impl Connection {
-    pub(super) async fn open(login: &Login, options: &str) -> Result<Self, EngineError> {
+    pub(super) async fn open(login: &DatabaseLogin, options: &str) -> Result<Self, EngineError> {
         let parameters = [
             ("user", login.role.as_str()),
             ("database", login.database.as_str()),
@@ -138,7 +138,7 @@ impl Connection {
 }
 
 /// Reads up to ReadyForQuery, answering the authentication requests. Returns the process id of the server process.
-async fn log_in(socket: &mut dyn Socket, login: &Login) -> Result<i32, EngineError> {
+async fn log_in(socket: &mut dyn Socket, login: &DatabaseLogin) -> Result<i32, EngineError> {
     let mut state = login::Handshake::new(login.secret.clone());
     loop {
         let mut header = [0; HEADER_LEN];
@@ -158,7 +158,7 @@ async fn log_in(socket: &mut dyn Socket, login: &Login) -> Result<i32, EngineErr
     }
 }
 
-async fn dial(login: &Login) -> Result<Box<dyn Socket>, EngineError> {
+async fn dial(login: &DatabaseLogin) -> Result<Box<dyn Socket>, EngineError> {
     let endpoint = &login.endpoint;
     if endpoint.host.starts_with('/') {
         let path = format!("{}/.s.PGSQL.{}", endpoint.host, endpoint.port);
