@@ -69,8 +69,6 @@ pub enum Mode {
         /// The name of the partition, without its schema and unquoted.
         partition: String,
     },
-    /// Any other statement that cannot run in a transaction block. The capture does not produce it.
-    Alone,
     /// CREATE EXTENSION of an extension that only a superuser can create: the administrator runs it.
     Extension {
         /// The name of the extension, unquoted.

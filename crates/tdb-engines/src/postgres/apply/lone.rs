@@ -46,7 +46,7 @@ pub(super) async fn run(
             detach(session, plan, statement, (&here(plan, table), partition), mark).await?;
         }
         // Extensions and settings, which the administrator applies, do not get here.
-        Mode::Alone | Mode::Transactional | Mode::Extension { .. } | Mode::Setting { .. } => {
+        Mode::Transactional | Mode::Extension { .. } | Mode::Setting { .. } => {
             execute(session, plan, statement).await?
         }
     }

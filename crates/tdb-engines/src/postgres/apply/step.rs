@@ -56,11 +56,9 @@ pub(super) fn kind(change: &Change) -> Result<Kind<'_>, StepError> {
                 name,
                 value: value.as_deref(),
             },
-            Mode::Transactional
-            | Mode::CreateIndex { .. }
-            | Mode::DropIndex { .. }
-            | Mode::DetachPartition { .. }
-            | Mode::Alone => Kind::Lone(statement),
+            Mode::Transactional | Mode::CreateIndex { .. } | Mode::DropIndex { .. } | Mode::DetachPartition { .. } => {
+                Kind::Lone(statement)
+            }
         }),
         (Some(statement), _) => Err(StepError::refused(
             "a statement that cannot run in a transaction is combined with other statements".to_owned(),
