@@ -385,3 +385,125 @@ fn a_deployment_and_a_new_tenant_bring_what_is_missing() {
     api.post("/tenants/m3/restore", json!({})).ok();
     psql(&third.url, "SET ROLE while_away").ok();
 }
+
+fn warnings_of(api: &Api, path: &str, role: &str) -> Vec<String> {
+    let roles = api.get(path).ok()["roles"].as_array().expect("roles").clone();
+    let found = roles.iter().find(|one| one["name"] == role);
+    let found = found.unwrap_or_else(|| panic!("{role} is not in {roles:#?}"));
+    let warnings = found["warnings"].as_array();
+    let text = |one: &Value| one.as_str().expect("a sentence").to_owned();
+    warnings
+        .unwrap_or_else(|| panic!("no warnings in {found:#}"))
+        .iter()
+        .map(text)
+        .collect()
+}
+
+/// The project has no database yet, so none of its servers has to be asked; all are.
+#[test]
+fn a_name_that_a_server_has_is_refused_before_the_project_has_a_database() {
+    let (api, id) = stranger("early@example.org");
+    let path = format!("/projects/{id}/roles");
+    psql(&instance().server_url("postgres"), "CREATE ROLE by_hand").ok();
+    let problem = api.post(&path, json!({"name": "by_hand"})).problem(409);
+    assert_eq!(problem["code"], "role_taken", "{problem:#}");
+    for name in ["postgres", "r_app", "r_abcdefghijk27_x", "tdb_gone_x", "cp_api", "pg_x"] {
+        let problem = api.post(&path, json!({"name": name})).problem(422);
+        assert!(
+            problem["detail"].to_string().contains("is reserved"),
+            "{name}: {problem:#}"
+        );
+    }
+    assert_eq!(api.get(&path).ok()["roles"], json!([]));
+    let url = workspace_of(&api, "early");
+    psql(&url, "CREATE TABLE t (id int)").ok();
+}
+
+/// A role made by hand after the declaration: what does not name it works, and no other project hears of it.
+#[test]
+fn a_name_that_is_taken_later_blocks_only_what_names_it() {
+    let (api, id) = stranger("late@example.org");
+    let path = format!("/projects/{id}/roles");
+    for role in ["late_anon", "late_other"] {
+        let made = api.post(&path, json!({"name": role})).ok();
+        assert_eq!(made["warnings"], json!([]), "{made:#}");
+    }
+    let server = instance().server_url("postgres");
+    psql(&server, "CREATE ROLE late_anon").ok();
+
+    let url = workspace_of(&api, "late");
+    psql(&url, "CREATE TABLE t (id int); GRANT SELECT ON t TO late_other").ok();
+    psql(&url, "SET ROLE late_other; SELECT * FROM t").ok();
+    psql(&url, "SET ROLE late_anon").fails_saying("42501");
+    let tenant = |name: &str| json!({"tenant_id": name, "databases": [{"blueprint": "late"}]});
+    let made = api.post("/tenants", tenant("l1")).ok();
+    let tenant_url = made["databases"][0]["connection"]["connection_string"]
+        .as_str()
+        .expect("a string")
+        .to_owned();
+    let ready = |name: &str| {
+        eventually(std::time::Duration::from_secs(60), "the tenant is ready", || {
+            (api.get(&format!("/tenants/{name}")).ok()["status"] == "ready").then_some(())
+        });
+    };
+    ready("l1");
+    psql(&tenant_url, "SET ROLE late_other; SELECT * FROM t").ok();
+    let shown = warnings_of(&api, &path, "late_anon");
+    assert!(
+        shown.len() == 1 && shown[0].contains("has a role \"late_anon\" that this installation did not create"),
+        "{shown:?}"
+    );
+    assert_eq!(warnings_of(&api, &path, "late_other"), Vec::<String>::new());
+
+    // Another project on the same server.
+    let (other, other_id) = stranger("beside@example.org");
+    let other_path = format!("/projects/{other_id}/roles");
+    workspace_of(&other, "beside");
+    let made = other.post(&other_path, json!({"name": "beside_anon"})).ok();
+    assert_eq!(made["warnings"], json!([]), "{made:#}");
+    assert_eq!(warnings_of(&other, &other_path, "beside_anon"), Vec::<String>::new());
+    let other_sees = other.get(&other_path).ok();
+    assert!(!other_sees.to_string().contains("late"), "{other_sees:#}");
+
+    // Only what names the role waits, and nothing is granted to the role of the same name.
+    psql(&url, "CREATE TABLE u (id int)").ok();
+    let deploy = || {
+        let body = json!({"blueprint_name": "late", "deploy_all": true});
+        let answer = api.post("/deployments", body);
+        if answer.status >= 400 {
+            return answer.body;
+        }
+        let job = answer.ok()["job_id"].as_str().expect("a job").to_owned();
+        eventually(std::time::Duration::from_secs(120), "the deployment ends", || {
+            let job = api.get(&format!("/deployments/{job}")).ok();
+            ["completed", "failed"]
+                .iter()
+                .any(|end| job["status"] == *end)
+                .then_some(job)
+        })
+    };
+    let job = deploy();
+    assert_eq!(job["status"], "completed", "{job:#}");
+    psql(&url, "GRANT SELECT ON u TO late_anon").ok();
+    let refused = deploy();
+    assert_eq!(refused["code"], "role_taken", "{refused:#}");
+    assert!(api.get("/workspaces/late/diff").ok()["changes"][0]["state"] != "broken");
+    let granted = "SELECT count(*) FROM pg_shdepend WHERE refobjid = 'late_anon'::regrole AND dbid IN (SELECT oid FROM pg_database WHERE datname LIKE 'late\\_\\_%')";
+    assert_eq!(psql(&server, granted).ok().text(), "0");
+
+    // The operator gives the name free: everything is brought up to date.
+    psql(&url, "REVOKE SELECT ON u FROM late_anon").ok();
+    psql(&server, "DROP ROLE late_anon").ok();
+    api.post(&path, json!({"name": "late_third"})).ok();
+    psql(
+        &url,
+        "GRANT SELECT ON u TO late_anon; SET ROLE late_anon; SELECT * FROM u",
+    )
+    .ok();
+    assert_eq!(warnings_of(&api, &path, "late_anon"), Vec::<String>::new());
+    let job = deploy();
+    assert_eq!(job["status"], "completed", "{job:#}");
+    psql(&tenant_url, "SET ROLE late_anon; SELECT * FROM u").ok();
+    api.post("/tenants", tenant("l2")).ok();
+    ready("l2");
+}

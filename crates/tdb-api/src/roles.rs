@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use tdb_client::lists::{Created, Done, Success};
-use tdb_client::roles::{CreateRole, CreatedRole, Role, RoleList};
+use tdb_client::roles::{CreateRole, Role, RoleList};
 use tdb_control::{Control, model};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -40,20 +40,17 @@ async fn list_roles(
 /// Declare a role without login that schemas may grant to
 #[utoipa::path(post, path = "/projects/{id}/roles", tag = "projects", request_body = CreateRole,
     params(("id" = String, Path, description = "The project's id (prj_…) or name")),
-    responses((status = 201, description = "The role; each server with databases of the project has it", body = Success<Created<CreatedRole>>)))]
+    responses((status = 201, description = "The role; each server with databases of the project has it", body = Success<Created<Role>>)))]
 async fn create_role(
     State(control): State<Control>,
     caller: Caller,
     InPath(id): InPath<String>,
     Body(request): Body<CreateRole>,
-) -> Answer<(StatusCode, Json<Success<Created<CreatedRole>>>)> {
+) -> Answer<(StatusCode, Json<Success<Created<Role>>>)> {
     let made = control.roles.create(&caller.identity, &id, &request.name).await?;
     let created = Created {
-        message: format!("role \"{}\" is declared", made.role.name),
-        body: CreatedRole {
-            role: render(made.role),
-            warnings: made.warnings,
-        },
+        message: format!("role \"{}\" is declared", made.name),
+        body: render(made),
     };
     Ok((StatusCode::CREATED, Json(Success::of(created))))
 }
@@ -77,5 +74,6 @@ fn render(role: model::DeclaredRole) -> Role {
     Role {
         name: role.name.to_string(),
         created_at: role.created_at,
+        warnings: role.warnings,
     }
 }

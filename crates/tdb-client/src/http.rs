@@ -22,7 +22,7 @@ use crate::extensions::{CreateExtension, ExtensionList};
 use crate::lists::{Created, Done, Paged};
 use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
-use crate::roles::{CreateRole, CreatedRole, RoleList};
+use crate::roles::{CreateRole, Role, RoleList};
 use crate::servers::{RegisterServer, Server, ServerList, ServerTest};
 use crate::service::{Health, Service};
 use crate::settings::{ChangeSettings, WorkspaceSettings};
@@ -135,7 +135,7 @@ impl Client {
     }
 
     /// `POST /projects/{id}/roles`.
-    pub fn create_role(&self, project: &str, request: &CreateRole) -> Result<Created<CreatedRole>> {
+    pub fn create_role(&self, project: &str, request: &CreateRole) -> Result<Created<Role>> {
         self.post(&format!("/projects/{}/roles", segment(project)), request)
     }
 

@@ -14,6 +14,9 @@ pub struct Role {
     /// When it was declared.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// A sentence for each server of the project on which the role is not as declared, for example because another role has
+    /// its name. TenantsDB tries again.
+    pub warnings: Vec<String>,
 }
 
 list! {
@@ -28,14 +31,4 @@ pub struct CreateRole {
     /// The role's name, also on the database servers: lower-case letters, digits and `_`, not starting with a digit.
     #[schema(min_length = 1, max_length = 63, pattern = "^[a-z_][a-z0-9_]*$")]
     pub name: String,
-}
-
-/// A role just declared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CreatedRole {
-    /// The role.
-    #[serde(flatten)]
-    pub role: Role,
-    /// Servers on which the role could not be created yet, with the reason; TenantsDB tries again.
-    pub warnings: Vec<String>,
 }

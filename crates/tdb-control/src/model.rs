@@ -8,7 +8,7 @@ mod workspace;
 
 pub use access::{
     ApiKeyInfo, Connection, CredentialInfo, CredentialRequest, CredentialScope, DeclaredRole, LoggedIn, NewApiKey,
-    NewCredential, NewDeclaredRole, NewProject, Project, ProxyAddress, ServerInfo, ServerStatus, ServerTest,
+    NewCredential, NewProject, Project, ProxyAddress, ServerInfo, ServerStatus, ServerTest,
 };
 pub use deployment::{
     Comparison, Deployment, DeploymentRequest, DeploymentStatus, DeploymentTarget, JobSummary, SqlFailure,

@@ -5,7 +5,6 @@
 mod support;
 
 use support::{Database, World, numbered};
-use tdb_engines::postgres::EngineError;
 use tdb_engines::postgres::declared_roles::{self, Membership};
 use tokio_postgres::Client;
 
@@ -387,15 +386,60 @@ async fn a_server_is_brought_to_what_is_declared() {
     assert_eq!(converge(&world, &[]).await, declared_roles::Converged::default());
     session.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(converge(&world, &[]).await.dropped, ["anon"]);
+}
 
+/// A role that the operator created, or that another installation declared, is left alone and does not stop the others; nor
+/// does one that a client's open transaction locks.
+#[tokio::test]
+async fn a_role_that_cannot_be_brought_to_what_is_declared_does_not_stop_the_others() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let acme = world.tenant("acme", "app_v1").await;
     let admin = world.cluster.connect("postgres").await.unwrap();
-    admin.batch_execute("CREATE ROLE taken").await.unwrap();
-    let taken = declared_roles::admit(&world.server, INSTALLATION, &of("taken", &[&acme])).await;
-    assert!(matches!(taken, Err(EngineError::RoleTaken { role }) if role == "taken"));
-    let of_another = declared_roles::admit(&world.server, "elsewher", &both).await;
-    assert!(of_another.is_ok());
-    let not_ours = declared_roles::admit(&world.server, INSTALLATION, &both).await;
-    assert!(matches!(not_ours, Err(EngineError::RoleTaken { .. })));
+    admin.batch_execute("CREATE ROLE b_taken").await.unwrap();
+    let wanted = ["a_anon", "b_taken", "c_anon"].map(|role| of(role, &[&acme])).concat();
+    let admitted = declared_roles::admit(&world.server, INSTALLATION, &wanted).await;
+    assert_eq!(admitted.unwrap(), ["b_taken"]);
+    let session = world.session(&acme).await;
+    for (role, code) in [("a_anon", None), ("b_taken", Some("42501")), ("c_anon", None)] {
+        let refused = code_of(&session, &format!("SET ROLE {role}")).await;
+        assert_eq!(refused.as_deref(), code, "{role}");
+    }
+    let elsewhere = of("a_anon", &[&acme]);
+    let taken = declared_roles::admit(&world.server, "elsewher", &elsewhere).await;
+    assert_eq!(taken.unwrap(), ["a_anon"]);
+
+    // The deployer is not a member of it, and would grant to the operator's role.
+    let workspace = world.workspace("app_dev").await;
+    let developer = world.session(&workspace).await;
+    for sql in ["CREATE TABLE t ()", "GRANT SELECT ON t TO b_taken"] {
+        developer.batch_execute(sql).await.unwrap();
+    }
+    let changes = numbered(&world.drain_of_project(&workspace, &["b_taken".to_owned()]).await);
+    let failed = world
+        .bring_up_without(&acme, &changes, &["b_taken".to_owned()])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failed.taken.as_deref(), failed.change),
+        (Some("b_taken"), Some(2)),
+        "{failed:?}"
+    );
+    assert_eq!(failed.changes_done, 1);
+
+    let changed =
+        "SET ROLE a_anon; ALTER ROLE a_anon PASSWORD 'x'; SET ROLE c_anon; ALTER ROLE c_anon PASSWORD 'x'; RESET ROLE";
+    session.batch_execute(changed).await.unwrap();
+    let lock = "BEGIN; SET LOCAL ROLE a_anon; ALTER ROLE a_anon PASSWORD 'y'";
+    session.batch_execute(lock).await.unwrap();
+    let converged = converge(&world, &wanted).await;
+    assert_eq!(
+        (converged.reset, converged.failed.len()),
+        (vec!["c_anon".to_owned()], 1)
+    );
+    assert_eq!(converged.failed[0].0, "a_anon");
+    session.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(converge(&world, &wanted).await.reset, ["a_anon"]);
 }
 
 /// A workspace of an older version: only the owner can write to its journal.

@@ -161,6 +161,7 @@ async fn a_failed_change_leaves_the_ones_before_it_and_says_what_failed() {
         owner: &acme.roles.owner,
         attempt: Uuid::new_v4(),
         changes: &changes,
+        taken: &[],
         limits: TimeLimits {
             lock_timeout: Duration::from_millis(50),
             ..TimeLimits::default()
@@ -227,6 +228,7 @@ async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
         owner: &acme.roles.owner,
         attempt: Uuid::new_v4(),
         changes: &[],
+        taken: &[],
         limits: TimeLimits {
             lock_polls: 2,
             ..TimeLimits::default()
@@ -251,6 +253,7 @@ async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
         .unwrap();
     let plan = BringUp {
         administrator: &world.server,
+        taken: &[],
         limits: TimeLimits::default(),
         ..plan
     };

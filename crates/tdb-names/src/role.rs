@@ -20,6 +20,9 @@ const WORDS: [&str; 7] = [
 const PREFIXES: [&str; 3] = ["pg_", "tdb_", "cp_"];
 /// Characters after `r_` in the name of a database's own role.
 const OPAQUE_LEN: usize = 13;
+/// Reserved in new declarations: of databases' roles, and of PostgreSQL's usual superuser. Earlier releases accepted them.
+const PREFIX_OF_DATABASES: &str = "r_";
+const SUPERUSER: &str = "postgres";
 
 /// Why a text is not a role's name; the message is the rule, fit for the end of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -47,6 +50,15 @@ impl RoleName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Parses the name of a role to declare. It reserves more than [`FromStr`], which reads what earlier releases accepted.
+    pub fn to_declare(text: &str) -> Result<Self, RoleNameError> {
+        let name: Self = text.parse()?;
+        if text == SUPERUSER || text.starts_with(PREFIX_OF_DATABASES) {
+            return Err(RoleNameError::Reserved);
+        }
+        Ok(name)
     }
 }
 
@@ -107,6 +119,16 @@ mod tests {
         let longest = "a".repeat(63);
         for name in ["anon", "authenticated", "service_role", "_x", "web2", "r_app", &longest] {
             assert!(name.parse::<RoleName>().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_declaration_reserves_all_names_of_the_installations_roles() {
+        for name in ["r_app", "r_", "r_abcdefghijk27_x", "postgres", "pg_x", "public"] {
+            assert_eq!(RoleName::to_declare(name), Err(RoleNameError::Reserved), "{name}");
+        }
+        for name in ["anon", "rr_x", "postgres_fdw", "r"] {
+            assert_eq!(RoleName::to_declare(name), name.parse(), "{name}");
         }
     }
 

@@ -15,6 +15,17 @@ pub struct DeclaredRoleRow {
     pub name: RoleName,
     /// When it was declared.
     pub created_at: OffsetDateTime,
+    /// Why it is not as declared: a sentence for each server on which it is not.
+    pub faults: Vec<String>,
+}
+
+/// Why a declared role is not as declared on a server.
+#[derive(Clone, Debug)]
+pub struct RoleFault {
+    /// The declared role.
+    pub role: String,
+    /// A sentence that names the server.
+    pub fault: String,
 }
 
 /// A database of a project and its owner, as error messages name them.
@@ -43,20 +54,23 @@ fn from_row(row: &Row) -> Result<DeclaredRoleRow, StoreError> {
     Ok(DeclaredRoleRow {
         name: parsed(row, "name")?,
         created_at: column(row, "created_at")?,
+        faults: column(row, "faults")?,
     })
 }
 
-/// Declares a role. Returns nothing if the project has declared it before.
-pub async fn insert(tx: &Tx, project: &ProjectId, name: &RoleName) -> Result<Option<DeclaredRoleRow>, StoreError> {
-    let sql = "INSERT INTO declared_roles (project_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING name, created_at";
-    let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;
-    row.as_ref().map(from_row).transpose()
+const COLUMNS: &str = "name, created_at, ARRAY(SELECT f.fault FROM declared_role_faults f
+    WHERE f.project_id = declared_roles.project_id AND f.name = declared_roles.name ORDER BY f.server) AS faults";
+
+/// Declares a role; false if the project has declared it before.
+pub async fn insert(tx: &Tx, project: &ProjectId, name: &RoleName) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO declared_roles (project_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    Ok(tx.execute(sql, &[&project.as_str(), &name.as_str()]).await? == 1)
 }
 
 /// The declared role with this name.
 pub async fn by_name(tx: &Tx, project: &ProjectId, name: &RoleName) -> Result<Option<DeclaredRoleRow>, StoreError> {
-    let sql = "SELECT name, created_at FROM declared_roles WHERE project_id = $1 AND name = $2";
-    let row = tx.query_opt(sql, &[&project.as_str(), &name.as_str()]).await?;
+    let sql = format!("SELECT {COLUMNS} FROM declared_roles WHERE project_id = $1 AND name = $2");
+    let row = tx.query_opt(&sql, &[&project.as_str(), &name.as_str()]).await?;
     row.as_ref().map(from_row).transpose()
 }
 
@@ -67,10 +81,12 @@ pub async fn list(
     after: Option<&RoleName>,
     limit: i64,
 ) -> Result<Vec<DeclaredRoleRow>, StoreError> {
-    let sql = "SELECT name, created_at FROM declared_roles
-                WHERE project_id = $1 AND ($2::text IS NULL OR name COLLATE \"C\" > $2) ORDER BY name COLLATE \"C\" LIMIT $3";
+    let sql = format!(
+        "SELECT {COLUMNS} FROM declared_roles
+          WHERE project_id = $1 AND ($2::text IS NULL OR name COLLATE \"C\" > $2) ORDER BY name COLLATE \"C\" LIMIT $3"
+    );
     let after = after.map(RoleName::as_str);
-    let rows = tx.query(sql, &[&project.as_str(), &after, &limit]).await?;
+    let rows = tx.query(&sql, &[&project.as_str(), &after, &limit]).await?;
     rows.iter().map(from_row).collect()
 }
 
@@ -152,4 +168,33 @@ pub async fn memberships(tx: &Tx, server: &ServerName) -> Result<Vec<Membership>
         })
     };
     rows.iter().map(membership).collect()
+}
+
+/// Replaces the faults of all declared roles on a server.
+pub async fn replace_faults(tx: &Tx, server: &ServerName, faults: &[RoleFault]) -> Result<(), StoreError> {
+    let roles: Vec<&str> = faults.iter().map(|one| one.role.as_str()).collect();
+    let sql = "DELETE FROM declared_role_faults f WHERE server = $1 AND (NOT name = ANY ($2)
+                  OR NOT EXISTS (SELECT FROM physical_databases p WHERE p.project_id = f.project_id AND p.server = $1))";
+    tx.execute(sql, &[&server.as_str(), &roles]).await?;
+    record_faults(tx, None, server, faults).await
+}
+
+/// Records faults for each project, or for one, that declares the role and has databases on the server.
+pub async fn record_faults(
+    tx: &Tx,
+    project: Option<&ProjectId>,
+    server: &ServerName,
+    faults: &[RoleFault],
+) -> Result<(), StoreError> {
+    let (roles, texts): (Vec<&str>, Vec<&str>) =
+        faults.iter().map(|one| (one.role.as_str(), one.fault.as_str())).unzip();
+    let sql = "INSERT INTO declared_role_faults (project_id, name, server, fault)
+               SELECT r.project_id, r.name, $2, f.fault FROM unnest($3::text[], $4::text[]) AS f(name, fault)
+                 JOIN declared_roles r ON r.name = f.name AND ($1::text IS NULL OR r.project_id = $1)
+                WHERE EXISTS (SELECT FROM physical_databases p WHERE p.project_id = r.project_id AND p.server = $2)
+               ON CONFLICT (project_id, name, server) DO UPDATE SET fault = EXCLUDED.fault
+                WHERE declared_role_faults.fault <> EXCLUDED.fault";
+    let project = project.map(ProjectId::as_str);
+    tx.execute(sql, &[&project, &server.as_str(), &roles, &texts]).await?;
+    Ok(())
 }

@@ -17,7 +17,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In the order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 14] = [
+const MIGRATIONS: [Migration; 15] = [
     Migration {
         number: 1,
         name: "initial",
@@ -87,6 +87,11 @@ const MIGRATIONS: [Migration; 14] = [
         number: 14,
         name: "declared_roles",
         sql: include_str!("../migrations/0014_declared_roles.sql"),
+    },
+    Migration {
+        number: 15,
+        name: "declared_role_faults",
+        sql: include_str!("../migrations/0015_declared_role_faults.sql"),
     },
 ];
 /// If two programs start at once, the second waits this long for the first. A lock on a table is waited for only

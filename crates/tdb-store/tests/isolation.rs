@@ -45,6 +45,7 @@ async fn fill(world: &World, project: &ProjectId) -> WorkspaceId {
            VALUES ('dep_' || substr('{project}', 5), '{project}', '{workspace}', 'app', 1, 'running', 'me');
          INSERT INTO control_plane.database_roles (database_id, project_id) VALUES ('{workspace}', '{project}');
          INSERT INTO control_plane.declared_roles (project_id, name) VALUES ('{project}', 'anon');
+         INSERT INTO control_plane.declared_role_faults (project_id, name, server, fault) VALUES ('{project}', 'anon', 'main', 'x');
          INSERT INTO control_plane.idempotency_keys (project_id, key, request, attempt, lease_until)
            VALUES ('{project}', 'k', sha256('k'), gen_random_uuid(), now());
          INSERT INTO control_plane.deployment_targets (deployment_id, project_id, workspace_id, database_id, tenant, server, status,

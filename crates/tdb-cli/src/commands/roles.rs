@@ -60,7 +60,13 @@ impl OfProject {
 
 pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
-        Command::List { of } => printer.answer(&client.roles(&of.id(client)?)?, render_list),
+        Command::List { of } => {
+            let list = client.roles(&of.id(client)?)?;
+            printer.answer(&list, render_list)?;
+            let warnings = list.roles.iter().flat_map(|role| &role.warnings);
+            warnings.for_each(|warning| printer.note(warning));
+            Ok(())
+        }
         Command::Create { name, of } => {
             let created = client.create_role(&of.id(client)?, &CreateRole { name })?;
             printer.answer(&created, |created| created.message.clone())?;

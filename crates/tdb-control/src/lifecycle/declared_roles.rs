@@ -2,28 +2,33 @@
 //! [`crate::lifecycle::memberships`] creates them on servers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tdb_engines::postgres::declared_roles as engine;
-use tdb_engines::postgres::{EngineError, journal};
+use tdb_engines::postgres::journal;
 use tdb_names::{ProjectId, RoleName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::declared_roles::{self, DeclaredRoleRow, OwnedDatabase};
+use tdb_store::servers;
 use tdb_store::workspaces::{self, WorkspaceStatus};
+use tokio::time::timeout;
 
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::accounts::Accounts;
-use crate::lifecycle::memberships::{Memberships, refused};
+use crate::lifecycle::memberships::{Memberships, role_taken};
 use crate::lifecycle::place::database_name;
 use crate::lifecycle::servers::Servers;
-use crate::model::{DeclaredRole, NewDeclaredRole};
+use crate::model::DeclaredRole;
 use crate::page::Page;
 use crate::schema::drain::Drains;
 
 /// How many changes or databases an error names.
 const NAMED_MAX: usize = 5;
+/// How long a declaration waits for a server to say whether it has a role of the name.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What a repeated request needs to continue: see [`crate::idempotency`].
 #[derive(Serialize, Deserialize)]
@@ -54,42 +59,50 @@ impl DeclaredRoles {
 
     /// Declares a role and creates it on every server where the project has databases. The sweep creates it on servers
     /// that cannot be reached now; the warnings name them.
-    pub async fn create(&self, identity: &Identity, project: &str, name: &str) -> Result<NewDeclaredRole> {
+    pub async fn create(&self, identity: &Identity, project: &str, name: &str) -> Result<DeclaredRole> {
         identity.require(KeyScope::Admin)?;
-        let name = parsed(name)?;
         let project = match identity.receipt::<Receipt>()? {
             Some(receipt) => receipt.project,
-            None => self.record_declaration(identity, project, &name).await?,
+            None => self.record_declaration(identity, project, &to_declare(name)?).await?,
         };
+        let name = name.parse().map_err(|_| ControlError::not_found("role", name))?;
+        let mut unreached = self.converge(&project, &name).await?;
+        self.open_journals(&project).await?;
         let tx = self.core.store.project(&project).await?;
         let row = declared_roles::by_name(&tx, &project, &name).await?;
-        let servers = declared_roles::servers(&tx, &project).await?;
         tx.rollback().await?;
-        let row = row.ok_or_else(|| ControlError::not_found("role", &name))?;
-        let mut warnings = Vec::new();
+        let mut role = declared(row.ok_or_else(|| ControlError::not_found("role", &name))?);
+        role.warnings.append(&mut unreached);
+        Ok(role)
+    }
+
+    /// Creates, or drops, the role on the servers of the project. Returns a sentence for each that could not be reached.
+    async fn converge(&self, project: &ProjectId, role: &RoleName) -> Result<Vec<String>> {
+        let tx = self.core.store.project(project).await?;
+        let servers = declared_roles::servers(&tx, project).await?;
+        tx.rollback().await?;
+        let mut unreached = Vec::new();
         for server in &servers {
             if let Err(error) = self.memberships.converge_on(server).await {
-                tracing::warn!(%server, role = %name, error = %error.explained(), "a declared role could not be created; it will be retried");
-                warnings.push(format!("server \"{server}\" does not have the role yet: {error}"));
+                tracing::warn!(%server, %role, error = %error.explained(), "declared roles could not be updated; it will be retried");
+                unreached.push(format!("server \"{server}\" does not have the role yet: {error}"));
             }
         }
-        self.open_journals(&project).await?;
-        let role = declared(row);
-        Ok(NewDeclaredRole { role, warnings })
+        Ok(unreached)
     }
 
     async fn record_declaration(&self, identity: &Identity, project: &str, name: &RoleName) -> Result<ProjectId> {
         let project = self.accounts.project_of(identity, project).await?;
-        let tx = self.core.store.project(&project).await?;
-        let servers = declared_roles::servers(&tx, &project).await?;
+        // All servers, since the project's next database may be on any of them.
+        let tx = self.core.store.jobs().await?;
+        let servers = servers::names(&tx).await?;
         tx.rollback().await?;
-        for server in &servers {
-            self.require_free(server, name).await?;
-        }
+        let checks = servers.iter().map(|server| self.require_free(server, name));
+        futures_util::future::try_join_all(checks).await?;
         // Over all projects: the receipt belongs to the key's project, the role may belong to another project of the
         // account.
         let tx = self.core.store.jobs().await?;
-        if declared_roles::insert(&tx, &project, name).await?.is_none() {
+        if !declared_roles::insert(&tx, &project, name).await? {
             return Err(ControlError::Exists {
                 what: "role",
                 name: name.to_string(),
@@ -104,23 +117,26 @@ impl DeclaredRoles {
         Ok(project)
     }
 
-    /// Fails if the server has a role of this name that this installation did not create. A server that cannot be
-    /// reached does not count against the name.
+    /// Fails if the server has a role of this name that this installation did not create. A server that does not answer
+    /// does not count against the name: the sweep records on the role that it is taken there.
     async fn require_free(&self, server: &ServerName, name: &RoleName) -> Result<()> {
-        let taken = engine::is_taken(
-            &self.servers.admin(server).await?,
-            self.core.store.installation(),
-            name.as_str(),
-        )
-        .await;
-        match taken {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                let role = name.to_string();
-                Err(refused(server, EngineError::RoleTaken { role }))
+        if self.servers.is_silent(server) {
+            return Ok(());
+        }
+        let check = async {
+            let server = self.servers.admin(server).await?;
+            let taken = engine::is_taken(&server, self.core.store.installation(), name.as_str()).await;
+            taken.map_err(|e| upstream(&server.endpoint().name, e))
+        };
+        match timeout(CHECK_TIME_MAX, check).await {
+            Ok(Ok(false)) => Ok(()),
+            Ok(Ok(true)) => Err(role_taken(server, name.as_str())),
+            Ok(Err(error)) => {
+                tracing::warn!(%server, role = %name, error = %error.explained(), "could not check whether the server has the role");
+                Ok(())
             }
-            Err(error) => {
-                tracing::warn!(%server, role = %name, %error, "could not check whether the server has the role");
+            Err(_) => {
+                tracing::warn!(%server, role = %name, "the server did not say in time whether it has the role");
                 Ok(())
             }
         }
@@ -136,7 +152,6 @@ impl DeclaredRoles {
         let tx = self.core.store.project(&project).await?;
         let known = declared_roles::by_name(&tx, &project, &role).await?;
         let places = declared_roles::places(&tx, &project).await?;
-        let servers = declared_roles::servers(&tx, &project).await?;
         let rows = workspaces::list(&tx, &project, None, i64::MAX).await?;
         tx.rollback().await?;
         if known.is_none() {
@@ -150,11 +165,7 @@ impl DeclaredRoles {
         let tx = self.core.store.project(&project).await?;
         declared_roles::delete(&tx, &project, &role).await?;
         tx.commit().await?;
-        for server in &servers {
-            if let Err(error) = self.memberships.converge_on(server).await {
-                tracing::warn!(%server, %role, error = %error.explained(), "a role that is no longer declared could not be dropped; it will be retried");
-            }
-        }
+        self.converge(&project, &role).await?;
         Ok(role)
     }
 
@@ -208,18 +219,18 @@ impl DeclaredRoles {
     }
 }
 
-fn parsed(name: &str) -> Result<RoleName> {
-    name.parse()
-        .map_err(|error: tdb_names::RoleNameError| ControlError::Invalid {
-            field: "name",
-            rule: error.to_string(),
-        })
+fn to_declare(name: &str) -> Result<RoleName> {
+    RoleName::to_declare(name).map_err(|error| ControlError::Invalid {
+        field: "name",
+        rule: error.to_string(),
+    })
 }
 
 fn declared(row: DeclaredRoleRow) -> DeclaredRole {
     DeclaredRole {
         name: row.name,
         created_at: row.created_at,
+        warnings: row.faults,
     }
 }
 

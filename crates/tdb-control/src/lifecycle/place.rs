@@ -86,7 +86,8 @@ impl Placement {
         let secrets = self.role_secrets(physical)?;
         let made = tdb_engines::postgres::roles::create(server, &role_names(physical), &secrets).await;
         made.map_err(|e| upstream(&physical.server, e))?;
-        self.memberships.admit(project, physical).await
+        // A declared role whose name is taken on this server does not stop the project's databases.
+        self.memberships.admit(project, physical).await.map(drop)
     }
 
     /// The login of one of the database's own roles. Only such sessions run a user's text.

@@ -85,14 +85,7 @@ pub struct DeclaredRole {
     pub name: RoleName,
     /// When it was declared.
     pub created_at: OffsetDateTime,
-}
-
-/// A role that was just declared.
-#[derive(Clone, Debug)]
-pub struct NewDeclaredRole {
-    /// The role.
-    pub role: DeclaredRole,
-    /// A sentence for each server that does not have the role yet.
+    /// A sentence for each server on which it is not as declared.
     pub warnings: Vec<String>,
 }
 

@@ -243,12 +243,13 @@ impl Builds {
             .await?;
         let owner = build.physical.roles.owner.name.as_str();
         let administrator = self.servers.admin(&build.physical.server).await?;
-        self.placement.memberships.admit(&row.project, &build.physical).await?;
+        let taken = self.placement.memberships.admit(&row.project, &build.physical).await?;
         let plan = BringUp {
             administrator: &administrator,
             owner,
             attempt,
             changes: &changes,
+            taken: &taken,
             limits: TimeLimits::default(),
         };
         let mut applied = Box::pin(bring_up(&login, &plan, &|_| ())).await;

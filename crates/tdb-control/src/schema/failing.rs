@@ -16,6 +16,7 @@ use tdb_store::workspaces::{self, WorkspaceRow};
 
 use crate::core::Core;
 use crate::error::{ControlError, Result};
+use crate::lifecycle::memberships::role_taken;
 use crate::schema::builds::{BuildError, Builds};
 use crate::schema::differences::shown;
 use crate::schema::templates::Templates;
@@ -28,9 +29,9 @@ pub(crate) struct Failing {
 }
 
 impl Failing {
-    /// `None` if the failure is not the change's own: none of its statements failed, or another attempt may succeed.
+    /// `None` if the failure is not the change's own: another attempt may succeed, or the server lacks a declared role.
     pub(crate) fn of(error: &ApplyError) -> Option<Self> {
-        if error.class != ErrorClass::Failed {
+        if error.class != ErrorClass::Failed || error.taken.is_some() {
             return None;
         }
         let statement = error.statement.as_deref().unwrap_or("a statement of it");
@@ -221,6 +222,9 @@ fn suspicion(numbered: &NumberedChange, in_versions: &HashSet<i64>) -> Option<Un
 
 /// The error for a replay that failed because of the server or its state.
 pub(crate) fn not_its_fault(server: &ServerName, error: &ApplyError) -> ControlError {
+    if let Some(role) = &error.taken {
+        return role_taken(server, role);
+    }
     ControlError::Upstream {
         code: ProblemCode::DatabaseFailed,
         server: server.to_string(),
@@ -277,7 +281,7 @@ pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
 
 /// What to do about broken changes, some of which name roles that are not declared.
 pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[String]) -> String {
-    let mut declarable = undeclared.iter().filter_map(|role| role.parse::<RoleName>().ok());
+    let mut declarable = undeclared.iter().filter_map(|role| RoleName::to_declare(role).ok());
     if let Some(role) = declarable.next() {
         return format!(
             "Declare the role with POST /projects/{{id}}/roles {{\"name\": \"{role}\"}} and run the statements again; {} leaves out what cannot be \

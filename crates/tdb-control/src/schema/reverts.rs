@@ -221,6 +221,7 @@ impl Reverts {
             owner: &build.physical.roles.owner.name,
             attempt,
             changes: &changes,
+            taken: &[],
             limits: TimeLimits::default(),
         };
         Ok(bring_up(&login, &plan, &|_| ()).await.map(drop))

@@ -197,12 +197,13 @@ impl Rollouts {
         let owner = database.physical.roles.owner.name.as_str();
         let administrator = self.servers.admin(&database.physical.server).await?;
         let memberships = &self.placement.memberships;
-        memberships.admit(&database.project, &database.physical).await?;
+        let taken = memberships.admit(&database.project, &database.physical).await?;
         let plan = BringUp {
             administrator: &administrator,
             owner,
             attempt,
             changes: &changes,
+            taken: &taken,
             limits: TimeLimits::default(),
         };
         let progress = |there: u32| done.store(there.saturating_sub(held), Ordering::Relaxed);
@@ -354,6 +355,7 @@ fn failure_of(error: &ControlError) -> ApplyError {
         hint: None,
         change: None,
         statement: None,
+        taken: None,
         changes_done: 0,
     }
 }

@@ -89,7 +89,7 @@ pub async fn bring_up(
     }
     progress(done);
     for numbered in plan.changes.iter().filter(|numbered| !is_done(numbered.id)) {
-        let step = match step::kind(&numbered.change) {
+        let step = match names_no_taken_role(plan, numbered).and_then(|()| step::kind(&numbered.change)) {
             Ok(step::Kind::Together) => step::together(&session, plan, numbered).await,
             Ok(step::Kind::Lone(statement)) => lone::run(&session, plan, numbered, statement).await,
             Ok(step::Kind::Extension(extension)) => {
@@ -145,6 +145,15 @@ async fn read_deployed(session: &Session) -> Result<Vec<Deployed>, EngineError> 
         });
     }
     Ok(known)
+}
+
+/// A grant would otherwise go to a role that is not the project's.
+fn names_no_taken_role(plan: &BringUp<'_>, numbered: &NumberedChange) -> Result<(), StepError> {
+    let mut named = numbered.change.roles.iter().filter(|role| plan.taken.contains(role));
+    match named.next() {
+        Some(role) => Err(EngineError::RoleTaken { role: role.clone() }.into()),
+        None => Ok(()),
+    }
 }
 
 /// An error if the database has a different change with this number: then no change may be applied.

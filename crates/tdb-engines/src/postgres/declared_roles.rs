@@ -40,13 +40,15 @@ pub struct DeclaredRole {
     members: Vec<String>,
 }
 
-/// The names of the roles that [`converge`] repaired or dropped.
+/// What [`converge`] did, by the names of the roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Converged {
     /// Roles whose password, attributes, settings or memberships in other roles a client had changed.
     pub reset: Vec<String>,
     /// Roles that no project declares any more.
     pub dropped: Vec<String>,
+    /// Roles that differ from what they should be and could not be restored now, each with the server's message.
+    pub failed: Vec<(String, String)>,
 }
 
 /// The comment that marks a role as declared by this installation. Tenants' roles do not have the right to change it.
@@ -55,11 +57,11 @@ fn mark(installation: &str) -> String {
 }
 
 /// Creates missing roles and grants missing memberships. Owners that do not exist are skipped; they get their memberships
-/// when they are created. Runs one query if nothing is missing. Fails with [`EngineError::RoleTaken`], without changing
-/// anything, if a role of that name exists and is not a declared role of this installation.
-pub async fn admit(server: &Server, installation: &str, wanted: &[Membership]) -> Result<(), EngineError> {
+/// when they are created. Runs one query if nothing is missing. Returns the names that other roles of the server have, which
+/// are no declared roles of this installation: nothing is granted for these.
+pub async fn admit(server: &Server, installation: &str, wanted: &[Membership]) -> Result<Vec<String>, EngineError> {
     if wanted.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     match try_admit(server, installation, wanted).await {
         // Another process created one between the query and the statement: query again.
@@ -68,7 +70,7 @@ pub async fn admit(server: &Server, installation: &str, wanted: &[Membership]) -
     }
 }
 
-async fn try_admit(server: &Server, installation: &str, wanted: &[Membership]) -> Result<(), EngineError> {
+async fn try_admit(server: &Server, installation: &str, wanted: &[Membership]) -> Result<Vec<String>, EngineError> {
     let (roles, owners): (Vec<&str>, Vec<&str>) =
         wanted.iter().map(|one| (one.role.as_str(), one.owner.as_str())).unzip();
     let mark = mark(installation);
@@ -80,20 +82,21 @@ async fn try_admit(server: &Server, installation: &str, wanted: &[Membership]) -
         )
         .await?;
     let (mut missing, mut members) = (BTreeSet::new(), BTreeMap::<String, Vec<String>>::new());
+    let mut taken = BTreeSet::new();
     for row in &lacks {
         let role: String = row.try_get("role")?;
         if !row.try_get::<_, bool>("there")? {
             missing.insert(role.clone());
         } else if !row.try_get::<_, bool>("ours")? {
-            server.keep_maintenance(session);
-            return Err(EngineError::RoleTaken { role });
+            taken.insert(role);
+            continue;
         }
         if row.try_get("owner_there")? {
             let owner: String = row.try_get("owner")?;
             members.entry(role).or_default().push(quote(&owner));
         }
     }
-    if !lacks.is_empty() {
+    if !missing.is_empty() || !members.is_empty() {
         let mut sql = format!("{TURN};\n");
         for role in &missing {
             let role = quote(role);
@@ -106,7 +109,7 @@ async fn try_admit(server: &Server, installation: &str, wanted: &[Membership]) -
         session.run(&sql).await?;
     }
     server.keep_maintenance(session);
-    Ok(())
+    Ok(taken.into_iter().collect())
 }
 
 /// Reads the declared roles of this installation. Call it before reading the declarations from the store: then a role that
@@ -150,7 +153,15 @@ pub async fn converge(
             .collect();
         let undo = undo(role, &members);
         if !undo.is_empty() {
-            session.run(&format!("{TURN};\n{undo}")).await?;
+            match session.run(&format!("{TURN};\n{undo}")).await {
+                Ok(()) => {}
+                // A client's open transaction may lock this role; the others do not wait for it.
+                Err(error @ EngineError::Sql { .. }) => {
+                    converged.failed.push((role.name.clone(), error.to_string()));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
         }
         if role.is_changed() {
             converged.reset.push(role.name.clone());

@@ -176,6 +176,24 @@ impl World {
         self.bring_up_within(database, changes, TimeLimits::default()).await
     }
 
+    /// On a server where other roles have the names `taken` of declared roles.
+    pub(crate) async fn bring_up_without(
+        &self,
+        database: &Database,
+        changes: &[NumberedChange],
+        taken: &[String],
+    ) -> Result<Applied, ApplyError> {
+        let plan = BringUp {
+            administrator: &self.server,
+            owner: &database.roles.owner,
+            attempt: Uuid::new_v4(),
+            changes,
+            taken,
+            limits: TimeLimits::default(),
+        };
+        apply::bring_up(&self.deployer(database), &plan, &|_| {}).await
+    }
+
     pub(crate) async fn bring_up_within(
         &self,
         database: &Database,
@@ -187,6 +205,7 @@ impl World {
             owner: &database.roles.owner,
             attempt: Uuid::new_v4(),
             changes,
+            taken: &[],
             limits,
         };
         apply::bring_up(&self.deployer(database), &plan, &|_| {}).await

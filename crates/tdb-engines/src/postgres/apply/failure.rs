@@ -20,6 +20,8 @@ pub struct ApplyError {
     pub change: Option<i64>,
     /// The text of the statement that failed, with `owner` for the owner role.
     pub statement: Option<String>,
+    /// The declared role that the change names, if another role of the server has its name ([`EngineError::RoleTaken`]).
+    pub taken: Option<String>,
     /// The number of changes of the plan that the database has.
     pub changes_done: u32,
 }
@@ -68,7 +70,12 @@ impl StepError {
             EngineError::Sql { detail, hint, .. } => (detail.clone(), hint.clone()),
             _ => (None, None),
         };
+        let taken = match &self.error {
+            EngineError::RoleTaken { role } => Some(role.clone()),
+            _ => None,
+        };
         ApplyError {
+            taken,
             class: self.class,
             sqlstate: self.error.sqlstate(),
             message: self.error.to_string(),

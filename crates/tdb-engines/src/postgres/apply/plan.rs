@@ -28,6 +28,8 @@ pub struct BringUp<'a> {
     pub administrator: &'a Server,
     /// In the order of replay. Changes that the database has (same id and checksum) are skipped.
     pub changes: &'a [NumberedChange],
+    /// Declared roles whose names other roles of the server have. A change that names one fails before it starts.
+    pub taken: &'a [String],
     /// Time limits.
     pub limits: TimeLimits,
 }
