@@ -112,6 +112,7 @@ async fn it_works_in_every_form_in_which_a_text_comes() {
         assert_eq!(place(&workspace.url, extension), "app", "as PostgreSQL");
     }
     psql(&workspace.url, "CREATE TABLE p (at app.earth)").ok();
+    what_a_text_creates_before_can_be_required().await;
     // It is a separate change, committed before: a rollback keeps it.
     session
         .batch_execute("BEGIN; CREATE EXTENSION intarray; CREATE EXTENSION refint; ROLLBACK")
@@ -125,6 +126,44 @@ async fn it_works_in_every_form_in_which_a_text_comes() {
     assert_eq!(error.code().map(|code| code.code()), Some("42710"), "as PostgreSQL");
     instance().journal_keeps_no_extension("forms").await;
     instance().prove(&workspace);
+}
+
+/// The administrator creates earthdistance before the text runs, so cube too, which the owner may create.
+async fn what_a_text_creates_before_can_be_required() {
+    let workspace = instance().workspace("required");
+    let session = workspace.connect().await;
+    for text in [
+        "CREATE SCHEMA app",
+        "CREATE EXTENSION cube SCHEMA app VERSION '1.4'; CREATE EXTENSION earthdistance SCHEMA app; CREATE TABLE p (at app.earth)",
+        "DROP TABLE p; DROP EXTENSION cube CASCADE",
+        "BEGIN; CREATE EXTENSION cube; CREATE EXTENSION earthdistance CASCADE; CREATE TABLE q (at earth); COMMIT",
+    ] {
+        session.batch_execute(text).await.unwrap();
+    }
+    instance().prove(&workspace);
+    session
+        .batch_execute("DROP TABLE q; DROP EXTENSION cube CASCADE")
+        .await
+        .unwrap();
+    let text = "CREATE EXTENSION earthdistance; CREATE EXTENSION cube";
+    let hint = session.batch_execute(text).await.unwrap_err();
+    let hint = hint.as_db_error().and_then(|error| error.hint());
+    assert!(
+        hint.is_some_and(|hint| hint.contains("CASCADE")),
+        "as PostgreSQL: {hint:?}"
+    );
+    // The administrator's session does not see what an open transaction created.
+    session.batch_execute("BEGIN; CREATE EXTENSION cube").await.unwrap();
+    session
+        .batch_execute("CREATE EXTENSION earthdistance")
+        .await
+        .unwrap_err();
+    let said = session.notices();
+    assert!(
+        said.iter()
+            .any(|notice| notice.message().contains("does not see uncommitted changes")),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tdb_engines::postgres::capture::{self, CapturedChange};
 use tdb_engines::postgres::change::Mode;
-use tdb_engines::postgres::journal::{Begun, Caller, Event, EventKind, EventState, Message, Object};
+use tdb_engines::postgres::journal::{Begun, Caller, Event, EventKind, EventState, Message, Object, Rights};
 use time::OffsetDateTime;
 
 const OWNER: &str = "r_own";
@@ -48,6 +48,7 @@ fn event(seq: i64, xid: u64, message: &Arc<Message>, (kind, tag, identity): Row<
         temporary: Vec::new(),
         search_path: "public".to_owned(),
         role: OWNER.to_owned(),
+        rights: Rights::Role,
         session_role: OWNER.to_owned(),
         settings: BTreeMap::new(),
         state: EventState::New,

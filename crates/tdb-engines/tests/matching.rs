@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tdb_engines::postgres::capture;
-use tdb_engines::postgres::journal::{Begun, Caller, Event, EventKind, EventState, Message, Object};
+use tdb_engines::postgres::journal::{Begun, Caller, Event, EventKind, EventState, Message, Object, Rights};
 use time::OffsetDateTime;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -316,6 +316,7 @@ fn events(query: &str, ran: &Ran) -> Vec<Event> {
                 temporary: Vec::new(),
                 search_path: "public".to_owned(),
                 role: "r_own".to_owned(),
+                rights: Rights::Role,
                 session_role: "r_own".to_owned(),
                 settings: BTreeMap::new(),
                 state: EventState::New,

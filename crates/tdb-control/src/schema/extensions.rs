@@ -55,12 +55,6 @@ pub struct Extensions {
     pub(crate) workspaces: Workspaces,
 }
 
-/// Who creates an extension that a text contains.
-enum Made {
-    Ahead,
-    ByItsText,
-}
-
 impl Extensions {
     /// The extensions that the workspace has or may be given.
     pub async fn list(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Vec<ExtensionInfo>> {
@@ -121,10 +115,10 @@ impl Extensions {
         let written = written::extensions(text);
         let mut prepared = Prepared::default();
         let mut made = Vec::new();
-        for one in &written {
-            match self.make_one(row, one, speaker).await {
-                Ok(Made::Ahead) => made.push(one.wanted.name.clone()),
-                Ok(Made::ByItsText) => {}
+        for (at, one) in written.iter().enumerate() {
+            let before = written.get(..at).unwrap_or_default();
+            match self.make_one(row, one, before, speaker).await {
+                Ok(names) => made.extend(names),
                 Err(error) => prepared.warnings.push(explained(&one.wanted.name, &error)),
             }
         }
@@ -135,12 +129,20 @@ impl Extensions {
         prepared
     }
 
-    async fn make_one(&self, row: &WorkspaceRow, written: &Written, speaker: i32) -> Result<Made> {
+    /// Creates what only the administrator can create of the statement `written`. `before` are the statements before it in
+    /// the text. Returns the names of extensions that the text contains and that exist now.
+    async fn make_one(
+        &self,
+        row: &WorkspaceRow,
+        written: &Written,
+        before: &[Written],
+        speaker: i32,
+    ) -> Result<Vec<String>> {
         let Wanted { name, version, .. } = &written.wanted;
         let fit =
             check_word("name", name).is_ok() && version.as_deref().is_none_or(|v| check_word("version", v).is_ok());
         if !fit {
-            return Ok(Made::ByItsText);
+            return Ok(Vec::new());
         }
         let place = &row.physical.server;
         let server = self.servers.admin(place).await?;
@@ -148,33 +150,40 @@ impl Extensions {
         let failed = |error| upstream(place, error);
         let lacks = extensions::lacks(&server, database, &written.wanted).await;
         let Some(missing) = lacks.map_err(failed)? else {
-            return Ok(Made::ByItsText);
+            return Ok(Vec::new());
         };
-        let required = if written.cascade {
-            extensions::requirements(&server, database, name)
-                .await
-                .map_err(failed)?
-        } else {
-            Vec::new()
-        };
-        // With CASCADE, a trusted extension is created too if an extension that only a superuser may create can need
-        // it.
+        // Without CASCADE, what it requires is created only if a statement before it would have done so.
+        let required = extensions::requirements(&server, database, name).await;
+        let required: Vec<(Missing, &Written)> = required
+            .map_err(failed)?
+            .into_iter()
+            .filter_map(|one| {
+                let own = before.iter().find(|other| other.wanted.name == one.name);
+                own.or(written.cascade.then_some(written)).map(|by| (one, by))
+            })
+            .collect();
+        // A trusted extension is created too if an extension that only a superuser may create can need it.
         if iter::once(&missing)
-            .chain(&required)
+            .chain(required.iter().map(|(one, _)| one))
             .all(|one| one.made_by == MadeBy::Owner)
         {
-            return Ok(Made::ByItsText);
+            return Ok(Vec::new());
         }
         let allowed = self.allowed_extensions(place).await?;
-        for one in &required {
-            self.make_missing(row, one, None, written, &allowed, speaker).await?;
+        let mut made = Vec::new();
+        for (one, by) in &required {
+            let by_name = by.wanted.name == one.name;
+            let version = by.wanted.version.clone().filter(|_| by_name);
+            self.make_missing(row, one, version, by, &allowed, speaker).await?;
+            made.extend(by_name.then(|| one.name.clone()));
         }
         if missing.made_by == MadeBy::Owner {
-            return Ok(Made::ByItsText);
+            return Ok(made);
         }
         self.make_missing(row, &missing, version.clone(), written, &allowed, speaker)
             .await?;
-        Ok(Made::Ahead)
+        made.push(name.clone());
+        Ok(made)
     }
 
     /// Creates one extension of a text. As in PostgreSQL, the schema that the text names applies to all extensions that
@@ -275,7 +284,7 @@ fn explained(name: &str, error: &ControlError) -> String {
             ..
         } => format!("{detail}: {hint}"),
         other => format!(
-            "extension \"{name}\" could not be created by the administrator: {}",
+            "extension \"{name}\" could not be created by the administrator, whose session does not see uncommitted changes: {}",
             other.explained()
         ),
     }

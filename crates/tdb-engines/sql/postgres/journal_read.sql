@@ -8,7 +8,9 @@ WITH first AS (
 SELECT e.seq, e.xid::text AS xid, e.pid, coalesce(e.backend_start, m.backend_start) AS backend_start, e.stmt_at, e.xact_at,
        e.event, e.tag, e.objects, e.dropped,
        coalesce(e.query, CASE WHEN row_number() OVER (PARTITION BY e.pid, e.stmt_at ORDER BY e.seq) = 1 THEN m.query END) AS query,
-       e.search_path, e.role_name, e.session_role, e.settings, e.context, e.temporary, e.drained
+       e.search_path, e.role_name, coalesce(r.rolsuper, false) AS by_superuser, e.session_role, e.settings, e.context,
+       e.temporary, e.drained
   FROM tdb.ddl_event e LEFT JOIN tdb.ddl_message m ON m.pid = e.pid AND m.stmt_at = e.stmt_at
+  LEFT JOIN pg_roles r ON r.rolname = e.role_name
  WHERE e.xid IN (SELECT xid FROM first) OR e.drained AND (e.pid, e.stmt_at) IN (SELECT pid, stmt_at FROM message)
  ORDER BY e.seq

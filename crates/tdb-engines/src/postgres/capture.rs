@@ -9,6 +9,7 @@ mod kind;
 mod matching;
 pub mod repeat;
 mod roles;
+mod scripts;
 mod segments;
 mod split;
 mod temporary;
@@ -50,7 +51,10 @@ pub struct CapturedChange {
 /// transaction, since a statement sees only transactions that committed before it. `owner` is the workspace's owner
 /// role. A change that names, or ran as, another role that is not in `declared` is broken.
 pub fn changes(events: &[Event], owner: &str, declared: &[String]) -> Vec<CapturedChange> {
-    let mut sorted: Vec<&Event> = events.iter().filter(|event| !maintains_data(event)).collect();
+    let mut sorted: Vec<&Event> = events
+        .iter()
+        .filter(|event| !maintains_data(event) && !scripts::is_trusted(event))
+        .collect();
     sorted.sort_by_key(|event| (event.xid, event.seq));
     let mut transactions: Vec<&[&Event]> = sorted.chunk_by(|a, b| a.xid == b.xid).collect();
     transactions.sort_by_key(|rows| rows.last().map(|row| row.seq));
@@ -214,9 +218,10 @@ fn extensions(rows: &[&Event]) -> Change {
 }
 
 fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &mut Change) {
-    let units = match split.kind {
-        Kind::Extension { .. } => own(&taken.units),
-        _ => taken.units.as_slice(),
+    let units = if split.runs_script() {
+        own(&taken.units)
+    } else {
+        taken.units.as_slice()
     };
     let Some(row) = units
         .first()
@@ -262,13 +267,10 @@ fn leaves_out(split: &Split<'_>, units: &[Unit<'_>]) -> bool {
         || split.kind == Kind::Data && split.expected.is_some() && !units.iter().any(by_function)
 }
 
-/// The row of an extension itself, without those for objects that its update scripts altered and dropped.
+/// The row of an extension itself, which comes after those of objects that its script dropped.
 fn own<'a, 'b>(units: &'b [Unit<'a>]) -> &'b [Unit<'a>] {
-    let made = |unit: &Unit<'_>| unit.row.objects.iter().any(|object| object.version.is_some());
-    match units.iter().position(made) {
-        Some(at) => units.get(at..=at).unwrap_or(units),
-        None => units,
-    }
+    let own = units.len().saturating_sub(1)..;
+    units.get(own).unwrap_or(units)
 }
 
 fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>], row: &Unit<'_>, owner: &str) -> Statement {

@@ -65,6 +65,8 @@ pub struct Event {
     pub search_path: String,
     /// CURRENT_USER: the owner, a role that the session had set, or the owner of a SECURITY DEFINER function.
     pub role: String,
+    /// Whether `role` has the rights of a superuser.
+    pub rights: Rights,
     /// SESSION_USER: the role that the session had logged in with.
     pub session_role: String,
     /// The recorded settings that the client, the role or the database had set, by name.
@@ -106,6 +108,15 @@ pub enum Caller {
     Function(String),
     /// Unknown: an older journal did not record it.
     Unknown,
+}
+
+/// The rights that a statement ran with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Those of the owner or of a declared role.
+    Role,
+    /// Those of a superuser: the script of a trusted extension has them, and a SECURITY DEFINER function of a superuser.
+    Superuser,
 }
 
 /// Whether the change log contains a row's transaction.
@@ -327,6 +338,11 @@ fn event(
         temporary: temporary.unwrap_or_default(),
         search_path: row.try_get("search_path")?,
         role: row.try_get("role_name")?,
+        rights: if row.try_get("by_superuser")? {
+            Rights::Superuser
+        } else {
+            Rights::Role
+        },
         session_role: row.try_get("session_role")?,
         settings,
         state: if drained { EventState::Drained } else { EventState::New },

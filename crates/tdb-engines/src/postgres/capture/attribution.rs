@@ -6,9 +6,10 @@ use std::cell::OnceCell;
 use super::alignment::{self, Aligned, Leaves, Sides, Unaligned};
 use super::expected::{Certainty, Names};
 use super::kind::Kind;
+use super::scripts;
 use super::split::Split;
 use super::units::Unit;
-use crate::postgres::journal::Caller;
+use crate::postgres::journal::{Caller, Event};
 
 /// A statement that ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +115,8 @@ impl Sides for Own<'_, '_> {
     }
 
     fn optional(&self, row: usize) -> bool {
-        self.unit(row).is_some_and(|unit| unit.row.caller == Caller::Unknown)
+        self.unit(row)
+            .is_some_and(|unit| unit.row.caller == Caller::Unknown || scripts::may_be(unit.row))
     }
 }
 
@@ -221,13 +223,11 @@ impl Between<'_, '_> {
         while let Some(call) = left
             .first()
             .and_then(|at| self.units.get(*at))
-            .map(|unit| Call::of(&unit.row.caller))
+            .map(|unit| Call::of(unit.row))
         {
-            let (same, others): (Vec<usize>, Vec<usize>) = left.iter().partition(|at| {
-                self.units
-                    .get(**at)
-                    .is_some_and(|unit| Call::of(&unit.row.caller) == call)
-            });
+            let (same, others): (Vec<usize>, Vec<usize>) = left
+                .iter()
+                .partition(|at| self.units.get(**at).is_some_and(|unit| Call::of(unit.row) == call));
             left = others;
             let able: Vec<(usize, Likelihood)> = window
                 .clone()
@@ -273,6 +273,8 @@ impl Between<'_, '_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call<'a> {
     Unknown,
+    /// The script of an extension.
+    Script,
     /// A DO, and the statement in its body if the context contains it.
     Block(Option<&'a str>),
     /// PostgreSQL's context line about a function.
@@ -303,9 +305,13 @@ const BLOCK: &str = "inline_code_block";
 const STATEMENT: &str = "SQL statement \"";
 
 impl<'a> Call<'a> {
-    fn of(caller: &'a Caller) -> Self {
-        let Caller::Function(context) = caller else {
-            return Self::Unknown;
+    fn of(row: &'a Event) -> Self {
+        let Caller::Function(context) = &row.caller else {
+            return if scripts::may_be(row) {
+                Self::Script
+            } else {
+                Self::Unknown
+            };
         };
         let context = context.trim_end();
         let (before, last) = context.rsplit_once('\n').unwrap_or(("", context));
@@ -326,6 +332,7 @@ impl<'a> Call<'a> {
             (Self::Unknown, Kind::Carrier) => (is_block || !split.functions.is_empty()).then_some(Likelihood::Certain),
             (Self::Unknown, Kind::Data | Kind::Prepared) => Some(Likelihood::Certain),
             (Self::Unknown, _) => None,
+            (Self::Script, _) => split.runs_script().then_some(Likelihood::Certain),
             (Self::Block(statement), _) => is_block.then(|| in_block(statement, split.text)),
             (Self::Function(_), _) if is_block => None,
             (Self::Function(line), _) if split.functions.iter().any(|name| is_about(line, name)) => {

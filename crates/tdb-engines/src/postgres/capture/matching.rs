@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::attribution::{self, Part};
 use super::expected::Certainty;
+use super::scripts;
 use super::segments::{Block, End, Segment, Segments, Survivors, Weights};
 use super::split::Split;
 use super::units::Unit;
@@ -266,7 +267,7 @@ impl<'s, 'a> Search<'s, 'a> {
         let own = portion
             .units
             .iter()
-            .filter(|unit| unit.row.caller == Caller::Client)
+            .filter(|unit| unit.row.caller == Caller::Client && !scripts::may_be(unit.row))
             .count();
         let mut lists: Vec<(usize, Survivors)> = lists
             .into_iter()

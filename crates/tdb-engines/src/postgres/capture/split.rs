@@ -44,6 +44,11 @@ pub(super) fn is_data(text: &str) -> bool {
     split(text).is_ok_and(|statements| statements.iter().all(|statement| statement.kind == Kind::Data))
 }
 
+/// Whether a statement of a text is CREATE EXTENSION or ALTER EXTENSION.
+pub(super) fn concerns_extension(text: &str) -> bool {
+    split(text).is_ok_and(|statements| statements.iter().any(Split::runs_script))
+}
+
 fn one(text: &str, raw: RawStmt) -> Result<Split<'_>, String> {
     let inconsistent = || "the parser's positions do not fit the text".to_owned();
     let from = usize::try_from(raw.stmt_location).map_err(|_| inconsistent())?;
@@ -228,6 +233,11 @@ fn functions(tree: &Value) -> Vec<String> {
 }
 
 impl Split<'_> {
+    /// Whether it is CREATE EXTENSION or ALTER EXTENSION, which run a script of the extension.
+    pub(super) fn runs_script(&self) -> bool {
+        matches!(self.kind, Kind::Extension { .. }) || self.tree.get("AlterExtensionStmt").is_some()
+    }
+
     /// Whether it is a DO whose body contains COMMIT or ROLLBACK.
     pub(super) fn commits(&self) -> bool {
         self.tree
