@@ -3,6 +3,7 @@
 
 mod alignment;
 mod attribution;
+mod context;
 mod expected;
 pub mod inverse;
 mod kind;
@@ -74,7 +75,7 @@ pub fn changes(events: &[Event], owner: &str, declared: &[String]) -> Vec<Captur
 fn maintains_data(event: &Event) -> bool {
     match event.tag.as_str() {
         "REFRESH MATERIALIZED VIEW" | "REINDEX" => true,
-        "ALTER SEQUENCE" | "ALTER TABLE" => attribution::run_by_function(&event.caller).is_some_and(split::is_data),
+        "ALTER SEQUENCE" | "ALTER TABLE" => context::run_by_function(&event.caller).is_some_and(split::is_data),
         _ => false,
     }
 }

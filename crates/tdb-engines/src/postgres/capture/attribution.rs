@@ -4,6 +4,7 @@
 use std::cell::OnceCell;
 
 use super::alignment::{self, Aligned, Leaves, Sides, Unaligned};
+use super::context::STATEMENT;
 use super::expected::{Certainty, Names};
 use super::kind::Kind;
 use super::scripts;
@@ -288,22 +289,8 @@ enum Likelihood {
     Certain,
 }
 
-/// The text of the statement that a function ran, if the context contains it.
-pub(super) fn run_by_function(caller: &Caller) -> Option<&str> {
-    match caller {
-        Caller::Function(context) => {
-            let statement = context.strip_prefix(STATEMENT)?;
-            statement.split_once("\"\n").map(|(statement, _)| statement)
-        }
-        Caller::Client | Caller::Unknown => None,
-    }
-}
-
 /// PostgreSQL's name for the function of a DO.
 const BLOCK: &str = "inline_code_block";
-/// The beginning of the context line about a statement that a function runs, unless the server translates messages.
-const STATEMENT: &str = "SQL statement \"";
-
 impl<'a> Call<'a> {
     fn of(row: &'a Event) -> Self {
         let Caller::Function(context) = &row.caller else {

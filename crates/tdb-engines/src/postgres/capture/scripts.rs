@@ -1,7 +1,7 @@
 //! Recognizes the journal rows that the script of an extension wrote. The script is no statement of the client: replaying
 //! CREATE EXTENSION or ALTER EXTENSION runs it again. The journal leaves out what a script creates, but not what it drops.
 
-use super::attribution::run_by_function;
+use super::context::run_by_function;
 use super::split::concerns_extension;
 use crate::postgres::journal::{Caller, Event, EventKind, Rights};
 

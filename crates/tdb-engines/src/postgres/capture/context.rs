@@ -1,0 +1,17 @@
+//! PostgreSQL's context lines about the calls in which a statement ran.
+
+use crate::postgres::journal::Caller;
+
+/// The text of the statement that a function ran, if the context contains it.
+pub(super) fn run_by_function(caller: &Caller) -> Option<&str> {
+    match caller {
+        Caller::Function(context) => {
+            let statement = context.strip_prefix(STATEMENT)?;
+            statement.split_once("\"\n").map(|(statement, _)| statement)
+        }
+        Caller::Client | Caller::Unknown => None,
+    }
+}
+
+/// The beginning of the context line about a statement that a function runs, unless the server translates messages.
+pub(super) const STATEMENT: &str = "SQL statement \"";
