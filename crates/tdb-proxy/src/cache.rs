@@ -1,6 +1,6 @@
-//! A bounded cache in front of the route source: filled once for all that wait for the same key, flushed by
-//! invalidations, served stale while the source is unavailable. Unknown keys have a part of their own, so that clients who
-//! make up names evict only each other's.
+//! A bounded cache in front of the route source. Concurrent lookups of a key share one request to the source, invalidations
+//! drop entries, and stale entries are used while the source is unavailable. Unknown keys are cached separately, so that
+//! lookups of invented names evict only each other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,31 +13,32 @@ use lru::LruCache;
 use tdb_contract::Unavailable;
 use tokio::sync::Mutex;
 
-/// Keys with a value; past it the least recently used one is evicted. A database that is in use costs two.
+/// The number of keys with a value; beyond it, the least recently used one is evicted. A database in use takes two.
 const ENTRIES_MAX: NonZeroUsize = bound(20_000);
-/// Keys without a value. They save a question to the source for a moment only, and anyone can make them up.
+/// The number of unknown keys that are remembered. Few are enough, since they expire quickly and clients can invent any
+/// number of them.
 const UNKNOWN_MAX: NonZeroUsize = bound(1_000);
-/// A key without a value is asked for again after this: a new tenant is reachable at once.
+/// After this time an unknown key is looked up again, so that a new tenant is reachable without delay.
 const UNKNOWN_AGE_MAX: Duration = Duration::from_millis(100);
-/// A fill that an invalidation overtook is asked again, so often at most.
-const FILL_TRIES: usize = 5;
+/// The number of lookups, when invalidations keep arriving while the source is answering.
+const FILL_ATTEMPTS: usize = 5;
 
 pub(crate) struct Cache<K: Eq + Hash, V> {
     entries: RefCell<LruCache<K, Rc<V>>>,
-    /// When each of them was asked for.
+    /// Unknown keys, with the time of their lookup.
     unknown: RefCell<LruCache<K, Instant>>,
     flights: RefCell<HashMap<K, Rc<Flight>>>,
-    /// Since when no invalidations arrive, so that entries may be outdated.
+    /// The time since which no invalidations arrive, so that entries may be stale; `None` while they arrive.
     feed_lost_since: Cell<Option<Instant>>,
     stale_max: Duration,
 }
 
-/// A key that is being asked for.
+/// A lookup in progress.
 #[derive(Default)]
 struct Flight {
     turn: Mutex<()>,
-    /// An invalidation came after the source was asked: its answer may be older.
-    overtaken: Cell<bool>,
+    /// An invalidation arrived after the request was sent, so the answer may be stale.
+    invalidated: Cell<bool>,
 }
 
 const fn bound(entries: usize) -> NonZeroUsize {
@@ -48,7 +49,7 @@ const fn bound(entries: usize) -> NonZeroUsize {
 }
 
 impl<K: Eq + Hash + Clone, V> Cache<K, V> {
-    /// Nothing is trusted before [`Self::feed_restored`].
+    /// An empty cache. Entries count as stale until [`Self::feed_restored`] is called.
     pub(crate) fn new(stale_max: Duration) -> Self {
         Self {
             entries: RefCell::new(LruCache::new(ENTRIES_MAX)),
@@ -59,24 +60,25 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
         }
     }
 
-    /// Invalidations arrive again. Some may have been missed, so everything that was cached before is dropped.
+    /// Invalidations arrive again. Some may have been missed, so all entries are dropped.
     pub(crate) fn feed_restored(&self) {
-        self.forget(|_| true);
+        self.invalidate(|_| true);
         self.feed_lost_since.set(None);
     }
 
-    /// Invalidations do not arrive any more.
+    /// Invalidations no longer arrive.
     pub(crate) fn feed_lost(&self) {
         self.feed_lost_since
             .set(self.feed_lost_since.get().or_else(|| Some(Instant::now())));
     }
 
-    pub(crate) fn forget(&self, forgotten: impl Fn(&K) -> bool) {
-        remove(&mut self.entries.borrow_mut(), &forgotten);
-        remove(&mut self.unknown.borrow_mut(), &forgotten);
+    /// Drops the entries of the keys that `is_stale` accepts, and invalidates their lookups in progress.
+    pub(crate) fn invalidate(&self, is_stale: impl Fn(&K) -> bool) {
+        remove(&mut self.entries.borrow_mut(), &is_stale);
+        remove(&mut self.unknown.borrow_mut(), &is_stale);
         let flights = self.flights.borrow();
-        let overtaken = flights.iter().filter(|(key, _)| forgotten(key));
-        overtaken.for_each(|(_, flight)| flight.overtaken.set(true));
+        let stale = flights.iter().filter(|(key, _)| is_stale(key));
+        stale.for_each(|(_, flight)| flight.invalidated.set(true));
     }
 
     /// Whether the value of `key` is cached and `test` holds for it.
@@ -84,8 +86,9 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
         self.entries.borrow().peek(key).is_some_and(|value| test(value))
     }
 
-    /// The value of `key`, from the cache or from `ask`.
-    pub(crate) async fn resolve<F>(&self, key: &K, ask: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
+    /// The value of `key`, from the cache or from `look_up`; `None` if there is none. If the lookup fails, a stale entry is
+    /// returned for as long as that is allowed.
+    pub(crate) async fn resolve<F>(&self, key: &K, look_up: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
     where
         F: Future<Output = Result<Option<V>, Unavailable>>,
     {
@@ -96,27 +99,27 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
         let _first = waiter.flight.turn.lock().await;
         match self.fresh(key) {
             Some(cached) => Ok(cached),
-            None => self.fill(key, &waiter.flight, ask).await,
+            None => self.fill(key, &waiter.flight, look_up).await,
         }
     }
 
-    async fn fill<F>(&self, key: &K, flight: &Flight, ask: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
+    async fn fill<F>(&self, key: &K, flight: &Flight, look_up: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
     where
         F: Future<Output = Result<Option<V>, Unavailable>>,
     {
-        for _ in 0..FILL_TRIES {
-            flight.overtaken.set(false);
-            let value = match ask().await {
+        for _ in 0..FILL_ATTEMPTS {
+            flight.invalidated.set(false);
+            let value = match look_up().await {
                 Ok(value) => value.map(Rc::new),
                 Err(unavailable) => return self.stale(key).map(Some).ok_or(unavailable),
             };
-            if !flight.overtaken.get() {
+            if !flight.invalidated.get() {
                 self.store(key, value.clone());
                 return Ok(value);
             }
         }
         Err(Unavailable {
-            reason: "the answer was outdated each time it came".to_owned(),
+            reason: "each answer was stale when it arrived".to_owned(),
         })
     }
 
@@ -142,11 +145,11 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
             return Some(Some(value.clone()));
         }
         let unknown = self.unknown.borrow();
-        let asked = unknown.peek(key)?;
-        (asked.elapsed() < UNKNOWN_AGE_MAX).then_some(None)
+        let looked_up_at = unknown.peek(key)?;
+        (looked_up_at.elapsed() < UNKNOWN_AGE_MAX).then_some(None)
     }
 
-    /// What was cached before the source went away, for as long as that is allowed.
+    /// The cached value, even if it may be stale, unless the feed has been lost for longer than `stale_max`.
     fn stale(&self, key: &K) -> Option<Rc<V>> {
         let lost = self.feed_lost_since.get();
         if lost.is_some_and(|since| since.elapsed() > self.stale_max) {
@@ -168,7 +171,7 @@ fn remove<K: Eq + Hash + Clone, V>(entries: &mut LruCache<K, V>, removed: impl F
     }
 }
 
-/// Waits for the answer to a key. Removes the key's flight when its last waiter is dropped, also in the middle of a wait.
+/// A waiter for the lookup of a key. Dropping the last waiter removes the in-flight entry, also if it is still waiting.
 struct Waiter<'a, K: Eq + Hash + Clone, V> {
     cache: &'a Cache<K, V>,
     key: &'a K,
@@ -184,7 +187,7 @@ impl<'a, K: Eq + Hash + Clone, V> Waiter<'a, K, V> {
 
 impl<K: Eq + Hash + Clone, V> Drop for Waiter<'_, K, V> {
     fn drop(&mut self) {
-        // The map holds one, this waiter the other.
+        // One reference is held by the map, the other by this waiter.
         if Rc::strong_count(&self.flight) <= 2 {
             self.cache.flights.borrow_mut().remove(self.key);
         }
@@ -202,60 +205,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn asks_once_for_many_and_again_after_an_invalidation() {
-        let (cache, asked) = (cache(), Cell::new(0));
-        let ask = || async {
-            asked.set(asked.get() + 1);
+    async fn concurrent_lookups_share_one_request_and_an_invalidation_causes_another() {
+        let (cache, requests) = (cache(), Cell::new(0));
+        let look_up = || async {
+            requests.set(requests.get() + 1);
             tokio::task::yield_now().await;
-            Ok(Some(asked.get()))
+            Ok(Some(requests.get()))
         };
-        let (a, b) = tokio::join!(cache.resolve(&"k", ask), cache.resolve(&"k", ask));
+        let (a, b) = tokio::join!(cache.resolve(&"k", look_up), cache.resolve(&"k", look_up));
         assert_eq!(
-            (a.unwrap(), b.unwrap(), asked.get()),
+            (a.unwrap(), b.unwrap(), requests.get()),
             (Some(Rc::new(1)), Some(Rc::new(1)), 1)
         );
-        cache.forget(|key| *key == "k");
-        assert_eq!(cache.resolve(&"k", ask).await.unwrap(), Some(Rc::new(2)));
+        cache.invalidate(|key| *key == "k");
+        assert_eq!(cache.resolve(&"k", look_up).await.unwrap(), Some(Rc::new(2)));
         assert!(cache.flights.borrow().is_empty());
     }
 
     #[tokio::test]
-    async fn a_fill_overtaken_by_an_invalidation_is_not_kept() {
-        let (cache, asked) = (cache(), Cell::new(0));
-        let ask = || async {
-            asked.set(asked.get() + 1);
-            if asked.get() == 1 {
-                cache.forget(|_| true);
+    async fn an_answer_invalidated_in_flight_is_not_cached() {
+        let (cache, requests) = (cache(), Cell::new(0));
+        let look_up = || async {
+            requests.set(requests.get() + 1);
+            if requests.get() == 1 {
+                cache.invalidate(|_| true);
             }
-            Ok(Some(asked.get()))
+            Ok(Some(requests.get()))
         };
-        assert_eq!(cache.resolve(&"k", ask).await.unwrap(), Some(Rc::new(2)));
+        assert_eq!(cache.resolve(&"k", look_up).await.unwrap(), Some(Rc::new(2)));
         assert!(cache.holds(&"k", |value| *value == 2));
     }
 
     #[tokio::test]
-    async fn an_invalidation_of_another_key_does_not_matter_to_a_fill() {
-        let (cache, asked) = (cache(), Cell::new(0));
-        let ask = || async {
-            asked.set(asked.get() + 1);
-            cache.forget(|key| *key != "k");
-            Ok(Some(asked.get()))
+    async fn an_invalidation_of_another_key_does_not_affect_a_lookup() {
+        let (cache, requests) = (cache(), Cell::new(0));
+        let look_up = || async {
+            requests.set(requests.get() + 1);
+            cache.invalidate(|key| *key != "k");
+            Ok(Some(requests.get()))
         };
-        assert_eq!(cache.resolve(&"k", ask).await.unwrap(), Some(Rc::new(1)));
+        assert_eq!(cache.resolve(&"k", look_up).await.unwrap(), Some(Rc::new(1)));
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_always_outdated_is_none() {
+    async fn a_lookup_whose_answers_are_always_stale_fails() {
         let cache = cache();
-        let ask = || async {
-            cache.forget(|_| true);
+        let look_up = || async {
+            cache.invalidate(|_| true);
             Ok(Some(1))
         };
-        assert!(cache.resolve(&"k", ask).await.is_err());
+        assert!(cache.resolve(&"k", look_up).await.is_err());
     }
 
     #[tokio::test]
-    async fn who_stops_waiting_leaves_nothing_behind() {
+    async fn a_cancelled_lookup_leaves_no_in_flight_entry() {
         let cache = cache();
         let never = || std::future::pending::<Result<Option<u32>, Unavailable>>();
         let waited = tokio::time::timeout(Duration::ZERO, cache.resolve(&"k", never)).await;
@@ -263,17 +266,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn serves_what_it_knew_while_the_source_is_away() {
+    async fn stale_entries_are_served_while_the_source_is_unavailable() {
         let cache = cache();
         cache.resolve(&"k", || async { Ok(Some(1)) }).await.unwrap();
         cache.feed_lost();
-        let away = || async {
+        let unavailable = || async {
             Err(Unavailable {
                 reason: "test".to_owned(),
             })
         };
-        assert_eq!(cache.resolve(&"k", away).await.unwrap(), Some(Rc::new(1)));
-        assert!(cache.resolve(&"other", away).await.is_err());
+        assert_eq!(cache.resolve(&"k", unavailable).await.unwrap(), Some(Rc::new(1)));
+        assert!(cache.resolve(&"other", unavailable).await.is_err());
         assert_eq!(
             cache.resolve(&"k", || async { Ok(Some(2)) }).await.unwrap(),
             Some(Rc::new(2))
@@ -281,19 +284,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn made_up_names_evict_each_other_and_nothing_else() {
+    async fn invented_names_evict_only_each_other() {
         let cache = Cache::<u32, u32>::new(Duration::from_secs(60));
         cache.feed_restored();
         cache.resolve(&0, || async { Ok(Some(7)) }).await.unwrap();
         for name in 1..50_000 {
             cache.resolve(&name, || async { Ok(None) }).await.unwrap();
         }
-        assert!(cache.holds(&0, |value| *value == 7), "still known");
+        assert!(cache.holds(&0, |value| *value == 7), "still cached");
         assert_eq!(cache.unknown.borrow().len(), UNKNOWN_MAX.get());
     }
 
     #[tokio::test]
-    async fn a_full_cache_loses_the_least_recently_used_entry() {
+    async fn a_full_cache_evicts_the_least_recently_used_entry() {
         let cache = Cache::<usize, ()>::new(Duration::from_secs(60));
         cache.feed_restored();
         for key in 0..ENTRIES_MAX.get() {
@@ -306,10 +309,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_has_become_known_or_unknown_is_in_one_part_only() {
+    async fn a_key_is_never_cached_as_both_known_and_unknown() {
         let cache = cache();
         cache.resolve(&"k", || async { Ok(Some(1)) }).await.unwrap();
-        cache.forget(|_| true);
+        cache.invalidate(|_| true);
         cache.resolve(&"k", || async { Ok(None) }).await.unwrap();
         assert_eq!(cache.resolve(&"k", || async { Ok(Some(2)) }).await.unwrap(), None);
         tokio::time::sleep(UNKNOWN_AGE_MAX).await;

@@ -1,5 +1,5 @@
-//! Following the route source: caches forget at once, sessions that must end are told at once, and what was done is
-//! acknowledged in the order of its epochs.
+//! Applies the changes of the route source: drops cache entries and requests the end of sessions immediately, and
+//! acknowledges each change when its sessions have ended, in the order of the epochs.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use tokio::time::{sleep, timeout};
 use crate::Plane;
 use crate::sessions::EndReason;
 
-/// Between two tries to subscribe.
+/// The pause between two attempts to subscribe.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// What running transactions get, and a little for closing.
+/// The time that running transactions have, and some for closing the connections.
 const END_TIME_MAX: Duration = Duration::from_secs(7);
 const ACKNOWLEDGE_TIME_MAX: Duration = Duration::from_secs(5);
-/// Changes seen and not yet acknowledged; past it the feed waits.
+/// The maximum number of applied changes that are not acknowledged; at this number no more are read from the feed.
 const UNACKNOWLEDGED_MAX: usize = 1024;
 
-/// Runs until it is aborted.
+/// Subscribes, and subscribes again whenever the feed ends. Runs until it is aborted.
 pub(crate) async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
     let (done, pending) = mpsc::channel(UNACKNOWLEDGED_MAX);
     tokio::task::spawn_local(acknowledge(plane.clone(), source.clone(), pending));
@@ -29,7 +29,7 @@ pub(crate) async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
             Ok(feed) => {
                 plane.routes.feed_restored();
                 listen(&plane, feed, &done).await;
-                tracing::warn!("the feed of route changes was lost; subscribing again");
+                tracing::warn!("lost the feed of route changes; subscribing again");
             }
             Err(error) => tracing::warn!(%error, "cannot subscribe to route changes"),
         }
@@ -67,14 +67,14 @@ fn end_sessions(plane: &Plane, change: &RouteChange) -> Vec<u64> {
 
 async fn acknowledge(plane: Rc<Plane>, source: Arc<dyn RouteSource>, mut pending: mpsc::Receiver<(Epoch, Vec<u64>)>) {
     while let Some((epoch, ending)) = pending.recv().await {
-        // A later epoch would acknowledge this one too, so nothing is acknowledged before they have gone.
+        // Acknowledging a later epoch would acknowledge this one too, so it waits for these sessions as well.
         while timeout(END_TIME_MAX, plane.sessions.ended(&ending)).await.is_err() {
-            tracing::error!(epoch = epoch.0, "sessions that had to end are still there");
+            tracing::error!(epoch = epoch.0, "sessions that must end are still open");
         }
         match timeout(ACKNOWLEDGE_TIME_MAX, source.acknowledge(epoch)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(epoch = epoch.0, %error, "cannot acknowledge"),
-            Err(_) => tracing::warn!(epoch = epoch.0, "acknowledging takes too long"),
+            Ok(Err(error)) => tracing::warn!(epoch = epoch.0, %error, "cannot acknowledge route changes"),
+            Err(_) => tracing::warn!(epoch = epoch.0, "timed out acknowledging route changes"),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The data plane: it listens, encrypts, routes, authenticates and relays. It knows the control plane only through
-//! `tdb-contract`: no SQL of the metadata store, no HTTP, no deployment. One thread, one runtime, one task per session;
-//! what is shared between sessions is shared without locks.
+//! The data plane: it accepts connections, terminates TLS, authenticates, routes and relays. It depends on the control plane
+//! only through `tdb-contract`: no SQL of the metadata store, no HTTP, no deployment. It runs on one thread with one runtime
+//! and one task per session; state that sessions share needs no locks.
 
 mod cache;
 mod feed;
@@ -29,13 +29,13 @@ use tokio::task::LocalSet;
 pub use settings::{ClientTlsMode, ProxySettings, Stop};
 pub use tls::{ServerTls, ServerTlsError};
 
-use limits::Limits;
+use limits::ClientLimits;
 use metrics::Metrics;
 use postgres::cancel::CancelKeys;
 use routes::Routes;
 use sessions::Sessions;
 
-/// Everything the data plane needs, put together and not yet running.
+/// The data plane, configured and not yet running.
 pub struct DataPlane {
     settings: ProxySettings,
     source: Arc<dyn RouteSource>,
@@ -46,7 +46,7 @@ pub struct DataPlane {
     metrics: Metrics,
 }
 
-/// What every session of the running data plane shares; never leaves its thread.
+/// The state that all sessions of the running data plane share. It never leaves its thread.
 pub(crate) struct Plane {
     settings: ProxySettings,
     sink: Arc<dyn ChangeSink>,
@@ -56,17 +56,19 @@ pub(crate) struct Plane {
     metrics: Metrics,
     routes: Routes,
     sessions: Sessions,
-    limits: Limits,
+    limits: ClientLimits,
     cancel_keys: CancelKeys,
-    /// What every relay reads into: sessions are polled one at a time, so one buffer serves all.
+    /// The read buffer of all relays. Sessions are polled one at a time, so one buffer is enough.
     scratch: RefCell<Box<[u8]>>,
 }
 
-/// A read takes at most this; a session that is not being relayed holds no buffer.
+/// The largest number of bytes that a relay reads at once. An idle session holds no buffer.
 const SCRATCH_LEN: usize = 64 * 1024;
 
 impl DataPlane {
-    /// `tls` is what clients are offered (none: no encryption); `mock_secret` makes the answers to unknown users stable.
+    /// Registers the metrics in `registry`; an error if they are already registered. `tls`: the certificate for client
+    /// connections; `None` disables TLS. `mock_secret`: derives the SCRAM parameters that unknown user names are answered
+    /// with, so that they are the same at each attempt.
     pub fn new(
         settings: ProxySettings,
         source: Arc<dyn RouteSource>,
@@ -88,15 +90,15 @@ impl DataPlane {
         })
     }
 
-    /// Serves the clients of `listeners`, each by its engine's protocol, on the calling thread until `stop` says so and the
-    /// last session has ended.
+    /// Serves the connections of `listeners`, each with its engine's protocol, on the calling thread. Returns after `stop`
+    /// was cancelled and the last session has ended. An error if the runtime or a listener could not be set up.
     pub fn run(self, listeners: Vec<(Engine, TcpListener)>, stop: Stop) -> io::Result<()> {
         for (_, listener) in &listeners {
             listener.set_nonblocking(true)?;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let plane = Rc::new(Plane {
-            limits: Limits::new(&self.settings),
+            limits: ClientLimits::new(&self.settings),
             routes: Routes::new(self.source.clone(), self.settings.stale_routes_max),
             sessions: Sessions::default(),
             cancel_keys: CancelKeys::default(),
@@ -110,15 +112,15 @@ impl DataPlane {
         });
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
-            let mut served = Vec::with_capacity(listeners.len());
+            let mut by_protocol = Vec::with_capacity(listeners.len());
             for (engine, listener) in listeners {
                 let protocol = match engine {
                     Engine::PostgreSql => postgres::PROTOCOL,
                 };
-                served.push((protocol, tokio::net::TcpListener::from_std(listener)?));
+                by_protocol.push((protocol, tokio::net::TcpListener::from_std(listener)?));
             }
             let feed = tokio::task::spawn_local(feed::follow(plane.clone(), self.source));
-            listener::serve(plane, served, stop).await;
+            listener::serve(plane, by_protocol, stop).await;
             feed.abort();
             Ok(())
         })

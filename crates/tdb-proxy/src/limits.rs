@@ -1,4 +1,4 @@
-//! How many clients there may be, and how fast wrong passwords are answered.
+//! The limit on concurrent connections, and the delay of replies to wrong passwords.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -9,20 +9,20 @@ use lru::LruCache;
 
 use crate::settings::ProxySettings;
 
-/// Failures that cost nothing: typing errors.
+/// The number of failed logins without a delay, for typing errors.
 const FAILURES_FREE: u32 = 3;
 const DELAY_FIRST: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(3);
-/// Failures older than this are forgotten.
+/// The count of failures starts again after this time without one.
 const FAILURE_AGE_MAX: Duration = Duration::from_secs(300);
-/// Names and addresses with failures. Past it the one that failed longest ago is forgotten: made-up names must neither
-/// fill the memory nor give everyone else free tries.
+/// The number of pairs of user name and address whose failures are counted. Beyond it, the pair that failed longest ago is
+/// dropped: invented names must neither exhaust memory nor reset the counts of other users.
 const FAILURES_TRACKED_MAX: NonZeroUsize = match NonZeroUsize::new(50_000) {
     Some(names) => names,
     None => NonZeroUsize::MIN,
 };
 
-pub(crate) struct Limits {
+pub(crate) struct ClientLimits {
     clients_max: u32,
     clients: Cell<u32>,
     failures: RefCell<LruCache<(String, IpAddr), Failures>>,
@@ -33,25 +33,25 @@ struct Failures {
     last: Instant,
 }
 
-/// Connections past the limit that are told so; further ones are closed.
+/// The number of connections beyond the limit that get an error message; more are closed without one.
 const REFUSED_MAX: u32 = 64;
-/// No user name is longer; made-up ones must not fill the memory.
+/// User names are at most this long. Longer ones are cut, so that they cannot exhaust memory.
 const USER_LEN_MAX: usize = 63;
 
-/// One of the connections that may exist at a time.
+/// One of the concurrent connections. Dropping it frees the slot.
 pub(crate) struct ClientSlot<'a> {
-    limits: &'a Limits,
+    limits: &'a ClientLimits,
     admission: Admission,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    Welcome,
-    /// Past the limit: may cancel a query, and is told the limit when it wants a session.
-    Full,
+    WithinLimit,
+    /// Beyond the limit: it can send a cancel request; a startup packet is answered with an error that states the limit.
+    BeyondLimit,
 }
 
-impl Limits {
+impl ClientLimits {
     pub(crate) fn new(settings: &ProxySettings) -> Self {
         Self {
             clients_max: settings.clients_max.get(),
@@ -60,13 +60,13 @@ impl Limits {
         }
     }
 
-    /// None where even those that are told the limit are too many.
+    /// Takes a slot; `None` if the slots for connections that are only refused are taken too.
     pub(crate) fn admit(&self) -> Option<ClientSlot<'_>> {
         let clients = self.clients.get();
         let admission = if clients < self.clients_max {
-            Admission::Welcome
+            Admission::WithinLimit
         } else {
-            Admission::Full
+            Admission::BeyondLimit
         };
         (clients < self.clients_max.saturating_add(REFUSED_MAX)).then(|| {
             self.clients.set(clients + 1);
@@ -79,18 +79,18 @@ impl Limits {
         self.clients_max
     }
 
-    /// Notes a failed login and says how long to wait before answering it. A right password never waits, so nobody can
-    /// lock a user out. The same for users that do not exist.
+    /// Counts a failed login and returns how long to delay its reply. Logins with the correct password are not delayed, so a
+    /// user cannot be locked out by others. Unknown user names are treated the same.
     pub(crate) fn login_failed(&self, user: &str, address: IpAddr) -> Duration {
         let mut failures = self.failures.borrow_mut();
         let now = Instant::now();
-        let of_key = failures.get_or_insert_mut(failure_key(user, address), || Failures { count: 0, last: now });
-        if now.duration_since(of_key.last) > FAILURE_AGE_MAX {
-            of_key.count = 0;
+        let entry = failures.get_or_insert_mut(failure_key(user, address), || Failures { count: 0, last: now });
+        if now.duration_since(entry.last) > FAILURE_AGE_MAX {
+            entry.count = 0;
         }
-        of_key.count = of_key.count.saturating_add(1);
-        of_key.last = now;
-        match of_key.count.checked_sub(FAILURES_FREE + 1) {
+        entry.count = entry.count.saturating_add(1);
+        entry.last = now;
+        match entry.count.checked_sub(FAILURES_FREE + 1) {
             None => Duration::ZERO,
             Some(doublings) => DELAY_FIRST.saturating_mul(1u32 << doublings.min(10)).min(DELAY_MAX),
         }
@@ -124,8 +124,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repeated_failures_are_answered_ever_slower_up_to_a_bound() {
-        let limits = Limits::new(&ProxySettings::default());
+    fn the_delay_grows_with_repeated_failures_up_to_a_maximum() {
+        let limits = ClientLimits::new(&ProxySettings::default());
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let delays: Vec<_> = (0..12).map(|_| limits.login_failed("a", address)).collect();
         assert_eq!(delays[..3], [Duration::ZERO; 3]);
@@ -137,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn made_up_names_do_not_make_the_proxy_forget_recent_failures() {
-        let limits = Limits::new(&ProxySettings::default());
+    fn invented_names_do_not_reset_the_count_of_recent_failures() {
+        let limits = ClientLimits::new(&ProxySettings::default());
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let made_up = FAILURES_TRACKED_MAX.get() - 1;
+        let invented = FAILURES_TRACKED_MAX.get() - 1;
         let names = |prefix: &str| {
-            (0..made_up)
+            (0..invented)
                 .map(|number| format!("{prefix}{number}"))
                 .collect::<Vec<_>>()
         };

@@ -1,5 +1,5 @@
-//! The accept loop. It outlives everything that goes wrong with one connection, and running out of file descriptors; when
-//! told to stop it lets the sessions finish.
+//! The accept loop. It continues after any failure of a single connection, and when file descriptors run out. On shutdown it
+//! lets the sessions finish.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,26 +18,27 @@ use crate::limits::Admission;
 use crate::sessions::EndReason;
 use crate::settings::Stop;
 
-/// After a failed accept (out of file descriptors, most likely): time for some to come back.
+/// The pause after a failed accept. The usual cause is that no file descriptors are left, and some may be released.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// What sessions that are ended at once get to say so.
-const FAREWELL_TIME_MAX: Duration = Duration::from_millis(1500);
+/// How long sessions that are closed immediately have to send their clients the reason.
+const CLOSE_TIME_MAX: Duration = Duration::from_millis(1500);
 
 /// Serves one connection to its end.
 type ServeConnection = fn(Rc<Plane>, TcpStream, IpAddr, Admission) -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// How connections of an engine's protocol are served.
+/// How the connections of an engine's protocol are served.
 #[derive(Clone, Copy)]
 pub(crate) struct Protocol {
     pub engine: Engine,
     pub serve: ServeConnection,
-    /// Counts a connection that is closed because there is no slot for it.
-    pub turned_away: fn(&Plane),
+    /// Counts a connection that is closed because all slots are taken.
+    pub rejected: fn(&Plane),
 }
 
-/// Serves each listener's connections by its protocol until `stop` says so and the last session has ended.
+/// Serves the connections of each listener with its protocol. Returns after `stop` was cancelled and the last session has
+/// ended.
 pub(crate) async fn serve(plane: Rc<Plane>, listeners: Vec<(Protocol, TcpListener)>, stop: Stop) {
     let mut accepting = JoinSet::new();
     for (protocol, listener) in listeners {
@@ -68,12 +69,12 @@ async fn accept(plane: Rc<Plane>, protocol: Protocol, listener: TcpListener, sto
 fn begin(plane: &Rc<Plane>, protocol: Protocol, stream: TcpStream, address: SocketAddr) {
     let plane = plane.clone();
     tokio::task::spawn_local(async move {
-        if let Err(error) = tune(&stream) {
-            tracing::debug!(%error, %address, "cannot set options of a connection");
+        if let Err(error) = set_options(&stream) {
+            tracing::debug!(%error, %address, "cannot set socket options");
         }
-        // Without a slot the connection is closed without a word: words cost a slot.
+        // Without a slot, the connection is closed without an error message: sending one would need a slot.
         let Some(slot) = plane.limits.admit() else {
-            return (protocol.turned_away)(&plane);
+            return (protocol.rejected)(&plane);
         };
         plane.metrics.clients.inc();
         (protocol.serve)(plane.clone(), stream, address.ip(), slot.admission()).await;
@@ -81,7 +82,7 @@ fn begin(plane: &Rc<Plane>, protocol: Protocol, stream: TcpStream, address: Sock
     });
 }
 
-fn tune(stream: &TcpStream) -> io::Result<()> {
+fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
@@ -101,8 +102,8 @@ async fn drain(plane: &Plane, stop: &Stop) {
     if !left.is_empty() {
         tracing::warn!(
             sessions = left.len(),
-            "ending sessions whose transactions did not finish"
+            "closing sessions whose transactions did not finish in time"
         );
     }
-    let _ = timeout(FAREWELL_TIME_MAX, plane.sessions.ended(&left)).await;
+    let _ = timeout(CLOSE_TIME_MAX, plane.sessions.ended(&left)).await;
 }

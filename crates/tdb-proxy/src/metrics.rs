@@ -1,11 +1,11 @@
-//! What the data plane counts, by engine. Handles are looked up once; the relay only adds.
+//! The metrics of the data plane, by engine. Handles are looked up once, so the relay only increments counters.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tdb_names::Engine;
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    /// Connections, before and after login.
+    /// Open client connections, before and after login.
     pub clients: IntGauge,
     pub sessions: IntGauge,
     pub from_clients_bytes: IntCounter,
@@ -39,16 +39,23 @@ impl Metrics {
             Ok(counter)
         };
         Ok(Self {
-            clients: gauge("clients", "Connections of clients, before and after login.")?,
-            sessions: gauge("sessions", "Sessions that are logged in.")?,
+            clients: gauge("clients", "Client connections, before and after login.")?,
+            sessions: gauge("sessions", "Sessions that have logged in.")?,
             from_clients_bytes: counter("from_clients_bytes_total", "Bytes relayed from clients to servers.")?,
             to_clients_bytes: counter("to_clients_bytes_total", "Bytes relayed from servers to clients.")?,
             cancels: counter("cancels_total", "Cancel requests forwarded to a server.")?,
-            drains: counter("drains_total", "Drains of a journal before a reply.")?,
-            drains_late: counter("drains_late_total", "Drains that did not finish before the reply.")?,
+            drains: counter("drains_total", "Journal drains that a reply waited for.")?,
+            drains_late: counter(
+                "drains_late_total",
+                "Journal drains that did not finish before the reply.",
+            )?,
             accept_errors: counter("accept_errors_total", "Connections that could not be accepted.")?,
             logins: labelled("logins_total", "Logins by outcome.", "outcome")?,
-            refusals: labelled("refusals_total", "Errors said by the proxy itself.", "sqlstate")?,
+            refusals: labelled(
+                "refusals_total",
+                "Errors sent to clients by the proxy itself.",
+                "sqlstate",
+            )?,
         })
     }
 

@@ -1,4 +1,4 @@
-//! PostgreSQL sessions, in the order of a connection's life: startup, authenticate, dial, relay.
+//! PostgreSQL sessions. The steps of a connection, in order: `startup`, `authenticate`, `dial`, `relay`.
 
 mod authenticate;
 pub(crate) mod cancel;
@@ -18,11 +18,11 @@ use tdb_wire_postgres::report::SqlState;
 
 use crate::listener::Protocol;
 
-/// For the listener.
+/// How the listener serves PostgreSQL connections.
 pub(crate) const PROTOCOL: Protocol = Protocol {
     engine: Engine::PostgreSql,
     serve: |plane, stream, address, admission| {
         Box::pin(async move { session::serve(&plane, stream, address, admission).await })
     },
-    turned_away: |plane| plane.metrics.refusal(SqlState::TooManyConnections.code()),
+    rejected: |plane| plane.metrics.refusal(SqlState::TooManyConnections.code()),
 };

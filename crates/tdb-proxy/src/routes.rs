@@ -1,4 +1,4 @@
-//! Who users are and where databases are, cached.
+//! Cached lookups of credentials by user name, and of routes by database name.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::cache::Cache;
 
-/// The source must answer within it; the login's own deadline is longer.
-const ASK_TIME_MAX: Duration = Duration::from_secs(5);
+/// The time limit for one lookup at the source; the login's deadline is longer.
+const LOOKUP_TIME_MAX: Duration = Duration::from_secs(5);
 
 type RouteKey = (ProjectId, DatabaseName, Rights);
 
@@ -48,10 +48,10 @@ impl Routes {
             .await
     }
 
-    /// Whether nothing has said since that this credential is another or gone.
+    /// Whether the cached credential still has the same id and verifiers. False also if it is no longer cached.
     pub(crate) fn holds(&self, user: &UserName, credential: &Credential) -> bool {
-        self.credentials.holds(user, |known| {
-            known.id == credential.id && known.login == credential.login
+        self.credentials.holds(user, |cached| {
+            cached.id == credential.id && cached.login == credential.login
         })
     }
 
@@ -65,32 +65,32 @@ impl Routes {
         self.routes.feed_lost();
     }
 
-    /// Forgets what `change` is about.
+    /// Drops the cache entries that `change` makes stale.
     pub(crate) fn apply(&self, change: &RouteChange) {
         match change {
             RouteChange::Workspace { project, blueprint, .. }
             | RouteChange::WorkspaceClosed { project, blueprint, .. } => {
                 let workspace = DatabaseName::Workspace(blueprint.clone());
                 self.routes
-                    .forget(|(owner, database, _)| owner == project && *database == workspace);
+                    .invalidate(|(owner, database, _)| owner == project && *database == workspace);
             }
             RouteChange::Tenant { project, tenant, .. } | RouteChange::DatabaseClosed { project, tenant, .. } => {
-                self.routes.forget(|(owner, database, _)| {
+                self.routes.invalidate(|(owner, database, _)| {
                     owner == project && matches!(database, DatabaseName::Tenant { tenant: t, .. } if t == tenant)
                 });
             }
             RouteChange::Credential { user, .. } | RouteChange::CredentialRevoked { user, .. } => {
-                self.credentials.forget(|known| known == user);
+                self.credentials.invalidate(|cached| cached == user);
             }
         }
     }
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, Unavailable>>) -> Result<T, Unavailable> {
-    match timeout(ASK_TIME_MAX, answer).await {
+    match timeout(LOOKUP_TIME_MAX, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(Unavailable {
-            reason: format!("no answer within {ASK_TIME_MAX:?}"),
+            reason: format!("no answer within {LOOKUP_TIME_MAX:?}"),
         }),
     }
 }

@@ -1,5 +1,5 @@
-//! The live sessions, so that they can be counted and told to end. Telling costs a session nothing while nobody is told:
-//! it looks at one cell when it is polled anyway.
+//! The open sessions, so that they can be counted and ended. A session that is not asked to end pays for this with the read
+//! of one cell whenever it is polled.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use tdb_contract::RouteKind;
 use tdb_names::CredentialId;
 use tokio::sync::Notify;
 
-/// Why a session has to end, and what its client is told.
+/// Why a session must end. The client gets the reason as an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndReason {
     /// The database is suspended, deleted or moved.
@@ -19,22 +19,22 @@ pub(crate) enum EndReason {
     CredentialRevoked,
     CredentialExpired,
     Shutdown,
-    /// At once, whatever is running.
+    /// The shutdown does not wait for transactions any longer.
     Now,
 }
 
 #[derive(Default)]
 pub(crate) struct Sessions {
-    live: RefCell<HashMap<u64, Rc<Live>>>,
+    live: RefCell<HashMap<u64, Rc<LiveSession>>>,
     per_database: RefCell<HashMap<RouteKind, u32>>,
     next: Cell<u64>,
     ended: Notify,
-    /// Said to whoever registers from now on: the proxy is stopping.
+    /// The end reason of sessions that register from now on: set when the proxy is stopping.
     closing: Cell<Option<EndReason>>,
 }
 
-/// One session as others see it.
-pub(crate) struct Live {
+/// An open session: what it uses, and the request to end it.
+pub(crate) struct LiveSession {
     pub id: u64,
     kind: RouteKind,
     credential: CredentialId,
@@ -45,11 +45,11 @@ pub(crate) struct Live {
 /// Removes the session when it is dropped.
 pub(crate) struct Registered<'a> {
     sessions: &'a Sessions,
-    pub live: Rc<Live>,
+    pub live: Rc<LiveSession>,
 }
 
 impl Sessions {
-    /// None where the database has `clients_max` clients already.
+    /// Adds a session; `None` if the database already has `clients_max`.
     pub(crate) fn register(
         &self,
         kind: RouteKind,
@@ -63,7 +63,7 @@ impl Sessions {
         }
         *count += 1;
         let id = self.next.replace(self.next.get() + 1);
-        let live = Rc::new(Live {
+        let live = Rc::new(LiveSession {
             id,
             kind,
             credential,
@@ -74,23 +74,24 @@ impl Sessions {
         Some(Registered { sessions: self, live })
     }
 
-    /// Tells all sessions to end, those too that are still logging in; gives the ids of those that are not.
+    /// Requests the end of all sessions, including those that register later. Returns the ids of the registered ones.
     pub(crate) fn end_all(&self, reason: EndReason) -> Vec<u64> {
         self.closing.set(Some(reason));
         self.end(reason, |_, _| true)
     }
 
-    /// Tells all sessions that `concerned` picks to end; gives their ids.
-    pub(crate) fn end(&self, reason: EndReason, concerned: impl Fn(RouteKind, CredentialId) -> bool) -> Vec<u64> {
+    /// Requests the end of the sessions that `selected` accepts. Returns their ids.
+    pub(crate) fn end(&self, reason: EndReason, selected: impl Fn(RouteKind, CredentialId) -> bool) -> Vec<u64> {
         let live = self.live.borrow();
-        let told = live
+        let ending = live
             .values()
-            .filter(|session| concerned(session.kind, session.credential));
-        told.map(|session| {
-            session.tell(reason);
-            session.id
-        })
-        .collect()
+            .filter(|session| selected(session.kind, session.credential));
+        ending
+            .map(|session| {
+                session.request_end(reason);
+                session.id
+            })
+            .collect()
     }
 
     /// Waits until all of `ids` have ended. Cancel safe.
@@ -105,10 +106,10 @@ impl Sessions {
     }
 }
 
-impl Live {
-    /// Tells this session to end.
-    pub(crate) fn tell(&self, reason: EndReason) {
-        // What ends at once is not given more time by a later reason.
+impl LiveSession {
+    /// Requests the end of this session, and wakes its task.
+    pub(crate) fn request_end(&self, reason: EndReason) {
+        // A later reason does not give more time to a session that must end immediately.
         if self.end.get() != Some(EndReason::Now) {
             self.end.set(Some(reason));
         }
@@ -117,11 +118,10 @@ impl Live {
         }
     }
 
-    /// Whether this session was told to end. Whoever tells it, or tells it again with less patience, wakes the polled
-    /// task.
+    /// The reason if this session must end. The current task is woken by the next request to end it.
     pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Option<EndReason> {
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+        if !waker.as_ref().is_some_and(|stored| stored.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
         self.end.get()

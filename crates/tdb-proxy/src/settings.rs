@@ -1,4 +1,4 @@
-//! What can be set from outside. The defaults are the shipped configuration's.
+//! The settings of the data plane. The defaults are those of the shipped configuration.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,39 +8,39 @@ use tokio_util::sync::CancellationToken;
 /// The limits and deadlines of the data plane.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
-    /// Most connections at a time, those that have not logged in yet included.
+    /// The maximum number of concurrent connections, including those that have not logged in yet.
     pub clients_max: NonZeroU32,
-    /// Most clients of one database at a time, where its route sets no limit of its own.
+    /// The maximum number of concurrent clients of a database whose route sets no limit.
     pub database_clients_max: NonZeroU32,
-    /// From accept to the end of authentication, TLS included.
+    /// The time limit from accept to the end of authentication, including the TLS handshake.
     pub login_timeout: Duration,
-    /// From dialling a database server to its first ReadyForQuery.
+    /// The time limit from connecting to a database server to its first ReadyForQuery.
     pub upstream_connect_timeout: Duration,
-    /// How long known routes serve while the metadata store cannot be asked.
+    /// How long cached routes and credentials are used while the metadata store is unavailable.
     pub stale_routes_max: Duration,
-    /// Whether clients may, must or cannot use TLS.
+    /// Whether client connections may, must or cannot use TLS.
     pub tls_mode: ClientTlsMode,
 }
 
-/// Whether clients may or must encrypt.
+/// Whether client connections use TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientTlsMode {
-    /// SSLRequest is answered `N`.
+    /// TLS is not offered: SSLRequest is answered with `N`.
     Disable,
-    /// Clients choose.
+    /// The client decides.
     Prefer,
-    /// A startup packet in clear is refused.
+    /// Unencrypted connections are refused.
     Require,
 }
 
-/// How to stop: `drain` lets running transactions finish for `drain_timeout`, `now` ends everything at once.
+/// Stops the data plane: gracefully with `drain`, immediately with `now`.
 #[derive(Clone, Debug)]
 pub struct Stop {
-    /// No new clients; sessions end when their transactions do.
+    /// When cancelled, no new connections are accepted, and sessions end when their transactions do.
     pub drain: CancellationToken,
-    /// All sessions end at once.
+    /// When cancelled, all sessions are closed immediately.
     pub now: CancellationToken,
-    /// How long transactions may go on after `drain`.
+    /// How long transactions may continue after `drain` was cancelled.
     pub drain_timeout: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! A byte stream to a client or a server: TCP, a unix socket, or TLS over TCP. One small type, so that the relay does not
-//! care, and no trait object, so that its calls are direct.
+//! A byte stream to a client or a server: TCP, a Unix socket, or TLS over TCP. An enum, so that the relay needs neither
+//! generics nor the dynamic calls of a trait object.
 
 use std::io;
 use std::pin::Pin;
@@ -9,19 +9,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
-/// Most that a client may still send to us after our last words.
+/// The number of bytes that are read and discarded from a client after the last message to it.
 const LINGER_LEN_MAX: usize = 64 * 1024;
 
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// A client's TLS; boxed, because most sessions have none.
+    /// TLS with a client. Boxed, since most sessions have none.
     TlsFromClient(Box<server::TlsStream<TcpStream>>),
     TlsToServer(Box<client::TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// Reads what is there into `buffer`; 0 at the end of the stream. Cancel safe.
+    /// Reads the available bytes into `buffer` and returns their number; 0 at the end of the stream. Cancel safe.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(match self {
@@ -42,7 +42,7 @@ impl Stream {
         }
     }
 
-    /// Pushes out what TLS has buffered; nothing to do on plain sockets.
+    /// Sends the bytes that TLS has buffered; does nothing on plain sockets.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
@@ -51,7 +51,7 @@ impl Stream {
         }
     }
 
-    /// Says that no more bytes will come from us.
+    /// Closes the sending side: the peer reads the end of the stream.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -61,7 +61,7 @@ impl Stream {
         }
     }
 
-    /// Not cancel safe: a dropped read may have taken bytes.
+    /// Fills `buffer`. Not cancel safe: bytes that a dropped call has read are lost.
     pub(crate) async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.read_exact(buffer).await.map(drop),
@@ -71,7 +71,7 @@ impl Stream {
         }
     }
 
-    /// Writes and flushes. Not cancel safe.
+    /// Writes all `bytes` and flushes. Not cancel safe.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.write_all(bytes).await,
@@ -87,15 +87,15 @@ impl Stream {
         }
     }
 
-    /// Writes the last words, says that no more will come, and lingers: a socket that is closed while something is unread
-    /// resets the connection, and the words are lost on their way. The caller sets the deadline.
-    pub(crate) async fn say_last(&mut self, words: &[u8]) -> io::Result<()> {
-        self.write_all(words).await?;
+    /// Writes a last message, closes the sending side, and reads until the client closes: closing a socket with unread data
+    /// resets the connection, and the client could lose the message. The caller sets the deadline. Not cancel safe.
+    pub(crate) async fn close_with(&mut self, message: &[u8]) -> io::Result<()> {
+        self.write_all(message).await?;
         self.shutdown().await?;
         self.linger().await
     }
 
-    /// Waits for the client's end, throwing away what it still says. The caller sets the deadline.
+    /// Reads and discards until the client closes, or [`LINGER_LEN_MAX`] bytes. The caller sets the deadline.
     pub(crate) async fn linger(&mut self) -> io::Result<()> {
         let mut unread = [0; 1024];
         let mut left = LINGER_LEN_MAX;

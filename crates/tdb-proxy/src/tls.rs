@@ -1,4 +1,4 @@
-//! TLS towards clients, for every engine: the certificate, and its hash for channel binding.
+//! TLS for client connections of every engine: the certificate, and its hash for channel binding.
 
 use std::io;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use crate::stream::Stream;
 /// Why a certificate cannot be used.
 #[derive(Debug, Error)]
 pub enum ServerTlsError {
-    /// The certificate cannot be read; says why.
-    #[error("the certificate is not PEM: {0}")]
+    /// The certificate cannot be read, with the reason.
+    #[error("the certificate is not valid PEM: {0}")]
     Certificate(String),
     /// The file has no certificate.
-    #[error("the PEM text holds no certificate")]
+    #[error("the PEM text contains no certificate")]
     NoCertificate,
-    /// The private key cannot be read; says why.
-    #[error("the private key is not PEM: {0}")]
+    /// The private key cannot be read, with the reason.
+    #[error("the private key is not valid PEM: {0}")]
     Key(String),
     /// The key does not belong to the certificate.
-    #[error("the certificate and the private key do not fit: {0}")]
+    #[error("the private key does not match the certificate: {0}")]
     Mismatch(#[source] rustls::Error),
 }
 
-/// A certificate chain with its key, ready for handshakes.
+/// The TLS configuration for client connections: a certificate chain and its private key.
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
@@ -39,7 +39,7 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// Takes the chain, the server's own certificate first, and its key.
+    /// Parses PEM: the certificate chain, starting with the server's certificate, and the private key of that certificate.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, ServerTlsError> {
         let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|e| ServerTlsError::Certificate(e.to_string()))?;
@@ -57,19 +57,20 @@ impl ServerTls {
         })
     }
 
-    /// The hash of the certificate that `tls-server-end-point` binds to (RFC 5929), if the certificate has one.
+    /// The certificate's hash for the channel binding `tls-server-end-point` (RFC 5929); `None` if its signature algorithm
+    /// defines none.
     pub(crate) fn end_point_hash(&self) -> Option<&[u8]> {
         self.end_point_hash.as_deref()
     }
 
-    /// The handshake after an SSLRequest. Bytes a client sent in clear after its request are read as part of it, and
-    /// break it: nothing said in clear is ever acted upon (CVE-2021-23214).
+    /// Performs the handshake after an SSLRequest. Unencrypted bytes that follow the request are read as part of the
+    /// handshake and make it fail, so they are never processed (CVE-2021-23214).
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
         Ok(Stream::TlsFromClient(Box::new(self.acceptor.accept(stream).await?)))
     }
 
-    /// The handshake of a client that began with it (`sslnegotiation=direct`); ALPN is required, so that another
-    /// protocol's traffic cannot be led here.
+    /// Performs the handshake of a client that starts with TLS (`sslnegotiation=direct`). ALPN is required, so that
+    /// connections of another protocol cannot be redirected to this port.
     pub(crate) async fn accept_direct(&self, stream: TcpStream, engine: Engine) -> io::Result<Stream> {
         let stream = self.acceptor.accept(stream).await?;
         if stream.get_ref().1.alpn_protocol() == Some(alpn(engine).as_bytes()) {
@@ -80,7 +81,7 @@ impl ServerTls {
     }
 }
 
-/// Object identifiers of signature algorithms, by the hash that RFC 5929 section 4.1 takes for them.
+/// Object identifiers of signature algorithms, by the hash function that RFC 5929 section 4.1 specifies for them.
 const SHA256_SIGNATURES: [&[u8]; 4] = [
     &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b],
     &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02],
@@ -97,15 +98,15 @@ const SHA512_SIGNATURES: [&[u8]; 2] = [
     &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04],
 ];
 
-/// The protocol name of clients that start TLS at once. PostgreSQL manual, "SSL Session Encryption".
+/// The ALPN protocol name that clients send with direct TLS. PostgreSQL manual, "SSL Session Encryption".
 fn alpn(engine: Engine) -> &'static str {
     match engine {
         Engine::PostgreSql => "postgresql",
     }
 }
 
-/// RFC 5929 section 4.1: the certificate's hash under the hash of its own signature. `None` for signatures without one
-/// (Ed25519, RSA-PSS), where PostgreSQL offers no channel binding either.
+/// The certificate's hash, with the hash function of its signature algorithm (RFC 5929 section 4.1). `None` for algorithms
+/// without one (Ed25519, RSA-PSS); PostgreSQL does not offer channel binding for these either.
 fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
     let signature = signature_algorithm(certificate)?;
     let algorithm = if SHA256_SIGNATURES.contains(&signature) {
@@ -131,7 +132,7 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     Some(der_value(algorithm, OBJECT_IDENTIFIER)?.0)
 }
 
-/// The content of the DER value at the front, and what follows it.
+/// The content of the first DER value, and the bytes that follow the value. `None` if its tag is not `tag`.
 fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;

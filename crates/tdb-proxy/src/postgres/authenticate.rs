@@ -1,5 +1,5 @@
-//! Who is it, and what may it open. Until the password is proven, an unknown user and a wrong password take the same steps
-//! and get the same words; only then are the database, its scope and its state looked at.
+//! Authentication, and the check that the client may open the database. Before the password is verified, an unknown user and
+//! a wrong password take the same steps and get the same message; the database, the scope and the state are checked after.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -20,41 +20,42 @@ use super::render::{Refused, SaslFault};
 use crate::Plane;
 use crate::stream::Stream;
 
-/// Longer SASL messages are no SCRAM.
+/// The maximum length of a SASL message; SCRAM messages are far shorter.
 const SASL_LEN_MAX: u32 = 4096;
-/// How often a login looks again for what was taken back while it looked.
-const RESOLVE_TRIES: usize = 5;
+/// The number of lookups of a login whose credential keeps changing in the meantime.
+const RESOLVE_ATTEMPTS: usize = 5;
 const PASSWORD_MESSAGE: u8 = b'p';
 
-/// A credential whose password was proven. Only [`authenticate`] makes one.
+/// A credential whose password was verified. Only [`authenticate`] can create it.
 pub(crate) struct Identity {
     user: UserName,
     pub credential: Rc<Credential>,
     _proven: (),
 }
 
-/// Asks for the password and checks it. Writes up to AuthenticationSASLFinal, not AuthenticationOk. Not cancel safe.
+/// Runs the SCRAM exchange and verifies the password. Sends the messages up to AuthenticationSASLFinal, without
+/// AuthenticationOk. Not cancel safe.
 pub(crate) async fn authenticate(
     plane: &Plane,
     stream: &mut Stream,
     startup: &Startup,
     address: IpAddr,
 ) -> Result<Identity, Refusal> {
-    let known = match startup.user.parse::<UserName>() {
+    let credential = match startup.user.parse::<UserName>() {
         Ok(user) => {
             let credential = plane.routes.credential(&user).await.map_err(unavailable)?;
             credential.map(|credential| (user, credential))
         }
         Err(_) => None,
     };
-    let known = known.filter(|(_, known)| known.expires_at.is_none_or(|expiry| expiry > SystemTime::now()));
-    // The mock costs the same whether it is used or not.
+    let credential = credential.filter(|(_, found)| found.expires_at.is_none_or(|expiry| expiry > SystemTime::now()));
+    // Always computed, so that the time does not show whether the user exists.
     let mock = ScramVerifier::mock(&startup.user, &plane.mock_secret);
-    let verifier = known
+    let verifier = credential
         .as_ref()
-        .map_or(mock, |(_, known)| known.login.scram_sha_256.clone());
+        .map_or(mock, |(_, found)| found.login.scram_sha_256.clone());
     let outcome = exchange(plane, stream, verifier).await?;
-    match (outcome, known) {
+    match (outcome, credential) {
         (Outcome::Genuine(last), Some((user, credential))) => {
             plane.limits.login_succeeded(&startup.user, address);
             let mut out = Vec::new();
@@ -74,33 +75,32 @@ pub(crate) async fn authenticate(
     }
 }
 
-/// Finds the database the client asked for. When it returns, neither the credential nor the route has been taken back
-/// meanwhile: a client may take its time between its messages, and its session is not registered yet, so nobody could
-/// tell it to end.
+/// Resolves the requested database. The credential is still valid after the route was looked up: the client may have been
+/// slow to answer, and a session that is not registered yet is not ended when its credential is revoked.
 pub(crate) async fn resolve(
     plane: &Plane,
     mut identity: Identity,
     startup: &Startup,
 ) -> Result<(Identity, Rc<Route>), Refusal> {
-    for _ in 0..RESOLVE_TRIES {
+    for _ in 0..RESOLVE_ATTEMPTS {
         let route = route(plane, &identity, startup).await?;
-        let proven = &identity.credential;
-        if plane.routes.holds(&identity.user, proven) {
+        let verified = &identity.credential;
+        if plane.routes.holds(&identity.user, verified) {
             return Ok((identity, route));
         }
-        let now = plane.routes.credential(&identity.user).await.map_err(unavailable)?;
-        let same = |now: &Rc<Credential>| now.id == proven.id && now.login == proven.login;
-        match now.filter(same) {
+        let current = plane.routes.credential(&identity.user).await.map_err(unavailable)?;
+        let is_same = |current: &Rc<Credential>| current.id == verified.id && current.login == verified.login;
+        match current.filter(is_same) {
             Some(credential) => identity.credential = credential,
             None => return Err(wrong_password(startup)),
         }
     }
     Err(unavailable(Unavailable {
-        reason: "the credential changes all the time".to_owned(),
+        reason: "the credential changed during each lookup".to_owned(),
     }))
 }
 
-/// Where the database is, if this identity may open it.
+/// The route to the requested database, if the credential's scope covers it and it accepts clients.
 async fn route(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<Rc<Route>, Refusal> {
     let credential = &identity.credential;
     let database: DatabaseName = startup.database.parse().map_err(|fault| Refused::DatabaseName {
@@ -169,7 +169,7 @@ async fn read_sasl(stream: &mut Stream) -> Result<Vec<u8>, Refusal> {
 }
 
 fn unavailable(error: Unavailable) -> Refusal {
-    tracing::warn!(%error, "cannot look up a login");
+    tracing::warn!(%error, "cannot look up the credential or the route of a login");
     Refused::ControlPlaneUnavailable.into()
 }
 

@@ -1,6 +1,6 @@
-//! Cancel requests. Clients hold keys of ours: the server's pid, so that `pg_backend_pid()` agrees with the driver, and a
-//! secret that only this proxy knows. A key is forgotten before its server connection is closed, so a cancel never
-//! reaches a session that has gone.
+//! Cancel requests. A client's cancel key consists of the server's pid, so that the driver reports the same pid as
+//! `pg_backend_pid()`, and a secret of the proxy. A key is removed before its server connection is closed, so a cancel
+//! request cannot reach a later session with the same pid.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,12 +19,12 @@ use crate::Plane;
 use crate::stream::Stream;
 
 const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
-/// What a client gets to close its side.
+/// How long a client has to close its side of the connection.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(crate) struct CancelKeys {
-    /// By the pid shown; pids of different servers may be equal.
+    /// By pid. Sessions on different servers can have the same.
     targets: RefCell<HashMap<i32, Vec<Target>>>,
 }
 
@@ -34,7 +34,7 @@ struct Target {
     server_key: i32,
 }
 
-/// Forgets the key when it is dropped.
+/// Removes the key when it is dropped.
 pub(crate) struct CancelKey<'a> {
     keys: &'a CancelKeys,
     pid: i32,
@@ -84,17 +84,17 @@ impl Drop for CancelKey<'_> {
     }
 }
 
-/// Forwards a cancel request, then closes the client's connection: as in PostgreSQL, it is never told the outcome.
+/// Forwards a cancel request and closes the client's connection. As in PostgreSQL, the client does not learn the outcome.
 pub(crate) async fn cancel(plane: &Plane, mut client: Stream, request: CancelRequest) {
     if let Some((server, key)) = plane.cancel_keys.find(&request) {
         match timeout(CANCEL_TIME_MAX, forward(plane, &server, request.pid, key)).await {
             Ok(Ok(())) => plane.metrics.cancels.inc(),
             Ok(Err(error)) => tracing::warn!(server = %server.name, %error, "cannot forward a cancel request"),
-            Err(_) => tracing::warn!(server = %server.name, "forwarding a cancel request takes too long"),
+            Err(_) => tracing::warn!(server = %server.name, "timed out forwarding a cancel request"),
         }
     }
-    // libpq takes TLS that ends without close_notify for a cancel that failed.
-    let _ = timeout(CLOSE_TIME_MAX, client.say_last(&[])).await;
+    // libpq reports a failed cancel if TLS ends without close_notify.
+    let _ = timeout(CLOSE_TIME_MAX, client.close_with(&[])).await;
 }
 
 async fn forward(plane: &Plane, server: &ServerEndpoint, pid: i32, key: i32) -> io::Result<()> {
@@ -102,7 +102,7 @@ async fn forward(plane: &Plane, server: &ServerEndpoint, pid: i32, key: i32) -> 
         .await
         .map_err(io::Error::other)?;
     stream.write_all(&login::cancel_request(pid, key)).await?;
-    // The server closes when it has sent the signal; until then the client waits, as with PostgreSQL.
+    // The server closes the connection after it has sent the signal. The client waits for that, as with PostgreSQL.
     let mut end = [0];
     match stream.read_exact(&mut end).await {
         Err(error)

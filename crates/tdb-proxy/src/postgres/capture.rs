@@ -1,6 +1,6 @@
-//! The capture tap of workspace sessions. The journal says in band, by a notice with a private SQLSTATE, that something
-//! was written to it; the tap swallows that notice and holds the next ReadyForQuery after a commit back until the journal
-//! has been drained into the change log, or until that takes too long. Tags are never trusted to tell DDL.
+//! The capture of workspace sessions. The journal's triggers raise a notice with a private SQLSTATE when they record DDL.
+//! The capture removes that notice, and holds the first ReadyForQuery after the commit back until the journal has been
+//! drained to the change log, or a time limit has passed. DDL is never recognized by command tags.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ use super::data_tap::DataTap;
 use super::text_tap::TextTap;
 use crate::metrics::Metrics;
 
-/// Past it the reply goes out with a notice; the journal keeps the change.
+/// The time limit for a drain. After it, the reply is sent with a notice; the change stays in the journal.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(250);
 /// CLUSTER fires no event trigger.
 const CLUSTER_WARNING: &str =
-    "not captured: CLUSTER may have marked an index; ALTER TABLE ... CLUSTER ON marks it for tenants too";
+    "not captured: CLUSTER may have marked an index; use ALTER TABLE ... CLUSTER ON to mark it for tenants too";
 
 pub(crate) struct Capture {
     sink: Arc<dyn ChangeSink>,
     workspace: WorkspaceId,
     server_pid: i32,
     metrics: Metrics,
-    /// Bytes of the journal's marker still to come, which go nowhere: the marker of a statement that a function ran has
-    /// that statement's whole text at its end.
+    /// The number of bytes of the journal's marker that have not arrived yet; they are not forwarded. Markers can be long:
+    /// that of a statement run by a function contains the statement's whole text.
     swallow: usize,
     /// The journal has been written to since the last drain.
     journaled: Journaled,
-    /// A CommandComplete said COMMIT since the last ReadyForQuery.
+    /// A COMMIT has completed since the last ReadyForQuery.
     committed: Committed,
     data: DataTap,
     texts: TextTap,
-    /// For the client, before the server's next message.
+    /// Notices to send to the client before the server's next message.
     notices: Vec<u8>,
-    /// What came after the ReadyForQuery that is held back. At most one read.
+    /// The bytes after the ReadyForQuery that is held back. At most one read.
     held: Vec<u8>,
     drain: Option<Drain>,
 }
@@ -82,12 +82,12 @@ impl Capture {
         }
     }
 
-    /// What of the client's bytes goes on: up to Terminate, if there is one.
+    /// Processes the client's bytes. Returns those to forward: up to Terminate, if there is one.
     pub(crate) fn take_requests<'b>(&mut self, flow: &mut Flow, bytes: &'b [u8]) -> Result<&'b [u8], FrameError> {
         let mut rest = bytes;
         loop {
             match flow.from_client(&mut rest, DataTap::reads)?.0 {
-                Piece::Frame(frame) => self.data.saw_request(&frame),
+                Piece::Frame(frame) => self.data.on_request(&frame),
                 Piece::Span(_) => {}
                 Piece::Spent => break,
             }
@@ -98,17 +98,17 @@ impl Capture {
         Ok(bytes.split_at(bytes.len() - rest.len()).0)
     }
 
-    /// Appends to `out` what of the client's bytes may go to the server. Only while no text waits.
+    /// Appends to `out` the client's bytes that can be sent to the server now. Must not be called while a text waits.
     pub(crate) fn pass_up(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         self.texts.pass(bytes, out)
     }
 
-    /// Whether a text waits for the control plane.
+    /// Whether a text waits until the control plane has prepared it.
     pub(crate) fn is_text_waiting(&self) -> bool {
         self.texts.is_waiting()
     }
 
-    /// Ready when the text that waited is in `out`.
+    /// Ready when the waiting text has been appended to `out`.
     pub(crate) fn poll_text(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<(), FrameError>> {
         self.texts.poll_prepared(cx, out, &mut self.notices)
     }
@@ -117,7 +117,7 @@ impl Capture {
         self.drain.is_some()
     }
 
-    /// Appends to `out` what may go to the client. Only while not draining.
+    /// Appends to `out` the server's bytes that can be sent to the client now. Must not be called while draining.
     pub(crate) fn pass(&mut self, flow: &mut Flow, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let read = |tag| matches!(tag, NOTICE | ERROR | COMMAND_COMPLETE | COPY_IN_RESPONSE);
         while !self.is_draining() {
@@ -135,7 +135,7 @@ impl Capture {
         Ok(())
     }
 
-    /// Ready when the drain is over; `out` then has notices, the ReadyForQuery and what followed it.
+    /// Ready when the drain has ended: notices, the held ReadyForQuery and the bytes after it have been appended to `out`.
     pub(crate) fn poll_drained(
         &mut self,
         cx: &mut Context<'_>,
@@ -162,13 +162,13 @@ impl Capture {
         Poll::Ready(self.pass(flow, &held, out))
     }
 
-    /// A frame that we look at.
+    /// Processes a frame that was selected for reading.
     fn take_reply(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
         out.append(&mut self.notices);
         match frame.tag() {
             NOTICE if is_journal_marker(frame.body()) => {
                 self.journaled = Journaled::Yes;
-                self.data.saw_journal_marker();
+                self.data.on_journal_marker();
                 self.swallow = usize::try_from(frame.rest).unwrap_or(usize::MAX);
                 return;
             }
@@ -176,17 +176,17 @@ impl Capture {
                 if frame.body().starts_with(b"CLUSTER\0") {
                     Report::warning(CLUSTER_WARNING).write(out);
                 }
-                self.data.saw_tag(frame.body());
-                self.saw_tag(frame.body());
+                self.data.on_tag(frame.body());
+                self.on_tag(frame.body());
             }
-            COPY_IN_RESPONSE => self.data.saw_copy_in(),
+            COPY_IN_RESPONSE => self.data.on_copy_in(),
             READY_FOR_QUERY => {
                 let idle = Transaction::of(frame) == Transaction::Idle;
                 let committed = idle || self.committed == Committed::Yes;
                 self.committed = Committed::No;
-                let data = self.data.saw_ready(committed, idle);
+                let data = self.data.on_ready(committed, idle);
                 if committed && self.journaled == Journaled::Yes {
-                    // With AND CHAIN the next transaction may have written to the journal already.
+                    // With AND CHAIN, the next transaction may already have written to the journal.
                     if idle {
                         self.journaled = Journaled::No;
                     }
@@ -198,15 +198,15 @@ impl Capture {
         out.extend_from_slice(frame.bytes);
     }
 
-    fn saw_tag(&mut self, body: &[u8]) {
+    fn on_tag(&mut self, body: &[u8]) {
         if body.starts_with(b"COMMIT") {
             self.committed = Committed::Yes;
-            // The change may be another session's, prepared long ago.
+            // The change may have been made by another session.
             if body.starts_with(b"COMMIT PREPARED") {
                 self.journaled = Journaled::Yes;
             }
         }
-        // What sessions begin with has no row in the journal; the drain looks at the catalog.
+        // Settings of roles and databases are not recorded in the journal; the drain reads them from the catalog.
         if body.starts_with(b"ALTER ROLE") || body.starts_with(b"ALTER DATABASE") {
             self.journaled = Journaled::Yes;
         }
@@ -225,7 +225,7 @@ impl Capture {
             match timeout(DRAIN_TIME_MAX, sink.drain(workspace, data)).await {
                 Ok(Ok(drained)) => Some(drained),
                 Ok(Err(error)) => {
-                    tracing::warn!(%workspace, %error, "cannot drain the journal now");
+                    tracing::warn!(%workspace, %error, "cannot drain the journal");
                     None
                 }
                 Err(_) => None,
@@ -253,13 +253,13 @@ mod tests {
             Ok(())
         }
         async fn drain(&self, _: WorkspaceId, data: Option<DataStatements>) -> Result<Drained, Unavailable> {
-            let said = match data {
+            let warning = match data {
                 Some(data) if !data.statements.is_empty() => data.statements.join("; "),
                 _ => "W".to_owned(),
             };
             Ok(Drained {
                 changes: 1,
-                warnings: vec![said],
+                warnings: vec![warning],
             })
         }
 
@@ -277,7 +277,8 @@ mod tests {
         [&[tag][..], &len.to_be_bytes(), body].concat()
     }
 
-    /// What the client gets of `stream`, cut after `cut` bytes, and how often the journal was drained.
+    /// The bytes that the client receives when `stream` arrives in two parts, split after `cut` bytes, and the number of
+    /// drains.
     async fn relayed(stream: &[u8], cut: usize) -> (Vec<u8>, u64) {
         let metrics = Metrics::register(&Registry::new(), tdb_names::Engine::PostgreSql).unwrap();
         let workspace = WorkspaceId::from_uuid("00000000-0000-0000-0000-000000000001".parse().unwrap());
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn drains_before_each_ready_for_query_of_a_pipeline_wherever_the_stream_is_cut() {
+    async fn drains_before_each_ready_for_query_of_a_pipeline_wherever_the_stream_is_split() {
         let context = vec![b'x'; 3000];
         let marker = frame(
             b'N',
@@ -330,12 +331,12 @@ mod tests {
         .map(Vec::as_slice)
         .concat();
         for cut in (0..stream.len()).step_by(7).chain([stream.len()]) {
-            assert_eq!(relayed(&stream, cut).await, (expected.clone(), 2), "cut at {cut}");
+            assert_eq!(relayed(&stream, cut).await, (expected.clone(), 2), "split at {cut}");
         }
     }
 
     #[tokio::test]
-    async fn cluster_is_said_not_to_be_captured() {
+    async fn cluster_gives_a_warning_that_it_is_not_captured() {
         let done = frame(b'C', b"CLUSTER\0");
         let mut expected = Vec::new();
         Report::warning(CLUSTER_WARNING).write(&mut expected);
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn drains_at_the_commit_not_before_and_at_a_chained_one_too() {
+    async fn drains_at_a_commit_also_a_chained_one_and_not_before() {
         let marker = frame(b'N', b"SNOTICE\0CTD001\0Mddl 1\0\0");
         let (open, commit) = (frame(b'Z', b"T"), frame(b'C', b"COMMIT\0"));
         assert_eq!(relayed(&[marker.clone(), open.clone()].concat(), 0).await.1, 0);

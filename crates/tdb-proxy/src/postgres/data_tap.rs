@@ -1,28 +1,31 @@
-//! Which statements of a workspace's transaction changed data in a message of their own. They are no part of a change, and
-//! the journal does not see them: the developer is told, here from the tags of the answers. DDL is never learnt from tags.
+//! Collects the statements of a workspace's transaction that changed data in messages without DDL. The journal does not
+//! record them and they are not part of a change, so the developer is notified. They are recognized by command tags; DDL is
+//! never recognized by command tags.
 
 use tdb_contract::DataStatements;
 use tdb_wire_postgres::frame::Frame;
 use tdb_wire_postgres::frontend::{PARSE, QUERY};
 
-/// Of one transaction; more are summed up.
+/// The number of statements that are listed for a transaction; the others are only counted.
 const STATEMENTS_MAX: usize = 20;
-/// Of a statement's text.
+/// The number of characters that are kept of a statement's text.
 const TEXT_LEN_MAX: usize = 200;
 
 #[derive(Debug)]
 pub(crate) struct DataTap {
     server_pid: i32,
-    /// Texts sent since the last ReadyForQuery, and the last of them: with more than one on the way, tags cannot be told
-    /// to texts.
-    asked: u32,
+    /// The number of texts sent since the last ReadyForQuery, and the last of them. If there are several, it is not known
+    /// which tag belongs to which text.
+    texts: u32,
     text: String,
-    /// Of this message: what its answers said, whether it copies in, and whether the journal has it.
+    /// Since the last ReadyForQuery: the tags of statements that changed data, whether a COPY from the client started, and
+    /// whether the journal has recorded the text.
     tags: Vec<String>,
     copies_in: bool,
     journaled: bool,
-    /// Of this transaction.
+    /// The listed statements of this transaction.
     statements: Vec<String>,
+    /// The number of further statements.
     more: usize,
     in_transaction: bool,
 }
@@ -31,7 +34,7 @@ impl DataTap {
     pub(crate) fn new(server_pid: i32) -> Self {
         Self {
             server_pid,
-            asked: 0,
+            texts: 0,
             text: String::new(),
             tags: Vec::new(),
             copies_in: false,
@@ -42,12 +45,12 @@ impl DataTap {
         }
     }
 
-    /// Messages of the client that [`Self::saw_request`] wants to see.
+    /// Whether [`Self::on_request`] needs messages of this type.
     pub(crate) fn reads(tag: u8) -> bool {
         tag == QUERY || tag == PARSE
     }
 
-    pub(crate) fn saw_request(&mut self, frame: &Frame<'_>) {
+    pub(crate) fn on_request(&mut self, frame: &Frame<'_>) {
         if !Self::reads(frame.tag()) {
             return;
         }
@@ -55,21 +58,21 @@ impl DataTap {
         if frame.tag() == PARSE {
             strings.next();
         }
-        self.asked = self.asked.saturating_add(1);
+        self.texts = self.texts.saturating_add(1);
         self.text = excerpt(strings.next().unwrap_or_default());
     }
 
-    pub(crate) fn saw_copy_in(&mut self) {
+    pub(crate) fn on_copy_in(&mut self) {
         self.copies_in = true;
     }
 
-    /// The journal has the text of this message.
-    pub(crate) fn saw_journal_marker(&mut self) {
+    /// The journal has recorded the text of this message.
+    pub(crate) fn on_journal_marker(&mut self) {
         self.journaled = true;
     }
 
-    /// The body of a CommandComplete.
-    pub(crate) fn saw_tag(&mut self, body: &[u8]) {
+    /// Takes the body of a CommandComplete.
+    pub(crate) fn on_tag(&mut self, body: &[u8]) {
         let tag = String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(body));
         let changes_data = match tag.split(' ').next() {
             Some("INSERT" | "UPDATE" | "DELETE" | "MERGE") => true,
@@ -81,17 +84,17 @@ impl DataTap {
         }
     }
 
-    /// At a ReadyForQuery: what the transaction that has just been committed left out.
-    pub(crate) fn saw_ready(&mut self, committed: bool, idle: bool) -> Option<DataStatements> {
+    /// Called for each ReadyForQuery. Returns the data statements of the transaction that was committed.
+    pub(crate) fn on_ready(&mut self, committed: bool, idle: bool) -> Option<DataStatements> {
         let of_message = std::mem::take(&mut self.tags);
         if !self.journaled && !of_message.is_empty() && (self.in_transaction || !idle) {
-            if self.asked == 1 && !self.text.is_empty() {
+            if self.texts == 1 && !self.text.is_empty() {
                 self.note(self.text.clone());
             } else {
                 of_message.into_iter().for_each(|tag| self.note(tag));
             }
         }
-        (self.asked, self.copies_in, self.journaled) = (0, false, false);
+        (self.texts, self.copies_in, self.journaled) = (0, false, false);
         self.in_transaction = !idle;
         if !committed && !idle {
             return None;
@@ -136,59 +139,57 @@ mod tests {
         Frame { bytes, rest: 0 }
     }
 
-    /// One message of a transaction that stays open.
-    fn ask(tap: &mut DataTap, text: &str, answers: &[&str]) {
+    /// One message of a transaction that stays open, and the tags of its replies.
+    fn send(tap: &mut DataTap, text: &str, answers: &[&str]) {
         let body = [text.as_bytes(), b"\0"].concat();
-        tap.saw_request(&frame(&message(QUERY, &body)));
-        answers.iter().for_each(|tag| tap.saw_tag(tag.as_bytes()));
-        assert_eq!(tap.saw_ready(false, false), None);
+        tap.on_request(&frame(&message(QUERY, &body)));
+        answers.iter().for_each(|tag| tap.on_tag(tag.as_bytes()));
+        assert_eq!(tap.on_ready(false, false), None);
     }
 
     fn left_out(tap: &mut DataTap) -> Vec<String> {
-        tap.saw_tag(b"COMMIT\0");
-        tap.saw_ready(true, true)
-            .map(|data| data.statements)
-            .unwrap_or_default()
+        tap.on_tag(b"COMMIT\0");
+        tap.on_ready(true, true).map(|data| data.statements).unwrap_or_default()
     }
 
     #[test]
     fn a_data_statement_between_two_of_ddl_is_noted_with_its_text() {
         let mut tap = DataTap::new(1);
-        ask(&mut tap, "BEGIN", &["BEGIN\0"]);
-        tap.saw_journal_marker();
-        ask(&mut tap, "ALTER TABLE t ADD c int", &["ALTER TABLE\0"]);
-        ask(&mut tap, "UPDATE t SET c = 1", &["UPDATE 3\0"]);
+        send(&mut tap, "BEGIN", &["BEGIN\0"]);
+        tap.on_journal_marker();
+        send(&mut tap, "ALTER TABLE t ADD c int", &["ALTER TABLE\0"]);
+        send(&mut tap, "UPDATE t SET c = 1", &["UPDATE 3\0"]);
         let parse = [b"s1\0DELETE FROM t\0\0\0".as_slice()].concat();
-        tap.saw_request(&frame(&message(PARSE, &parse)));
-        tap.saw_tag(b"DELETE 1\0");
-        tap.saw_ready(false, false);
+        tap.on_request(&frame(&message(PARSE, &parse)));
+        tap.on_tag(b"DELETE 1\0");
+        tap.on_ready(false, false);
         assert_eq!(left_out(&mut tap), ["UPDATE t SET c = 1", "DELETE FROM t"]);
-        assert!(left_out(&mut tap).is_empty(), "said once");
+        assert!(left_out(&mut tap).is_empty(), "reported once");
     }
 
     #[test]
-    fn what_the_journal_has_reads_and_autocommitted_data_are_not_noted() {
+    fn journaled_texts_reads_and_autocommitted_data_are_not_noted() {
         let mut tap = DataTap::new(1);
-        tap.saw_tag(b"INSERT 0 1\0");
-        assert_eq!(tap.saw_ready(true, true), None);
-        tap.saw_journal_marker();
-        ask(
+        tap.on_tag(b"INSERT 0 1\0");
+        assert_eq!(tap.on_ready(true, true), None);
+        tap.on_journal_marker();
+        send(
             &mut tap,
             "BEGIN; CREATE TABLE t (); INSERT INTO t DEFAULT VALUES",
             &["INSERT 0 1\0"],
         );
-        ask(&mut tap, "COPY t TO STDOUT", &["COPY 5\0"]);
-        ask(&mut tap, "SELECT 1", &["SELECT 1\0"]);
+        send(&mut tap, "COPY t TO STDOUT", &["COPY 5\0"]);
+        send(&mut tap, "SELECT 1", &["SELECT 1\0"]);
         assert!(left_out(&mut tap).is_empty());
     }
 
     #[test]
     fn a_rolled_back_transaction_leaves_nothing_for_the_next() {
         let mut tap = DataTap::new(1);
-        ask(&mut tap, "UPDATE t SET c = 1", &["UPDATE 3\0"]);
-        tap.saw_tag(b"ROLLBACK\0");
-        // Given to a drain that finds no change of this session.
-        tap.saw_ready(false, true);
+        send(&mut tap, "UPDATE t SET c = 1", &["UPDATE 3\0"]);
+        tap.on_tag(b"ROLLBACK\0");
+        // Returned for a drain, which finds no change of this session.
+        tap.on_ready(false, true);
         assert!(left_out(&mut tap).is_empty());
     }
 
@@ -196,20 +197,20 @@ mod tests {
     fn pipelined_and_copied_data_is_noted_by_its_tags_and_bounded() {
         let mut tap = DataTap::new(1);
         for text in [b"UPDATE a\0", b"UPDATE b\0"] {
-            tap.saw_request(&frame(&message(QUERY, text)));
+            tap.on_request(&frame(&message(QUERY, text)));
         }
-        tap.saw_tag(b"UPDATE 1\0");
-        tap.saw_ready(false, false);
-        tap.saw_copy_in();
-        tap.saw_tag(b"COPY 9\0");
-        tap.saw_ready(false, false);
+        tap.on_tag(b"UPDATE 1\0");
+        tap.on_ready(false, false);
+        tap.on_copy_in();
+        tap.on_tag(b"COPY 9\0");
+        tap.on_ready(false, false);
         for _ in 0..30 {
-            ask(&mut tap, &"x".repeat(1000), &["INSERT 0 1\0"]);
+            send(&mut tap, &"x".repeat(1000), &["INSERT 0 1\0"]);
         }
-        let said = left_out(&mut tap);
-        assert_eq!(said.len(), STATEMENTS_MAX + 1);
-        assert_eq!(said[..2], ["UPDATE 1", "COPY 9"]);
-        assert_eq!(said[2].chars().count(), TEXT_LEN_MAX + 1);
-        assert_eq!(said[STATEMENTS_MAX], "and 12 more");
+        let noted = left_out(&mut tap);
+        assert_eq!(noted.len(), STATEMENTS_MAX + 1);
+        assert_eq!(noted[..2], ["UPDATE 1", "COPY 9"]);
+        assert_eq!(noted[2].chars().count(), TEXT_LEN_MAX + 1);
+        assert_eq!(noted[STATEMENTS_MAX], "and 12 more");
     }
 }

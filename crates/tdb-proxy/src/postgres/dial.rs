@@ -1,5 +1,5 @@
-//! A session at a database server, as the database's own role. What the server sends during the login is bounded by
-//! [`Handshake`].
+//! The connection to a database server, logged in as the database's role. [`Handshake`] limits what the server can send
+//! during the login.
 
 use std::io;
 
@@ -20,36 +20,36 @@ use crate::stream::Stream;
 
 const KEEPALIVE_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// A server session, logged in and ready.
+/// A server session that has logged in.
 pub(crate) struct Dialled {
     pub stream: Stream,
     pub key: Key,
-    /// ParameterStatus and notices, as frames for the client.
+    /// The server's ParameterStatus messages and notices, as frames for the client.
     pub greeting: Vec<u8>,
-    /// The ReadyForQuery's frame.
+    /// The frame of the first ReadyForQuery.
     pub ready: Vec<u8>,
 }
 
 #[derive(Debug, Error)]
 pub(crate) enum DialError {
-    #[error("cannot reach the database server")]
+    #[error("cannot connect to the database server")]
     Unreachable(#[source] io::Error),
-    #[error("the database server does not answer in time")]
+    #[error("timed out connecting to the database server")]
     Deadline,
     #[error("the database server does not offer TLS")]
     NoTls,
-    #[error("TLS with the database server failed")]
+    #[error("the TLS handshake with the database server failed")]
     Tls(#[source] io::Error),
-    #[error("no TLS configuration: {0}")]
+    #[error("invalid TLS configuration: {0}")]
     TlsSettings(#[from] tdb_auth::RootsError),
-    #[error("login at the database server failed")]
+    #[error("the login to the database server failed")]
     Login(#[from] LoginError),
-    /// The server's own ErrorResponse.
-    #[error("the database server refused: {parsed}")]
+    /// The server sent an ErrorResponse.
+    #[error("the database server refused the login: {parsed}")]
     Refused { parsed: report::Parsed, frame: Vec<u8> },
 }
 
-/// Connects and logs in with the client's own startup parameters. The caller sets the deadline. Not cancel safe.
+/// Connects and logs in with these startup parameters. The caller sets the deadline. Not cancel safe.
 pub(crate) async fn dial(
     tls: &ClientTls,
     place: &PostgresPlace,
@@ -57,13 +57,13 @@ pub(crate) async fn dial(
 ) -> Result<Dialled, DialError> {
     let mut stream = connect(tls, &place.server).await?;
     let own = [("user", place.role.as_str()), ("database", place.database.as_str())];
-    let theirs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let startup = login::startup_message(own.into_iter().chain(theirs))?;
+    let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let startup = login::startup_message(own.into_iter().chain(parameters))?;
     stream.write_all(&startup).await.map_err(DialError::Unreachable)?;
     log_in(stream, Handshake::new(place.secret.clone())).await
 }
 
-/// A connection to the server with the TLS its mode asks for; cancel requests use the same.
+/// Connects to the server, with TLS according to its mode. Cancel requests are sent over such a connection too.
 pub(crate) async fn connect(tls: &ClientTls, server: &ServerEndpoint) -> Result<Stream, DialError> {
     if server.host.starts_with('/') {
         let path = format!("{}/.s.PGSQL.{}", server.host, server.port);
@@ -92,7 +92,7 @@ async fn encrypt(stream: TcpStream, connector: TlsConnector, server: &ServerEndp
         .write_all(&login::ssl_request())
         .await
         .map_err(DialError::Unreachable)?;
-    // One byte exactly: what follows it must be TLS (CVE-2021-23222).
+    // Exactly one byte: the bytes that follow must be read as TLS (CVE-2021-23222).
     let mut answer = [0];
     stream.read_exact(&mut answer).await.map_err(DialError::Unreachable)?;
     match (answer, server.tls, stream) {

@@ -1,10 +1,11 @@
 //! Keeps the sessions of read-only credentials read-only. Their transactions begin `READ ONLY` because of a setting that any
-//! client can change, also in ways that the text of a statement does not show (`set_config` with a computed name). But the
-//! server reports the setting before each ReadyForQuery. So the guard runs one exchange at a time, up to its ReadyForQuery,
-//! ends the session if the setting is off then, and refuses what could write before: see [`tdb_wire_postgres::reading`].
+//! client can change, also in ways that the text of a statement does not show (`set_config` with a computed name). However,
+//! the server reports the setting before each ReadyForQuery. So the guard forwards one exchange at a time, up to its
+//! ReadyForQuery, ends the session if the setting is then off, and refuses messages that could write earlier: see
+//! [`tdb_wire_postgres::reading`].
 //!
 //! A refused message is replaced by one that fails on the server with a syntax error, and the server's error by the proxy's.
-//! So transaction and pipeline are left as by any failed statement.
+//! The transaction and the pipeline are then in the same state as after any failed statement.
 
 use std::collections::HashSet;
 
@@ -19,34 +20,34 @@ use tdb_wire_postgres::tokens::{Encoding, Reading, Strings};
 use super::render::refused_statement;
 use crate::metrics::Metrics;
 
-/// The setting that makes transactions begin `READ ONLY`, set by us at login.
+/// The setting that makes transactions begin `READ ONLY`. The proxy sets it at login.
 pub(crate) const SETTING: &str = "default_transaction_read_only";
-/// Longest message whose text is examined; longer ones are refused. Bounds what a session holds.
+/// The maximum length of a message whose text is examined; longer ones are refused. It limits the memory of a session.
 pub(crate) const TEXT_LEN_MAX: u32 = 4 * 1024 * 1024;
-/// How many prepared statements of a session may end a transaction. Drivers prepare three.
+/// The maximum number of a session's prepared statements that end a transaction. Drivers prepare about three.
 const ENDING_STATEMENTS_MAX: usize = 1024;
-/// PostgreSQL compares so much of a statement's name (NAMEDATALEN).
+/// The length to which PostgreSQL truncates statement names (NAMEDATALEN).
 const NAME_LEN_MAX: usize = 63;
-/// Fails in the server's parser, in every state of a session.
+/// A text that fails in the server's parser, whatever the state of the session.
 const FAILING: &str = "refused by the proxy: the session is read-only";
-/// No statement gets this name, as its text fails.
+/// The name for a failing Parse. No statement is created with it.
 const FAILING_NAME: &str = "tdb_refused";
 
 pub(crate) struct ReadOnly {
-    /// What the client sent after the end of the running exchange, from `held_at` on. At most one read.
+    /// The client's bytes after the end of the current exchange, from `held_at` on. At most one read.
     held: Vec<u8>,
     held_at: usize,
-    /// The part of the client's last frame that is longer than what is examined.
+    /// The rest of the client's last frame, if it is longer than the part that is examined.
     tail: Tail,
-    /// Bytes of a replaced error of the server that have not arrived yet.
+    /// The number of bytes of a replaced server error that have not arrived yet.
     dropped: usize,
     exchange: Exchange,
-    /// How the server reads texts, by its last reports.
+    /// How the server interprets texts, from its last reports.
     reading: Reading,
     release: Release,
     writes: Writes,
-    /// Named prepared statements that may end a transaction. Only added to: whether a Close, or a Parse of a name that
-    /// exists, succeeds, is for the server to say.
+    /// Named prepared statements that may end a transaction. Names are never removed, since it is not known here whether a
+    /// Close, or a Parse with a name that exists, succeeds on the server.
     ending: HashSet<Box<[u8]>>,
     statement: Slot,
     portal: Slot,
@@ -63,7 +64,7 @@ struct Exchange {
     outcome: Outcome,
 }
 
-/// Whether a message of this exchange may have changed how the server reads the next text.
+/// Whether a message of this exchange may have changed how the server interprets the next text.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Settings {
     #[default]
@@ -84,7 +85,7 @@ enum Tail {
     Dropped(usize),
 }
 
-/// What the server last reported of [`SETTING`].
+/// Whether new transactions can write, from the server's last report of [`SETTING`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writes {
     Off,
@@ -98,7 +99,7 @@ enum Confirmed {
     No,
 }
 
-/// The unnamed statement or portal. After an error the server may not have seen the last of what was sent for it.
+/// The unnamed statement or portal. After an error, the server may have discarded the last definition of it.
 #[derive(Default)]
 struct Slot {
     last: Effect,
@@ -106,7 +107,7 @@ struct Slot {
 }
 
 impl ReadOnly {
-    /// `greeting` is what the server reported at login, as frames; none unless it confirmed that the session is read-only.
+    /// `greeting`: the frames that the server sent during the login. `None` unless they report that the session is read-only.
     pub(crate) fn new(greeting: &[u8], metrics: Metrics) -> Option<Self> {
         let mut session = Self {
             held: Vec::new(),
@@ -127,28 +128,29 @@ impl ReadOnly {
         let (mut reader, mut rest) = (Reader::with_read_len(TEXT_LEN_MAX), greeting);
         while let Ok(Piece::Frame(frame)) = reader.next(&mut rest, |_| true, drop) {
             if frame.tag() == PARAMETER_STATUS {
-                session.reported(frame.body());
+                session.parameter_reported(frame.body());
             }
         }
         (session.writes == Writes::Off).then_some(session)
     }
 
-    /// The client's next bytes have to wait for the server.
+    /// Whether the client's next bytes must wait for the server's reply.
     pub(crate) fn must_wait(&self, flow: &Flow) -> bool {
         self.has_ended() || (flow.owes_ready() && self.tail.len() == 0)
     }
 
-    /// The session must end: it is no longer certain to be read-only.
+    /// Whether the session must end, because it is no longer certain to be read-only.
     pub(crate) fn has_ended(&self) -> bool {
         self.confirmed == Confirmed::No
     }
 
-    /// Nothing of the client waits to be forwarded.
+    /// Whether no bytes of the client wait to be forwarded.
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// Appends to `out` what of the client's `bytes` may go to the server now. Only while nothing is held.
+    /// Appends to `out` the client's bytes that can be sent to the server now, and holds the others. Must not be called while
+    /// bytes are held.
     pub(crate) fn take_requests(&mut self, flow: &mut Flow, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let taken = self.take(flow, bytes, out)?;
         if !flow.is_terminated() {
@@ -157,7 +159,7 @@ impl ReadOnly {
         Ok(())
     }
 
-    /// As [`Self::take_requests`], of what is held.
+    /// As [`Self::take_requests`], for the held bytes.
     pub(crate) fn take_held(&mut self, flow: &mut Flow, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let mut held = std::mem::take(&mut self.held);
         self.held_at += self.take(flow, held.get(self.held_at..).unwrap_or_default(), out)?;
@@ -169,7 +171,7 @@ impl ReadOnly {
         Ok(())
     }
 
-    /// Gives how many bytes were taken: up to the end of the exchange.
+    /// Returns the number of bytes taken: at most up to the end of the exchange.
     fn take(&mut self, flow: &mut Flow, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, FrameError> {
         let read = |tag| matches!(tag, QUERY | PARSE | BIND | DESCRIBE | EXECUTE | FUNCTION_CALL | SYNC);
         let mut rest = bytes;
@@ -186,7 +188,7 @@ impl ReadOnly {
     fn take_request(&mut self, frame: &Frame<'_>, id: Option<RequestId>, out: &mut Vec<u8>) {
         let effect = self.effect(frame);
         let so_far = self.exchange.effect;
-        // Preparing plans, and planning runs functions: nothing but Sync may follow the end of a transaction.
+        // Parse and Bind can plan a statement, and planning can call functions: only Sync may follow the end of a transaction.
         let follows_end = so_far == Effect::Ends && frame.tag() != SYNC;
         let effect = if follows_end {
             so_far.then(Effect::Reads.max(effect))
@@ -199,7 +201,7 @@ impl ReadOnly {
         }
         if let Effect::Refused(writing) = effect {
             self.tail = Tail::Dropped(rest);
-            // The server answers the first; it passes over what follows.
+            // The server answers the first refused message with an error, and discards the following ones.
             self.refused = self.refused.or(id.map(|id| (id, writing)));
             return match frame.tag() {
                 QUERY | FUNCTION_CALL => frontend::query(out, FAILING),
@@ -213,7 +215,7 @@ impl ReadOnly {
         out.extend_from_slice(frame.bytes);
     }
 
-    /// What a message does when the server gets it. Of Parse and Bind, what their execution would do.
+    /// The effect of a message on the server. For Parse and Bind, the effect of executing the statement.
     fn effect(&mut self, frame: &Frame<'_>) -> Effect {
         let mut texts = Texts(frame.body());
         match frame.tag() {
@@ -231,7 +233,7 @@ impl ReadOnly {
                 (Some(portal), Some(statement)) => self.bind(portal, statement),
                 _ => Effect::Refused(Writing::Unclear),
             },
-            // It names no function.
+            // The message identifies the function only by its oid.
             FUNCTION_CALL if self.release == Release::Resets => Effect::Refused(Writing::Reset),
             EXECUTE => match texts.next() {
                 Some(b"") => self.portal.last,
@@ -257,16 +259,16 @@ impl ReadOnly {
             if self.ending.len() == ENDING_STATEMENTS_MAX {
                 return Effect::Refused(Writing::Unclear);
             }
-            self.ending.insert(known_part(name).into());
+            self.ending.insert(truncated(name).into());
         }
         effect
     }
 
-    /// The end of a transaction is not bound to a named portal, which could be executed any time later.
+    /// Refuses to bind the end of a transaction to a named portal, which could be executed at any later time.
     fn bind(&mut self, portal: &[u8], statement: &[u8]) -> Effect {
         let effect = match statement {
             b"" => self.statement.last,
-            name if self.ending.contains(known_part(name)) => Effect::Ends,
+            name if self.ending.contains(truncated(name)) => Effect::Ends,
             _ => Effect::Reads,
         };
         if portal.is_empty() {
@@ -277,7 +279,7 @@ impl ReadOnly {
         effect
     }
 
-    /// Appends to `out` what of the server's `bytes` goes to the client.
+    /// Appends to `out` the server's bytes that are sent to the client.
     pub(crate) fn pass(&mut self, flow: &mut Flow, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let read = |tag| matches!(tag, PARAMETER_STATUS | ERROR | COPY_IN_RESPONSE | COPY_BOTH_RESPONSE);
         while !self.has_ended() {
@@ -299,7 +301,7 @@ impl ReadOnly {
 
     fn take_reply(&mut self, frame: &Frame<'_>, id: Option<RequestId>, out: &mut Vec<u8>) {
         match frame.tag() {
-            PARAMETER_STATUS => self.reported(frame.body()),
+            PARAMETER_STATUS => self.parameter_reported(frame.body()),
             ERROR => {
                 self.exchange.outcome = Outcome::Failed;
                 if let Some((_, writing)) = self.refused.take_if(|(refused, _)| Some(*refused) == id) {
@@ -319,7 +321,7 @@ impl ReadOnly {
                 self.portal.settle(exchange.outcome);
                 self.refused = None;
             }
-            // Nothing can be copied to in a READ ONLY transaction but a temporary table, and none can be made.
+            // In a READ ONLY transaction only temporary tables accept COPY, and none can be created.
             COPY_IN_RESPONSE | COPY_BOTH_RESPONSE => {
                 self.confirmed = Confirmed::No;
                 return;
@@ -329,7 +331,7 @@ impl ReadOnly {
         out.extend_from_slice(frame.bytes);
     }
 
-    fn reported(&mut self, body: &[u8]) {
+    fn parameter_reported(&mut self, body: &[u8]) {
         match parse_parameter(body) {
             Some((name, value)) if name == SETTING.as_bytes() => {
                 self.writes = if value == b"on" { Writes::Off } else { Writes::On };
@@ -350,7 +352,7 @@ impl Tail {
         }
     }
 
-    /// What of `span` goes on.
+    /// The part of `span` to forward.
     fn cut<'b>(&mut self, span: &'b [u8]) -> &'b [u8] {
         match self {
             Tail::Forwarded(len) => {
@@ -372,7 +374,7 @@ impl Slot {
         self.worst = self.worst.max(effect);
     }
 
-    /// At the end of an exchange.
+    /// Called at the end of an exchange.
     fn settle(&mut self, outcome: Outcome) {
         if outcome == Outcome::Failed {
             self.last = self.worst;
@@ -381,7 +383,7 @@ impl Slot {
     }
 }
 
-/// Texts that end with a zero byte.
+/// The zero-terminated strings of a message body.
 struct Texts<'b>(&'b [u8]);
 
 impl<'b> Iterator for Texts<'b> {
@@ -395,6 +397,6 @@ impl<'b> Iterator for Texts<'b> {
     }
 }
 
-fn known_part(name: &[u8]) -> &[u8] {
+fn truncated(name: &[u8]) -> &[u8] {
     name.get(..NAME_LEN_MAX).unwrap_or(name)
 }

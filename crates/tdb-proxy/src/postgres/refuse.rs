@@ -1,4 +1,4 @@
-//! Refusals before the relay begins, and the one place that sends them.
+//! Refusals before the relay starts, and the only function that sends them.
 
 use std::io;
 use std::time::Duration;
@@ -9,25 +9,26 @@ use super::render::Refused;
 use crate::Plane;
 use crate::stream::Stream;
 
-/// What a client gets to read its refusal.
-const SAY_TIME_MAX: Duration = Duration::from_secs(2);
+/// The time limit for sending a refusal and closing the connection.
+const SEND_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Why a connection ends before it is relayed.
+/// Why a connection is closed before it is relayed.
 pub(crate) struct Refusal {
-    /// The stream to send it on; none where the client is gone, or where the caller still has it.
+    /// The stream to send it on; `None` if the connection was lost, or the caller adds the stream.
     stream: Option<Stream>,
     reason: Reason,
 }
 
 enum Reason {
     Refused(Box<Refused>),
-    /// An ErrorResponse of the database server, passed on as it came.
+    /// An ErrorResponse of the database server, forwarded unchanged.
     Server(Vec<u8>, String),
+    /// Only logged.
     Silent(&'static str, io::Error),
 }
 
 impl Refusal {
-    /// The server's own error, a whole frame; `code` for log and metrics.
+    /// Forwards the server's error: `frame` is the complete message, `code` its SQLSTATE.
     pub(crate) fn server(frame: Vec<u8>, code: String) -> Self {
         Self {
             stream: None,
@@ -35,7 +36,7 @@ impl Refusal {
         }
     }
 
-    /// The client cannot be told.
+    /// Closes the connection without a message; `what` is logged.
     pub(crate) fn silent(what: &'static str, error: io::Error) -> Self {
         Self {
             stream: None,
@@ -43,13 +44,14 @@ impl Refusal {
         }
     }
 
+    /// Adds the stream to send it on, unless it has one.
     pub(crate) fn on(mut self, stream: Stream) -> Self {
         self.stream.get_or_insert(stream);
         self
     }
 
-    /// Tells the client and closes.
-    pub(crate) async fn say(self, plane: &Plane) {
+    /// Logs the refusal, sends it to the client and closes the connection.
+    pub(crate) async fn send(self, plane: &Plane) {
         let mut out = Vec::new();
         match self.reason {
             Reason::Silent(what, error) => return tracing::info!(%error, "{what}"),
@@ -65,13 +67,13 @@ impl Refusal {
             }
         }
         if let Some(mut stream) = self.stream {
-            // Whether the client reads it is its own affair.
-            let _ = timeout(SAY_TIME_MAX, stream.say_last(&out)).await;
+            // Failures are ignored: the connection is closed in any case.
+            let _ = timeout(SEND_TIME_MAX, stream.close_with(&out)).await;
         }
     }
 }
 
-/// To be given its stream by [`Refusal::on`].
+/// Without a stream; [`Refusal::on`] adds it.
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         Self {

@@ -1,6 +1,6 @@
-//! The relay: one task per session polls both sockets. Bytes go from the shared scratch buffer straight to the other
-//! socket; only what that does not take is kept, and while it is kept nothing more is read from that side. Rows are
-//! never decoded.
+//! The relay: one task per session polls both sockets. Bytes are written from the shared read buffer directly to the other
+//! socket. Bytes that it does not accept are buffered, and nothing more is read in this direction until they are sent. Rows
+//! are never decoded.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,12 +18,12 @@ use tokio::time::{Sleep, sleep};
 
 use super::capture::Capture;
 use super::read_only::{ReadOnly, TEXT_LEN_MAX};
-use crate::sessions::{EndReason, Live};
+use crate::sessions::{EndReason, LiveSession};
 use crate::stream::Stream;
 
-/// What a running transaction gets when its database closes (DESIGN: suspend).
+/// How long a running transaction may continue after its session was asked to end, except on shutdown.
 const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
-/// A remainder buffer that grew past this is given back when it is empty.
+/// When a buffer is empty, its memory beyond this capacity is released.
 const KEEP_CAPACITY_MAX: usize = 8 * 1024;
 
 pub(crate) struct Relay<'a> {
@@ -33,13 +33,14 @@ pub(crate) struct Relay<'a> {
     down: Pipe,
     flow: Flow,
     tap: Tap,
-    live: Rc<Live>,
+    live: Rc<LiveSession>,
     scratch: &'a RefCell<Box<[u8]>>,
     counters: [&'a IntCounter; 2],
 }
 
-/// What is done with the bytes besides passing them on.
+/// How messages are processed besides forwarding.
 pub(crate) enum Tap {
+    /// They are only forwarded.
     Nothing,
     Capture(Box<Capture>),
     ReadOnly(Box<ReadOnly>),
@@ -48,30 +49,30 @@ pub(crate) enum Tap {
 /// How a session ended.
 #[derive(Debug, Error)]
 pub(crate) enum End {
-    /// The server closed after everything it sent was passed on: Terminate, a FATAL error, or its own end.
+    /// The server closed the connection, and everything it sent was forwarded: after Terminate, a FATAL error or a shutdown.
     #[error("the server closed the session")]
     Server,
-    #[error("the client is gone")]
+    #[error("the connection to the client was lost")]
     ClientLost(#[source] io::Error),
     #[error("the connection to the server was lost")]
     ServerLost(#[source] io::Error),
-    #[error("the client broke the protocol")]
+    #[error("the client violated the protocol")]
     ClientDesync(#[source] FrameError),
-    #[error("the server broke the protocol")]
+    #[error("the server violated the protocol")]
     ServerDesync(#[source] FrameError),
-    /// What it should not be.
-    #[error("the session may write")]
+    /// The session's credential is read-only.
+    #[error("the session is no longer certain to be read-only")]
     MayWrite,
-    #[error("told to end")]
-    Told(EndReason),
+    #[error("the end of the session was requested")]
+    Requested(EndReason),
 }
 
-/// One direction's remainder.
+/// One direction: the bytes that the destination has not accepted yet.
 #[derive(Default)]
 struct Pipe {
     pending: Vec<u8>,
     sent: usize,
-    /// TLS may hold bytes back until it is flushed.
+    /// TLS can buffer bytes until it is flushed.
     unflushed: Unflushed,
     stage: Stage,
 }
@@ -87,22 +88,22 @@ enum Unflushed {
 enum Stage {
     #[default]
     Open,
-    /// The reading side has ended; what is pending still has to go.
+    /// The source has ended; pending bytes must still be sent.
     Ended,
-    /// The client said Terminate. What is pending still has to go; what it says after that is not read, because a server
-    /// that closes with something unread resets the connection, and its last replies are lost.
+    /// The client sent Terminate; pending bytes must still be sent. Bytes after Terminate are not forwarded: the server would
+    /// close with unread data, which resets the connection, and its last replies could be lost.
     Terminated,
-    /// Nothing more will ever go this way.
+    /// Nothing more is sent in this direction.
     Closed,
 }
 
 impl<'a> Relay<'a> {
-    /// `counters` count the bytes from and to clients.
+    /// `counters`: the bytes from clients, and to clients.
     pub(crate) fn new(
         client: Stream,
         server: Stream,
         tap: Tap,
-        live: Rc<Live>,
+        live: Rc<LiveSession>,
         scratch: &'a RefCell<Box<[u8]>>,
         counters: [&'a IntCounter; 2],
     ) -> Self {
@@ -124,37 +125,38 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Relays until the session ends. Not cancel safe: a dropped relay has lost bytes, so both sockets must be closed.
+    /// Relays until the session ends. Not cancel safe: bytes are lost when the future is dropped, so both sockets must be
+    /// closed.
     pub(crate) async fn run(&mut self) -> End {
-        let mut patience: Option<Pin<Box<Sleep>>> = None;
+        let mut grace: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|cx| {
-            let told = self.live.poll_end(cx);
+            let requested = self.live.poll_end(cx);
             if let Poll::Ready(end) = self.poll_relay(cx) {
                 return Poll::Ready(end);
             }
-            match told {
+            match requested {
                 None => Poll::Pending,
-                Some(EndReason::Now) => Poll::Ready(End::Told(EndReason::Now)),
-                Some(reason) if self.is_idle() => Poll::Ready(End::Told(reason)),
-                // The listener counts the time of a shutdown.
+                Some(EndReason::Now) => Poll::Ready(End::Requested(EndReason::Now)),
+                Some(reason) if self.is_idle() => Poll::Ready(End::Requested(reason)),
+                // The listener enforces the time limit of a shutdown.
                 Some(EndReason::Shutdown) => Poll::Pending,
                 Some(
                     reason @ (EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired),
                 ) => {
-                    let patience = patience.get_or_insert_with(|| Box::pin(sleep(TRANSACTION_TIME_MAX)));
-                    patience.as_mut().poll(cx).map(|()| End::Told(reason))
+                    let grace = grace.get_or_insert_with(|| Box::pin(sleep(TRANSACTION_TIME_MAX)));
+                    grace.as_mut().poll(cx).map(|()| End::Requested(reason))
                 }
             }
         })
         .await
     }
 
-    /// A message of ours may follow what the client has got.
-    pub(crate) fn may_speak(&self) -> bool {
+    /// Whether the proxy can send the client a message: the last message to it is complete.
+    pub(crate) fn can_insert_message(&self) -> bool {
         self.flow.is_server_at_boundary() && self.down.is_empty() && !self.is_draining()
     }
 
-    /// What the server said did not fit what the client had asked.
+    /// Whether the server has sent a message that answers no request.
     pub(crate) fn is_lost(&self) -> bool {
         self.flow.is_lost()
     }
@@ -175,7 +177,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// The client is not read from, nor what is held of it forwarded, before the server has answered.
+    /// Whether nothing may be read from the client, and no held bytes may be forwarded, until the server has answered.
     fn must_wait(&self) -> bool {
         match &self.tap {
             Tap::Nothing | Tap::Capture(_) => self.flow.is_full(),
@@ -188,7 +190,7 @@ impl<'a> Relay<'a> {
         let mut scratch = scratch.borrow_mut();
         if self.up.stage != Stage::Closed {
             match self.poll_up(cx, &mut scratch) {
-                // What the server said before it went is still to be read: why, most of all.
+                // The messages that the server sent before it closed must still be read; the last one is the reason.
                 Poll::Ready(Err(End::ServerLost(_))) => self.up.close(),
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -201,18 +203,18 @@ impl<'a> Relay<'a> {
             Tap::ReadOnly(_) => self.poll_down_read_only(cx, &mut scratch),
         };
         if waits && !self.must_wait() {
-            // The client was not read from because of it.
+            // The client can be read again, but no other event would wake this task for it.
             cx.waker().wake_by_ref();
         }
         ended.map(|outcome| match outcome {
             Ok(()) => End::Server,
-            // It closes in its own way when it was told to.
+            // The server may reset the connection after Terminate.
             Err(End::ServerLost(_)) if self.flow.is_terminated() => End::Server,
             Err(end) => end,
         })
     }
 
-    /// Client to server. Ready when the client has ended and the server knows.
+    /// Client to server. Ready when the client's stream has ended and that was forwarded to the server.
     fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.up.poll_send(&mut self.server, cx)).map_err(End::ServerLost)?;
@@ -223,7 +225,7 @@ impl<'a> Relay<'a> {
                 continue;
             }
             match self.up.stage {
-                // As a direct client's half close: the server finishes what was asked and then closes.
+                // As with a direct connection: the server answers all requests and then closes.
                 Stage::Ended => {
                     ready!(self.server.poll_shutdown(cx)).map_err(End::ServerLost)?;
                     self.up.stage = Stage::Closed;
@@ -247,7 +249,7 @@ impl<'a> Relay<'a> {
                 continue;
             }
             self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
-            let read = match &mut self.tap {
+            let forwarded = match &mut self.tap {
                 Tap::Nothing => take_requests(&mut self.flow, bytes),
                 Tap::Capture(capture) => capture
                     .take_requests(&mut self.flow, bytes)
@@ -257,7 +259,7 @@ impl<'a> Relay<'a> {
                     .take_requests(&mut self.flow, bytes, &mut self.up.pending)
                     .map(|()| [].as_slice()),
             };
-            let bytes = read.map_err(End::ClientDesync)?;
+            let bytes = forwarded.map_err(End::ClientDesync)?;
             self.up.send(&mut self.server, cx, bytes).map_err(End::ServerLost)?;
             if self.flow.is_terminated() {
                 self.up.stage = Stage::Terminated;
@@ -265,7 +267,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Whether something that was held has been put into the pipe.
+    /// Forwards held bytes of a read-only session to the pipe. False if there were none.
     fn take_held(&mut self) -> Result<bool, End> {
         let Tap::ReadOnly(guard) = &mut self.tap else {
             return Ok(false);
@@ -282,7 +284,7 @@ impl<'a> Relay<'a> {
         Ok(true)
     }
 
-    /// Server to client. Ready when the server has ended and the client has got everything.
+    /// Server to client. Ready when the server's stream has ended and everything was sent to the client.
     fn poll_down(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.down.poll_send(&mut self.client, cx)).map_err(End::ClientLost)?;
@@ -295,13 +297,13 @@ impl<'a> Relay<'a> {
                 self.down.stage = Stage::Ended;
                 continue;
             }
-            take_replies(&mut self.flow, bytes).map_err(End::ServerDesync)?;
             self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
+            take_replies(&mut self.flow, bytes).map_err(End::ServerDesync)?;
             self.down.send(&mut self.client, cx, bytes).map_err(End::ClientLost)?;
         }
     }
 
-    /// As [`Self::poll_down`] for a workspace: the capture decides what goes on and when.
+    /// As [`Self::poll_down`] for a workspace: the capture can hold messages back, and removes and adds notices.
     fn poll_down_captured(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.down.poll_send(&mut self.client, cx)).map_err(End::ClientLost)?;
@@ -328,7 +330,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// As [`Self::poll_down`] for a session that must only read.
+    /// As [`Self::poll_down`] for a session that must be read-only.
     fn poll_down_read_only(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<(), End>> {
         loop {
             ready!(self.down.poll_send(&mut self.client, cx)).map_err(End::ClientLost)?;
@@ -355,7 +357,7 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// What of the client's bytes goes on: up to Terminate, if there is one.
+/// Processes the client's bytes. Returns those to forward: up to Terminate, if there is one.
 fn take_requests<'b>(flow: &mut Flow, bytes: &'b [u8]) -> Result<&'b [u8], FrameError> {
     let mut rest = bytes;
     while !rest.is_empty() && !flow.is_terminated() {
@@ -383,7 +385,7 @@ impl Pipe {
         };
     }
 
-    /// Sends `bytes`, keeping what the socket does not take now. Only when nothing is pending.
+    /// Sends `bytes`, and buffers those that the socket does not accept now. Must not be called while bytes are pending.
     fn send(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -402,7 +404,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Ready when nothing is pending and everything is flushed.
+    /// Ready when all pending bytes are sent and flushed.
     fn poll_send(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match ready!(stream.poll_write(cx, rest))? {

@@ -1,5 +1,5 @@
-//! What the proxy itself says to clients: each reason with its SQLSTATE, message, detail and hint, here and nowhere else.
-//! What a database server says is passed on as it came and is not here.
+//! The error messages that the proxy itself sends to clients: the SQLSTATE, message, detail and hint of each reason. All of
+//! them are defined here. Errors of database servers are forwarded unchanged and are not defined here.
 
 use std::num::NonZeroU32;
 
@@ -19,13 +19,13 @@ pub(crate) enum Refused {
     TooManyOpenings,
     TlsRequired,
     Replication,
-    /// Of the whole proxy.
+    /// The limit is that of the whole proxy.
     TooManyClients {
         clients_max: u32,
     },
     Sasl(SaslFault),
     Scram(ScramError),
-    /// The user does not exist, or the password is wrong: the client must not learn which.
+    /// The user does not exist, or the password is wrong; the client must not learn which.
     WrongPassword {
         user: String,
     },
@@ -47,21 +47,21 @@ pub(crate) enum Refused {
         database: String,
         clients_max: NonZeroU32,
     },
-    /// The database server does not accept the proxy's own credential.
+    /// The database server refused the proxy's own login.
     ServerLogin,
     ServerSilent,
     ServerUnreachable,
     ServerLost,
-    /// The server did not confirm that a session that must only read does so.
+    /// The server did not report that the session of a read-only credential is read-only.
     NotReadOnly,
-    /// A session that must only read could write in its next transaction.
+    /// The session of a read-only credential may be able to write in its next transaction.
     MayWrite,
     NoRandom,
     ClientDesync(FrameError),
     Ended(EndReason),
 }
 
-/// A message that is no SASL response.
+/// A message that is not a SASL response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SaslFault {
     Length(FrameError),
@@ -117,7 +117,7 @@ impl Refused {
     fn message(&self) -> String {
         match self {
             Refused::Opening(error) => error.to_string(),
-            Refused::TooManyOpenings => "too many requests for encryption".to_owned(),
+            Refused::TooManyOpenings => "too many encryption requests".to_owned(),
             Refused::TlsRequired => "this server accepts encrypted connections only".to_owned(),
             Refused::Replication => "replication connections are not supported".to_owned(),
             Refused::TooManyClients { .. } => "sorry, too many clients already".to_owned(),
@@ -130,7 +130,7 @@ impl Refused {
             Refused::ControlPlaneUnavailable => "could not reach the control plane to check this login".to_owned(),
             Refused::DatabaseName { name, .. } => format!("invalid database name \"{name}\""),
             Refused::OutOfScope { user, database } => {
-                format!("user \"{user}\" may not connect to database \"{database}\"")
+                format!("user \"{user}\" is not allowed to connect to database \"{database}\"")
             }
             Refused::UnknownDatabase(database) => format!("database \"{database}\" does not exist"),
             Refused::Suspended(database) => format!("database \"{database}\" is suspended"),
@@ -141,14 +141,14 @@ impl Refused {
                 format!("too many clients for database \"{database}\"")
             }
             Refused::ServerLogin => "the database server refused the proxy's own login".to_owned(),
-            Refused::ServerSilent => "the database server does not answer".to_owned(),
-            Refused::ServerUnreachable => "the database server cannot be reached".to_owned(),
+            Refused::ServerSilent => "timed out connecting to the database server".to_owned(),
+            Refused::ServerUnreachable => "could not connect to the database server".to_owned(),
             Refused::ServerLost => "the connection to the database server was lost".to_owned(),
             Refused::NotReadOnly => "the database server did not confirm that this session is read-only".to_owned(),
             Refused::MayWrite => {
                 "terminating connection because it changed a setting that keeps it read-only".to_owned()
             }
-            Refused::NoRandom => "no random numbers for a cancel key".to_owned(),
+            Refused::NoRandom => "could not generate a random cancel key".to_owned(),
             Refused::ClientDesync(error) => error.to_string(),
             Refused::Ended(reason) => match reason {
                 EndReason::DatabaseClosed => "terminating connection because the database was suspended or deleted",
@@ -164,10 +164,12 @@ impl Refused {
         match self {
             Refused::TooManyClients { clients_max } => Some(format!("The proxy's limit clients_max is {clients_max}.")),
             Refused::TooManyDatabaseClients { clients_max, .. } => {
-                Some(format!("The limit of clients of this database is {clients_max}."))
+                Some(format!("The database's limit of concurrent clients is {clients_max}."))
             }
-            Refused::DatabaseName { fault, .. } => Some(format!("In this name, {fault}.")),
-            Refused::Failed(_) => Some("It could not be created yet. The control plane keeps trying.".to_owned()),
+            Refused::DatabaseName { fault, .. } => Some(format!("The name is invalid because {fault}.")),
+            Refused::Failed(_) => {
+                Some("Creating the database has failed. The control plane continues to retry.".to_owned())
+            }
             Refused::MayWrite => Some("The setting is default_transaction_read_only.".to_owned()),
             Refused::Opening(_)
             | Refused::TooManyOpenings
@@ -202,22 +204,22 @@ impl Refused {
             }
             Refused::DatabaseName { .. } => Some(DATABASE_GRAMMAR),
             Refused::OutOfScope { .. } => Some("Use the credential that was created for this database."),
-            Refused::UnknownDatabase(_) => Some("List databases with tdb tenants list and tdb workspaces list."),
+            Refused::UnknownDatabase(_) => Some("Run tdb tenants list or tdb workspaces list to see the databases."),
             Refused::Suspended(_) => Some("Resume the tenant to connect again."),
             Refused::Deleted(_) => Some("Restore the tenant to connect again."),
-            Refused::NotReady(_) => Some("It is being created or removed. Try again in a few seconds."),
-            Refused::Failed(_) => Some("See the error with tdb tenants get or tdb workspaces get."),
+            Refused::NotReady(_) => Some("The database is being created or removed. Try again in a few seconds."),
+            Refused::Failed(_) => Some("Run tdb tenants get or tdb workspaces get to see the error."),
             Refused::ControlPlaneUnavailable | Refused::ServerSilent | Refused::ServerUnreachable => {
                 Some("Try again later.")
             }
-            Refused::ServerLogin => Some("The password you gave is correct. Report this to the operator of the proxy."),
+            Refused::ServerLogin => Some("Your password is correct. Report this to the operator of the proxy."),
             Refused::NotReadOnly => Some("Report this to the operator of the proxy."),
             Refused::MayWrite => Some(WRITER_HINT),
             Refused::Ended(reason) => Some(match reason {
                 EndReason::DatabaseClosed => "Resume or restore the tenant to connect again.",
                 EndReason::CredentialRevoked => "Connect again with a valid credential.",
                 EndReason::CredentialExpired => "Connect again with a credential that is still valid.",
-                EndReason::Shutdown | EndReason::Now => "Connect again; another proxy may answer.",
+                EndReason::Shutdown | EndReason::Now => "Connect again. Another proxy may accept the connection.",
             }),
             Refused::Opening(_)
             | Refused::TooManyOpenings
@@ -233,7 +235,7 @@ impl Refused {
 
 const WRITER_HINT: &str = "Use a credential that is not read-only.";
 
-/// The error of one message that a session that must only read has sent.
+/// The error for one refused message in the session of a read-only credential.
 pub(crate) fn refused_statement(writing: Writing) -> Report {
     let message = match writing {
         Writing::ReadWrite => "cannot begin a read-write transaction with a read-only credential",
@@ -246,7 +248,9 @@ pub(crate) fn refused_statement(writing: Writing) -> Report {
             "cannot execute a statement after the end of a transaction in the same message or pipeline with a read-only credential"
         }
         Writing::TooLong => "message too long for a read-only credential",
-        Writing::Unclear => "cannot tell what this message executes, which a read-only credential requires",
+        Writing::Unclear => {
+            "could not determine which statement this message executes, as a read-only credential requires"
+        }
     };
     let (state, detail, hint) = match writing {
         Writing::Do | Writing::Call => (SqlState::ReadOnly, Some(BLOCK_DETAIL), WRITER_HINT),
@@ -268,11 +272,11 @@ pub(crate) fn refused_statement(writing: Writing) -> Report {
     }
 }
 
-const BLOCK_DETAIL: &str = "It could end the transaction and begin one that may write.";
+const BLOCK_DETAIL: &str = "It could end the transaction and begin a read-write transaction.";
 const RESET_DETAIL: &str = "On PostgreSQL 15 it could make the transaction READ WRITE.";
-const RESET_HINT: &str = "Give set_config the name or the value of the setting as a plain string.";
-const AFTER_END_HINT: &str = "Send it after the reply to the end of the transaction.";
-const TEXT_LIMIT: &str = "The text of a message may have up to 4 MB.";
+const RESET_HINT: &str = "Pass the name or the value of the setting to set_config as a plain string literal.";
+const AFTER_END_HINT: &str = "Send the statement after the server has confirmed the end of the transaction.";
+const TEXT_LIMIT: &str = "The maximum length of a message with SQL text is 4 MB.";
 
 #[cfg(test)]
 mod tests {
@@ -284,7 +288,7 @@ mod tests {
 
     const VARIANTS: usize = 27;
 
-    /// A new variant needs a number, and with it a row of the table.
+    /// Each variant needs a number here and a row in the table; the test checks that every number has a row.
     fn number(refused: &Refused) -> usize {
         match refused {
             Refused::Opening(_) => 0,
@@ -323,7 +327,7 @@ mod tests {
         "app__acme".parse().unwrap()
     }
 
-    /// Each refusal with its SQLSTATE, and all it says.
+    /// Each refusal with its SQLSTATE, and its message, detail and hint.
     fn table() -> Vec<(Refused, &'static str, &'static str)> {
         let length = FrameError { len: 3 };
         let fault = "app".parse::<DatabaseName>().unwrap_err();
@@ -354,7 +358,7 @@ mod tests {
                 "28000",
                 "no PostgreSQL user name specified in startup packet",
             ),
-            (Refused::TooManyOpenings, "08P01", "too many requests for encryption"),
+            (Refused::TooManyOpenings, "08P01", "too many encryption requests"),
             (
                 Refused::TlsRequired,
                 "28000",
@@ -420,17 +424,17 @@ mod tests {
             (
                 Refused::DatabaseName { name, fault },
                 "3D000",
-                "invalid database name \"app\" | In this name, it is neither <blueprint>_dev nor <blueprint>__<tenant>. | A database name is <blueprint>_dev for a workspace or <blueprint>__<tenant> for a tenant; names are lower-case letters and digits joined by single \"_\" or \"-\".",
+                "invalid database name \"app\" | The name is invalid because it is neither <blueprint>_dev nor <blueprint>__<tenant>. | A database name is <blueprint>_dev for a workspace or <blueprint>__<tenant> for a tenant; names are lower-case letters and digits joined by single \"_\" or \"-\".",
             ),
             (
                 Refused::OutOfScope { user, database: acme() },
                 "42501",
-                "user \"ann\" may not connect to database \"app__acme\" | Use the credential that was created for this database.",
+                "user \"ann\" is not allowed to connect to database \"app__acme\" | Use the credential that was created for this database.",
             ),
             (
                 Refused::UnknownDatabase(acme()),
                 "3D000",
-                "database \"app__acme\" does not exist | List databases with tdb tenants list and tdb workspaces list.",
+                "database \"app__acme\" does not exist | Run tdb tenants list or tdb workspaces list to see the databases.",
             ),
             (
                 Refused::Suspended(acme()),
@@ -445,12 +449,12 @@ mod tests {
             (
                 Refused::NotReady(acme()),
                 "57P03",
-                "database \"app__acme\" is not ready | It is being created or removed. Try again in a few seconds.",
+                "database \"app__acme\" is not ready | The database is being created or removed. Try again in a few seconds.",
             ),
             (
                 Refused::Failed(acme()),
                 "57P03",
-                "database \"app__acme\" is in status \"error\" | It could not be created yet. The control plane keeps trying. | See the error with tdb tenants get or tdb workspaces get.",
+                "database \"app__acme\" is in status \"error\" | Creating the database has failed. The control plane continues to retry. | Run tdb tenants get or tdb workspaces get to see the error.",
             ),
             (
                 Refused::TooManyDatabaseClients {
@@ -458,22 +462,22 @@ mod tests {
                     clients_max: NonZeroU32::MIN,
                 },
                 "53300",
-                "too many clients for database \"app__acme\" | The limit of clients of this database is 1. | Close connections that are not needed, or raise the limit.",
+                "too many clients for database \"app__acme\" | The database's limit of concurrent clients is 1. | Close connections that are not needed, or raise the limit.",
             ),
             (
                 Refused::ServerLogin,
                 "08006",
-                "the database server refused the proxy's own login | The password you gave is correct. Report this to the operator of the proxy.",
+                "the database server refused the proxy's own login | Your password is correct. Report this to the operator of the proxy.",
             ),
             (
                 Refused::ServerSilent,
                 "08006",
-                "the database server does not answer | Try again later.",
+                "timed out connecting to the database server | Try again later.",
             ),
             (
                 Refused::ServerUnreachable,
                 "08006",
-                "the database server cannot be reached | Try again later.",
+                "could not connect to the database server | Try again later.",
             ),
             (
                 Refused::ServerLost,
@@ -490,7 +494,7 @@ mod tests {
                 "25006",
                 "terminating connection because it changed a setting that keeps it read-only | The setting is default_transaction_read_only. | Use a credential that is not read-only.",
             ),
-            (Refused::NoRandom, "XX000", "no random numbers for a cancel key"),
+            (Refused::NoRandom, "XX000", "could not generate a random cancel key"),
             (
                 Refused::ClientDesync(length),
                 "08P01",
@@ -514,25 +518,25 @@ mod tests {
             (
                 Refused::Ended(EndReason::Shutdown),
                 "57P01",
-                "terminating connection due to administrator command | Connect again; another proxy may answer.",
+                "terminating connection due to administrator command | Connect again. Another proxy may accept the connection.",
             ),
             (
                 Refused::Ended(EndReason::Now),
                 "57P01",
-                "terminating connection due to administrator command | Connect again; another proxy may answer.",
+                "terminating connection due to administrator command | Connect again. Another proxy may accept the connection.",
             ),
         ]
     }
 
     #[test]
-    fn each_refusal_has_its_sqlstate_and_words() {
+    fn each_refusal_has_its_sqlstate_and_texts() {
         let mut seen = BTreeSet::new();
-        for (refused, sqlstate, words) in table() {
+        for (refused, sqlstate, texts) in table() {
             seen.insert(number(&refused));
             let report = refused.report();
             let parts = [Some(report.message), report.detail, report.hint];
-            let said: Vec<String> = parts.into_iter().flatten().collect();
-            assert_eq!((report.state.code(), said.join(" | ").as_str()), (sqlstate, words));
+            let rendered: Vec<String> = parts.into_iter().flatten().collect();
+            assert_eq!((report.state.code(), rendered.join(" | ").as_str()), (sqlstate, texts));
         }
         assert_eq!(seen, (0..VARIANTS).collect());
     }

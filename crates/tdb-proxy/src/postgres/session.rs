@@ -1,4 +1,4 @@
-//! One client from accept to its end. This function owns the order of things; the modules beside it are its steps.
+//! One client connection, from accept to close. [`serve`] controls the order of the steps; the steps are the other modules.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -26,100 +26,101 @@ use super::startup::{self, Hello};
 use super::{cancel, cancel::CancelKey};
 use crate::Plane;
 use crate::limits::Admission;
-use crate::sessions::{EndReason, Live, Registered};
+use crate::sessions::{EndReason, LiveSession, Registered};
 use crate::stream::Stream;
 
-/// Set by us at login; makes the journal say when it was written to.
+/// The proxy sets this at login; with it, the journal's triggers report what they record.
 const CAPTURE_SETTING: &str = "tdb.session";
-/// Setting a role again is two statements at its server.
+/// The time limit for the control plane to restore a role: two statements on the database server.
 const REPAIR_TIME_MAX: Duration = Duration::from_secs(5);
-/// Registering the author must not hold up a login for longer.
+/// The time limit for registering the author of changes, which delays the login.
 const REGISTER_TIME_MAX: Duration = Duration::from_secs(1);
-/// What a client gets to read the last words.
-const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
-/// Protocol 3.0 has room for 4 bytes, 3.2 for up to 256.
+/// The time limit for sending the last message to a client.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// The length of cancel secrets in protocol 3.2, which allows up to 256 bytes. Those of protocol 3.0 have 4.
 const LONG_SECRET_LEN: usize = 32;
 
-/// A session at its server, of which the client does not know yet.
+/// A session that is open on the server, before the client is notified.
 struct Opened<'p> {
     registered: Registered<'p>,
     dialled: Dialled,
     tap: Tap,
 }
 
-/// A session that can be relayed.
-struct Session<'p> {
+/// A session that is open on both sides.
+struct RelayedSession<'p> {
     relay: Relay<'p>,
     key: CancelKey<'p>,
     registered: Registered<'p>,
-    /// When its credential runs out.
+    /// When its credential expires.
     expires_at: Option<SystemTime>,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it is closed.
 pub(crate) async fn serve(plane: &Plane, stream: TcpStream, address: IpAddr, admission: Admission) {
     let deadline = Instant::now() + plane.settings.login_timeout;
     match timeout_at(deadline, startup::listen(plane, stream)).await {
         Err(_) => {
             plane.metrics.login("timeout");
-            tracing::info!(%address, "a client did not log in in time");
+            tracing::info!(%address, "login timed out");
         }
-        Ok(Err(refusal)) => refusal.say(plane).await,
-        Ok(Ok(Hello::Gone)) => tracing::debug!(%address, "a client went away without a word"),
+        Ok(Err(refusal)) => refusal.send(plane).await,
+        Ok(Ok(Hello::Gone)) => tracing::debug!(%address, "client closed the connection without a startup packet"),
         Ok(Ok(Hello::Cancel(stream, request))) => cancel::cancel(plane, stream, request).await,
-        Ok(Ok(Hello::Startup(stream, _))) if admission == Admission::Full => {
+        Ok(Ok(Hello::Startup(stream, _))) if admission == Admission::BeyondLimit => {
             plane.metrics.login("too_many");
             let clients_max = plane.limits.clients_max();
             let refusal = Refusal::from(Refused::TooManyClients { clients_max });
-            refusal.on(stream).say(plane).await;
+            refusal.on(stream).send(plane).await;
         }
         Ok(Ok(Hello::Startup(stream, startup))) => {
             let span = tracing::info_span!("session", id = field::Empty, user = startup.user, database = startup.database, %address);
-            let begun = begin(plane, stream, startup, address, deadline)
+            let session = begin(plane, stream, startup, address, deadline)
                 .instrument(span.clone())
                 .await;
-            if let Some(mut session) = begun {
+            if let Some(mut session) = session {
                 plane.metrics.sessions.inc();
-                // Outside the span: it would be entered for every query.
+                // Outside the span, which would be entered at every poll.
                 let end = tokio::select! {
                     biased;
                     end = session.relay.run() => end,
                     never = expire(&session.registered.live, session.expires_at) => match never {},
                 };
                 plane.metrics.sessions.dec();
-                take_leave(plane, session, end).instrument(span).await;
+                close(plane, session, end).instrument(span).await;
             }
         }
     }
 }
 
-/// From the startup packet to the first ReadyForQuery; whoever is refused is told so here.
+/// Continues from the startup packet to the first ReadyForQuery. `None` if the client was refused; it has then received the
+/// error.
 async fn begin(
     plane: &Plane,
     mut stream: Stream,
     mut startup: Startup,
     address: IpAddr,
     deadline: Instant,
-) -> Option<Session<'_>> {
+) -> Option<RelayedSession<'_>> {
     let (identity, route) = match timeout_at(deadline, log_in(plane, &mut stream, &mut startup, address)).await {
-        Ok(Ok(found)) => found,
+        Ok(Ok(resolved)) => resolved,
         Ok(Err(refusal)) => {
-            refusal.on(stream).say(plane).await;
+            refusal.on(stream).send(plane).await;
             return None;
         }
         Err(_) => {
             plane.metrics.login("timeout");
-            tracing::info!("the client did not log in in time");
+            tracing::info!("login timed out");
             return None;
         }
     };
     match open(plane, &startup, &identity, &route, address).await {
         Ok(opened) => {
             let expires_at = identity.credential.expires_at;
-            greet(plane, stream, &startup, &route, opened, expires_at).await
+            start_relay(plane, stream, &startup, &route, opened, expires_at).await
         }
         Err(refusal) => {
-            refusal.on(stream).say(plane).await;
+            refusal.on(stream).send(plane).await;
             None
         }
     }
@@ -141,7 +142,7 @@ async fn log_in(
     authenticate::resolve(plane, identity, startup).await
 }
 
-/// Walsenders belong to a server, not to a database.
+/// Refuses replication: a walsender serves a whole server, not one database.
 fn refuse_replication(startup: &mut Startup) -> Result<(), Refusal> {
     let is_off = |value: &str| ["false", "off", "no", "0", "f", "n"].contains(&value.to_ascii_lowercase().as_str());
     let wanted = startup
@@ -155,7 +156,7 @@ fn refuse_replication(startup: &mut Startup) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Registers the session and logs it in at its server.
+/// Registers the session and logs in to its server.
 async fn open<'p>(
     plane: &'p Plane,
     startup: &Startup,
@@ -167,7 +168,7 @@ async fn open<'p>(
         ClientLimit::Unlimited => plane.settings.database_clients_max,
         ClientLimit::At(max) => max,
     };
-    // Registered before the server is dialled: a suspension in between ends this session too.
+    // Before the connection to the server, so that a suspension in the meantime ends this session too.
     let Some(registered) = plane.sessions.register(route.kind, identity.credential.id, clients_max) else {
         plane.metrics.login("too_many");
         let database = startup.database.clone();
@@ -176,10 +177,10 @@ async fn open<'p>(
     let dialled = dial_server(plane, &registered, startup, identity.credential.rights, route).await;
     let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
     let tap = tap(plane, identity.credential.rights, route, &dialled)?;
-    announce(plane, startup, identity, route, address, dialled.key.pid).await;
+    register_author(plane, startup, identity, route, address, dialled.key.pid).await;
     plane.metrics.login("ok");
     tracing::Span::current().record("id", registered.live.id);
-    tracing::info!(server = %place(route).server.name, pid = dialled.key.pid, "session begins");
+    tracing::info!(server = %place(route).server.name, pid = dialled.key.pid, "session started");
     Ok(Opened {
         registered,
         dialled,
@@ -187,7 +188,7 @@ async fn open<'p>(
     })
 }
 
-/// What a session that only reads runs in a workspace is never captured.
+/// How the session's messages are processed. Read-only sessions of a workspace are not captured.
 fn tap(plane: &Plane, rights: Rights, route: &Route, dialled: &Dialled) -> Result<Tap, Refusal> {
     match (rights, route.kind) {
         (Rights::ReadOnly, _) => {
@@ -207,8 +208,8 @@ fn tap(plane: &Plane, rights: Rights, route: &Route, dialled: &Dialled) -> Resul
     }
 }
 
-/// Dials with the client's parameters and ours. A login that the server refuses is reported to the control plane, as a
-/// client may have changed the role, and tried once more where that was so.
+/// Logs in to the server with the client's startup parameters and the proxy's. If the server refuses, a client may have
+/// changed the role: the control plane checks it, and the login is retried once if the role was restored.
 async fn dial_server(
     plane: &Plane,
     registered: &Registered<'_>,
@@ -219,16 +220,16 @@ async fn dial_server(
     let mut parameters = startup.parameters.clone();
     parameters.retain(|(name, _)| name != CAPTURE_SETTING);
     match (rights, route.kind) {
-        // The last one counts, and RESET goes back to it.
+        // The last value of a parameter wins, and RESET restores it.
         (Rights::ReadOnly, _) => parameters.push((read_only::SETTING.to_owned(), "on".to_owned())),
         (Rights::ReadWrite, RouteKind::Workspace(_)) => parameters.push((CAPTURE_SETTING.to_owned(), "1".to_owned())),
         (Rights::ReadWrite, RouteKind::Tenant(_)) => {}
     }
-    let told = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
+    let end_requested = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
     let dialled = async {
         let first = dial_once(plane, route, &parameters).await;
         match first {
-            Err(DialError::Refused { parsed, .. }) if may_be_changed(&parsed.code) && repair(plane, route).await => {
+            Err(DialError::Refused { parsed, .. }) if may_be_repairable(&parsed.code) && repair(plane, route).await => {
                 dial_once(plane, route, &parameters).await
             }
             other => other,
@@ -236,7 +237,7 @@ async fn dial_server(
     };
     tokio::select! {
         biased;
-        reason = told => Err(Refused::Ended(reason).into()),
+        reason = end_requested => Err(Refused::Ended(reason).into()),
         dialled = dialled => dialled.map_err(|error| dial_refusal(route, error)),
     }
 }
@@ -247,8 +248,9 @@ async fn dial_once(plane: &Plane, route: &Rc<Route>, parameters: &[(String, Stri
     timeout(limit, dialled).await.unwrap_or(Err(DialError::Deadline))
 }
 
-/// Wrong password or role, a library that cannot be loaded: what a role can do to itself.
-fn may_be_changed(sqlstate: &str) -> bool {
+/// Whether the error can result from changes that a role can make to itself: its password, its validity, or a library that
+/// is loaded at login.
+fn may_be_repairable(sqlstate: &str) -> bool {
     sqlstate.starts_with("28") || sqlstate.starts_with("58") || sqlstate == "XX000"
 }
 
@@ -257,26 +259,27 @@ async fn repair(plane: &Plane, route: &Route) -> bool {
         Ok(Ok(Repair::Done)) => true,
         Ok(Ok(Repair::NotNeeded)) => false,
         Ok(Err(error)) => {
-            tracing::warn!(%error, role = place(route).role, "a role that its server refuses cannot be checked");
+            tracing::warn!(%error, role = place(route).role, "cannot check the role that a database server refused");
             false
         }
         Err(_) => {
             tracing::warn!(
                 role = place(route).role,
-                "checking a role that its server refuses takes too long"
+                "timed out checking the role that a database server refused"
             );
             false
         }
     }
 }
 
-/// The listener of PostgreSQL's protocol serves no other engine's routes.
+/// Where the database is. Routes of other engines cannot reach this listener.
 fn place(route: &Route) -> &PostgresPlace {
     let Place::Postgres(place) = &route.place;
     place
 }
 
-/// The server's own words reach the client, unless they are about our credential, which is no fault of the client's.
+/// The refusal for a failed login to the server. The client gets the server's error, unless it is about the proxy's own
+/// login, which the client cannot correct.
 fn dial_refusal(route: &Route, error: DialError) -> Refusal {
     let server = &place(route).server.name;
     match error {
@@ -288,21 +291,28 @@ fn dial_refusal(route: &Route, error: DialError) -> Refusal {
             _ => Refusal::server(frame, parsed.code),
         },
         DialError::Deadline => {
-            tracing::warn!(%server, "the database server does not answer in time");
+            tracing::warn!(%server, "timed out connecting to the database server");
             Refused::ServerSilent.into()
         }
         error => {
             let source = std::error::Error::source(&error)
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            tracing::warn!(%server, %error, source, "cannot log in at the database server");
+            tracing::warn!(%server, %error, source, "cannot log in to the database server");
             Refused::ServerUnreachable.into()
         }
     }
 }
 
-/// Tells the change log who speaks, before the client can say anything.
-async fn announce(plane: &Plane, startup: &Startup, identity: &Identity, route: &Route, address: IpAddr, pid: i32) {
+/// Registers the author of changes in a workspace, before the client can send a statement.
+async fn register_author(
+    plane: &Plane,
+    startup: &Startup,
+    identity: &Identity,
+    route: &Route,
+    address: IpAddr,
+    pid: i32,
+) {
     let RouteKind::Workspace(workspace) = route.kind else {
         return;
     };
@@ -317,27 +327,27 @@ async fn announce(plane: &Plane, startup: &Startup, identity: &Identity, route: 
     };
     match timeout(REGISTER_TIME_MAX, plane.sink.session_started(start)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "changes of this session will not know their author"),
-        Err(_) => tracing::warn!("changes of this session will not know their author: registering takes too long"),
+        Ok(Err(error)) => tracing::warn!(%error, "changes of this session will have no author"),
+        Err(_) => tracing::warn!("changes of this session will have no author: registering it timed out"),
     }
 }
 
-/// Sends everything from AuthenticationOk to ReadyForQuery, with a cancel key of ours in place of the server's.
-async fn greet<'p>(
+/// Sends the client the messages from AuthenticationOk to ReadyForQuery, with the proxy's cancel key instead of the server's.
+async fn start_relay<'p>(
     plane: &'p Plane,
     mut stream: Stream,
     startup: &Startup,
     route: &Rc<Route>,
     opened: Opened<'p>,
     expires_at: Option<SystemTime>,
-) -> Option<Session<'p>> {
+) -> Option<RelayedSession<'p>> {
     let Opened {
         registered,
         dialled,
         tap,
     } = opened;
     let Ok(secret) = cancel_secret(startup) else {
-        Refusal::from(Refused::NoRandom).on(stream).say(plane).await;
+        Refusal::from(Refused::NoRandom).on(stream).send(plane).await;
         return None;
     };
     let mut out = Vec::new();
@@ -348,17 +358,17 @@ async fn greet<'p>(
     let key = plane
         .cancel_keys
         .insert(dialled.key.pid, secret, place(route).server.clone(), dialled.key.secret);
-    match timeout(FAREWELL_TIME_MAX, stream.write_all(&out)).await {
+    match timeout(CLOSE_TIME_MAX, stream.write_all(&out)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => {
-            tracing::info!("session ends: the client is gone");
+            tracing::info!("session ended: the connection to the client was lost");
             return None;
         }
     }
     let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
     let live = registered.live.clone();
     let relay = Relay::new(stream, dialled.stream, tap, live, &plane.scratch, counters);
-    Some(Session {
+    Some(RelayedSession {
         relay,
         key,
         registered,
@@ -373,77 +383,77 @@ fn cancel_secret(startup: &Startup) -> Result<Vec<u8>, NoRandom> {
     }
 }
 
-/// Tells the session to end when its credential runs out, and has nothing to say itself.
-async fn expire(live: &Live, expires_at: Option<SystemTime>) -> Infallible {
+/// Requests the end of the session when its credential expires. Never returns.
+async fn expire(live: &LiveSession, expires_at: Option<SystemTime>) -> Infallible {
     if let Some(at) = expires_at {
-        // Past already: it ran out during the login.
+        // Zero if it expired during the login.
         sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
-        live.tell(EndReason::CredentialExpired);
+        live.request_end(EndReason::CredentialExpired);
     }
     pending().await
 }
 
-async fn take_leave(plane: &Plane, session: Session<'_>, end: End) {
-    let Session {
+async fn close(plane: &Plane, session: RelayedSession<'_>, end: End) {
+    let RelayedSession {
         mut relay,
         key,
         registered,
         ..
     } = session;
-    // Before the server connection closes: its pid may be another session's next.
+    // Before the server connection is closed, since another session can then get its pid.
     drop(key);
     let refused = log_end(end);
     if relay.is_lost() {
-        tracing::warn!("the server's replies did not fit the client's requests");
+        tracing::warn!("the server's replies did not match the client's requests");
     }
-    let mut last_words = Vec::new();
-    if let Some(refused) = refused.filter(|_| relay.may_speak()) {
-        refused.report().write(&mut last_words);
+    let mut last_message = Vec::new();
+    if let Some(refused) = refused.filter(|_| relay.can_insert_message()) {
+        refused.report().write(&mut last_message);
         plane.metrics.refusal(refused.sqlstate().code());
     }
-    // The server's work ends first; the client may take its time to read.
+    // The server session ends first, since the client may be slow to read.
     drop(relay.server);
-    let _ = timeout(FAREWELL_TIME_MAX, async {
-        if !last_words.is_empty() {
-            relay.client.write_all(&last_words).await?;
+    let _ = timeout(CLOSE_TIME_MAX, async {
+        if !last_message.is_empty() {
+            relay.client.write_all(&last_message).await?;
         }
         relay.client.shutdown().await
     })
     .await;
-    // Whoever waits for the session's end need not wait for its client.
+    // The session now counts as ended; waiters need not wait for the client.
     drop(registered);
-    let _ = timeout(FAREWELL_TIME_MAX, relay.client.linger()).await;
+    let _ = timeout(CLOSE_TIME_MAX, relay.client.linger()).await;
 }
 
-/// Logs how a session ended; gives what its client has to be told.
+/// Logs how a session ended. Returns the error to send to its client, if any.
 fn log_end(end: End) -> Option<Refused> {
     match end {
         End::Server => {
-            tracing::info!("session ends");
+            tracing::info!("session ended");
             None
         }
         End::ClientLost(error) => {
-            tracing::info!(%error, "session ends: the client is gone");
+            tracing::info!(%error, "session ended: the connection to the client was lost");
             None
         }
         End::ServerLost(error) => {
-            tracing::warn!(%error, "session ends: the connection to the server was lost");
+            tracing::warn!(%error, "session ended: the connection to the server was lost");
             Some(Refused::ServerLost)
         }
         End::ClientDesync(error) => {
-            tracing::info!(%error, "session ends: the client broke the protocol");
+            tracing::info!(%error, "session ended: the client violated the protocol");
             Some(Refused::ClientDesync(error))
         }
         End::ServerDesync(error) => {
-            tracing::error!(%error, "session ends: the server broke the protocol");
+            tracing::error!(%error, "session ended: the server violated the protocol");
             None
         }
         End::MayWrite => {
-            tracing::warn!("session ends: a read-only client changed what its transactions may do");
+            tracing::warn!("session ended: a read-only session is no longer certain to be read-only");
             Some(Refused::MayWrite)
         }
-        End::Told(reason) => {
-            tracing::info!(?reason, "session ends: it was told to");
+        End::Requested(reason) => {
+            tracing::info!(?reason, "session ended on request");
             Some(Refused::Ended(reason))
         }
     }

@@ -1,5 +1,5 @@
-//! From accept to a startup packet: encryption, cancel requests, and the parameters. Everything is read exactly, so that
-//! no byte said in clear is left over when TLS begins.
+//! From accept to the startup packet: encryption requests, cancel requests, and the startup parameters. Only the bytes of
+//! each packet are read, so that no unencrypted byte is buffered when TLS begins.
 
 use std::io;
 
@@ -14,19 +14,19 @@ use crate::Plane;
 use crate::settings::ClientTlsMode;
 use crate::stream::Stream;
 
-/// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1).
+/// The first byte of a TLS record that contains a handshake message (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
-/// SSLRequest, GSSENCRequest, and what is then meant.
+/// The maximum number of packets: SSLRequest, GSSENCRequest, the startup packet, and one more.
 const OPENINGS_MAX: usize = 4;
 
 pub(crate) enum Hello {
     Startup(Stream, Startup),
     Cancel(Stream, CancelRequest),
-    /// Went away without a word: health checks of load balancers do.
+    /// The client closed the connection without a startup packet, as health checks of load balancers do.
     Gone,
 }
 
-/// Reads until the client has said what it wants. The caller sets the deadline. Not cancel safe.
+/// Reads up to a startup packet or cancel request, and negotiates encryption. The caller sets the deadline. Not cancel safe.
 pub(crate) async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Refusal> {
     let mut first = [0];
     let mut stream = match stream.peek(&mut first).await {
@@ -38,7 +38,7 @@ pub(crate) async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Re
                 .map_err(|error| Refusal::silent("the TLS handshake failed", error))?,
             _ => {
                 return Err(Refusal::silent(
-                    "direct TLS is not offered",
+                    "direct TLS is not enabled",
                     io::ErrorKind::Unsupported.into(),
                 ));
             }
@@ -54,7 +54,7 @@ pub(crate) async fn listen(plane: &Plane, stream: TcpStream) -> Result<Hello, Re
         stream = match opening {
             Opening::Cancel(request) => return Ok(Hello::Cancel(stream, request)),
             Opening::Startup(startup) => {
-                return demand_tls(plane, stream).map(|stream| Hello::Startup(stream, startup));
+                return check_tls(plane, stream).map(|stream| Hello::Startup(stream, startup));
             }
             Opening::Gss => answer(stream, ENCRYPTION_REFUSED).await?,
             Opening::Tls => encrypt(plane, stream).await?,
@@ -70,7 +70,7 @@ async fn read_opening(stream: &mut Stream) -> Result<Option<Opening>, Refusal> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other.map_err(lost)?,
     }
-    // The beginning of a Terminate: node-postgres says it when it is ended before it was connected.
+    // The first bytes of Terminate. node-postgres sends it when it is closed before it has connected.
     if prefix == *b"X\0\0\0" {
         return Ok(None);
     }
@@ -95,7 +95,7 @@ async fn encrypt(plane: &Plane, stream: Stream) -> Result<Stream, Refusal> {
                 .await
                 .map_err(|error| Refusal::silent("the TLS handshake failed", error))
         }
-        // No TLS here, or TLS within TLS.
+        // TLS is disabled, or the stream is already encrypted.
         (_, stream) => answer(stream, ENCRYPTION_REFUSED).await,
     }
 }
@@ -107,7 +107,8 @@ async fn answer(mut stream: Stream, byte: u8) -> Result<Stream, Refusal> {
     }
 }
 
-fn demand_tls(plane: &Plane, stream: Stream) -> Result<Stream, Refusal> {
+/// Refuses an unencrypted connection if TLS is required.
+fn check_tls(plane: &Plane, stream: Stream) -> Result<Stream, Refusal> {
     match plane.settings.tls_mode {
         ClientTlsMode::Require if !stream.is_encrypted() => Err(Refusal::from(Refused::TlsRequired).on(stream)),
         ClientTlsMode::Require | ClientTlsMode::Prefer | ClientTlsMode::Disable => Ok(stream),

@@ -1,6 +1,6 @@
-//! Texts of a workspace session on their way to the server. One that may create an extension waits until the control plane
-//! has prepared it: PostgreSQL lets only a superuser create some, and the administrator creates them ahead. No SQL is read
-//! here; two words decide whether to ask.
+//! Forwards the texts of a workspace session to the server. A text that may contain CREATE EXTENSION waits until the control
+//! plane has prepared it: only superusers can create some extensions, so the administrator creates these first. SQL is not
+//! parsed here; a text is prepared if it contains both words.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tdb_wire_postgres::frontend::{PARSE, QUERY};
 use tdb_wire_postgres::report::Report;
 use tokio::time::timeout;
 
-/// The scripts of large extensions run for seconds; past it the server answers to the text as it is.
+/// The time limit for preparing a text; the scripts of large extensions run for seconds. After it, the text is sent unchanged.
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(75);
-/// Longer texts, which are data, go on unread.
+/// Longer texts are forwarded without a check: they contain data.
 const TEXT_LEN_MAX: u32 = 1024 * 1024;
 const HEADER_LEN: usize = 5;
 const WORDS: [&[u8]; 2] = [b"create", b"extension"];
@@ -26,23 +26,23 @@ pub(crate) struct TextTap {
     workspace: WorkspaceId,
     server_pid: i32,
     state: State,
-    /// Bytes of the message that is being read: its header, and its body where that is a text.
+    /// The bytes of the current message: its header, and also its body if that is collected.
     message: Vec<u8>,
-    asking: Option<Asking>,
-    /// What came after the message that waits. At most one read.
+    preparation: Option<Preparation>,
+    /// The bytes after the message that waits. At most one read.
     held: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
 enum State {
     Header,
-    /// So many bytes of a body that goes on unread.
+    /// The number of bytes of the body that are still to be forwarded.
     Pass(u32),
-    /// So many bytes of a body that is read first.
+    /// The number of bytes of the body that are still to be collected.
     Collect(u32),
 }
 
-type Asking = Pin<Box<dyn Future<Output = Option<Prepared>>>>;
+type Preparation = Pin<Box<dyn Future<Output = Option<Prepared>>>>;
 
 impl TextTap {
     pub(crate) fn new(sink: Arc<dyn ChangeSink>, workspace: WorkspaceId, server_pid: i32) -> Self {
@@ -52,16 +52,16 @@ impl TextTap {
             server_pid,
             state: State::Header,
             message: Vec::new(),
-            asking: None,
+            preparation: None,
             held: Vec::new(),
         }
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
-        self.asking.is_some()
+        self.preparation.is_some()
     }
 
-    /// Appends to `out` what may go to the server. Only while not waiting.
+    /// Appends to `out` the bytes to send to the server. Must not be called while a text waits.
     pub(crate) fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         while !bytes.is_empty() {
             let left = match self.state {
@@ -96,25 +96,25 @@ impl TextTap {
         Ok(())
     }
 
-    /// Ready when the message that waited may go: it is in `out` then, with what followed it, and what the client is to be
-    /// told is in `notices`.
+    /// Ready when the waiting message is prepared: the message and the bytes after it have been appended to `out`, and the
+    /// warnings for the client to `notices`.
     pub(crate) fn poll_prepared(
         &mut self,
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
         notices: &mut Vec<u8>,
     ) -> Poll<Result<(), FrameError>> {
-        let Some(asking) = &mut self.asking else {
+        let Some(preparation) = &mut self.preparation else {
             return Poll::Ready(Ok(()));
         };
-        let prepared = ready!(asking.as_mut().poll(cx)).unwrap_or_default();
-        self.asking = None;
+        let prepared = ready!(preparation.as_mut().poll(cx)).unwrap_or_default();
+        self.preparation = None;
         for warning in prepared.warnings {
             Report::warning(warning).write(notices);
         }
         let message = std::mem::take(&mut self.message);
-        let instead = prepared.text.and_then(|text| with_text(&message, &text));
-        out.extend_from_slice(instead.as_deref().unwrap_or(&message));
+        let replaced = prepared.text.and_then(|text| with_text(&message, &text));
+        out.extend_from_slice(replaced.as_deref().unwrap_or(&message));
         let held = std::mem::take(&mut self.held);
         Poll::Ready(self.pass(&held, out))
     }
@@ -139,12 +139,12 @@ impl TextTap {
     fn complete(&mut self, out: &mut Vec<u8>) {
         self.state = State::Header;
         match text_of(&self.message).filter(|text| WORDS.iter().all(|word| has_word(text, word))) {
-            Some(text) => self.asking = Some(self.ask(text.to_owned())),
+            Some(text) => self.preparation = Some(self.prepare(text.to_owned())),
             None => out.append(&mut self.message),
         }
     }
 
-    fn ask(&self, text: String) -> Asking {
+    fn prepare(&self, text: String) -> Preparation {
         let sink = self.sink.clone();
         let text = WorkspaceText {
             workspace: self.workspace,
@@ -155,7 +155,7 @@ impl TextTap {
             match timeout(PREPARE_TIME_MAX, sink.prepare(text)).await {
                 Ok(Ok(prepared)) => Some(prepared),
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "could not ask the control plane to create an extension");
+                    tracing::warn!(%error, "cannot prepare a text that may create an extension");
                     None
                 }
                 Err(_) => None,
@@ -164,7 +164,7 @@ impl TextTap {
     }
 }
 
-/// Where the text of a Query or Parse message stands.
+/// The position of the text in a Query or Parse message.
 fn text_range(message: &[u8]) -> Option<std::ops::Range<usize>> {
     let zero = |from: usize| Some(from + message.get(from..)?.iter().position(|byte| *byte == 0)?);
     let from = match message.first() {
@@ -174,7 +174,7 @@ fn text_range(message: &[u8]) -> Option<std::ops::Range<usize>> {
     Some(from..zero(from)?)
 }
 
-/// `None` in another encoding, whose text the control plane could not read.
+/// The text of a Query or Parse message; `None` if it is not UTF-8, which the control plane could not read.
 fn text_of(message: &[u8]) -> Option<&str> {
     std::str::from_utf8(message.get(text_range(message)?)?).ok()
 }
@@ -185,7 +185,7 @@ fn with_text(message: &[u8], text: &str) -> Option<Vec<u8>> {
     out.extend_from_slice(message.get(..range.start)?);
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(message.get(range.end..)?);
-    // The length counts itself and not the tag.
+    // The length includes itself, but not the tag.
     let len = u32::try_from(out.len() - 1).ok()?;
     out.get_mut(1..HEADER_LEN)?.copy_from_slice(&len.to_be_bytes());
     Some(out)
@@ -206,10 +206,10 @@ mod tests {
 
     use super::*;
 
-    struct Control;
+    struct Preparing;
 
     #[async_trait]
-    impl ChangeSink for Control {
+    impl ChangeSink for Preparing {
         async fn session_started(&self, _: SessionStart) -> Result<(), Unavailable> {
             Ok(())
         }
@@ -235,10 +235,10 @@ mod tests {
         [&[tag][..], &len.to_be_bytes(), body].concat()
     }
 
-    /// What the server gets of `stream`, cut after `cut` bytes, and what the client is told.
+    /// The bytes that the server and the client receive when `stream` arrives in two parts, split after `cut` bytes.
     async fn sent(stream: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>) {
         let workspace = WorkspaceId::from_uuid("00000000-0000-0000-0000-000000000001".parse().unwrap());
-        let mut tap = TextTap::new(Arc::new(Control), workspace, 7);
+        let mut tap = TextTap::new(Arc::new(Preparing), workspace, 7);
         let (mut out, mut notices) = (Vec::new(), Vec::new());
         for part in [&stream[..cut], &stream[cut..]] {
             tap.pass(part, &mut out).unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn texts_that_may_create_an_extension_are_prepared_wherever_the_stream_is_cut() {
+    async fn texts_that_may_create_an_extension_are_prepared_wherever_the_stream_is_split() {
         let untouched = [
             message(b'Q', b"SELECT 1\0"),
             message(b'S', b""),
@@ -275,20 +275,20 @@ mod tests {
             message(b'B', b"\0s1\0"),
         ]
         .concat();
-        let mut told = Vec::new();
-        Report::warning("W").write(&mut told);
-        Report::warning("W").write(&mut told);
+        let mut notices = Vec::new();
+        Report::warning("W").write(&mut notices);
+        Report::warning("W").write(&mut notices);
         for cut in 0..stream.len() {
             assert_eq!(
                 sent(&stream, cut).await,
-                (expected.clone(), told.clone()),
-                "cut at {cut}"
+                (expected.clone(), notices.clone()),
+                "split at {cut}"
             );
         }
     }
 
     #[tokio::test]
-    async fn a_long_text_goes_on_unread() {
+    async fn a_long_text_is_forwarded_without_a_check() {
         let body = [b"create extension ".repeat(70_000).as_slice(), b"\0"].concat();
         let stream = message(b'Q', &body);
         assert_eq!(sent(&stream, 9).await, (stream.clone(), Vec::new()));

@@ -1,9 +1,10 @@
-//! Clients that send what no driver sends.
+//! Clients that send bytes which no driver sends.
 
 use crate::support::{Lab, TENANT, TENANT_USER};
 use crate::wire::{Wire, startup};
 
-/// The SQLSTATE of the answer, after which the connection is closed; none where it is closed without a word.
+/// Sends `bytes` on a new connection and returns the SQLSTATE of the error, after which the connection is closed; `None` if it
+/// is closed without an error.
 async fn answer(lab: &Lab, bytes: &[u8]) -> Option<String> {
     let mut wire = Wire::dial(lab).await;
     wire.send_raw(bytes).await;
@@ -14,7 +15,7 @@ async fn answer(lab: &Lab, bytes: &[u8]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn broken_openings_are_refused_with_a_reason() {
+async fn invalid_startup_packets_are_refused_with_a_reason() {
     let lab = Lab::start().await;
     let user = |user: &str| startup(3 << 16, &["user", user]);
     let mut unterminated = user("ann");
@@ -38,13 +39,13 @@ async fn broken_openings_are_refused_with_a_reason() {
     assert_eq!(
         answer(&lab, b"X\0\0\0\x04").await,
         None,
-        "goodbye before a greeting is no error"
+        "Terminate before the startup packet is not an error"
     );
     lab.tenant().await.batch_execute("SELECT 1").await.unwrap();
 }
 
 #[tokio::test]
-async fn anything_but_scram_is_refused_where_a_password_is_due() {
+async fn messages_other_than_scram_are_refused_during_authentication() {
     let lab = Lab::start().await;
     let message = |tag: u8, body: &[u8]| {
         let len = u32::try_from(body.len() + 4).unwrap();
@@ -79,7 +80,7 @@ async fn anything_but_scram_is_refused_where_a_password_is_due() {
 }
 
 #[tokio::test]
-async fn clients_that_vanish_at_any_byte_of_their_login_leave_nothing_behind() {
+async fn clients_that_disconnect_at_any_byte_of_their_login_release_their_slots() {
     let lab = Lab::start().await;
     let whole = startup(3 << 16, &["user", TENANT_USER, "database", TENANT]);
     for len in 0..=whole.len() {

@@ -1,4 +1,4 @@
-//! Limits, and running out of what the system gives.
+//! Limits on clients, and exhausted file descriptors.
 
 use std::num::NonZeroU32;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tdb_proxy::ProxySettings;
 use crate::support::{Lab, Options, TENANT, TENANT_USER, WORKSPACE, WORKSPACE_USER, at_most, open, refusal};
 
 #[tokio::test]
-async fn past_the_limit_clients_are_told_which_limit_it_was() {
+async fn an_error_beyond_the_limit_names_the_limit() {
     let settings = ProxySettings {
         clients_max: NonZeroU32::new(2).unwrap(),
         ..ProxySettings::default()
@@ -21,9 +21,9 @@ async fn past_the_limit_clients_are_told_which_limit_it_was() {
     .await;
     let kept = [lab.tenant().await, lab.tenant().await];
     let refused = open(&lab.config(TENANT_USER, TENANT)).await.err().unwrap();
-    let said = refused.as_db_error().unwrap();
+    let error = refused.as_db_error().unwrap();
     assert_eq!(
-        (said.code().code(), said.detail()),
+        (error.code().code(), error.detail()),
         ("53300", Some("The proxy's limit clients_max is 2."))
     );
     drop(kept);
@@ -31,7 +31,7 @@ async fn past_the_limit_clients_are_told_which_limit_it_was() {
 }
 
 #[tokio::test]
-async fn a_databases_own_limit_is_its_own() {
+async fn the_limit_of_one_database_does_not_affect_others() {
     let lab = Lab::start().await;
     lab.directory.set_route(TENANT, |route| route.clients_max = at_most(1));
     let kept = lab.tenant().await;
@@ -41,7 +41,7 @@ async fn a_databases_own_limit_is_its_own() {
     while lab.connect(TENANT_USER, TENANT).await.is_err() {}
 }
 
-/// In a process of its own, which may have few files open.
+/// Runs [`few_files`] in a separate process with a low limit on open files.
 #[test]
 fn the_accept_loop_survives_running_out_of_file_descriptors() {
     let own = std::env::current_exe().unwrap();
@@ -62,7 +62,7 @@ async fn few_files() {
         return;
     }
     let lab = Lab::start().await;
-    // The proxy's own files are open once it serves somebody.
+    // After a first connection, the proxy has opened all files that it keeps.
     let served = lab.tenant().await;
     let (mut files, mut waiting) = (Vec::new(), Vec::new());
     let exhausted = async {
@@ -70,7 +70,7 @@ async fn few_files() {
             while let Ok(file) = std::fs::File::open("/dev/null") {
                 files.push(file);
             }
-            // One for our own end: the proxy has none left for the other, unless it closed something meanwhile.
+            // One descriptor for this end of the connection. The proxy then has none for its end, unless it has closed a file.
             files.pop();
             waiting.extend(tokio::net::TcpStream::connect(lab.proxy.address).await.ok());
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! Who gets in, what everybody else is told, and what reaches the server's session.
+//! Logins: which are accepted, the errors of the others, and the parameters that the server's session receives.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{Lab, Options, PROJECT_USER, TENANT, TENANT_USER, WORKSPACE,
 use crate::wire::{Wire, startup};
 
 #[tokio::test]
-async fn a_right_password_opens_the_database_as_its_own_role() {
+async fn a_correct_password_opens_the_database_with_the_databases_role() {
     let lab = Lab::start().await;
     for (user, database, role) in [
         (TENANT_USER, TENANT, "r_acme"),
@@ -28,7 +28,7 @@ async fn a_right_password_opens_the_database_as_its_own_role() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_an_unknown_user_are_told_the_same() {
+async fn a_wrong_password_and_an_unknown_user_give_the_same_error() {
     let lab = Lab::start().await;
     let mut wrong = lab.config(TENANT_USER, TENANT);
     wrong.password("wrong");
@@ -36,12 +36,12 @@ async fn a_wrong_password_and_an_unknown_user_are_told_the_same() {
     let unknown = refusal(&lab.config("nobody_user", TENANT)).await;
     assert_eq!(code, "28P01");
     assert_eq!(unknown, (code, message.replace(TENANT_USER, "nobody_user")));
-    let unspeakable = refusal(&lab.config("no body \u{1F4A5}", "..")).await;
-    assert_eq!(unspeakable.0, "28P01");
+    let invalid = refusal(&lab.config("no body \u{1F4A5}", "..")).await;
+    assert_eq!(invalid.0, "28P01");
 }
 
 #[tokio::test]
-async fn after_the_password_names_scope_and_state_are_told_apart() {
+async fn after_authentication_errors_distinguish_name_scope_and_state() {
     let lab = Lab::start().await;
     lab.directory.add_route("app__globex", TENANT);
     for (name, state) in [
@@ -72,18 +72,18 @@ async fn after_the_password_names_scope_and_state_are_told_apart() {
         (PROJECT_USER, "app__nobody", "3D000"),
     ] {
         let refused = open(&lab.config(user, database)).await.expect_err("a refusal");
-        let said = refused
+        let error = refused
             .as_db_error()
             .unwrap_or_else(|| panic!("{database}: {refused:?}"));
-        assert_eq!(said.code().code(), code, "{user} at {database}: {said:?}");
-        assert!(said.hint().is_some_and(|hint| hint.ends_with('.')), "{said:?}");
+        assert_eq!(error.code().code(), code, "{user} at {database}: {error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.ends_with('.')), "{error:?}");
     }
     let (_, message) = refusal(&lab.config(TENANT_USER, "foo__dev")).await;
     assert_eq!(message, "invalid database name \"foo__dev\"");
 }
 
 #[tokio::test]
-async fn a_database_that_was_unknown_is_found_as_soon_as_it_is_there() {
+async fn a_database_that_was_unknown_is_found_when_it_exists() {
     let lab = Lab::start().await;
     assert_eq!(refusal(&lab.config(PROJECT_USER, "app__late")).await.0, "3D000");
     lab.directory.add_route("app__late", TENANT);
@@ -121,11 +121,11 @@ async fn startup_parameters_reach_the_server() {
         .query_one("SELECT current_setting('tdb.session', true) IS NULL", &[])
         .await
         .unwrap();
-    assert!(row.get::<_, bool>(0), "a tenant's session is no workspace's");
+    assert!(row.get::<_, bool>(0), "not set in a tenant's session");
 }
 
 #[tokio::test]
-async fn the_servers_own_refusal_of_a_startup_parameter_reaches_the_client() {
+async fn the_servers_error_about_a_startup_parameter_reaches_the_client() {
     let lab = Lab::start().await;
     let mut config = lab.config(TENANT_USER, TENANT);
     config.options("-c no_such_setting=1");
@@ -135,7 +135,7 @@ async fn the_servers_own_refusal_of_a_startup_parameter_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn replication_is_refused_by_us_and_its_absence_is_not() {
+async fn replication_connections_are_refused() {
     let lab = Lab::start().await;
     for (value, tag) in [("database", b'E'), ("true", b'E'), ("off", b'R')] {
         let mut wire = Wire::dial(&lab).await;
@@ -150,9 +150,9 @@ async fn replication_is_refused_by_us_and_its_absence_is_not() {
 }
 
 #[tokio::test]
-async fn a_login_the_server_refuses_is_never_the_clients_wrong_password() {
+async fn a_failed_login_to_the_server_is_not_reported_as_a_wrong_password() {
     let lab = Lab::start().await;
-    lab.past_the_proxy()
+    lab.superuser()
         .await
         .batch_execute("ALTER ROLE r_acme PASSWORD 'another'")
         .await
@@ -164,7 +164,7 @@ async fn a_login_the_server_refuses_is_never_the_clients_wrong_password() {
 }
 
 #[tokio::test]
-async fn newer_protocols_are_negotiated_and_their_keys_are_longer() {
+async fn newer_protocols_are_negotiated_and_have_longer_cancel_keys() {
     let lab = Lab::start().await;
     let own = ["user", TENANT_USER, "database", TENANT];
     for (version, option, negotiated, key_len) in [
@@ -189,7 +189,7 @@ async fn newer_protocols_are_negotiated_and_their_keys_are_longer() {
 }
 
 #[tokio::test]
-async fn a_startup_packet_may_come_byte_by_byte() {
+async fn a_startup_packet_can_arrive_byte_by_byte() {
     let lab = Lab::start().await;
     let mut wire = Wire::dial(&lab).await;
     for byte in startup(3 << 16, &["user", TENANT_USER, "database", TENANT]) {
@@ -201,7 +201,7 @@ async fn a_startup_packet_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_log_in_in_time_is_closed_at_every_stage() {
+async fn the_login_timeout_applies_at_every_stage() {
     let settings = ProxySettings {
         login_timeout: Duration::from_millis(300),
         ..ProxySettings::default()
@@ -221,10 +221,10 @@ async fn a_client_that_does_not_log_in_in_time_is_closed_at_every_stage() {
 }
 
 #[tokio::test]
-async fn known_users_get_in_while_the_control_plane_is_away() {
+async fn cached_users_can_log_in_while_the_control_plane_is_unavailable() {
     let lab = Lab::start().await;
     lab.tenant().await;
-    lab.directory.go_away();
+    lab.directory.become_unavailable();
     lab.tenant().await;
     assert_eq!(refusal(&lab.config(WORKSPACE_USER, WORKSPACE)).await.0, "57P03");
     assert!(lab.directory.credentials_asked.load(Ordering::SeqCst) >= 2);

@@ -1,6 +1,5 @@
-//! The data plane against a real PostgreSQL, real sockets and real drivers. Only its two seams to the control plane are
-//! played by the tests: who a user is and where a database is (`support::Directory`), and what draining a journal means
-//! (`support::Journal`).
+//! The data plane with a real PostgreSQL server, real sockets and real drivers. Only its two interfaces to the control plane
+//! are replaced: the lookup of users and databases (`support::Directory`), and the drain of journals (`support::Journal`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -1,4 +1,4 @@
-//! Sessions of read-only credentials, attacked by a client that may do everything but that: its role owns the database.
+//! Attacks on the restriction of read-only sessions, by clients whose role owns the database and could write otherwise.
 
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
@@ -12,16 +12,17 @@ use crate::wire::{Frame, Wire};
 const OFF: &str = "SELECT set_config('default_' || 'transaction_read_only', 'off', false)";
 const WRITE: &str = "INSERT INTO t VALUES (1)";
 
-/// What the server takes or refuses, and what ends the session.
+/// The result of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    /// The session goes on.
+enum Verdict {
+    /// The text fails, and the session continues.
     Refused,
     /// The session ends with 25006.
     Ended,
-    Fine,
+    /// The text succeeds.
+    Accepted,
 }
-use Wanted::{Ended, Fine, Refused};
+use Verdict::{Accepted, Ended, Refused};
 
 async fn lab() -> (Lab, Client) {
     let options = Options {
@@ -31,7 +32,7 @@ async fn lab() -> (Lab, Client) {
     let lab = Lab::start_with(options).await;
     lab.directory.set_rights(TENANT_USER, Rights::ReadOnly);
     lab.directory.set_rights(WORKSPACE_USER, Rights::ReadOnly);
-    let admin = lab.past_the_proxy().await;
+    let admin = lab.superuser().await;
     admin
         .batch_execute(
             "SET ROLE r_acme; CREATE TABLE t (id int); CREATE INDEX i ON t (id); CREATE SEQUENCE s;
@@ -50,7 +51,7 @@ async fn lab() -> (Lab, Client) {
     (lab, admin)
 }
 
-/// What changed in the database, as far as a client of the role can change it.
+/// A summary of the database's state, of everything that a client of the role could change.
 async fn state(admin: &Client) -> String {
     let sql = "SELECT concat_ws(' ', (SELECT count(*) FROM t), (SELECT is_called FROM s), (SELECT count(*) FROM pg_class),
                  (SELECT count(*) FROM pg_prepared_xacts), (SELECT count(*) FROM pg_proc), (SELECT relacl FROM pg_class WHERE relname = 't'),
@@ -79,8 +80,8 @@ fn query(out: &mut BytesMut, sql: &str) {
     frontend::query(sql, out).unwrap();
 }
 
-/// Sends each step whole and reads up to so many ReadyForQuery; `None` once the connection has ended.
-async fn go(wire: &mut Wire, ready: usize, write: impl FnOnce(&mut BytesMut)) -> Option<Vec<Frame>> {
+/// Sends messages at once and reads up to `ready` ReadyForQuery; `None` if the session has ended.
+async fn exchange(wire: &mut Wire, ready: usize, write: impl FnOnce(&mut BytesMut)) -> Option<Vec<Frame>> {
     wire.send(write).await;
     let (mut frames, mut left) = (Vec::new(), ready);
     while left > 0 {
@@ -100,8 +101,8 @@ fn errors(frames: &[Frame]) -> Vec<String> {
     errors.map(|frame| frame.field(b'C').unwrap()).collect()
 }
 
-/// Texts that are sent whole, as a Query and, where they are one statement, by the extended protocol, each in a session of
-/// its own with a write after it. These must fail.
+/// Texts that must fail. Each is sent as a Query and, if it is one statement, with the extended protocol, in a separate session
+/// and followed by a write.
 const REFUSED: &[&str] = &[
     "BEGIN READ WRITE",
     "begin/**/read--x\n/* /* nested */ */write",
@@ -158,7 +159,7 @@ const REFUSED: &[&str] = &[
     "SELECT query_to_xml('SELECT set_config(''transaction_read_only'', NULL, false)', true, true, ''), put()",
 ];
 
-/// These run, and end the session before the next message.
+/// Texts that run and end the session before the next message.
 const ENDED: &[&str] = &[
     "SELECT turn()",
     "SELECT 1::turning",
@@ -169,8 +170,8 @@ const ENDED: &[&str] = &[
     "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT turn(); COMMIT",
 ];
 
-/// These must run.
-const FINE: &[&str] = &[
+/// Texts that must run.
+const ACCEPTED: &[&str] = &[
     "SELECT set_config('search_path', '', false), set_config('app.user', '1', true)",
     "SET default_transaction_read_only = on",
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
@@ -190,18 +191,18 @@ const FINE: &[&str] = &[
 async fn no_text_makes_a_read_only_session_write() {
     let (lab, admin) = lab().await;
     let before = state(&admin).await;
-    let texts = [(REFUSED, Refused), (ENDED, Ended), (FINE, Fine)];
+    let texts = [(REFUSED, Refused), (ENDED, Ended), (ACCEPTED, Accepted)];
     let texts = texts
         .iter()
-        .flat_map(|(texts, wanted)| texts.iter().map(|text| (*text, *wanted)));
-    for (text, wanted) in texts {
+        .flat_map(|(texts, expected)| texts.iter().map(|text| (*text, *expected)));
+    for (text, expected) in texts {
         let is_one = !text.trim_end_matches(';').contains(';');
         for extended in [false, true] {
             if extended && !is_one {
                 continue;
             }
             let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
-            let replied = go(&mut wire, 2, |out| {
+            let replied = exchange(&mut wire, 2, |out| {
                 if extended {
                     run(out, text);
                     frontend::sync(out);
@@ -211,15 +212,15 @@ async fn no_text_makes_a_read_only_session_write() {
                 query(out, WRITE);
             })
             .await;
-            let found = match &replied {
+            let verdict = match &replied {
                 None => Ended,
                 Some(frames) => match errors(frames).len() {
                     0 => panic!("{text}: written"),
-                    1 => Fine,
+                    1 => Accepted,
                     _ => Refused,
                 },
             };
-            assert_eq!(found, wanted, "{text} extended: {extended} {replied:?}");
+            assert_eq!(verdict, expected, "{text} extended: {extended} {replied:?}");
             assert_eq!(state(&admin).await, before, "after {text}");
         }
     }
@@ -293,7 +294,7 @@ async fn no_pipeline_makes_a_read_only_session_write() {
         }),
     ));
     attacks.push((
-        "an unnamed COMMIT that a discarded Parse hides".to_owned(),
+        "an unnamed COMMIT that a discarded Parse would replace".to_owned(),
         Box::new(|out| {
             parse(out, "", "COMMIT");
             frontend::sync(out);
@@ -319,7 +320,7 @@ async fn no_pipeline_makes_a_read_only_session_write() {
         }),
     ));
     attacks.push((
-        "strings that end otherwise after a change in the pipeline".to_owned(),
+        "strings that end elsewhere after a setting changed in the pipeline".to_owned(),
         Box::new(|out| {
             run(out, "SET standard_conforming_strings = off");
             run(out, "SELECT 'a\\''; BEGIN READ WRITE; --'");
@@ -358,10 +359,10 @@ async fn no_pipeline_makes_a_read_only_session_write() {
 }
 
 #[tokio::test]
-async fn characters_that_hide_a_quote_from_other_encodings_hide_nothing() {
+async fn multibyte_characters_that_contain_a_quote_do_not_hide_statements() {
     let (lab, admin) = lab().await;
     let before = state(&admin).await;
-    // 0x95 0x5c is one character of SJIS, whose second byte is a backslash; 0x81 0x7b one of GBK.
+    // 0x95 0x5c is one character of SJIS whose second byte is a backslash; 0x81 0x7b is one character of GBK.
     let quote = b"SELECT E'\x95\x5c'; BEGIN READ WRITE; INSERT INTO t VALUES (1); COMMIT; --'\0".as_slice();
     let dollar = b"SELECT $\x81\x7b$'$\x81\x7b$; BEGIN READ WRITE; INSERT INTO t VALUES (1); COMMIT; --'\0".as_slice();
     for (encoding, text) in [("SJIS", quote), ("GBK", dollar), ("GB18030", dollar), ("UTF8", quote)] {
@@ -387,7 +388,7 @@ async fn characters_that_hide_a_quote_from_other_encodings_hide_nothing() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_an_error_of_its_statement_and_leaves_the_session_as_any_failed_one() {
+async fn a_refused_statement_leaves_the_session_as_any_failed_statement() {
     let (lab, _) = lab().await;
     let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
     let tags = |frames: &[Frame]| frames.iter().map(|frame| char::from(frame.tag)).collect::<String>();
@@ -412,8 +413,8 @@ async fn a_refusal_is_an_error_of_its_statement_and_leaves_the_session_as_any_fa
     );
     assert_eq!(errors(&wire.query("SELECT 1").await), ["25P02"]);
     assert_eq!(tags(&wire.query("ROLLBACK").await), "CZ");
-    // In a pipeline: what follows is passed over up to Sync, what comes after it runs.
-    let frames = go(&mut wire, 3, |out| {
+    // In a pipeline, the messages up to Sync are discarded, and those after it run.
+    let frames = exchange(&mut wire, 3, |out| {
         run(out, "SELECT 1");
         run(out, "CALL later('')");
         run(out, "SELECT 2");
@@ -425,8 +426,8 @@ async fn a_refusal_is_an_error_of_its_statement_and_leaves_the_session_as_any_fa
     })
     .await;
     assert_eq!(tags(&frames.unwrap()), "12DCEZ12DCZEZ");
-    // As JDBC: BEGIN with the first statement, and a named COMMIT.
-    let frames = go(&mut wire, 3, |out| {
+    // As JDBC does: BEGIN with the first statement, and a named COMMIT.
+    let frames = exchange(&mut wire, 3, |out| {
         parse(out, "S_1", "BEGIN");
         bind(out, "", "S_1");
         frontend::execute("", 0, out).unwrap();
@@ -482,7 +483,7 @@ async fn a_text_that_is_too_long_to_examine_is_refused_and_long_parameters_are_n
 }
 
 #[tokio::test]
-async fn a_driver_and_the_function_call_message_read_and_cannot_write() {
+async fn drivers_and_function_calls_can_read_and_cannot_write() {
     let (lab, admin) = lab().await;
     let before = state(&admin).await;
     let client = lab.connect(TENANT_USER, TENANT).await.unwrap();
@@ -503,7 +504,7 @@ async fn a_driver_and_the_function_call_message_read_and_cannot_write() {
         .await
         .unwrap()
         .get(0);
-    // Before PostgreSQL 16 the message is refused.
+    // Before PostgreSQL 16, the function call message is refused.
     let turned = if version < 160_000 { Refused } else { Ended };
     let oid = |name: &'static str| {
         let admin = &admin;
@@ -512,7 +513,7 @@ async fn a_driver_and_the_function_call_message_read_and_cannot_write() {
             admin.query_one(sql, &[&name]).await.unwrap().get::<_, u32>(0)
         }
     };
-    for (function, wanted) in [
+    for (function, expected) in [
         (oid("put").await, Refused),
         (oid("loosen").await, Refused),
         (oid("turn").await, turned),
@@ -520,14 +521,18 @@ async fn a_driver_and_the_function_call_message_read_and_cannot_write() {
         let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
         let body = [&function.to_be_bytes()[..], &[0; 6]].concat();
         let message = [b"F", &u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat();
-        let replied = go(&mut wire, 2, |out| {
+        let replied = exchange(&mut wire, 2, |out| {
             out.extend_from_slice(&message);
             query(out, WRITE);
         })
         .await;
         assert_eq!(
-            replied.map_or(Ended, |frames| if errors(&frames).len() == 2 { Refused } else { Fine }),
-            wanted
+            replied.map_or(Ended, |frames| if errors(&frames).len() == 2 {
+                Refused
+            } else {
+                Accepted
+            }),
+            expected
         );
     }
     assert_eq!(state(&admin).await, before);

@@ -1,4 +1,4 @@
-//! Bytes between client and server: whatever a driver does to PostgreSQL directly works, and memory stays bounded.
+//! The relay between client and server: drivers work as on a direct connection, and memory is bounded.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn transactions_prepared_statements_and_notifications_work() {
 }
 
 #[tokio::test]
-async fn big_copies_and_wide_rows_go_through_in_both_directions() {
+async fn large_copies_and_wide_rows_work_in_both_directions() {
     let lab = Lab::start().await;
     let client = lab.tenant().await;
     client.batch_execute("CREATE TABLE t (a text)").await.unwrap();
@@ -81,19 +81,19 @@ async fn a_pipeline_of_many_syncs_is_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_holds_up_the_server_and_fills_no_buffer() {
+async fn a_slow_reader_delays_the_server_and_fills_no_buffer() {
     let lab = Lab::start().await;
     let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
     wire.send(|out| frontend::query("SELECT repeat('x', 1000) FROM generate_series(1, 200000)", out).unwrap())
         .await;
     let relayed = || lab.proxy.metric("to_clients_bytes_total");
     let mut before = -1.0;
-    // Nothing is read, so the count stands still once the sockets' own buffers are full.
+    // The client does not read, so the count stops increasing when the socket buffers are full.
     while relayed() > before {
         before = relayed();
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    assert!(before < 50e6, "{before} bytes were taken from the server");
+    assert!(before < 50e6, "{before} bytes were read from the server");
     let mut read = 0_usize;
     let mut buffer = vec![0; 1 << 20];
     while read < 200_000_000 {
@@ -102,12 +102,12 @@ async fn a_slow_reader_holds_up_the_server_and_fills_no_buffer() {
 }
 
 #[tokio::test]
-async fn a_cancel_with_the_right_secret_ends_the_query_and_with_a_wrong_one_does_not() {
+async fn a_cancel_with_the_right_secret_ends_the_query_and_one_with_a_wrong_secret_does_not() {
     let lab = Lab::start().await;
     let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
     let pid = wire.query("SELECT pg_backend_pid()").await;
     let shown = String::from_utf8(pid.iter().find(|frame| frame.tag == b'D').unwrap().body[6..].to_vec()).unwrap();
-    assert_eq!(shown, wire.pid.to_string(), "the driver's pid is the server's");
+    assert_eq!(shown, wire.pid.to_string(), "the driver's pid equals the server's");
     wire.send(|out| frontend::query("SELECT pg_sleep(60)", out).unwrap())
         .await;
     let mut wrong = wire.secret.clone();
@@ -130,7 +130,7 @@ async fn a_cancel_with_the_right_secret_ends_the_query_and_with_a_wrong_one_does
 }
 
 #[tokio::test]
-async fn a_cancel_reaches_nobody_once_its_session_has_gone() {
+async fn a_cancel_has_no_effect_after_its_session_has_ended() {
     let lab = Lab::start().await;
     let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
     wire.send(frontend::terminate).await;
@@ -145,7 +145,7 @@ async fn a_drivers_cancel_works() {
     let client = lab.tenant().await;
     let token = client.cancel_token();
     let canceller = async {
-        let admin = lab.past_the_proxy().await;
+        let admin = lab.superuser().await;
         let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'
                         AND usename = 'r_acme'";
         while admin.query_one(sleeping, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
@@ -158,11 +158,11 @@ async fn a_drivers_cancel_works() {
 async fn send_cancel(lab: &Lab, pid: i32, secret: &[u8]) {
     let mut cancel = Wire::dial(lab).await;
     cancel.send_raw(&cancel_request(pid, secret)).await;
-    assert_eq!(cancel.read().await, None, "closed without a word");
+    assert_eq!(cancel.read().await, None, "closed without a reply");
 }
 
 #[tokio::test]
-async fn a_half_closed_client_still_gets_its_answers() {
+async fn a_half_closed_client_still_receives_its_replies() {
     let lab = Lab::start().await;
     let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
     wire.send(|out| frontend::query("SELECT pg_sleep(0.2), 7", out).unwrap())
@@ -172,9 +172,9 @@ async fn a_half_closed_client_still_gets_its_answers() {
     assert_eq!(wire.read().await, None);
 }
 
-/// node-postgres sends what was queued after its Terminate.
+/// node-postgres sends queued messages after Terminate.
 #[tokio::test]
-async fn what_follows_terminate_is_not_read_and_not_answered() {
+async fn messages_after_terminate_are_not_forwarded_and_not_answered() {
     let lab = Lab::start().await;
     for (user, database) in [(TENANT_USER, TENANT), (WORKSPACE_USER, WORKSPACE)] {
         for _ in 0..10 {
@@ -182,7 +182,7 @@ async fn what_follows_terminate_is_not_read_and_not_answered() {
             wire.send(|out| {
                 frontend::query("SELECT pg_sleep(0.01), 7", out).unwrap();
                 frontend::terminate(out);
-                // More than the server reads at once: what it leaves unread makes it reset the connection.
+                // More than the server reads at once: with unread data, it would reset the connection.
                 for _ in 0..1_000 {
                     frontend::query("SELECT 8", out).unwrap();
                 }
@@ -198,10 +198,10 @@ async fn what_follows_terminate_is_not_read_and_not_answered() {
 }
 
 #[tokio::test]
-async fn the_servers_last_words_reach_the_client() {
+async fn the_servers_last_error_reaches_the_client() {
     let lab = Lab::start().await;
     let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
-    let admin = lab.past_the_proxy().await;
+    let admin = lab.superuser().await;
     admin
         .execute("SELECT pg_terminate_backend($1)", &[&wire.pid])
         .await
@@ -212,15 +212,15 @@ async fn the_servers_last_words_reach_the_client() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_the_protocol_is_closed_and_its_server_session_too() {
+async fn a_protocol_violation_closes_the_client_and_its_server_session() {
     let lab = Lab::start().await;
     let mut wire = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
     wire.send_raw(&[b'Q', 0, 0, 0, 3]).await;
     let last = wire.read().await.unwrap();
     assert_eq!((last.tag, last.field(b'C').as_deref()), (b'E', Some("08P01")));
-    let admin = lab.past_the_proxy().await;
-    let there = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
-    while admin.query_one(there, &[&wire.pid]).await.unwrap().get::<_, i64>(0) > 0 {}
+    let admin = lab.superuser().await;
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
+    while admin.query_one(running, &[&wire.pid]).await.unwrap().get::<_, i64>(0) > 0 {}
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn a_hundred_idle_clients_are_served() {
         .then(|_| lab.tenant())
         .collect::<Vec<_>>()
         .await;
-    // A session is counted when its client has been told that it is ready.
+    // Sessions are counted after ReadyForQuery was sent, so the count can lag behind.
     while lab.proxy.metric("sessions") < 100.0 {
         tokio::task::yield_now().await;
     }

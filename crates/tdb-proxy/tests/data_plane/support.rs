@@ -1,4 +1,4 @@
-//! A cluster with a tenant's and a workspace's database, and a data plane in front of it.
+//! A PostgreSQL cluster with the databases of a tenant and a workspace, and a data plane in front of it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,10 +31,10 @@ pub(crate) const TENANT: &str = "app__acme";
 pub(crate) const TENANT_USER: &str = "acme_user";
 pub(crate) const WORKSPACE: &str = "app_dev";
 pub(crate) const WORKSPACE_USER: &str = "dev_user";
-/// Of the whole project.
+/// The user of a project credential.
 pub(crate) const PROJECT_USER: &str = "project_user";
-/// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for each step of a test, also on a busy machine.
+pub(crate) const TIME_MAX: Duration = Duration::from_secs(30);
 
 const TENANT_DATABASE: DatabaseId = DatabaseId::from_uuid(Uuid::from_u128(1));
 const WORKSPACE_ID: WorkspaceId = WorkspaceId::from_uuid(Uuid::from_u128(2));
@@ -46,7 +46,7 @@ pub(crate) struct Lab {
     pub cluster: Cluster,
 }
 
-/// A running data plane; stopped at once when it is dropped.
+/// A running data plane. It is stopped immediately when it is dropped.
 pub(crate) struct Proxy {
     pub address: SocketAddr,
     pub stop: Stop,
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     pub settings: ProxySettings,
     pub tls: Option<ServerTls>,
     pub server_tls: TlsMode,
-    /// Whom verifying modes trust.
+    /// The authorities that the verifying TLS modes trust.
     pub roots: Roots,
     pub drain_timeout: Duration,
     pub cluster_settings: Vec<String>,
@@ -71,7 +71,7 @@ impl Default for Options {
             tls: None,
             server_tls: TlsMode::Disable,
             roots: Roots::system(),
-            drain_timeout: PATIENCE,
+            drain_timeout: TIME_MAX,
             cluster_settings: Vec::new(),
         }
     }
@@ -118,7 +118,7 @@ impl Lab {
             .user(user)
             .password(PASSWORD)
             .dbname(database)
-            .connect_timeout(PATIENCE);
+            .connect_timeout(TIME_MAX);
         config
     }
 
@@ -130,8 +130,8 @@ impl Lab {
         self.connect(TENANT_USER, TENANT).await.unwrap()
     }
 
-    /// As the superuser, past the proxy, in the tenant's database.
-    pub(crate) async fn past_the_proxy(&self) -> Client {
+    /// A direct connection to the tenant's database as superuser.
+    pub(crate) async fn superuser(&self) -> Client {
         self.cluster.connect("dr_acme").await.unwrap()
     }
 }
@@ -142,16 +142,16 @@ pub(crate) async fn open(config: &Config) -> Result<Client, tokio_postgres::Erro
     Ok(client)
 }
 
-/// SQLSTATE and message of an error that the server or the proxy said.
-pub(crate) fn said(error: &tokio_postgres::Error) -> (String, String) {
-    let said = error
+/// The SQLSTATE and message of an error that the server or the proxy sent.
+pub(crate) fn reported(error: &tokio_postgres::Error) -> (String, String) {
+    let error = error
         .as_db_error()
-        .unwrap_or_else(|| panic!("nobody said anything: {error:?}"));
-    (said.code().code().to_owned(), said.message().to_owned())
+        .unwrap_or_else(|| panic!("not an error of the server or the proxy: {error:?}"));
+    (error.code().code().to_owned(), error.message().to_owned())
 }
 
 pub(crate) async fn refusal(config: &Config) -> (String, String) {
-    said(&open(config).await.expect_err("a refusal"))
+    reported(&open(config).await.expect_err("a refusal"))
 }
 
 impl Proxy {
@@ -196,7 +196,7 @@ impl Proxy {
             .unwrap();
     }
 
-    /// The value of a metric, all its labels added up.
+    /// The sum of a metric's values over all labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families
@@ -219,16 +219,16 @@ impl Drop for Proxy {
     }
 }
 
-/// Who is who and what is where; a test changes it and says so in the feed.
+/// The credentials and routes. A test changes them, and sends the change to the proxy.
 pub(crate) struct Directory {
-    known: Mutex<Known>,
+    state: Mutex<DirectoryState>,
     acknowledged: watch::Sender<i64>,
     epoch: AtomicU32,
     pub credentials_asked: AtomicU32,
 }
 
-struct Known {
-    away: bool,
+struct DirectoryState {
+    unavailable: bool,
     credentials: HashMap<String, Credential>,
     routes: HashMap<String, Route>,
     feed: Option<mpsc::Sender<RouteChange>>,
@@ -269,8 +269,8 @@ impl Directory {
             (PROJECT_USER.to_owned(), credential(13, Scope::Project)),
         ]);
         Self {
-            known: Mutex::new(Known {
-                away: false,
+            state: Mutex::new(DirectoryState {
+                unavailable: false,
                 credentials,
                 routes,
                 feed: None,
@@ -282,10 +282,10 @@ impl Directory {
     }
 
     pub(crate) fn set_route(&self, database: &str, change: impl FnOnce(&mut Route)) {
-        change(self.known.lock().unwrap().routes.get_mut(database).unwrap());
+        change(self.state.lock().unwrap().routes.get_mut(database).unwrap());
     }
 
-    /// The database's server, otherwise than it is.
+    /// Changes the server that the database's route names.
     pub(crate) fn set_server(&self, database: &str, change: impl FnOnce(&mut ServerEndpoint)) {
         self.set_route(database, |route| {
             let Place::Postgres(place) = &mut route.place;
@@ -296,28 +296,28 @@ impl Directory {
     }
 
     pub(crate) fn set_rights(&self, user: &str, rights: Rights) {
-        self.known.lock().unwrap().credentials.get_mut(user).unwrap().rights = rights;
+        self.state.lock().unwrap().credentials.get_mut(user).unwrap().rights = rights;
     }
 
     pub(crate) fn add_route(&self, database: &str, like: &str) {
-        let mut known = self.known.lock().unwrap();
-        let route = known.routes.get(like).unwrap().clone();
-        known.routes.insert(database.to_owned(), route);
+        let mut state = self.state.lock().unwrap();
+        let route = state.routes.get(like).unwrap().clone();
+        state.routes.insert(database.to_owned(), route);
     }
 
     pub(crate) fn remove_credential(&self, user: &str) {
-        self.known.lock().unwrap().credentials.remove(user);
+        self.state.lock().unwrap().credentials.remove(user);
     }
 
-    /// Nothing can be asked any more, and the feed ends.
-    pub(crate) fn go_away(&self) {
-        let mut known = self.known.lock().unwrap();
-        known.away = true;
-        known.feed = None;
+    /// Makes all lookups fail, and ends the feed.
+    pub(crate) fn become_unavailable(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.unavailable = true;
+        state.feed = None;
     }
 
-    pub(crate) async fn tell_tenant_closed(&self) -> i64 {
-        self.tell(|epoch| RouteChange::DatabaseClosed {
+    pub(crate) async fn publish_tenant_closed(&self) -> i64 {
+        self.publish(|epoch| RouteChange::DatabaseClosed {
             epoch,
             project: project(),
             tenant: "acme".parse().unwrap(),
@@ -326,8 +326,8 @@ impl Directory {
         .await
     }
 
-    pub(crate) async fn tell_revoked(&self, user: &str, id: u128) -> i64 {
-        self.tell(|epoch| RouteChange::CredentialRevoked {
+    pub(crate) async fn publish_revoked(&self, user: &str, id: u128) -> i64 {
+        self.publish(|epoch| RouteChange::CredentialRevoked {
             epoch,
             user: user.parse().unwrap(),
             credential: CredentialId::from_uuid(Uuid::from_u128(id)),
@@ -335,10 +335,11 @@ impl Directory {
         .await
     }
 
-    async fn tell(&self, change: impl FnOnce(Epoch) -> RouteChange) -> i64 {
+    /// Sends a change to the proxy and returns its epoch.
+    async fn publish(&self, change: impl FnOnce(Epoch) -> RouteChange) -> i64 {
         let epoch = i64::from(self.epoch.fetch_add(1, Ordering::SeqCst)) + 1;
         let feed = self
-            .known
+            .state
             .lock()
             .unwrap()
             .feed
@@ -348,20 +349,21 @@ impl Directory {
         epoch
     }
 
+    /// Waits until the proxy has acknowledged `epoch`.
     pub(crate) async fn acknowledged(&self, epoch: i64) {
         let mut acknowledged = self.acknowledged.subscribe();
-        let waited = tokio::time::timeout(PATIENCE, acknowledged.wait_for(|known| *known >= epoch)).await;
+        let waited = tokio::time::timeout(TIME_MAX, acknowledged.wait_for(|last| *last >= epoch)).await;
         waited.expect("an acknowledgement").unwrap();
     }
 
-    fn ask<T>(&self, answer: impl FnOnce(&mut Known) -> T) -> Result<T, Unavailable> {
-        let mut known = self.known.lock().unwrap();
-        match known.away {
-            true => Err(Unavailable {
-                reason: "away".to_owned(),
-            }),
-            false => Ok(answer(&mut known)),
+    fn look_up<T>(&self, answer: impl FnOnce(&mut DirectoryState) -> T) -> Result<T, Unavailable> {
+        let mut state = self.state.lock().unwrap();
+        if state.unavailable {
+            return Err(Unavailable {
+                reason: "unavailable".to_owned(),
+            });
         }
+        Ok(answer(&mut state))
     }
 }
 
@@ -369,17 +371,17 @@ impl Directory {
 impl RouteSource for Directory {
     async fn credential(&self, user: &UserName) -> Result<Option<Credential>, Unavailable> {
         self.credentials_asked.fetch_add(1, Ordering::SeqCst);
-        self.ask(|known| known.credentials.get(user.as_str()).cloned())
+        self.look_up(|state| state.credentials.get(user.as_str()).cloned())
     }
 
     async fn route(&self, _: &ProjectId, database: &DatabaseName, _: Rights) -> Result<Option<Route>, Unavailable> {
-        self.ask(|known| known.routes.get(&database.to_string()).cloned())
+        self.look_up(|state| state.routes.get(&database.to_string()).cloned())
     }
 
     async fn subscribe(&self) -> Result<RouteChangeFeed, Unavailable> {
-        self.ask(|known| {
+        self.look_up(|state| {
             let (sender, receiver) = mpsc::channel(8);
-            known.feed = Some(sender);
+            state.feed = Some(sender);
             RouteChangeFeed::new(receiver)
         })
     }
@@ -390,13 +392,14 @@ impl RouteSource for Directory {
     }
 }
 
-/// What the proxy said about workspace sessions. A drain says its number, so that its place among replies shows.
+/// The requests of the proxy about workspace sessions. Each drain returns its number as a warning, so that a test sees its
+/// position among the replies.
 #[derive(Default)]
 pub(crate) struct Journal {
     pub started: Mutex<Vec<SessionStart>>,
     drains: AtomicU32,
     hang: std::sync::atomic::AtomicBool,
-    /// What sets a refused role again, once.
+    /// The statement that restores a refused role, for the next refusal.
     pub(crate) repair: Mutex<Option<(Client, String)>>,
     refused: AtomicU32,
 }
@@ -406,12 +409,12 @@ impl Journal {
         self.drains.load(Ordering::SeqCst)
     }
 
-    /// How often the server refused a login of the proxy.
+    /// The number of refused logins that the proxy has reported.
     pub(crate) fn refused(&self) -> u32 {
         self.refused.load(Ordering::SeqCst)
     }
 
-    /// Drains do not end any more.
+    /// From now on, drains do not finish.
     pub(crate) fn hang(&self) {
         self.hang.store(true, Ordering::SeqCst);
     }
@@ -493,7 +496,7 @@ fn verifier(password: &str) -> ScramVerifier {
     ScramVerifier::derive(&password.to_owned().into(), ITERATIONS_RANDOM_SECRET).unwrap()
 }
 
-/// What no client knows.
+/// The password of a role on the server, which clients do not know.
 fn secret_of(role: &str) -> String {
     format!("secret of {role}")
 }

@@ -1,4 +1,4 @@
-//! Encryption on both sides.
+//! TLS with clients and with database servers.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ async fn encrypted(config: &Config, alpn: &[&[u8]]) -> Result<Client, tokio_post
 }
 
 #[tokio::test]
-async fn clients_may_encrypt_and_bind_the_login_to_the_certificate() {
+async fn clients_can_use_tls_and_channel_binding() {
     let lab = Lab::start_with(with_tls(ClientTlsMode::Prefer)).await;
     lab.tenant().await;
     let mut config = lab.config(TENANT_USER, TENANT);
@@ -50,7 +50,7 @@ async fn clients_may_encrypt_and_bind_the_login_to_the_certificate() {
 }
 
 #[tokio::test]
-async fn a_cancel_request_over_tls_is_closed_in_order() {
+async fn a_cancel_request_over_tls_ends_with_close_notify() {
     let lab = Lab::start_with(with_tls(ClientTlsMode::Prefer)).await;
     let mut session = Wire::login(&lab, TENANT_USER, TENANT).await.unwrap();
     for (secret, sends) in [(b"none".to_vec(), 0.0), (session.secret.clone(), 1.0)] {
@@ -71,7 +71,7 @@ async fn a_cancel_request_over_tls_is_closed_in_order() {
 }
 
 #[tokio::test]
-async fn direct_tls_needs_its_protocols_name() {
+async fn direct_tls_requires_the_alpn_name() {
     let lab = Lab::start_with(with_tls(ClientTlsMode::Require)).await;
     let mut config = lab.config(TENANT_USER, TENANT);
     config
@@ -83,7 +83,7 @@ async fn direct_tls_needs_its_protocols_name() {
 }
 
 #[tokio::test]
-async fn clients_must_encrypt_where_it_is_required() {
+async fn unencrypted_clients_are_refused_if_tls_is_required() {
     let lab = Lab::start_with(with_tls(ClientTlsMode::Require)).await;
     let mut config = lab.config(TENANT_USER, TENANT);
     config.ssl_mode(SslMode::Disable);
@@ -93,7 +93,7 @@ async fn clients_must_encrypt_where_it_is_required() {
 }
 
 #[tokio::test]
-async fn without_a_certificate_requests_for_encryption_are_declined() {
+async fn encryption_requests_are_declined_without_a_certificate() {
     let lab = Lab::start().await;
     let mut wire = Wire::dial(&lab).await;
     for request in [GSSENC_REQUEST, SSL_REQUEST] {
@@ -109,7 +109,7 @@ async fn without_a_certificate_requests_for_encryption_are_declined() {
 }
 
 #[tokio::test]
-async fn bytes_sent_in_clear_before_the_handshake_are_never_acted_upon() {
+async fn unencrypted_bytes_before_the_handshake_are_never_processed() {
     let lab = Lab::start_with(with_tls(ClientTlsMode::Prefer)).await;
     let mut wire = Wire::dial(&lab).await;
     let stuffed = crate::wire::startup(3 << 16, &["user", TENANT_USER, "database", TENANT]);
@@ -123,7 +123,7 @@ async fn bytes_sent_in_clear_before_the_handshake_are_never_acted_upon() {
 }
 
 #[tokio::test]
-async fn requests_for_encryption_have_an_end() {
+async fn the_number_of_encryption_requests_is_limited() {
     let lab = Lab::start().await;
     let mut wire = Wire::dial(&lab).await;
     for _ in 0..4 {
@@ -135,7 +135,7 @@ async fn requests_for_encryption_have_an_end() {
 }
 
 #[tokio::test]
-async fn servers_are_reached_with_the_tls_their_mode_asks_for() {
+async fn connections_to_servers_use_tls_according_to_their_mode() {
     let plain = Lab::start_with(Options {
         server_tls: TlsMode::Prefer,
         ..Options::default()

@@ -1,4 +1,4 @@
-//! How the proxy reaches a database server: encrypted, with or without a look at who answers, and by a socket.
+//! Connections to database servers: with TLS, with and without verification of the certificate, and over a Unix socket.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tdb_auth::Roots;
@@ -8,7 +8,7 @@ use tokio_postgres::NoTls;
 
 use crate::support::{Lab, Options, TENANT, TENANT_USER, refusal};
 
-/// A server with a certificate for `names`, signed by an authority that the proxy trusts, behind a proxy of this mode.
+/// A server with a certificate for `names` from an authority that the proxy trusts, and a proxy that uses `mode`.
 async fn encrypted(mode: TlsMode, names: &[&str]) -> Lab {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -39,7 +39,7 @@ async fn encrypted(mode: TlsMode, names: &[&str]) -> Lab {
     lab
 }
 
-/// What the tenant's session is, in the server's own words.
+/// Whether the server reports that the tenant's session uses TLS.
 async fn is_encrypted(lab: &Lab) -> bool {
     let client = lab.tenant().await;
     let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
@@ -47,7 +47,7 @@ async fn is_encrypted(lab: &Lab) -> bool {
 }
 
 #[tokio::test]
-async fn sessions_are_encrypted_where_the_server_can() {
+async fn sessions_are_encrypted_if_the_server_supports_it() {
     for mode in [
         TlsMode::Prefer,
         TlsMode::Require,
@@ -62,24 +62,24 @@ async fn sessions_are_encrypted_where_the_server_can() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_or_of_nobody_is_refused_by_the_modes_that_look() {
+async fn the_verifying_modes_refuse_a_certificate_for_another_name_or_of_an_unknown_authority() {
     let lab = encrypted(TlsMode::VerifyCa, &["db.example"]).await;
-    assert!(is_encrypted(&lab).await, "verify-ca does not look at the name");
+    assert!(is_encrypted(&lab).await, "verify-ca does not check the name");
     let lab = encrypted(TlsMode::VerifyFull, &["db.example"]).await;
     assert_eq!(refusal(&lab.config(TENANT_USER, TENANT)).await.0, "08006");
-    // The other server's certificate is of another authority than the one this proxy trusts.
-    let (trusting, stranger) = (
+    // The second server's certificate is from an authority that the first proxy does not trust.
+    let (trusting, untrusted) = (
         encrypted(TlsMode::VerifyCa, &["127.0.0.1"]).await,
         encrypted(TlsMode::Require, &["127.0.0.1"]).await,
     );
-    assert!(is_encrypted(&stranger).await);
-    let port = stranger.cluster.port();
+    assert!(is_encrypted(&untrusted).await);
+    let port = untrusted.cluster.port();
     trusting.directory.set_server(TENANT, |server| server.port = port);
     assert_eq!(refusal(&trusting.config(TENANT_USER, TENANT)).await.0, "08006");
 }
 
 #[tokio::test]
-async fn large_answers_and_cancels_pass_through_encryption() {
+async fn large_replies_and_cancel_requests_work_over_tls() {
     let lab = encrypted(TlsMode::VerifyFull, &["127.0.0.1"]).await;
     let client = lab.tenant().await;
     let row = client.query_one("SELECT repeat('x', 20000000)", &[]).await.unwrap();
@@ -96,7 +96,7 @@ async fn large_answers_and_cancels_pass_through_encryption() {
 }
 
 #[tokio::test]
-async fn a_server_on_the_same_machine_may_be_reached_by_its_socket() {
+async fn a_server_on_the_same_machine_can_be_reached_over_its_socket() {
     let lab = Lab::start().await;
     let host = lab.cluster.socket_dir().to_str().unwrap().to_owned();
     lab.directory.set_server(TENANT, |server| server.host = host);
@@ -105,11 +105,11 @@ async fn a_server_on_the_same_machine_may_be_reached_by_its_socket() {
         .query_one("SELECT inet_client_addr() IS NULL", &[])
         .await
         .unwrap();
-    assert!(row.get::<_, bool>(0), "no address: it is a socket");
+    assert!(row.get::<_, bool>(0), "a socket has no client address");
 }
 
 #[tokio::test]
-async fn a_role_that_its_server_refuses_is_set_again_and_the_login_tried_once_more() {
+async fn a_refused_role_is_restored_and_the_login_retried_once() {
     let lab = Lab::start().await;
     let role: String = lab
         .tenant()
@@ -122,7 +122,7 @@ async fn a_role_that_its_server_refuses_is_set_again_and_the_login_tried_once_mo
     let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = $1";
     let verifier: String = admin.query_one(sql, &[&role]).await.unwrap().get(0);
     let repair = format!("ALTER ROLE {role} PASSWORD '{verifier}'; ALTER ROLE {role} RESET ALL");
-    // By the role itself, as psql's \\password does it.
+    // The role changes itself, as psql's \\password does.
     let own = lab.tenant().await;
     for broken in [
         "ALTER ROLE CURRENT_USER PASSWORD 'x'",
@@ -131,7 +131,7 @@ async fn a_role_that_its_server_refuses_is_set_again_and_the_login_tried_once_mo
         own.batch_execute(broken).await.unwrap();
         let refused = lab.journal.refused();
         assert!(["08006", "58P01"].contains(&refusal(&lab.config(TENANT_USER, TENANT)).await.0.as_str()));
-        assert_eq!(lab.journal.refused(), refused + 1, "asked once, not retried");
+        assert_eq!(lab.journal.refused(), refused + 1, "reported once, not retried");
         let administrator = lab.cluster.connect("postgres").await.unwrap();
         *lab.journal.repair.lock().unwrap() = Some((administrator, repair.clone()));
         lab.tenant().await.batch_execute("SELECT 1").await.unwrap();
@@ -139,7 +139,7 @@ async fn a_role_that_its_server_refuses_is_set_again_and_the_login_tried_once_mo
 }
 
 #[tokio::test]
-async fn a_read_only_login_begins_read_only_whatever_its_parameters_say() {
+async fn a_read_only_session_starts_read_only_whatever_its_startup_parameters() {
     let lab = Lab::start().await;
     lab.directory.set_rights(TENANT_USER, Rights::ReadOnly);
     let mut config = lab.config(TENANT_USER, TENANT);

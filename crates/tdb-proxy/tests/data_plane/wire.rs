@@ -1,4 +1,4 @@
-//! A frontend that sends exactly the bytes a test wants.
+//! A client that sends exactly the bytes that a test specifies.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Lab, PASSWORD, PATIENCE};
+use crate::support::{Lab, PASSWORD, TIME_MAX};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -18,7 +18,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// `C` is the SQLSTATE of a report, `M` its message.
+    /// A field of an error or notice: `C` is the SQLSTATE, `M` the message.
     pub(crate) fn field(&self, kind: u8) -> Option<String> {
         let found = self
             .body
@@ -54,7 +54,7 @@ impl Wire {
         Ok(wire)
     }
 
-    /// SCRAM after a startup packet, up to AuthenticationOk.
+    /// Runs the SCRAM exchange after a startup packet, up to AuthenticationOk. `Err`: the server's error.
     pub(crate) async fn authenticate(&mut self, password: &str) -> Result<(), Frame> {
         self.reply().await?;
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
@@ -88,13 +88,13 @@ impl Wire {
         }
     }
 
-    /// Sends a simple query; gives all that comes up to ReadyForQuery.
+    /// Sends a simple query and returns the frames up to ReadyForQuery.
     pub(crate) async fn query(&mut self, sql: &str) -> Vec<Frame> {
         self.send(|out| frontend::query(sql, out).unwrap()).await;
         self.until_end_of_exchange().await
     }
 
-    /// All that comes up to the next ReadyForQuery.
+    /// The frames up to the next ReadyForQuery.
     pub(crate) async fn until_end_of_exchange(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
@@ -112,7 +112,7 @@ impl Wire {
     }
 
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
-        timeout(PATIENCE, self.stream.write_all(bytes)).await.unwrap().unwrap();
+        timeout(TIME_MAX, self.stream.write_all(bytes)).await.unwrap().unwrap();
     }
 
     async fn reply(&mut self) -> Result<Frame, Frame> {
@@ -120,12 +120,12 @@ impl Wire {
         if frame.tag == b'E' { Err(frame) } else { Ok(frame) }
     }
 
-    /// The next frame, none at the end of the connection.
+    /// The next frame; `None` at the end of the connection.
     pub(crate) async fn read(&mut self) -> Option<Frame> {
-        self.read_within(PATIENCE).await.expect("something in time")
+        self.read_within(TIME_MAX).await.expect("a frame in time")
     }
 
-    /// As [`Self::read`]; an error where nothing comes.
+    /// As [`Self::read`]; an error if no frame arrives within `limit`.
     pub(crate) async fn read_within(&mut self, limit: Duration) -> Result<Option<Frame>, tokio::time::error::Elapsed> {
         let mut header = [0; 5];
         if timeout(limit, self.stream.read_exact(&mut header)).await?.is_err() {
@@ -134,7 +134,7 @@ impl Wire {
         let [tag, length @ ..] = header;
         let len = usize::try_from(u32::from_be_bytes(length)).unwrap() - 4;
         let mut body = vec![0; len];
-        timeout(PATIENCE, self.stream.read_exact(&mut body)).await?.unwrap();
+        timeout(TIME_MAX, self.stream.read_exact(&mut body)).await?.unwrap();
         Ok(Some(Frame { tag, body }))
     }
 }
