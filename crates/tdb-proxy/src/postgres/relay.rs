@@ -242,13 +242,10 @@ impl<'a> Relay<'a> {
             if self.take_held()? {
                 continue;
             }
-            let len = ready!(self.client.poll_read(cx, scratch)).map_err(End::ClientLost)?;
-            let bytes = scratch.get(..len).unwrap_or_default();
-            if bytes.is_empty() {
-                self.up.stage = Stage::Ended;
+            let read = self.up.poll_read(&mut self.client, self.counters[0], cx, scratch);
+            let Some(bytes) = ready!(read).map_err(End::ClientLost)? else {
                 continue;
-            }
-            self.counters[0].inc_by(u64::try_from(len).unwrap_or(0));
+            };
             let forwarded = match &mut self.tap {
                 Tap::Nothing => take_requests(&mut self.flow, bytes),
                 Tap::Capture(capture) => capture
@@ -291,13 +288,10 @@ impl<'a> Relay<'a> {
             if self.down.stage != Stage::Open {
                 return Poll::Ready(Ok(()));
             }
-            let len = ready!(self.server.poll_read(cx, scratch)).map_err(End::ServerLost)?;
-            let bytes = scratch.get(..len).unwrap_or_default();
-            if bytes.is_empty() {
-                self.down.stage = Stage::Ended;
+            let read = self.down.poll_read(&mut self.server, self.counters[1], cx, scratch);
+            let Some(bytes) = ready!(read).map_err(End::ServerLost)? else {
                 continue;
-            }
-            self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
+            };
             take_replies(&mut self.flow, bytes).map_err(End::ServerDesync)?;
             self.down.send(&mut self.client, cx, bytes).map_err(End::ClientLost)?;
         }
@@ -317,13 +311,10 @@ impl<'a> Relay<'a> {
             if self.down.stage != Stage::Open {
                 return Poll::Ready(Ok(()));
             }
-            let len = ready!(self.server.poll_read(cx, scratch)).map_err(End::ServerLost)?;
-            let bytes = scratch.get(..len).unwrap_or_default();
-            if bytes.is_empty() {
-                self.down.stage = Stage::Ended;
+            let read = self.down.poll_read(&mut self.server, self.counters[1], cx, scratch);
+            let Some(bytes) = ready!(read).map_err(End::ServerLost)? else {
                 continue;
-            }
-            self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
+            };
             capture
                 .pass(&mut self.flow, bytes, &mut self.down.pending)
                 .map_err(End::ServerDesync)?;
@@ -343,13 +334,10 @@ impl<'a> Relay<'a> {
             if self.down.stage != Stage::Open {
                 return Poll::Ready(Ok(()));
             }
-            let len = ready!(self.server.poll_read(cx, scratch)).map_err(End::ServerLost)?;
-            let bytes = scratch.get(..len).unwrap_or_default();
-            if bytes.is_empty() {
-                self.down.stage = Stage::Ended;
+            let read = self.down.poll_read(&mut self.server, self.counters[1], cx, scratch);
+            let Some(bytes) = ready!(read).map_err(End::ServerLost)? else {
                 continue;
-            }
-            self.counters[1].inc_by(u64::try_from(len).unwrap_or(0));
+            };
             guard
                 .pass(&mut self.flow, bytes, &mut self.down.pending)
                 .map_err(End::ServerDesync)?;
@@ -383,6 +371,25 @@ impl Pipe {
             stage: Stage::Closed,
             ..Self::default()
         };
+    }
+
+    /// Reads from `stream` and counts the bytes. `None` at the end of the stream, which sets [`Stage::Ended`]. Cancel safe.
+    #[inline]
+    fn poll_read<'b>(
+        &mut self,
+        stream: &mut Stream,
+        counter: &IntCounter,
+        cx: &mut Context<'_>,
+        buffer: &'b mut [u8],
+    ) -> Poll<io::Result<Option<&'b [u8]>>> {
+        let len = ready!(stream.poll_read(cx, buffer))?;
+        let bytes = buffer.get(..len).unwrap_or_default();
+        if bytes.is_empty() {
+            self.stage = Stage::Ended;
+            return Poll::Ready(Ok(None));
+        }
+        counter.inc_by(u64::try_from(len).unwrap_or(0));
+        Poll::Ready(Ok(Some(bytes)))
     }
 
     /// Sends `bytes`, and buffers those that the socket does not accept now. Must not be called while bytes are pending.
