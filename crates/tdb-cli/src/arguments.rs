@@ -88,6 +88,18 @@ pub(crate) struct OutputOptions {
     pub output: Option<PathBuf>,
 }
 
+/// Parses a TCP port. The standard library's errors, such as "invalid digit found in string", are not shown to users.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| "must be a port number from 1 to 65535".to_owned())
+}
+
+/// Parses the number of a change.
+pub(crate) fn change_number(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "must be the number of a change in the diff, such as 3".to_owned())
+}
+
 // The commands of the example above come first, in its order.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -168,6 +180,41 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn errors_about_numbers_say_what_is_expected() {
+        let register = "tdb servers register --name a --host b --admin-user c --port";
+        for (line, number, expected) in [
+            (register, "0", "must be a port number from 1 to 65535"),
+            (register, "70000", "must be a port number from 1 to 65535"),
+            (register, "five", "must be a port number from 1 to 65535"),
+            ("tdb workspaces diff-skip app", "0", "must be the number of a change"),
+            (
+                "tdb workspaces diff-skip app 3",
+                "1.5",
+                "must be the number of a change",
+            ),
+            (
+                "tdb workspaces diff-revert app",
+                "all",
+                "must be the number of a change",
+            ),
+            ("tdb tenants create --name a --blueprint b --version", "0", "must be "),
+            (
+                "tdb tenants create --name a --blueprint b --isolation",
+                "x",
+                "the only supported level is 1",
+            ),
+        ] {
+            let words = line.split(' ').chain([number]);
+            let message = Arguments::try_parse_from(words).unwrap_err().to_string();
+            assert!(message.contains(expected), "{line} {number}: {message}");
+            assert!(
+                !message.contains("invalid digit") && !message.contains("too large"),
+                "{message}"
+            );
+        }
+    }
 
     #[test]
     fn the_grammar_is_valid_and_every_command_and_argument_is_described() {

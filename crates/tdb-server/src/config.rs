@@ -1,13 +1,14 @@
 //! The configuration file `proxy.toml`. Reading it opens no socket. Secrets are read here and are `SecretString` from then
 //! on. The defaults are defined only in this file; the shipped `proxy.toml` shows them.
 
+mod expected;
 mod reader;
 #[cfg(test)]
 mod reference;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,14 @@ use reader::{Outside, Section};
 const PROXY_PORT: u16 = 6432;
 const API_PORT: u16 = 9876;
 const METRICS_PORT: u16 = 9877;
+const POSTGRES_PORT: NonZeroU16 = match NonZeroU16::new(5432) {
+    Some(port) => port,
+    None => NonZeroU16::MAX,
+};
+
+/// What a log level must be, for error messages.
+pub(crate) const LEVEL_EXPECTED: &str =
+    "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or a filter such as \"info,tdb_proxy=debug\"";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -228,7 +237,7 @@ impl TryFrom<String> for PublicAddress {
                 host: host.to_owned(),
                 port,
             }),
-            (_, None) | (None, Some(_)) => Err(format!("\"{text}\" is not host:port")),
+            (_, None) | (None, Some(_)) => Err("not a host and a port".to_owned()),
         }
     }
 }
@@ -366,7 +375,7 @@ fn read_bootstrap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Opti
 fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<Server> {
     let name = section.required("name", problems);
     let host = section.required("host", problems);
-    let port = section.value("port", 5432, problems);
+    let port = section.value("port", POSTGRES_PORT, problems);
     let user = section.required("user", problems);
     let password = section.required_secret("password", problems);
     let tls = section.value("tls", TlsMode::Prefer, problems);
@@ -375,7 +384,7 @@ fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<
     Some(Server {
         name: name?,
         host: host?,
-        port,
+        port: port.get(),
         user: user?,
         password: password?,
         tls,
@@ -386,8 +395,8 @@ fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<
 fn read_log(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Log {
     let format = section.value("format", LogFormat::Text, problems);
     let level: String = section.value("level", "info".to_owned(), problems);
-    if let Err(error) = level.parse::<tracing_subscriber::filter::EnvFilter>() {
-        problems.push(section.problem("level", &format!("is not a log filter: {error}")));
+    if level.parse::<tracing_subscriber::filter::EnvFilter>().is_err() {
+        problems.push(section.problem("level", &format!("must be {LEVEL_EXPECTED}, not \"{level}\"")));
     }
     section.close(problems);
     Log { format, level }
@@ -474,20 +483,20 @@ mod tests {
         let problems = parse(text).unwrap_err();
         let expected = [
             "lsten: is not an option; valid here are proxy, api, metrics, store, secrets, bootstrap, servers, upstream, log, shutdown_timeout",
-            "shutdown_timeout: ",
-            "proxy.listen: ",
-            "proxy.clients_max: ",
+            "shutdown_timeout: must be a duration in quotes, such as \"30s\" or \"2m 30s\", not \"soon\"",
+            "proxy.listen: must be an IP address and a port in quotes, such as \"127.0.0.1:6432\", not \"nowhere\"",
+            "proxy.clients_max: must be a whole number from 1 to 4294967295, not 0",
             "proxy.login_timeout: must be longer than zero",
-            "proxy.public_address: \"db.example.com\" is not host:port",
+            "proxy.public_address: must be a host and a port in quotes, such as \"db.example.com:6432\", not \"db.example.com\"",
             "proxy.tls.certificate: is missing",
             "proxy.tls.ciphers: is not an option; valid here are mode, certificate, key",
             "store.url: is a secret",
             "secrets.master_key: environment variable ABSENT is not set",
             "bootstrap.api_key: is empty",
-            "servers[0].name: ",
+            "servers[0].name: must be a name of at most 40 lower-case letters",
             "servers[0].password: is missing",
-            "servers[0].tls: ",
-            "log.format: ",
+            "servers[0].tls: must be \"disable\", \"prefer\", ",
+            "log.format: must be \"text\" or \"json\", not \"xml\"",
         ];
         for start in expected {
             assert!(

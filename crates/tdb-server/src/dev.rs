@@ -58,16 +58,16 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     json: bool,
     /// Port of the proxy on 127.0.0.1, for PostgreSQL clients; 0 means any free port
-    #[arg(long, value_name = "PORT", default_value_t = 6432)]
+    #[arg(long, value_name = "PORT", default_value_t = 6432, value_parser = port)]
     postgres_port: u16,
     /// Port of the admin API; 0 means any free port
-    #[arg(long, value_name = "PORT", default_value_t = 9876)]
+    #[arg(long, value_name = "PORT", default_value_t = 9876, value_parser = port)]
     api_port: u16,
     /// Port of metrics and health; 0 means any free port
-    #[arg(long, value_name = "PORT", default_value_t = 9877)]
+    #[arg(long, value_name = "PORT", default_value_t = 9877, value_parser = port)]
     metrics_port: u16,
     /// Port of the private PostgreSQL; 0 means any free port
-    #[arg(long, value_name = "PORT", default_value_t = 6433)]
+    #[arg(long, value_name = "PORT", default_value_t = 6433, value_parser = port)]
     upstream_port: u16,
 }
 
@@ -79,13 +79,20 @@ struct Secrets {
     api_key: SecretString,
 }
 
+/// Parses a TCP port. The standard library's errors, such as "invalid digit found in string", are not shown to users.
+fn port(text: &str) -> Result<u16, String> {
+    text.parse()
+        .map_err(|_| "must be a port number from 0 to 65535".to_owned())
+}
+
 /// Runs until a signal arrives, or until PostgreSQL or another part fails.
 pub(crate) async fn run(args: &DevArgs) -> Result<()> {
     let level = env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     telemetry::start(&Log {
         format: LogFormat::Text,
         level,
-    })?;
+    })
+    .with_context(|| format!("{LOG_VARIABLE} is invalid"))?;
     let mut signals = Signals::new()?;
     let path = args.data_dir.clone().map_or_else(facts::default_data_dir, Ok)?;
     let directory = Directory::take(&path)?;

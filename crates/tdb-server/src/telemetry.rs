@@ -2,15 +2,16 @@
 
 use std::io::{IsTerminal, stderr};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LEVEL_EXPECTED, Log, LogFormat};
 
 /// Starts logging for this process. Call it once.
 pub(crate) fn start(log: &Log) -> Result<()> {
-    let filter = EnvFilter::try_new(&log.level)?;
+    let filter = EnvFilter::try_new(&log.level)
+        .map_err(|_| anyhow!("the log level must be {LEVEL_EXPECTED}, not \"{}\"", log.level))?;
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
@@ -21,5 +22,5 @@ pub(crate) fn start(log: &Log) -> Result<()> {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
     };
-    started.map_err(|e| anyhow::anyhow!("cannot start the log: {e}"))
+    started.map_err(|e| anyhow!("cannot start the log: {e}"))
 }

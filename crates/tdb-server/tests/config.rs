@@ -34,6 +34,25 @@ fn serve_and_check_name_all_problems_and_end_with_64() {
 }
 
 #[test]
+fn wrong_options_and_variables_are_answered_with_what_is_expected() {
+    let dir = TempDir::new().unwrap();
+    for (option, variable, expected) in [
+        ("--api-port=70000", "info", "must be a port number from 0 to 65535"),
+        ("--upstream-port=x", "info", "must be a port number from 0 to 65535"),
+        ("--json", "a=b=c", "TENANTSDB_LOG is invalid"),
+        ("--json", "a=b=c", "the log level must be \"error\", "),
+    ] {
+        let mut command = tenantsdb(&["dev", option, "--data-dir"]);
+        let output = command.arg(dir.path()).env("TENANTSDB_LOG", variable).output().unwrap();
+        assert!(
+            !output.status.success() && said(&output).contains(expected),
+            "{}",
+            said(&output)
+        );
+    }
+}
+
+#[test]
 fn an_absent_file_is_a_wrong_configuration() {
     let output = tenantsdb(&["serve", "--config", "/no/such/proxy.toml"])
         .output()

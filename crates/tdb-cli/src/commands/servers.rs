@@ -6,6 +6,7 @@ use tdb_client::http::Client;
 use tdb_client::servers::{RegisterServer, Server, ServerList, ServerTest, TlsMode};
 
 use super::{Confirmation, message, optional, time_text};
+use crate::arguments::port;
 use crate::password;
 use crate::printer::Printer;
 use crate::table::{Table, facts};
@@ -33,7 +34,7 @@ pub(crate) enum Command {
         #[arg(long)]
         host: String,
         /// TCP port
-        #[arg(long, default_value_t = 5432)]
+        #[arg(long, default_value_t = 5432, value_parser = port)]
         port: u16,
         /// How connections use TLS, as libpq's sslmode
         #[arg(long, default_value = "prefer")]

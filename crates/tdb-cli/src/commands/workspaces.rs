@@ -12,6 +12,7 @@ use tdb_client::workspaces::{
 
 use super::query::render_result;
 use super::{Confirmation, author, message, time_text};
+use crate::arguments::change_number;
 use crate::endpoints::as_commands;
 use crate::printer::Printer;
 use crate::table::{Table, facts, harmless, indented};
@@ -74,7 +75,7 @@ pub(crate) enum Command {
         /// The workspace's name
         name: String,
         /// The numbers of the changes in the diff; all are skipped, or none
-        #[arg(required = true, value_name = "NUMBER")]
+        #[arg(required = true, value_name = "NUMBER", value_parser = change_number)]
         numbers: Vec<u32>,
     },
     /// Undo a change in the workspace by the opposite DDL, which is captured too
@@ -83,6 +84,7 @@ pub(crate) enum Command {
         /// The workspace's name
         name: String,
         /// The change's number in the diff
+        #[arg(value_parser = change_number)]
         number: u32,
     },
     /// List the available extensions, or create one that needs a superuser

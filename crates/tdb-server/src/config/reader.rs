@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+
+use super::expected::{OptionValue, read};
 
 /// An error in the value of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,9 @@ pub(crate) struct Section<'a> {
     outside: &'a Outside<'a>,
 }
 
+/// What the value of a secret's key must be.
+const SECRET_EXPECTED: &str = "{ env = \"NAME\" } or { file = \"path\" }";
+
 /// A reference to a secret, which is never written into the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +89,10 @@ impl<'a> Outside<'a> {
     }
 }
 
+impl OptionValue for Human {
+    const EXPECTED: &'static str = "a duration in quotes, such as \"30s\" or \"2m 30s\"";
+}
+
 fn with_default(default: &impl Serialize) -> Kind {
     Value::try_from(default).map_or(Kind::Optional, Kind::Default)
 }
@@ -101,20 +109,20 @@ impl<'a> Section<'a> {
     /// The value of `key`; `default` if it is missing or invalid.
     pub(crate) fn value<T>(&mut self, key: &str, default: T, problems: &mut Vec<Problem>) -> T
     where
-        T: DeserializeOwned + Serialize,
+        T: OptionValue + Serialize,
     {
         self.note(key, with_default(&default));
         self.take(key, problems).unwrap_or(default)
     }
 
     /// The value of `key`; `None` if it is missing or invalid.
-    pub(crate) fn optional<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+    pub(crate) fn optional<T: OptionValue>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
         self.note(key, Kind::Optional);
         self.take(key, problems)
     }
 
     /// The value of `key`, which has no default; a missing key is an error.
-    pub(crate) fn required<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+    pub(crate) fn required<T: OptionValue>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
         self.demand(key, problems);
         self.take(key, problems)
     }
@@ -152,13 +160,13 @@ impl<'a> Section<'a> {
 
     fn take_secret(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
         let value = self.values.remove(key)?;
+        // The value may be a secret and is not repeated.
         let resolved = match value {
             Value::Table(_) => value
                 .try_into::<SecretReference>()
-                .map_err(|e| e.message().to_owned())
+                .map_err(|_| format!("must be {SECRET_EXPECTED}"))
                 .and_then(|reference| self.resolve(reference)),
-            // The value may be a secret and is not repeated.
-            _ => Err("is a secret; use { env = \"NAME\" } or { file = \"path\" }".to_owned()),
+            _ => Err(format!("is a secret; use {SECRET_EXPECTED}")),
         };
         resolved
             .map_err(|message| problems.push(self.problem(key, &message)))
@@ -207,10 +215,10 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn take<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+    fn take<T: OptionValue>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
         let value = self.values.remove(key)?;
-        let read = value.try_into::<T>();
-        read.map_err(|e| problems.push(self.problem(key, e.message()))).ok()
+        let read = read(value);
+        read.map_err(|message| problems.push(self.problem(key, &message))).ok()
     }
 
     fn demand(&self, key: &str, problems: &mut Vec<Problem>) {
@@ -245,7 +253,7 @@ impl<'a> Section<'a> {
                 let path = self.outside.directory.join(file);
                 std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?
             }
-            (None, None) | (Some(_), Some(_)) => return Err("must have either env or file".to_owned()),
+            (None, None) | (Some(_), Some(_)) => return Err(format!("must be {SECRET_EXPECTED}")),
         };
         match text.trim() {
             "" => Err("is empty".to_owned()),

@@ -15,7 +15,7 @@ const START: &str = "<!-- generated: options -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Every option.
-fn asked() -> Vec<Asked> {
+pub(super) fn options() -> Vec<Asked> {
     let table: Table = "[[servers]]".parse().unwrap();
     let nothing = |_: &str| None;
     let outside = Outside::new(Path::new("."), &nothing);
@@ -51,7 +51,7 @@ fn render() -> String {
     let mut page = String::new();
     let mut current = None;
     // The keys of the top level come first.
-    let mut asked: Vec<Asked> = asked()
+    let mut asked: Vec<Asked> = options()
         .into_iter()
         .filter(|asked| !matches!(asked.kind, Kind::Section))
         .collect();
@@ -109,7 +109,9 @@ fn the_page_has_every_option_as_the_reader_knows_it() {
 
 #[test]
 fn the_shipped_file_shows_the_keys_the_reader_knows_and_no_others() {
-    let known = asked().into_iter().filter(|asked| !matches!(asked.kind, Kind::Section));
+    let known = options()
+        .into_iter()
+        .filter(|asked| !matches!(asked.kind, Kind::Section));
     let known: BTreeSet<_> = known
         .map(|asked| (asked.section.replace("[0]", ""), asked.key))
         .collect();
