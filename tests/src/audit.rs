@@ -1,22 +1,22 @@
-//! The server's catalogs compared with the metadata store, past every program of ours: nothing lost, doubled, half done
-//! or left over.
+//! Compares the server's catalogs with the metadata store, without using TenantsDB: nothing may be lost, duplicated,
+//! incomplete or left over.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Instance, Session, eventually_async};
+use crate::{Instance, Session, column, eventually_async};
 
-/// How long a restarted instance may take to finish or undo what the kill interrupted.
+/// The time limit for a restarted instance to complete or undo what a kill interrupted.
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(90);
-/// Spares that the control plane keeps at most of a blueprint's newest version.
+/// The maximum number of spares of a blueprint's newest version.
 const STOCK_MAX: i64 = 4;
 /// Databases of the server that belong to no project.
 const OWN_DATABASES: [&str; 4] = ["postgres", "template0", "template1", "tdb_base"];
 
 impl Instance {
-    /// Waits until the store and the server tell the same, then checks every tenant and change of `blueprint`.
+    /// Waits until the store and the server agree, then checks every tenant and change of `blueprint`.
     pub async fn audit(&self, blueprint: &str) {
         let (store, server) = (self.store().await, self.server("postgres").await);
         let deadline = Instant::now() + RECOVERY_TIME_MAX;
@@ -31,7 +31,7 @@ impl Instance {
         self.every_tenant_is_whole(blueprint).await;
     }
 
-    /// Waits until every blueprint has the spares of its newest version that its tenants of the last day are worth.
+    /// Waits until every blueprint has as many spares of its newest version as the demand of the last day requires.
     pub async fn wait_for_spares(&self) {
         let store = self.store().await;
         let store = &store;
@@ -50,9 +50,9 @@ impl Instance {
         .await;
     }
 
-    /// What does not fit yet; `None` when all is well.
+    /// A description of the first difference; `None` if there is none.
     async fn differences(&self, store: &Session, server: &Session) -> Option<String> {
-        let unsettled = column(
+        let unsettled: Vec<String> = column(
             store,
             "SELECT format('%s__%s %s %s', blueprint, tenant, status, step) FROM control_plane.tenant_databases WHERE status <> 'ready'
              UNION ALL SELECT format('%s_dev %s %s', blueprint, status, step) FROM control_plane.workspaces WHERE status <> 'ready'
@@ -65,7 +65,7 @@ impl Instance {
         if !unsettled.is_empty() {
             return Some(format!("unsettled: {unsettled:?}"));
         }
-        let known = column(
+        let known: BTreeSet<String> = column(
             store,
             "SELECT name FROM control_plane.physical_databases WHERE name IS NOT NULL",
         )
@@ -75,15 +75,15 @@ impl Instance {
             .await
             .ok()?
             .get(0);
-        let mut found = column(server, "SELECT datname::text FROM pg_database").await;
+        let mut found: BTreeSet<String> = column(server, "SELECT datname::text FROM pg_database").await;
         found.retain(|name| !OWN_DATABASES.contains(&name.as_str()) && *name != store_database);
         if known != found {
             let lost: Vec<_> = known.difference(&found).collect();
             let left: Vec<_> = found.difference(&known).collect();
             return Some(format!("databases lost {lost:?}, left over {left:?}"));
         }
-        // A role is one of a database that exists, and every database has its roles.
-        let orphans = column(
+        // Each role belongs to an existing database, and each database has its roles.
+        let orphans: Vec<String> = column(
             server,
             "SELECT rolname::text FROM pg_roles r WHERE starts_with(rolname, 'r_') AND NOT EXISTS
              (SELECT FROM pg_database d WHERE d.datname <> 'template0' AND has_database_privilege(r.oid, d.oid, 'CONNECT'))",
@@ -95,7 +95,7 @@ impl Instance {
         None
     }
 
-    /// Every tenant has exactly the changes the store says, each once and done, and no drift.
+    /// Each tenant has exactly the changes that the store lists, each once and completed, and no drift.
     async fn every_tenant_is_whole(&self, blueprint: &str) {
         let drift = self.drift(blueprint);
         assert_eq!(drift["count"], 0, "{drift:#}");
@@ -134,9 +134,9 @@ impl Instance {
         assert!(row.get::<_, bool>(1), "{tenant} has a change that is half done");
     }
 
-    /// The change log holds each of `tables` exactly once (made by `CREATE TABLE`), and nothing waits in the journal.
+    /// The change log contains the creation of each of `tables` exactly once (`CREATE TABLE`), and the journal is empty.
     pub async fn logged_once(&self, blueprint: &str, tables: &BTreeSet<String>) {
-        // Reading the diff drains first.
+        // Requesting the diff drains the journal first.
         let _: Vec<Value> = self.diff(blueprint);
         let store = self.store().await;
         let sql = "SELECT c.statements::text FROM control_plane.changes c JOIN control_plane.workspaces w ON w.id = c.workspace_id
@@ -162,7 +162,7 @@ impl Instance {
         .await;
     }
 
-    /// What the administrator wrote to the journal has come into the change log and is not kept.
+    /// The rows that the administrator wrote to the journal have been moved to the change log.
     pub async fn journal_keeps_no_extension(&self, blueprint: &str) {
         let _: Vec<Value> = self.diff(blueprint);
         let direct = self.journal_of(blueprint).await;
@@ -171,7 +171,7 @@ impl Instance {
         assert_eq!(row.get::<_, i64>(0), 0, "rows of extensions are left in the journal");
     }
 
-    /// The administrator in the database of a workspace.
+    /// A session of the administrator in the workspace's database.
     async fn journal_of(&self, blueprint: &str) -> Session {
         let sql = "SELECT p.name FROM control_plane.workspaces w JOIN control_plane.physical_databases p ON p.workspace_id = w.id
                    WHERE w.blueprint = $1";
@@ -179,9 +179,4 @@ impl Instance {
         let physical: String = store.query_one(sql, &[&blueprint]).await.expect("the workspace").get(0);
         self.server(&physical).await
     }
-}
-
-async fn column(session: &Session, sql: &str) -> BTreeSet<String> {
-    let rows = session.query(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-    rows.iter().map(|row| row.get(0)).collect()
 }

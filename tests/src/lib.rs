@@ -1,6 +1,6 @@
-//! The harness of the end-to-end tests: the built binaries as processes of their own, PostgreSQL's own programs, and
-//! raw JSON over HTTP. It knows the contract only, none of the product's types for requests and answers: a renamed
-//! field fails here. Everything panics with what was seen; nothing here fakes a server.
+//! The support code of the end-to-end tests: the built binaries as separate processes, PostgreSQL's programs, and raw JSON
+//! over HTTP. It uses none of the product's request and response types, so a renamed field makes a test fail. Functions
+//! panic with what was received. No server is simulated.
 
 mod api;
 mod audit;
@@ -32,7 +32,7 @@ pub use programs::{
 };
 pub use python::python;
 pub use serve::{Serve, Site};
-pub use session::{Session, Tls, connect, database_of, sqlstate, url_with};
+pub use session::{Session, Tls, column, connect, database_of, sqlstate, url_with};
 pub use terminal::terminal;
 pub use transcript::Transcript;
 pub use wait::{eventually, eventually_async};

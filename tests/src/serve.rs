@@ -1,4 +1,4 @@
-//! Several `tenantsdb serve` over one metadata store and one database server, as an operator runs them on several machines.
+//! Several `tenantsdb serve` processes with one metadata store and one database server, as on several machines.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,26 +13,27 @@ use tdb_auth::{ApiKey, MasterKey};
 use tdb_testkit::{Cluster, free_port};
 use tempfile::TempDir;
 
-use crate::{Api, Binaries, Session, clean, connect, eventually};
+use crate::{Api, Binaries, clean, column, connect, eventually};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 const STORE: &str = "tdb_control";
-/// Kills the process when the pipe closes, stopped or not. Arguments: where its pid goes, then its command.
+/// Kills the process when the pipe closes, even if it is stopped. Arguments: the file for its pid, then its command.
 const KEEPER: &str = r#"file=$1; shift; "$@" & echo $! > "$file.new"; mv "$file.new" "$file"; read -r _; kill -KILL $! 2>/dev/null; wait"#;
 
-/// A store and database servers in clusters of their own; processes are started over them.
+/// A store and database servers in separate clusters; processes are started that use them.
 #[derive(Debug)]
 pub struct Site {
+    store_url: String,
     pub store: Cluster,
     pub server: Cluster,
-    /// Another database server, where there is one.
+    /// A second database server, if there is one.
     pub other: Option<Cluster>,
     dir: TempDir,
     key: ApiKey,
     master_key: String,
 }
 
-/// One running `tenantsdb serve`. It ends with its value.
+/// A running `tenantsdb serve`. It is killed when the value is dropped.
 #[derive(Debug)]
 pub struct Serve {
     name: String,
@@ -50,13 +51,10 @@ impl Site {
             Cluster::start().expect("a cluster"),
             Cluster::start().expect("a cluster"),
         );
-        let admin = store.connect("postgres").await.expect("the store's superuser");
-        let owner = "CREATE ROLE cp_owner LOGIN CREATEROLE PASSWORD 'owner'";
-        admin.batch_execute(owner).await.expect("the store's owner");
-        let database = format!("CREATE DATABASE {STORE} OWNER cp_owner");
-        admin.batch_execute(&database).await.expect("the store's database");
+        let store_url = store.create_store().await.expect("the store's database");
         Self {
             store,
+            store_url,
             server,
             other: None,
             dir: TempDir::with_prefix("tdb-site-").expect("a temporary directory"),
@@ -65,7 +63,7 @@ impl Site {
         }
     }
 
-    /// Starts a process and waits until it is ready; with a fault point armed where one is given.
+    /// Starts a process and waits until it is ready; arms a fault point if one is given.
     pub fn serve(&self, name: &str, fault: Option<&str>) -> Serve {
         let [proxy, api, metrics] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port().expect("a port")));
         let file = self.dir.path().join(format!("{name}.toml"));
@@ -127,10 +125,6 @@ impl Site {
     }
 
     fn keeper(&self, pid_file: &PathBuf, log: &PathBuf) -> Command {
-        let url = format!(
-            "postgresql://cp_owner:owner@127.0.0.1:{}/{STORE}?sslmode=disable",
-            self.store.port()
-        );
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -141,7 +135,7 @@ impl Site {
             .args(["-c", KEEPER, "keeper"])
             .arg(pid_file)
             .arg(&Binaries::built().tenantsdb)
-            .env("STORE_URL", url)
+            .env("STORE_URL", &self.store_url)
             .env("MASTER_KEY", &self.master_key)
             .env("API_KEY", self.key.reveal())
             .envs(
@@ -155,14 +149,14 @@ impl Site {
         command
     }
 
-    /// The metadata store, past row-level security.
+    /// Queries the metadata store as superuser, without row-level security.
     pub async fn rows(&self, sql: &str) -> Vec<String> {
-        strings(&connect(&self.store.url(STORE)).await.expect("the store"), sql).await
+        column(&connect(&self.store.url(STORE)).await.expect("the store"), sql).await
     }
 
-    /// A database of the server, as its superuser.
+    /// Queries a database of the server as its superuser.
     pub async fn in_database(&self, database: &str, sql: &str) -> Vec<String> {
-        strings(&connect(&self.server.url(database)).await.expect("the database"), sql).await
+        column(&connect(&self.server.url(database)).await.expect("the database"), sql).await
     }
 }
 
@@ -187,24 +181,19 @@ fn server_section(name: &str, cluster: &Cluster) -> String {
     )
 }
 
-async fn strings(session: &Session, sql: &str) -> Vec<String> {
-    let rows = session.query(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-    rows.iter().map(|row| row.get(0)).collect()
-}
-
 impl Serve {
     pub fn api(&self) -> Api {
         Api::new(&self.api_url, Some(&self.key))
     }
 
-    /// A connection string at this process's proxy.
+    /// The connection string with the address of this process's proxy.
     pub fn at_the_proxy(&self, url: &str) -> String {
         let (before, rest) = url.split_once('@').expect("a connection string with a user");
         let (_, after) = rest.split_once('/').expect("a connection string with a database");
         format!("{before}@{}/{after}", self.proxy)
     }
 
-    /// SIGKILL, SIGSTOP, SIGCONT.
+    /// Sends SIGKILL, SIGSTOP or SIGCONT.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid, signal).unwrap_or_else(|e| panic!("{signal} to {}: {e}", self.name));
     }

@@ -1,4 +1,4 @@
-//! tokio-postgres sessions that keep their notices, with and without TLS.
+//! tokio-postgres sessions that collect notices, with and without TLS.
 
 use std::future::poll_fn;
 use std::ops::Deref;
@@ -19,7 +19,7 @@ pub enum Tls {
     Required,
 }
 
-/// A client whose connection runs as a task; derefs to the client.
+/// A client whose connection runs as a task; it dereferences to the client.
 #[derive(Debug)]
 pub struct Session {
     client: Client,
@@ -28,12 +28,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// What the server said so far besides answers.
+    /// The notices that the server has sent so far.
     pub fn notices(&self) -> Vec<DbError> {
         self.notices.lock().unwrap().clone()
     }
 
-    /// Waits until the connection is over; the error it ended with.
+    /// Waits until the connection has ended; returns the error that ended it.
     pub async fn ended(&mut self) -> Option<Error> {
         let limit = Duration::from_secs(30);
         let ended = tokio::time::timeout(limit, &mut self.ended).await;
@@ -61,7 +61,7 @@ impl Session {
         connect_with(url, tls).await
     }
 
-    /// The same with settings of one's own.
+    /// The same with a configuration.
     pub async fn configured(config: &Config) -> Result<Session, Error> {
         establish(config, NoTls).await
     }
@@ -82,7 +82,7 @@ async fn connect_with(url: &str, tls: Tls) -> Result<Session, Error> {
     }
 }
 
-/// Encrypts without checking who answers: the development certificate is self-signed.
+/// Encrypts without verification: the development certificate is self-signed.
 fn rustls_connector() -> MakeRustlsConnect {
     let tls = ClientTls::new(&Roots::system()).expect("a TLS configuration");
     let config = tls
@@ -113,18 +113,25 @@ where
     Ok(Session { client, notices, ended })
 }
 
-/// The SQLSTATE of a failure; empty where it did not come from a server.
+/// The first column of a query's result. Panics if the query fails.
+pub async fn column<C: FromIterator<String>>(client: &Client, sql: &str) -> C {
+    let rows = client.query(sql, &[]).await;
+    let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// The SQLSTATE of an error; empty if it did not come from a server.
 pub fn sqlstate(error: &Error) -> String {
     error.code().map(|code| code.code().to_owned()).unwrap_or_default()
 }
 
-/// The database a connection string names.
+/// The database of a connection string.
 pub fn database_of(url: &str) -> String {
     let config: Config = url.parse().expect("a connection string");
     config.get_dbname().expect("a database name").to_owned()
 }
 
-/// A connection string with other parts; what is `None` stays.
+/// Replaces parts of a connection string; `None` keeps a part.
 pub fn url_with(url: &str, user: Option<&str>, password: Option<&str>, database: Option<&str>) -> String {
     let config: Config = url.parse().expect("a connection string");
     let host = match &config.get_hosts()[0] {
@@ -141,7 +148,7 @@ pub fn url_with(url: &str, user: Option<&str>, password: Option<&str>, database:
     )
 }
 
-/// RFC 3986 percent encoding of all but the unreserved characters.
+/// RFC 3986 percent encoding of all characters except the unreserved ones.
 fn percent(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),

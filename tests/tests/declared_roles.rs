@@ -1,5 +1,5 @@
-//! Roles that a project declares: a schema in the way of PostgREST from the workspace to tenants, through the proxy, and
-//! what another project on the same server sees of it.
+//! Declared roles of a project: a schema in the style of PostgREST from the workspace to tenants, through the proxy, and what
+//! another project on the same server sees of it.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -39,33 +39,20 @@ fn project() -> String {
     keys["api_keys"][0]["project_id"].as_str().expect("an id").to_owned()
 }
 
-/// As PostgREST runs a request: a transaction that changes to a role and sets who asks.
+/// A request as PostgREST runs it: a transaction that changes to a role and sets the claims.
 fn request(url: &str, role: &str, user: &str, sql: &str) -> tdb_tests::Ran {
     let sql = format!(
         "BEGIN; SELECT set_config('role', '{role}', true), set_config('request.jwt.claims', '{{\"sub\": \"{user}\"}}', true) \\g /dev/null
          {sql};
          COMMIT"
     );
-    let mut command: Command = clean(pg_program("psql"));
-    command.args([
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-v",
-        "VERBOSITY=verbose",
-        "-d",
-        url,
-    ]);
-    run(command, &sql)
+    psql(url, &sql)
 }
 
 const ANN: &str = "00000000-0000-0000-0000-00000000000a";
 const BOB: &str = "00000000-0000-0000-0000-00000000000b";
 
-/// What requests see in a tenant's database with the fixture's schema.
+/// The results of requests in a tenant's database with the fixture's schema.
 fn serves_requests(url: &str) {
     let post = "INSERT INTO posts (body) VALUES ('one'), ('two')";
     for user in [ANN, BOB] {
@@ -108,12 +95,12 @@ fn serves_requests(url: &str) {
         "INSERT INTO secrets VALUES ('k', 'v'); INSERT INTO internal.jobs DEFAULT VALUES",
     )
     .ok();
-    // The owner itself is not asked, and is asked where a table says so.
+    // The policies do not apply to the owner, unless a table forces them.
     assert_eq!(psql(url, "SELECT count(*) FROM posts").ok().text(), "4");
 }
 
 #[test]
-fn a_schema_with_roles_reaches_tenants_and_serves_requests() {
+fn a_schema_with_declared_roles_is_deployed_and_serves_requests() {
     let workspace = instance().workspace("social");
     psql(&workspace.url, "CREATE TABLE first (id int)").ok();
     let old = instance().tenant("s-old", "social");
@@ -130,7 +117,7 @@ fn a_schema_with_roles_reaches_tenants_and_serves_requests() {
     let drift = instance().api().get("/drift?blueprint=social").ok();
     assert_eq!(drift["count"], 0, "{drift:#}");
 
-    // A read-only credential and the queries of keys run as roles that are members of no declared role.
+    // Read-only credentials and the queries of keys run as roles that are members of no declared role.
     let body = json!({"tenant_id": "s-old", "rights": "ro"});
     let reader = instance().api().post("/credentials", body).ok();
     let reader = reader["connection_string"].as_str().expect("a string").to_owned();
@@ -143,7 +130,7 @@ fn a_schema_with_roles_reaches_tenants_and_serves_requests() {
     dumps_and_restores(&old.url);
 }
 
-/// A tenant's dump with its own credential keeps what is granted to declared roles, and another tenant takes it.
+/// A tenant's dump with its own credential contains the privileges of declared roles, and can be restored into another tenant.
 fn dumps_and_restores(url: &str) {
     let dump = pg_dump(url, &[]).ok().stdout.replace("  ", " ");
     for line in [
@@ -160,7 +147,7 @@ fn dumps_and_restores(url: &str) {
     let file = instance().data_dir().join("roles.dump");
     for (tenant, options) in [("e-plain", &["-O"][..]), ("e-bare", &["-O", "-x"][..])] {
         let other = instance().tenant(tenant, "empty");
-        // The default privileges of the source's owner name that owner's role.
+        // The default privileges of the source's owner contain that owner's role.
         let own = psql(url, "SELECT current_user").ok().text().to_owned();
         pg_dump(url, &["-Fc", "-f", file.to_str().expect("a path")]).ok();
         let mut list: Command = clean(pg_program("pg_restore"));
@@ -224,7 +211,7 @@ fn another_project_that_has_not_declared_the_role_is_not_a_member_of_it() {
     let told = format!("{}{}", said.stdout, said.stderr);
     assert!(told.contains("\"tdb roles create anon\""), "{told}");
 
-    // Declared and repeated it is a change, and its own role does nothing to the others' data.
+    // After it is declared and repeated, it is a change, and this project's role cannot affect the others' data.
     let made = instance()
         .tdb_with(&["--json", "roles", "create", "anon"], &key, "")
         .ok();
@@ -278,7 +265,7 @@ fn names_and_rights_are_checked() {
     other.post(&path, json!({"name": "x"})).problem(404);
     other.delete(&format!("{path}/anon")).problem(404);
 
-    // One that the operator made; the server of `dev` has no database of this project yet where this runs first.
+    // A role that the operator created. If this test runs first, the server of `dev` has no database of this project yet.
     instance().workspace("somewhere");
     psql(&instance().server_url("postgres"), "CREATE ROLE operators_own").ok();
     let problem = api.post(&path, json!({"name": "operators_own"})).problem(409);
@@ -298,7 +285,7 @@ fn names_and_rights_are_checked() {
     assert!(ROLES.iter().all(|role| names.contains(role)), "{names:?}");
 }
 
-/// Roles on the server that this installation marked.
+/// The roles on the server that have this installation's comment.
 fn on_server() -> Vec<String> {
     let sql = "SELECT rolname FROM pg_roles WHERE shobj_description(oid, 'pg_authid') LIKE 'TenantsDB %: declared role' ORDER BY 1";
     let found = psql(&instance().server_url("postgres"), sql).ok();
@@ -306,7 +293,7 @@ fn on_server() -> Vec<String> {
 }
 
 #[test]
-fn a_role_in_use_is_kept_and_one_that_is_not_goes_from_the_server() {
+fn a_role_in_use_is_kept_and_an_unused_one_is_dropped() {
     let (api, path) = (instance().api(), format!("/projects/{}/roles", project()));
     let workspace = instance().workspace("using");
     psql(&workspace.url, "CREATE TABLE t (id int)").ok();
@@ -342,7 +329,7 @@ fn a_role_in_use_is_kept_and_one_that_is_not_goes_from_the_server() {
     }
     api.delete(&role).ok();
     api.delete(&role).problem(404);
-    // A build may still refer to it; then the server's role stays for now, without members.
+    // A build may still refer to it; then the role remains on the server for now, without members.
     let refused = psql(&tenant.url, "SET ROLE web_anon");
     assert!(
         ["42501", "22023"].iter().any(|code| refused.stderr.contains(code)),
@@ -357,9 +344,9 @@ fn a_role_in_use_is_kept_and_one_that_is_not_goes_from_the_server() {
     psql(&tenant.url, "SET ROLE unused").fails_saying("22023");
 }
 
-/// A server may lack a role, or a membership, for whatever reason: what needs it brings it there first.
+/// A server can lack a role or a membership; operations that need them create them first.
 #[test]
-fn a_deployment_and_a_new_tenant_bring_what_is_missing() {
+fn a_deployment_and_a_new_tenant_create_missing_roles_and_memberships() {
     let (api, path) = (instance().api(), format!("/projects/{}/roles", project()));
     let (workspace, tenants) = instance().simple("missing", &["m1"]);
     api.post(&path, json!({"name": "lost"})).ok();

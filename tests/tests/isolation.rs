@@ -1,12 +1,12 @@
-//! Isolation (P1), attacked: real secrets straight at the server, code planted where the product runs it, names that
-//! are none, logins that guess.
+//! Attacks on the isolation (P1): real secrets directly at the server, code planted where the product runs it, invalid
+//! names, guessed logins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tdb_tests::{Instance, Session, Tenant, Wire, Workspace, connect, psql, sqlstate, url_with};
+use tdb_tests::{Instance, Session, Tenant, Wire, Workspace, column, connect, psql, sqlstate, url_with};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -14,13 +14,13 @@ fn instance() -> &'static Instance {
     INSTANCE.get_or_init(Instance::start)
 }
 
-/// All roles times all databases, on an instance of its own: other tests would make and drop roles meanwhile.
+/// All roles times all databases, on a separate instance: other tests would create and drop roles in the meantime.
 #[tokio::test]
-async fn with_its_real_secret_a_role_opens_its_own_database_only() {
+async fn a_role_with_its_real_secret_opens_only_its_own_database() {
     let instance = Instance::start();
     let (walls, _) = instance.simple("walls", &["w-one", "w-two"]);
     instance.simple("moat", &["m-one"]);
-    // Leaves a build at work beside the published template.
+    // Leaves a running build beside the published template.
     psql(&walls.url, "CREATE TABLE u (id int)").ok();
     let secrets = instance.role_secrets().await;
     assert!(
@@ -84,18 +84,12 @@ async fn no_role_of_a_database_has_rights_over_the_server() {
     }
     let sql = "SELECT datname::text FROM pg_database d WHERE datistemplate IS FALSE AND datname <> 'template0'
                AND EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')";
-    let open: Vec<String> = server
-        .query(sql, &[])
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let open: Vec<String> = column(&server, sql).await;
     assert_eq!(open, Vec::<String>::new(), "everybody may connect to these");
 }
 
-/// What an attacker would want, tried one after the other; each failure is swallowed, so that the code around it goes on.
-/// It notes who it ran as.
+/// What an attacker would try, one attempt after the other; each failure is caught, so that the surrounding code continues.
+/// It records the role that it ran as.
 const ATTACK: &str = r#"
 CREATE TABLE loot (place text, session text, effective text);
 CREATE FUNCTION attack(place text) RETURNS text LANGUAGE plpgsql AS $$
@@ -119,13 +113,13 @@ END $$;
 "#;
 
 #[tokio::test]
-async fn planted_code_finds_no_session_that_reaches_further() {
+async fn planted_code_never_runs_in_a_session_with_more_privileges() {
     let workspace = instance().workspace("planted");
     psql(&workspace.url, "CREATE TABLE t (id int, a text)").ok();
     psql(&workspace.url, ATTACK).ok();
     let tenant = instance().tenant("victim", "planted");
     psql(&tenant.url, "INSERT INTO t VALUES (1, 'x'), (2, 'y')").ok();
-    // Another that the tenant planted itself, where the developer's own is called.
+    // The tenant plants another call in the view that called the developer's.
     psql(
         &tenant.url,
         "CREATE OR REPLACE VIEW seen AS SELECT attack('tenant view') AS a",
@@ -149,7 +143,7 @@ async fn planted_code_finds_no_session_that_reaches_further() {
     }
     let job = instance().deploy_all("planted");
     assert_eq!(job["status"], "completed", "{job:#}");
-    // Replay on an empty database, by a new tenant; then the admin's queries over what was planted.
+    // A replay in an empty database by a new tenant, and then the admin's queries on the planted objects.
     let fresh = instance().tenant("fresh", "planted");
     for sql in [
         "SELECT * FROM planted_view",
@@ -191,7 +185,7 @@ async fn planted_code_finds_no_session_that_reaches_further() {
     }
 }
 
-/// The same as the roles that only read: of credentials, and of an API key.
+/// The same attacks as read-only roles: of credentials, and of an API key.
 async fn read_what_was_planted(workspace: &Workspace, tenant: &Tenant) {
     let api = instance().api();
     for (scope, database) in [
@@ -225,7 +219,7 @@ async fn read_what_was_planted(workspace: &Workspace, tenant: &Tenant) {
         .ok();
 }
 
-/// Attributes, memberships and grants of every role, as text.
+/// The attributes, memberships and privileges of every role, as text.
 async fn rights(server: &Session) -> BTreeMap<String, String> {
     let sql = "SELECT r.rolname::text, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
                  rolcanlogin, (SELECT string_agg(g.rolname, ',' ORDER BY g.rolname) FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
@@ -240,11 +234,11 @@ async fn rights(server: &Session) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Roles that were there are as they were; new ones are a database's own, without attributes.
+/// Existing roles are unchanged; new ones are roles of a database, without attributes.
 fn unchanged(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) {
     for (role, now) in after {
         match before.get(role) {
-            // The administrator owns the databases made meanwhile.
+            // The administrator owns the databases created in the meantime.
             Some(then) if role != "postgres" && !then.starts_with('t') => assert_eq!(then, now, "{role}"),
             Some(then) => assert_eq!(
                 then.split(' ').take(7).collect::<Vec<_>>(),
@@ -261,17 +255,17 @@ fn unchanged(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>
     }
 }
 
-/// True for a role that is no superuser and may connect to one database at most.
+/// Whether a role is not a superuser and can connect to at most one database.
 async fn reaches_one(server: &Session, role: &str) -> bool {
     let sql = "SELECT NOT rolsuper AND (SELECT count(*) FROM pg_database d WHERE d.datallowconn AND has_database_privilege(r.oid, d.oid, 'CONNECT')) <= 1
                FROM pg_roles r WHERE rolname = $1";
     let row = server.query_opt(sql, &[&role]).await.unwrap();
-    // A build's role is dropped when its template is published; it was one database's, by its name.
+    // The role of a build is dropped when its template is published; its name shows that it belonged to one database.
     row.map_or_else(|| role.starts_with("r_"), |row| row.get(0))
 }
 
 #[test]
-fn names_that_are_none_are_refused_cleanly_after_authentication() {
+fn invalid_names_are_refused_after_authentication() {
     let (_, tenants) = instance().simple("named", &["n-one"]);
     let url = &tenants[0].url;
     let long = format!("named__{}", "x".repeat(57));
@@ -333,14 +327,14 @@ fn a_nul_in_a_startup_packet_is_a_clean_refusal() {
         let len = u32::try_from(body.len() + 8).unwrap();
         wire.send_raw(&[&len.to_be_bytes()[..], &196_608_u32.to_be_bytes(), body.as_bytes()].concat());
         let frame = wire.try_read().expect("an answer");
-        // Read as parameters, it may get as far as the password; it never gets further with what we sent.
+        // Parsed as parameters, the text may reach the password check; it cannot pass it.
         assert!(frame.tag == b'E' || frame.tag == b'R', "{body:?}: {frame:?}");
     }
     psql(&tenants[0].url, "SELECT 1").ok();
 }
 
 #[test]
-fn a_wrong_password_and_an_unknown_user_look_the_same_and_take_as_long() {
+fn a_wrong_password_and_an_unknown_user_give_the_same_error_in_the_same_time() {
     instance().simple("alike", &["al-one"]);
     let mut fastest = [Duration::MAX; 2];
     for n in 0..8 {
@@ -356,7 +350,7 @@ fn a_wrong_password_and_an_unknown_user_look_the_same_and_take_as_long() {
         );
         let known = made["connection"]["user"].as_str().expect("a user").to_owned();
         let unknown = format!("no-one_{n}aaaaa");
-        // The first guesses for a user are answered at once, later ones ever slower.
+        // The first attempts for a user are answered immediately, later ones with increasing delays.
         for _ in 0..3 {
             let answers = [&known, &unknown].map(|user| {
                 let begun = Instant::now();
@@ -373,7 +367,7 @@ fn a_wrong_password_and_an_unknown_user_look_the_same_and_take_as_long() {
             }
         }
     }
-    // The least of many: what a busy machine adds is not in it.
+    // The minimum of many, which excludes the delays of a busy machine.
     let [known, unknown] = fastest;
     assert!(
         known.abs_diff(unknown) < Duration::from_millis(3),
@@ -409,7 +403,7 @@ fn an_unknown_user_is_shown_the_same_salt_every_time() {
     assert_eq!(known[0].len(), unknown[0].len(), "length of the salt");
 }
 
-/// What a role of one database tries at another's, at the server and at what is ours.
+/// The attempts of one database's role against another database, the server and TenantsDB's objects.
 fn beyond_the_edge(other_database: &str, other_role: &str) -> Vec<String> {
     let database = format!("\"{other_database}\"");
     let mut attempts: Vec<String> = [
@@ -460,17 +454,17 @@ fn beyond_the_edge(other_database: &str, other_role: &str) -> Vec<String> {
     attempts
 }
 
-/// Where `tdb` has not that table the name is not found; what only reads is refused for that first; the deployer's
-/// statements run outside of a transaction block too.
+/// If the schema `tdb` lacks the table, the name does not exist; read-only roles are refused earlier; the deployer's
+/// statements are also run outside a transaction block.
 const REFUSALS: [&str; 9] = [
     "42501", "2BP01", "55006", "25001", "25006", "42P01", "42883", "58P01", "42601",
 ];
 
-/// Only the deployer may be the writer of `tdb.deployed_change`.
+/// Only the deployer can write `tdb.deployed_change`.
 const OF_THE_DEPLOYER: &str = "SET ROLE tdb_migrators";
 
 #[tokio::test]
-async fn what_each_of_the_five_roles_may_do_stops_at_its_databases_edge() {
+async fn each_of_the_five_roles_is_limited_to_its_database() {
     let instance = Instance::start();
     let (workspace, tenants) = instance.simple("edges", &["e-one", "e-two"]);
     let other = tenants[1].connect().await;

@@ -1,10 +1,10 @@
-//! Database servers through their lives: registered, tested, chosen, drained, removed, and by nobody but the operator.
+//! The lifecycle of database servers: registered, tested, selected, drained, removed, and only by the operator.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tdb_testkit::{Cluster, ClusterOptions};
-use tdb_tests::{Instance, connect, eventually};
+use tdb_tests::{Instance, column, connect, eventually};
 
 fn enrolment(cluster: &Cluster, name: &str) -> Value {
     json!({
@@ -14,7 +14,7 @@ fn enrolment(cluster: &Cluster, name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_second_server_takes_tenants_until_it_is_drained_and_goes_when_it_is_empty() {
+async fn a_second_server_takes_tenants_until_it_is_drained_and_is_removed_when_empty() {
     let (instance, cluster) = (Instance::start(), Cluster::start().unwrap());
     let api = instance.api();
     let keyed = api.with_header("Idempotency-Key", "two");
@@ -31,7 +31,7 @@ async fn a_second_server_takes_tenants_until_it_is_drained_and_goes_when_it_is_e
     let test = api.post("/servers/two/test", json!({})).ok();
     assert!(test["max_connections"].as_i64().unwrap() >= 20, "{test:#}");
 
-    // Each takes the emptier one.
+    // Each is created on the server with the fewest databases.
     let (workspace, tenants) = instance.simple("spread", &["sp-one", "sp-two", "sp-three", "sp-four"]);
     let server_of = |tenant: &str| api.get(&format!("/tenants/{tenant}")).ok()["databases"][0]["server"].clone();
     let placed: Vec<Value> = tenants.iter().map(|tenant| server_of(&tenant.name)).collect();
@@ -67,7 +67,7 @@ async fn a_second_server_takes_tenants_until_it_is_drained_and_goes_when_it_is_e
     for name in ["sp-one", "sp-two", "sp-three", "sp-four", "sp-five", "sp-six"] {
         api.delete(&format!("/tenants/{name}?hard=true")).ok();
     }
-    // The workspace may be there too.
+    // The workspace may be on that server too.
     api.delete("/workspaces/spread").ok();
     eventually(Duration::from_secs(30), "the server is empty", || {
         let answer = api.delete("/servers/two");
@@ -77,19 +77,13 @@ async fn a_second_server_takes_tenants_until_it_is_drained_and_goes_when_it_is_e
     let client = cluster.connect("postgres").await.unwrap();
     let sql =
         "SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', 'tdb_base')";
-    let left: Vec<String> = client
-        .query(sql, &[])
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let left: Vec<String> = column(&client, sql).await;
     assert_eq!(left, Vec::<String>::new());
     api.post("/servers", enrolment(&cluster, "two")).ok();
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_fit_is_refused_with_what_it_lacks() {
+async fn an_unsuitable_server_is_refused_with_what_it_lacks() {
     let instance = Instance::start();
     let small = ClusterOptions {
         settings: vec!["max_connections=12".to_owned(), "max_wal_senders=2".to_owned()],
@@ -133,7 +127,7 @@ async fn a_server_that_is_not_fit_is_refused_with_what_it_lacks() {
     }
     instance.api().get("/servers/unfit").problem(404);
     register(&cluster, json!({})).ok();
-    // A server that went away says so when it is tested.
+    // Testing a server that is not available reports this.
     let gone = register(&small, json!({"name": "gone"}));
     assert_eq!(gone.status, 422);
     drop(cluster);

@@ -1,15 +1,15 @@
-//! The story: a developer shapes a schema through the proxy, tenants are made from it, applications use them, and a
-//! change reaches all of them. Over the built binaries, with psql and tdb; and it looks behind the curtain: metadata
-//! store, workspace and tenants are in a real PostgreSQL, or this fails.
+//! End to end: a developer designs a schema through the proxy, tenants are created from it, applications use them, and a
+//! change is deployed to all of them. With the built binaries, psql and tdb. The test also checks that metadata store,
+//! workspace and tenants are in a real PostgreSQL.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, Session, connect, database_of, fixture, psql, psql_file, url_with};
+use tdb_tests::{Instance, Session, column, connect, database_of, fixture, psql, psql_file, url_with};
 
 #[tokio::test]
-async fn the_whole_story() {
+async fn the_end_to_end_workflow_works() {
     let instance = Instance::start();
     let workspace = create_the_workspace(&instance);
     shape_the_schema(&instance, &workspace);
@@ -59,8 +59,8 @@ fn shape_the_schema(instance: &Instance, workspace: &str) {
     assert!(diff.contains("CREATE MATERIALIZED VIEW"), "{diff}");
 }
 
-/// Every statement of the fixture is a transaction of its own, and each is DDL. Statements begin at a line's start and
-/// function bodies are indented or start with a word of their own.
+/// Every statement of the fixture is a separate transaction, and each is DDL. Statements begin at the start of a line;
+/// function bodies are indented or start with another word.
 fn statements_of_the_schema() -> usize {
     let text = fs::read_to_string(fixture("schema.sql")).expect("the fixture");
     let starts = ["CREATE ", "COMMENT ", "ALTER ", "GRANT "];
@@ -84,7 +84,7 @@ fn use_the_tenants(acme: &str, globex: &str) {
         INSERT INTO billing.invoices (user_id, net) SELECT id, 100 FROM users WHERE kind = 'owner';
         REFRESH MATERIALIZED VIEW billing.monthly;";
     psql(acme, insert).ok();
-    // The function, the extension's type, the trigger, the partition, the generated column and the view, all at work.
+    // The function, the extension's type, the trigger, the partition, the generated column and the view are all used.
     assert_eq!(
         psql(acme, "SELECT owed FROM debtors WHERE email = 'ada@ACME.example'")
             .ok()
@@ -99,8 +99,8 @@ fn use_the_tenants(acme: &str, globex: &str) {
     psql(&url_with(acme, None, None, Some("myapp__globex")), "SELECT 1").fails_saying("myapp__globex");
 }
 
-/// Nothing that answers here could be a double: the sessions are server processes of the private cluster, the rows are
-/// found by its superuser without the proxy, and the store's tables name the databases that really exist.
+/// Nothing is simulated: the sessions are server processes of the private cluster, the rows can be read by its superuser
+/// without the proxy, and the store's tables contain the databases that exist.
 async fn everything_is_in_a_real_postgresql(instance: &Instance, store: &Session, server: &Session, urls: &[&String]) {
     assert!(instance.data_dir().exists());
     let mut physical = BTreeSet::new();
@@ -119,13 +119,7 @@ async fn everything_is_in_a_real_postgresql(instance: &Instance, store: &Session
         physical.insert(database);
     }
     let sql = "SELECT name FROM control_plane.physical_databases WHERE template_id IS NULL";
-    let stored: BTreeSet<String> = store
-        .query(sql, &[])
-        .await
-        .expect("the store")
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let stored: BTreeSet<String> = column(store, sql).await;
     assert_eq!(stored, physical, "the store (left) and the sessions (right)");
     let direct = connect(&instance.server_url(&database_name(urls[1])))
         .await
@@ -145,7 +139,7 @@ async fn everything_is_in_a_real_postgresql(instance: &Instance, store: &Session
     );
 }
 
-/// The physical name, which is the logical one while it is free on its server.
+/// The physical name, which equals the logical one if that is free on its server.
 fn database_name(url: &str) -> String {
     psql(url, "SELECT current_database()").ok().text().to_owned()
 }
@@ -206,7 +200,7 @@ fn query_all(instance: &Instance) {
     assert!(text(&counts[0].1) == "2" && text(&counts[1].1) == "1", "{counts:?}");
 }
 
-/// A count is int8, which travels as PostgreSQL's text.
+/// A count is int8, which is sent as text.
 fn counts_text(json: &str) -> String {
     json.trim_matches('"').to_owned()
 }

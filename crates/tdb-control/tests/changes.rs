@@ -14,13 +14,7 @@ async fn interleaved_transactions_are_one_change_each_in_the_order_that_replays(
     let (one, two) = (world.session("app_dev").await, world.session("app_dev").await);
     one.batch_execute("BEGIN; CREATE TABLE a (id int)").await.unwrap();
     two.batch_execute("CREATE TABLE b (id int)").await.unwrap();
-    let id = world
-        .control
-        .workspaces
-        .find(&world.identity, &blueprint("app"))
-        .await
-        .unwrap()
-        .id;
+    let id = world.workspace_id("app").await;
     one.batch_execute("ALTER TABLE b ADD COLUMN c int; COMMIT")
         .await
         .unwrap();
@@ -42,16 +36,10 @@ async fn interleaved_transactions_are_one_change_each_in_the_order_that_replays(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn drains_at_once_log_each_transaction_once() {
+async fn concurrent_drains_log_each_transaction_once() {
     let world = World::start().await;
     world.workspace("app").await;
-    let id = world
-        .control
-        .workspaces
-        .find(&world.identity, &blueprint("app"))
-        .await
-        .unwrap()
-        .id;
+    let id = world.workspace_id("app").await;
     let session = world.session("app_dev").await;
     for number in 0..20 {
         session
@@ -74,13 +62,7 @@ async fn drains_at_once_log_each_transaction_once() {
 async fn data_is_left_out_with_a_warning() {
     let world = World::start().await;
     world.workspace("app").await;
-    let id = world
-        .control
-        .workspaces
-        .find(&world.identity, &blueprint("app"))
-        .await
-        .unwrap()
-        .id;
+    let id = world.workspace_id("app").await;
     let sql = "BEGIN; CREATE TABLE t (id int); INSERT INTO t VALUES (1); COMMIT";
     world.session("app_dev").await.simple_query(sql).await.unwrap();
     // The drain timer may have been first; the result is the same.
@@ -192,7 +174,7 @@ async fn a_broken_change_stops_deployments_until_it_is_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_nobody_captured_is_no_version() {
+async fn an_uncaptured_schema_is_not_a_version() {
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (id int)").await;
@@ -216,7 +198,7 @@ async fn a_schema_that_nobody_captured_is_no_version() {
 
 /// CLUSTER fires no event trigger and marks the index in the catalog.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_event_trigger_saw_is_told_and_can_be_repeated_as_ddl() {
+async fn uncaptured_objects_are_reported_and_can_be_repeated_as_ddl() {
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (id int PRIMARY KEY)").await;
@@ -235,7 +217,7 @@ async fn what_no_event_trigger_saw_is_told_and_can_be_repeated_as_ddl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_event_trigger_saw_is_told_though_nothing_is_pending() {
+async fn uncaptured_objects_are_reported_when_nothing_is_pending() {
     let world = World::start().await;
     world.workspace("app").await;
     world

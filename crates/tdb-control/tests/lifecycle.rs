@@ -36,7 +36,7 @@ const IN_CONSTRUCTION: &str = "SELECT datname::text FROM pg_database WHERE datna
 const ROLES: &str = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'r\\_%' ORDER BY 1";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_tenants_made_at_once_are_all_whole() {
+async fn twenty_tenants_created_concurrently_are_complete() {
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (id int PRIMARY KEY)").await;
@@ -139,7 +139,7 @@ async fn spares_follow_the_demand_of_the_last_day_and_an_idle_blueprint_has_none
     for number in 0..8 {
         world.tenant(&format!("t{number}"), "app").await;
     }
-    let store = world.cluster.connect("store").await.unwrap();
+    let store = world.cluster.connect("tdb_control").await.unwrap();
     let kept = async |name: &str| -> i64 {
         let sql =
             "SELECT count(*) FROM control_plane.templates t JOIN control_plane.workspaces w ON w.id = t.workspace_id
@@ -194,7 +194,7 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
         .await;
     };
     stocked(1).await;
-    let store = world.cluster.connect("store").await.unwrap();
+    let store = world.cluster.connect("tdb_control").await.unwrap();
     store.batch_execute(KEPT).await.unwrap();
     world.tenant("second", "app").await;
     let session = world.session("app__second").await;
@@ -240,7 +240,7 @@ async fn a_spare_of_the_past_is_not_taken_for_the_tenant_it_became() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_workspace_is_built_ahead_and_says_what_is_broken() {
+async fn a_quiet_workspace_is_built_ahead_and_reports_broken_changes() {
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (id int)").await;
@@ -403,7 +403,7 @@ async fn a_creation_that_was_left_is_taken_up_by_the_next_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn databases_of_nobody_are_swept_and_foreign_ones_are_not() {
+async fn orphaned_databases_are_swept_and_foreign_ones_are_not() {
     let world = World::idle(ControlSettings::default()).await;
     let installation = world.store.installation().to_owned();
     let admin = world.cluster.connect("postgres").await.unwrap();

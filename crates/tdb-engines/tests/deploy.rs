@@ -35,19 +35,12 @@ async fn three_hundred_statements_replay_to_the_same_fingerprint() {
     world.base_template("app_v1").await;
     let build = world.tenant("app_build", "app_v1").await;
     assert_eq!(world.bring_up(&build, &changes).await.unwrap().applied.len(), 300);
-    assert_eq!(
-        world
-            .fingerprint(&workspace)
-            .await
-            .diff(&world.fingerprint(&build).await),
-        vec![]
-    );
+    world.assert_same_schema(&workspace, &build).await;
 }
 
 #[tokio::test]
 async fn killed_at_random_moments_every_change_is_there_once() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let session = world.session(&workspace).await;
@@ -101,13 +94,7 @@ async fn killed_at_random_moments_every_change_is_there_once() {
     }
     done.store(true, Ordering::SeqCst);
     assert!(killer.await.unwrap() > 0);
-    assert_eq!(
-        world
-            .fingerprint(&workspace)
-            .await
-            .diff(&world.fingerprint(&acme).await),
-        vec![]
-    );
+    world.assert_same_schema(&workspace, &acme).await;
     let rows = apply::deployed(&world.deployer(&acme)).await.unwrap();
     assert!(rows.len() == 38 && rows.iter().all(|row| row.state == DeployedState::Done));
     assert!(
@@ -118,9 +105,8 @@ async fn killed_at_random_moments_every_change_is_there_once() {
 }
 
 #[tokio::test]
-async fn a_failed_change_leaves_the_ones_before_it_and_says_what_failed() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+async fn a_failed_change_leaves_the_earlier_ones_and_reports_the_statement() {
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let developer = world.session(&workspace).await;
@@ -182,8 +168,7 @@ async fn a_failed_change_leaves_the_ones_before_it_and_says_what_failed() {
 
 #[tokio::test]
 async fn deferred_triggers_run_as_the_owner() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let developer = world.session(&workspace).await;
@@ -211,8 +196,7 @@ async fn deferred_triggers_run_as_the_owner() {
 
 #[tokio::test]
 async fn the_deployment_locks_holder_is_reported_and_orphans_are_ended() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let tenant = world.session(&acme).await;
     let holder: i32 = tenant

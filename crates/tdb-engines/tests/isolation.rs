@@ -35,8 +35,7 @@ async fn rights(world: &World) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn each_secret_opens_its_own_database_only() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let globex = world.tenant("app__globex", "app_v1").await;
@@ -104,8 +103,7 @@ const ESCAPE: &str = "EXECUTE 'RESET ROLE'; BEGIN EXECUTE 'CREATE ROLE evil SUPE
 
 #[tokio::test]
 async fn code_planted_in_a_schema_gains_no_right_in_replay_deployment_or_query() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let before = rights(&world).await;
@@ -153,8 +151,7 @@ async fn code_planted_in_a_schema_gains_no_right_in_replay_deployment_or_query()
 
 #[tokio::test]
 async fn with_tenant_ddl_denied_only_deployments_change_a_tenant() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     tenant_side::set_ddl(&world.server, &acme.name, TenantDdl::Deny)
@@ -269,8 +266,7 @@ const NO_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 #[tokio::test]
 async fn neither_deletion_nor_publication_waits_for_what_another_tenant_granted() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let build = world.tenant("app_v2", "app_v1").await;
     let globex = world.tenant("app__globex", "app_v1").await;

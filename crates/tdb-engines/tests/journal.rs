@@ -132,7 +132,7 @@ async fn the_journal_has_what_committed_and_only_that() {
 }
 
 #[tokio::test]
-async fn a_session_that_asks_for_it_is_told_of_each_row() {
+async fn a_session_can_request_a_notice_for_each_row() {
     let world = World::start().await;
     let workspace = world.workspace("app_dev").await;
     let told = |statements: &[&str]| {
@@ -191,13 +191,7 @@ async fn changes_of_interleaved_sessions_replay_to_the_workspaces_schema() {
     world.base_template("app_v1").await;
     let build = world.tenant("app_build", "app_v1").await;
     world.bring_up(&build, &numbered(&changes)).await.unwrap();
-    assert_eq!(
-        world
-            .fingerprint(&workspace)
-            .await
-            .diff(&world.fingerprint(&build).await),
-        vec![]
-    );
+    world.assert_same_schema(&workspace, &build).await;
 }
 
 #[tokio::test]
@@ -523,8 +517,7 @@ async fn a_developer_cannot_forge_disable_or_drop_the_journal() {
 
 #[tokio::test]
 async fn dumps_and_restores_by_the_owner_show_nothing_of_ours() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     for database in [&workspace, &acme] {
@@ -557,13 +550,7 @@ async fn dumps_and_restores_by_the_owner_show_nothing_of_ours() {
     }
     let build = world.tenant("app_build", "app_v1").await;
     world.bring_up(&build, &numbered(&changes)).await.unwrap();
-    assert_eq!(
-        world
-            .fingerprint(&workspace)
-            .await
-            .diff(&world.fingerprint(&build).await),
-        vec![]
-    );
+    world.assert_same_schema(&workspace, &build).await;
 }
 
 #[tokio::test]

@@ -44,8 +44,7 @@ const READ: &[&str] = &[
 
 #[tokio::test]
 async fn a_read_only_role_reads_all_of_its_database_and_no_verifier() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let workspace = world.workspace("app_dev").await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let developer = world.session(&workspace).await;
@@ -76,13 +75,7 @@ async fn a_read_only_role_reads_all_of_its_database_and_no_verifier() {
         .collect();
     assert!(all.iter().all(|one| one.change.broken.is_none()), "{all:#?}");
     world.bring_up(&acme, &all).await.unwrap();
-    assert_eq!(
-        world
-            .fingerprint(&workspace)
-            .await
-            .diff(&world.fingerprint(&acme).await),
-        vec![]
-    );
+    world.assert_same_schema(&workspace, &acme).await;
     world
         .session(&acme)
         .await
@@ -119,9 +112,8 @@ async fn a_read_only_role_reads_all_of_its_database_and_no_verifier() {
 }
 
 #[tokio::test]
-async fn dumps_and_restores_by_the_owner_stay_clean_where_somebody_only_reads() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+async fn dumps_and_restores_by_the_owner_work_with_a_read_only_role() {
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let elsewhere = world.tenant("app__elsewhere", "app_v1").await;
     let workspace = world.workspace("app_dev").await;
@@ -140,13 +132,7 @@ async fn dumps_and_restores_by_the_owner_stay_clean_where_somebody_only_reads() 
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     let restore = world.program("pg_restore", &elsewhere, &["-O", "-x", "--exit-on-error", &file]);
     assert!(restore.status.success(), "{}", String::from_utf8_lossy(&restore.stderr));
-    assert_eq!(
-        world
-            .fingerprint(&acme)
-            .await
-            .diff(&world.fingerprint(&elsewhere).await),
-        vec![]
-    );
+    world.assert_same_schema(&acme, &elsewhere).await;
     let restore = world.program("pg_restore", &acme, &["--clean", "--single-transaction", &file]);
     assert!(restore.status.success(), "{}", String::from_utf8_lossy(&restore.stderr));
     let session = reader(&world, &acme).await;
@@ -237,8 +223,7 @@ const WRITES: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn a_read_only_role_cannot_write_in_any_transaction() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let owner = world.session(&acme).await;
     owner
@@ -278,9 +263,8 @@ async fn a_read_only_role_cannot_write_in_any_transaction() {
 
 /// Functions of PostgreSQL that any role can call and that write something. Those of a new version need a review.
 #[tokio::test]
-async fn no_function_of_postgresql_that_everybody_may_call_writes() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+async fn no_builtin_function_that_public_can_call_writes() {
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let admin = world.cluster.connect(&acme.name).await.unwrap();
     let sql = "SELECT DISTINCT proname::text FROM pg_proc p WHERE pronamespace = 'pg_catalog'::regnamespace AND provolatile = 'v'
@@ -318,8 +302,7 @@ async fn no_function_of_postgresql_that_everybody_may_call_writes() {
 
 #[tokio::test]
 async fn a_query_that_may_only_read_is_one_statement_that_cannot_write() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let owner = world.session(&acme).await;
     // What the schema itself grants to PUBLIC: the role has no further privilege.
@@ -407,8 +390,7 @@ async fn make_old(world: &World, database: &Database) {
 
 #[tokio::test]
 async fn databases_of_an_older_program_are_brought_to_the_present_rights() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let globex = world.tenant("app__globex", "app_v1").await;
     for database in [&acme, &globex] {
@@ -466,8 +448,7 @@ fn expected(database: &Database, groups: Groups) -> Expected {
 
 #[tokio::test]
 async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
-    let world = World::start().await;
-    world.base_template("app_v1").await;
+    let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let globex = world.tenant("app__globex", "app_v1").await;
     let all = [expected(&acme, Groups::Checked), expected(&globex, Groups::Checked)];

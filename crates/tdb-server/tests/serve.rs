@@ -23,27 +23,21 @@ struct Site {
     cluster: Cluster,
     dir: TempDir,
     api_key: ApiKey,
+    store_url: String,
     metrics: String,
 }
 
 impl Site {
     async fn new() -> Self {
         let cluster = Cluster::start().unwrap();
-        let client = cluster.connect("postgres").await.unwrap();
-        client
-            .batch_execute("CREATE ROLE cp_owner LOGIN CREATEROLE PASSWORD 'owner'")
-            .await
-            .unwrap();
-        client
-            .batch_execute("CREATE DATABASE tdb_control OWNER cp_owner")
-            .await
-            .unwrap();
+        let store_url = cluster.create_store().await.unwrap();
         let dir = TempDir::new().unwrap();
         let metrics = format!("127.0.0.1:{}", free_port().unwrap());
         let site = Self {
             cluster,
             dir,
             api_key: ApiKey::generate().unwrap(),
+            store_url,
             metrics,
         };
         fs::write(site.file(), site.text()).unwrap();
@@ -84,12 +78,11 @@ impl Site {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let url = format!(
-            "postgresql://cp_owner:owner@127.0.0.1:{}/tdb_control",
-            self.cluster.port()
-        );
         let mut command = tenantsdb(arguments);
-        command.arg("--config").arg(self.file()).env("TENANTSDB_STORE_URL", url);
+        command
+            .arg("--config")
+            .arg(self.file())
+            .env("TENANTSDB_STORE_URL", &self.store_url);
         command
             .env("TENANTSDB_API_KEY", self.api_key.reveal())
             .env("SERVER_PASSWORD", self.cluster.password());
@@ -102,7 +95,7 @@ impl Site {
 }
 
 #[tokio::test]
-async fn migrations_are_pending_then_applied_and_check_tells_the_difference() {
+async fn migrations_are_pending_then_applied_and_check_reports_both() {
     let site = Site::new().await;
     let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
     let before = site.run(&["migrate", "status"]);
@@ -203,7 +196,7 @@ async fn serve_gets_ready_and_drains_at_sigterm() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_holds_up_no_other() {
+async fn an_unavailable_server_does_not_delay_others() {
     let site = Site::new().await;
     let other = Cluster::start().unwrap();
     fs::write(site.dir.path().join("other-password"), other.password()).unwrap();

@@ -41,6 +41,15 @@ async fn tell(world: &World, project: &ProjectId, tenant: &str) {
     tx.commit().await.unwrap();
 }
 
+/// A directory whose proxies count as dead after this time without a heartbeat.
+fn with_lease(world: &World, lease: Duration) -> Directory {
+    let settings = DirectorySettings {
+        lease,
+        ..DirectorySettings::default()
+    };
+    Directory::new(world.store.clone(), Handle::current(), settings)
+}
+
 fn tenant_of(change: &RouteChange) -> &str {
     match change {
         RouteChange::Tenant { tenant, .. } => tenant.as_str(),
@@ -292,7 +301,7 @@ async fn an_api_key_is_found_by_itself_only() {
 }
 
 #[tokio::test]
-async fn a_project_goes_with_its_keys_but_not_with_its_workspaces() {
+async fn a_project_can_be_deleted_with_keys_but_not_with_workspaces() {
     let world = World::start().await;
     let Fleet { project, workspace, .. } = fleet(&world).await;
     let tx = world.store.project(&project).await.unwrap();
@@ -398,7 +407,7 @@ async fn many_writers_are_all_heard_in_the_order_of_their_epochs() {
 }
 
 #[tokio::test]
-async fn a_feed_whose_connection_is_lost_ends_and_the_next_one_goes_on_where_it_was() {
+async fn a_feed_that_lost_its_connection_ends_and_the_next_one_misses_nothing() {
     let world = World::start().await;
     let project = world.project().await;
     let directory = world.directory();
@@ -424,11 +433,7 @@ async fn a_feed_whose_connection_is_lost_ends_and_the_next_one_goes_on_where_it_
 async fn a_lost_notification_costs_a_heartbeat_only() {
     let world = World::start().await;
     let project = world.project().await;
-    let settings = DirectorySettings {
-        lease: Duration::from_millis(900),
-        ..DirectorySettings::default()
-    };
-    let directory = Directory::new(world.store.clone(), Handle::current(), settings);
+    let directory = with_lease(&world, Duration::from_millis(900));
     let mut feed = directory.subscribe().await.unwrap();
     let quiet = "ALTER TABLE control_plane.route_events DISABLE TRIGGER number_route_event;
                  INSERT INTO control_plane.route_events (epoch, project_id, kind, tenant) VALUES (1, '%', 'tenant', 'acme')";
@@ -442,14 +447,10 @@ async fn a_lost_notification_costs_a_heartbeat_only() {
 }
 
 #[tokio::test]
-async fn whoever_suspends_waits_for_the_proxies_that_live() {
+async fn a_suspension_waits_for_the_proxies_that_are_alive() {
     let world = World::start().await;
     let project = world.project().await;
-    let settings = DirectorySettings {
-        lease: Duration::from_millis(600),
-        ..DirectorySettings::default()
-    };
-    let directory = Directory::new(world.store.clone(), Handle::current(), settings);
+    let directory = with_lease(&world, Duration::from_millis(600));
     let wait = |time| events::wait_acknowledged(&world.store, time);
     assert_eq!(wait(SOON).await.unwrap(), Acknowledged::ByAll, "no proxy at all");
     let mut feed = directory.subscribe().await.unwrap();

@@ -192,6 +192,20 @@ impl Cluster {
         Ok(client)
     }
 
+    /// Creates the owner and the empty database of a metadata store. Returns the owner's connection string.
+    pub async fn create_store(&self) -> Result<String> {
+        let admin = self.connect("postgres").await?;
+        let owner = "CREATE ROLE cp_owner LOGIN CREATEROLE PASSWORD 'owner'";
+        admin.batch_execute(owner).await?;
+        admin
+            .batch_execute("CREATE DATABASE tdb_control OWNER cp_owner")
+            .await?;
+        let port = self.port;
+        Ok(format!(
+            "postgresql://cp_owner:owner@127.0.0.1:{port}/tdb_control?sslmode=disable"
+        ))
+    }
+
     /// Stops every server process with SIGQUIT, which has the effect of a crash: nothing is flushed. The next
     /// [`Self::start_server`] runs crash recovery.
     pub fn crash(&mut self) -> Result<()> {

@@ -13,7 +13,7 @@ use tdb_control::model::{
     IsolationLevel, NewTenant, TenantChoice, TenantRequest, TenantStatus,
 };
 use tdb_control::{Control, ControlError, ControlSettings, Identity, Page, ServerEnrolment};
-use tdb_names::{BlueprintName, ServerEndpoint, TenantName, TlsMode};
+use tdb_names::{BlueprintName, ServerEndpoint, TenantName, TlsMode, WorkspaceId};
 use tdb_store::{Store, StoreSettings, StoreUrl, migrations};
 use tdb_testkit::Cluster;
 use tokio_postgres::Client;
@@ -45,20 +45,12 @@ impl World {
     /// Does not start the workers.
     pub(crate) async fn idle(settings: ControlSettings) -> Self {
         let cluster = Cluster::start().unwrap();
+        let url = cluster.create_store().await.unwrap();
         let admin = cluster.connect("postgres").await.unwrap();
         admin
-            .batch_execute("CREATE ROLE store LOGIN CREATEROLE PASSWORD 'owner'")
+            .batch_execute("REVOKE ALL ON DATABASE tdb_control FROM PUBLIC")
             .await
             .unwrap();
-        admin.batch_execute("CREATE DATABASE store OWNER store").await.unwrap();
-        admin
-            .batch_execute("REVOKE ALL ON DATABASE store FROM PUBLIC")
-            .await
-            .unwrap();
-        let url = format!(
-            "postgresql://store:owner@127.0.0.1:{}/store?sslmode=disable",
-            cluster.port()
-        );
         let url = StoreUrl::parse(&url.into()).unwrap();
         let key = Arc::new(MasterKey::parse(&MasterKey::generate().unwrap()).unwrap());
         let tls = ClientTls::new(&Roots::system()).unwrap();
@@ -110,6 +102,11 @@ impl World {
             .create(&self.identity, &blueprint(name))
             .await
             .unwrap();
+    }
+
+    pub(crate) async fn workspace_id(&self, name: &str) -> WorkspaceId {
+        let found = self.control.workspaces.find(&self.identity, &blueprint(name)).await;
+        found.unwrap().id
     }
 
     /// A session in the owner role of a database, without a proxy.

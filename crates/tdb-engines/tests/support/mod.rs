@@ -48,6 +48,13 @@ impl World {
         Self { cluster, server }
     }
 
+    /// With the template `app_v1` of the empty schema.
+    pub(crate) async fn with_template() -> Self {
+        let world = Self::start().await;
+        world.base_template("app_v1").await;
+        world
+    }
+
     pub(crate) async fn workspace(&self, name: &str) -> Database {
         let database = self.clone_for(name, Origin::Base).await;
         journal::install(&self.server, &database.name, &database.roles.owner)
@@ -166,6 +173,11 @@ impl World {
         fingerprint::take(&self.server, &database.name, &database.roles.owner)
             .await
             .unwrap()
+    }
+
+    pub(crate) async fn assert_same_schema(&self, one: &Database, other: &Database) {
+        let differences = self.fingerprint(one).await.diff(&self.fingerprint(other).await);
+        assert_eq!(differences, vec![], "{} and {}", one.name, other.name);
     }
 
     pub(crate) async fn bring_up(
