@@ -1,7 +1,7 @@
 #!/bin/bash
-# scripts/bootstrap in bare Debian roots that each hold one misleading package: it must end with a compiler that compiles and
-# a libclang that reads headers, or say in one line what is wrong. As root; needs debootstrap and the network; takes some
-# minutes. With `build` as argument the crate that needs libclang is built in each root too.
+# Runs scripts/bootstrap in minimal Debian roots that each have one misleading package: afterwards a compiler can compile and
+# libclang can parse headers, or one line of output says what is wrong. Needs root, debootstrap and the network; takes some
+# minutes. With the argument `build`, the crate that needs libclang is also built in each root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$PWD/target/bootstrap
@@ -17,7 +17,7 @@ trap unmount EXIT
 [ "$(id -u)" = 0 ] || fail "run it as root: it makes Debian roots and changes into them"
 command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
 unmount
-# Nothing is removed through a mount, whoever left it there.
+# Nothing is removed through a mount that was left there.
 ! grep -qF " $work/" /proc/mounts || fail "something is still mounted under $work"
 mkdir -p "$work/packages"
 
@@ -28,7 +28,7 @@ in_root() { # root command…
         CARGO_HOME=/cargo RUSTUP_HOME=/rustup CARGO_TARGET_DIR=/build TMPDIR=/tmp /usr/sbin/chroot "$root" "$@"
 }
 
-root_with() { # name package…: a fresh root with Rust, these packages without what they recommend, and the repository
+root_with() { # name package…: a new root with Rust, these packages without recommended ones, and the repository
     local root=$work/$1
     shift
     rm -rf "$root"
@@ -44,7 +44,7 @@ root_with() { # name package…: a fresh root with Rust, these packages without 
     [ $# = 0 ] || in_root "$root" apt-get install -y --no-install-recommends "$@" >>"$root.log" 2>&1
 }
 
-bootstrap() { # root purpose: may fail; what it says is in root.said
+bootstrap() { # root purpose: may fail; its output is in root.said
     in_root "$1" sh -c "cd /repository && scripts/bootstrap $2" >>"$1.log" 2>"$1.said"
 }
 

@@ -31,7 +31,7 @@ for program in debootstrap docker-compose psql; do
     command -v $program >/dev/null || { echo "$program is missing: apt-get install $program" >&2; exit 1; }
 done
 finish
-# Nothing is removed through a mount, whoever left it there.
+# Nothing is removed through a mount that was left there.
 ! grep -qF " $work/" /proc/mounts || { echo "something is still mounted under $work" >&2; exit 1; }
 rm -rf "$work/image" "$work/control-plane" "$work/data-plane"
 mkdir -p "$work"

@@ -1,4 +1,4 @@
-//! What the capture of DDL costs: one simple Query message of many statements in a workspace, beside the same message in a
+//! The cost of capturing DDL: one simple Query message of many statements in a workspace, compared with the same message in a
 //! database of the same server without capture.
 
 use std::path::PathBuf;
@@ -14,16 +14,16 @@ use crate::statistics::{Ratio, median};
 
 const WORKSPACE: &str = "bench";
 
-/// The time of one message of many DDL statements, implicit transaction and BEGIN to COMMIT: through the proxy into a
-/// workspace until ReadyForQuery, its drain included, beside the same message without capture.
+/// The time for one message of many DDL statements, as an implicit transaction and from BEGIN to COMMIT: through the proxy
+/// in a workspace until ReadyForQuery, including the drain, compared with the same message without capture.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     #[arg(long, default_value_t = 10)]
     rounds: u32,
-    /// Statements in a message.
+    /// The number of statements in a message.
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 4000])]
     statements: Vec<u32>,
-    /// Where the raw numbers go.
+    /// The directory for the raw numbers.
     #[arg(long, default_value_os_t = crate::report::results_dir())]
     results: PathBuf,
 }
@@ -88,7 +88,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report(options, &rounds)
 }
 
-/// Both sides alternate in who is first. What a round made is dropped again, not measured, so that the catalogs stay small.
+/// The two sides alternate in order. The objects of a round are dropped afterwards, which is not measured, to keep the
+/// catalogs small.
 fn pair(kind: Kind, number: u32, statements: u32, captured: &Session, direct: &Session) -> Result<Round> {
     let message = kind.message(number, statements);
     let (workspace, direct_time) = if number.is_multiple_of(2) {
@@ -101,7 +102,7 @@ fn pair(kind: Kind, number: u32, statements: u32, captured: &Session, direct: &S
     for session in [captured, direct] {
         session.run("DROP SCHEMA w CASCADE; CREATE SCHEMA w; CREATE TABLE w.d (a int)")?;
     }
-    // The drain of what came last, which no client waits for, must not run into the next measurement.
+    // The drain of the last change, which no client waits for, must not overlap with the next measurement.
     std::thread::sleep(Duration::from_secs(3));
     Ok(Round {
         kind,
@@ -111,7 +112,7 @@ fn pair(kind: Kind, number: u32, statements: u32, captured: &Session, direct: &S
     })
 }
 
-/// Milliseconds.
+/// The time in milliseconds.
 fn time(session: &Session, message: &str) -> Result<f64> {
     let start = Instant::now();
     session.run(message)?;

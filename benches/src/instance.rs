@@ -1,5 +1,5 @@
-//! The instance under test: the release build of `tenantsdb dev`, as `make` builds it, with metrics and logging on, on
-//! free ports and a data directory of its own. Stopped and removed with its value.
+//! The instance under test: the release build of `tenantsdb dev`, as built by `make`, with metrics and logging, on free
+//! ports and with a separate data directory. It is stopped and removed when the value is dropped.
 
 use std::env;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// A running `tenantsdb dev`.
 pub(crate) struct Instance {
-    // Before the directory: fields end in this order.
+    // Declared before the directory, since fields are dropped in this order.
     program: Program,
     pub api: Client,
     proxy: (String, u16),
@@ -37,7 +37,7 @@ pub(crate) struct Instance {
 impl Instance {
     pub(crate) fn start() -> Result<Self> {
         let dir = TempDir::with_prefix("tdb-bench-")?;
-        // PostgreSQL runs as another user when we are root.
+        // PostgreSQL runs as another user if this program runs as root.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let data = dir.path().join("data");
         let log = dir.path().join("log");
@@ -46,7 +46,7 @@ impl Instance {
         for port in ["--postgres-port", "--api-port", "--metrics-port", "--upstream-port"] {
             command.args([port, "0"]);
         }
-        // `dev` notes the last instance there; the user's own note must stay.
+        // `dev` registers the running instance there; the user's own entry must not change.
         for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
             command.env(name, dir.path().join("home"));
         }
@@ -72,7 +72,7 @@ impl Instance {
         self.program.pid()
     }
 
-    /// A workspace whose schema is `ddl`, with the password that only its creation shows.
+    /// Creates a workspace with the schema `ddl`. Returns the password, which is shown only at creation.
     pub(crate) fn blueprint(&self, name: &str, ddl: &str) -> Result<Workspace> {
         let request = CreateWorkspace {
             name: name.to_owned(),
@@ -96,7 +96,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Asks for a tenant and waits until it is ready.
+    /// Creates a tenant and waits until it is ready.
     pub(crate) fn tenant(&self, name: &str, blueprint: &str) -> Result<Tenant> {
         let database = CreateTenantDatabase {
             blueprint: blueprint.to_owned(),
@@ -118,13 +118,13 @@ impl Instance {
         Ok(created)
     }
 
-    /// A tenant's database as its own credential reaches it, through the proxy.
+    /// The address of a tenant's database through the proxy, with the tenant's credential.
     pub(crate) fn tenant_endpoint(&self, tenant: &Tenant) -> Result<Endpoint> {
         let database = tenant.databases.first().context("the tenant has no database")?;
         self.proxy_endpoint(&database.connection.connection_string, &database.connection.database)
     }
 
-    /// A workspace that was just made, as its developers reach it, through the proxy.
+    /// The address of a new workspace through the proxy, with its credential.
     pub(crate) fn workspace_endpoint(&self, workspace: &Workspace) -> Result<Endpoint> {
         let database = workspace.connection.database.as_deref();
         self.proxy_endpoint(
@@ -144,7 +144,7 @@ impl Instance {
         })
     }
 
-    /// A database of the private PostgreSQL, past the proxy, as its administrator.
+    /// The address of a database on the private PostgreSQL, without the proxy, as administrator.
     pub(crate) fn server_endpoint(&self, database: &str) -> Result<Endpoint> {
         let (user, password) = login(&self.server_url)?;
         let (_, address) = self.server_url.split_once('@').context("server_url has no address")?;
@@ -160,7 +160,7 @@ impl Instance {
     }
 }
 
-/// `tenantsdb` from the directory of this program: one cargo target directory, one profile.
+/// The `tenantsdb` in the directory of this program: same cargo target directory, same profile.
 fn binary() -> Result<PathBuf> {
     let this = env::current_exe().context("find this program")?;
     let binary = this.with_file_name("tenantsdb");
@@ -172,7 +172,7 @@ fn binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Waits for `dev.json`, which is there from readiness on.
+/// Waits for `dev.json`, which is written when the instance is ready.
 fn facts(program: &mut Program, file: &Path, log: &Path) -> Result<Value> {
     let deadline = Instant::now() + START_TIME_MAX;
     while Instant::now() < deadline {
@@ -190,7 +190,7 @@ fn facts(program: &mut Program, file: &Path, log: &Path) -> Result<Value> {
     bail!("tenantsdb dev is not ready after {START_TIME_MAX:?}")
 }
 
-/// User and password of `postgresql://USER:PASSWORD@…`; generated ones need no unescaping.
+/// The user and password of `postgresql://USER:PASSWORD@…`; generated ones contain no escapes.
 fn login(url: &str) -> Result<(String, String)> {
     let (_, rest) = url.split_once("://").context("connection string")?;
     let (login, _) = rest.split_once('@').context("connection string without user")?;

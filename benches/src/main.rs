@@ -1,4 +1,4 @@
-//! The project's measurements, one command each. README.md says how they are taken and what came out.
+//! The benchmarks of the project, one command each. README.md describes the method and the results.
 
 mod capture;
 mod deploy;
@@ -26,22 +26,22 @@ use clap::{Parser, Subcommand};
     about = "Measurements of TenantsDB, beside what others need for the same"
 )]
 struct Cli {
-    /// All, if none is named
+    /// The commands to run; all if none is named
     #[command(subcommand)]
     bench: Option<Bench>,
 }
 
 #[derive(Subcommand)]
 enum Bench {
-    /// CPU and system calls per query of the proxy, beside PgBouncer and HAProxy
+    /// CPU and system calls per query of the proxy, compared with PgBouncer and HAProxy
     Relay(relay::Options),
-    /// Tenant creation, beside the bare CREATE DATABASE … TEMPLATE
+    /// Tenant creation, compared with CREATE DATABASE … TEMPLATE alone
     Tenants(tenants::Options),
-    /// One ALTER TABLE over a fleet, beside fresh connections that do nothing else and beside xargs psql
+    /// One ALTER TABLE on many tenants, compared with new connections that run only the statement, and with xargs psql
     Deploy(deploy::Options),
-    /// One message of many DDL statements in a workspace, beside the same in a database without capture
+    /// One message of many DDL statements in a workspace, compared with a database without capture
     Capture(capture::Options),
-    /// The relay without a protocol that the others are compared with
+    /// The relay without a protocol, for the comparison
     #[command(hide = true)]
     Spike {
         #[arg(long)]
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
 }
 
 impl Bench {
-    /// What runs when none is named, with its defaults.
+    /// The commands that run if none is named, with their defaults.
     const ALL: [&str; 4] = ["relay", "tenants", "deploy", "capture"];
 
     fn run(self) -> Result<()> {

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// tokio's default.
+/// The default of tokio.
 pub(crate) const EVENT_INTERVAL: u32 = 61;
 const SCRATCH_LEN: usize = 64 * 1024;
 

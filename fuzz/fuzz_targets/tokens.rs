@@ -1,5 +1,5 @@
-//! Any text in any reading: its tokens lie in it, in order, and are found without panic; what it does is the same as often as
-//! it is examined.
+//! Splits any text into tokens, with any settings. The tokens must be within the text and in order, there must be no panic,
+//! and the effect must be the same at each examination.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The admin API as a stranger sees it: JSON over HTTP.
+//! The admin API as JSON over HTTP, without the product's types.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Api {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(120)))
-            // A server may close a kept connection as the next request is sent, which would fail for no fault of its own.
+            // A server can close a kept connection while the next request is being sent, which is not a failure of the server.
             .max_idle_connections(0)
             .build();
         Self {
@@ -38,7 +38,7 @@ impl Api {
         }
     }
 
-    /// The same address with another key, or none.
+    /// The same address with another key, or without one.
     pub fn with_key(&self, key: Option<&str>) -> Self {
         Self {
             key: key.map(str::to_owned),
@@ -46,7 +46,7 @@ impl Api {
         }
     }
 
-    /// The same with one more header.
+    /// The same with an additional header.
     pub fn with_header(&self, name: &str, value: &str) -> Self {
         let mut api = self.clone();
         api.headers.push((name.to_owned(), value.to_owned()));
@@ -71,7 +71,7 @@ impl Api {
             .unwrap_or_else(|e| panic!("POST {path}: {e}"))
     }
 
-    /// An error where no answer came: the process may have been killed.
+    /// Sends a request; an error if there was no response, for example because the process was killed.
     pub fn try_send(&self, method: &str, path: &str, body: Option<Value>) -> Result<Answer, ureq::Error> {
         let mut request = ureq::http::Request::builder()
             .method(method)
@@ -111,7 +111,7 @@ impl Answer {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Panics unless the status is one of success; checks the envelope.
+    /// Panics unless the status is a success; checks the envelope.
     #[track_caller]
     pub fn ok(self) -> Value {
         assert!(
@@ -125,7 +125,7 @@ impl Answer {
         self.body
     }
 
-    /// Panics unless it is a problem document (RFC 9457) with this status; gives it.
+    /// Panics unless it is a problem document (RFC 9457) with this status; returns it.
     #[track_caller]
     pub fn problem(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}: {:#}", self.request, self.body);

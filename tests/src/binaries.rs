@@ -1,12 +1,12 @@
-//! Builds `tenantsdb` and `tdb` once per test process, into the target directory the test itself runs from. Debug builds:
-//! only they have the fault points the kill tests need.
+//! Builds `tenantsdb` and `tdb` once per test process, in the target directory of the test. Debug builds, since only they
+//! have the fault points that the kill tests need.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Where the two programs are.
+/// The paths of the two programs.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     pub tenantsdb: PathBuf,
@@ -14,7 +14,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Builds them, or takes those in the directory `TDB_TEST_BINARIES` names.
+    /// Builds them, or uses those in the directory `TDB_TEST_BINARIES`.
     pub fn built() -> &'static Binaries {
         static BUILT: OnceLock<Binaries> = OnceLock::new();
         BUILT.get_or_init(|| match env::var_os("TDB_TEST_BINARIES") {
@@ -31,7 +31,7 @@ impl Binaries {
     }
 }
 
-/// The cargo target directory this test process was built into.
+/// The cargo target directory that this test process was built in.
 pub fn target_dir() -> PathBuf {
     let exe = env::current_exe().expect("own path");
     // <target>/<profile>/deps/<test>

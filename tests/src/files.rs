@@ -1,9 +1,9 @@
-//! Which source files of a crate use which others, read from their paths.
+//! Determines which source files of a crate use which others, from the paths in their text.
 //!
-//! It sees paths: those of `use`, and those written out (`crate::…`, `super::…`, `self::…`, and those that begin with a
-//! module that the file declares). An `impl` of a type that another file defines counts in both directions, since code
-//! that has the type can call it. It does not see calls on values whose type a file never names, trait objects, or what macros
-//! write; a `mod` alone is no use, and tests are left out.
+//! These are the paths of `use`, and those written out (`crate::…`, `super::…`, `self::…`, and those that begin with a
+//! module that the file declares). An `impl` of a type that another file defines counts in both directions, since code that
+//! has the type can call it. Not detected are calls on values whose type a file never names, trait objects, and the output
+//! of macros. A `mod` alone does not count, and tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,7 +32,7 @@ pub fn uses(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     graph
 }
 
-/// The files of a circle, in order, or none if the graph has no circle.
+/// The files of a cycle, in order; `None` if the graph has no cycle.
 pub fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut done = BTreeSet::new();
     graph
@@ -77,7 +77,7 @@ fn read(dir: &Path, under: &str, texts: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Without comments, and with empty literals.
+/// The code without comments and with empty literals.
 fn code(text: &str) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some(next) = rest.chars().next() {
@@ -105,13 +105,13 @@ fn code(text: &str) -> String {
     out
 }
 
-/// Of a raw string that begins here.
+/// The number of `#` of a raw string that begins here.
 fn raw_hashes(text: &str) -> Option<usize> {
     let hashes = text[1..].chars().take_while(|c| *c == '#').count();
     text[1 + hashes..].starts_with('"').then_some(hashes)
 }
 
-/// 0 for a lifetime.
+/// The length of a character literal; 0 for a lifetime.
 fn character_len(text: &str) -> usize {
     let mut after = text.char_indices().skip(1);
     match (after.next(), after.next()) {
@@ -154,7 +154,7 @@ fn without_tests(text: &str) -> String {
     text[..at].to_owned()
 }
 
-/// Every path of a text, with the trees of `use` written out.
+/// All paths of a text, with the trees of `use` expanded.
 fn paths(text: &str) -> Vec<Vec<String>> {
     let (mut found, mut rest) = (Vec::new(), String::new());
     for (at, part) in text.split("use ").enumerate() {
@@ -168,7 +168,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     }
     let words = rest.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
     found.extend(words.map(|word| word.split("::").map(str::to_owned).collect()));
-    // `pub(crate)` and `self` are no paths.
+    // `pub(crate)` and `self` are not paths.
     found.retain(|path| path.len() > 1);
     found
 }
@@ -205,7 +205,7 @@ fn tree(text: &str, before: &[String], found: &mut Vec<Vec<String>>) {
     tree(&inner[begin..], &whole, found);
 }
 
-/// The file that a path of `file` leads to, where it is one of the crate's.
+/// The file that a path in `file` refers to, if it is in this crate.
 fn resolved(file: &str, path: &[String], texts: &BTreeMap<String, String>) -> Option<String> {
     let here: Vec<&str> = file.split('/').filter(|name| *name != "lib").collect();
     let mut names: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -238,7 +238,7 @@ fn declares(text: &str, module: &str) -> bool {
     text.contains(&format!("mod {module};"))
 }
 
-/// Names of the types that a text has an inherent `impl` for.
+/// The names of the types for which a text has an inherent `impl`.
 fn implemented(text: &str) -> BTreeSet<String> {
     let blocks = text.lines().filter_map(|line| line.strip_prefix("impl"));
     let inherent = blocks.filter(|line| !line.contains(" for "));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The story's schema: one of everything that is part of a schema.
+/// The schema of the end-to-end test: one object of each kind that is part of a schema.
 pub const SCHEMA: &str = include_str!("../fixtures/schema.sql");
 
 pub fn fixture(name: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Installations of PostgreSQL with extensions that the machine's own does not have.
+//! PostgreSQL installations with extensions that the machine's installation does not have.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,15 +9,15 @@ use crate::{clean, pg_program, run, target_dir};
 
 const PGVECTOR_PACKAGE: &str = "pgserver==0.1.4";
 
-/// An extension of a test: its name, control file and script.
+/// An extension defined by a test: its name, control file and script.
 pub struct Written<'a> {
     pub name: &'a str,
     pub control: &'a str,
     pub script: &'a str,
 }
 
-/// The bin directory of a copy of the machine's PostgreSQL that has these extensions too, in version 1.0. The server finds
-/// its files from where its program is, so the program is copied and everything else linked.
+/// The bin directory of a copy of the machine's PostgreSQL that also has these extensions, in version 1.0. The server finds
+/// its files relative to its program, so the programs are copied and everything else is linked.
 pub fn with_extensions(into: &Path, extensions: &[Written<'_>]) -> PathBuf {
     let [bin, share, library] = ["--bindir", "--sharedir", "--pkglibdir"].map(configured);
     let prefix = |path: &Path| -> PathBuf { into.join(path.strip_prefix("/").expect("an absolute path")) };
@@ -54,8 +54,8 @@ pub fn with_extensions(into: &Path, extensions: &[Written<'_>]) -> PathBuf {
     made
 }
 
-/// The bin directory of a PostgreSQL with pgvector: the machine's, where it has pgvector, else one that a package of PyPI
-/// (11 MB) brings along. Debian 12 has no pgvector.
+/// The bin directory of a PostgreSQL with pgvector: the machine's if it has pgvector, otherwise one from a PyPI package (11
+/// MB). Debian 12 has no pgvector.
 pub fn with_pgvector() -> PathBuf {
     if configured("--sharedir").join("extension/vector.control").exists() {
         return configured("--bindir");
@@ -70,7 +70,7 @@ pub fn with_pgvector() -> PathBuf {
     fs::create_dir_all(&dir).expect("make a directory");
     let python = crate::python();
     let mut download = Command::new(&python);
-    // Its modules are not used, so that it need not fit this Python.
+    // The package's Python modules are not used, so it need not match this Python version.
     download
         .args([
             "-m",
@@ -114,7 +114,7 @@ fn link(from: &Path, to: &Path) {
     symlink(from, to).expect("link a file");
 }
 
-/// PostgreSQL runs as another user when the tests run as root.
+/// Makes a directory readable for all: PostgreSQL runs as another user when the tests run as root.
 fn open(dir: &Path) {
     let mut command = clean("chmod");
     command.args(["-R", "a+rX"]).arg(dir);

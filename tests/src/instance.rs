@@ -1,5 +1,5 @@
-//! `tenantsdb dev` as a process of its own on a directory of its own. It ends with its value, and also when the test
-//! process is killed: a shell holds the other end of a pipe and cleans up when the pipe closes.
+//! A separate `tenantsdb dev` process with a separate directory. It is ended when the value is dropped, and also when the test
+//! process is killed: a shell reads from a pipe and cleans up when the pipe closes.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -21,10 +21,10 @@ use tempfile::TempDir;
 use crate::programs::{Ran, clean, pg_program, run};
 use crate::{Api, Binaries, Session, connect, eventually, url_with};
 
-/// From start to readiness, initdb included, on a machine that runs other tests too.
+/// The time limit from start to readiness, including initdb, on a machine that also runs other tests.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
 const STOP_TIME_MAX: Duration = Duration::from_secs(60);
-/// Ends what is left under a directory once nobody holds the pipe, and removes the directory. Arguments: directory.
+/// Ends the processes left under a directory when the pipe is closed, and removes the directory. Arguments: the directory.
 const KEEPER: &str = r#"
 read -r _
 [ -s "$1/pid" ] && kill -KILL "$(cat "$1/pid")" 2>/dev/null
@@ -34,11 +34,11 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null; [ -e "$1" ] || 
 
 #[derive(Clone, Debug)]
 pub struct InstanceOptions {
-    /// `Safe` leaves PostgreSQL's settings alone, as `tenantsdb dev` does.
+    /// `Safe` keeps PostgreSQL's settings as `tenantsdb dev` sets them.
     pub durability: Durability,
     pub environment: Vec<(String, String)>,
     pub arguments: Vec<String>,
-    /// Where it enters itself as running; its own directory by default.
+    /// The directory in which it registers itself as running; by default a separate one.
     pub state_home: Option<PathBuf>,
 }
 
@@ -54,7 +54,7 @@ impl Default for InstanceOptions {
 }
 
 impl InstanceOptions {
-    /// For tests that kill.
+    /// For tests that kill the process.
     pub fn safe() -> Self {
         Self {
             durability: Durability::Safe,
@@ -62,7 +62,7 @@ impl InstanceOptions {
         }
     }
 
-    /// With a fault point armed: the process kills itself there.
+    /// Arms a fault point: the process kills itself there.
     pub fn with_fault(mut self, point: &str) -> Self {
         self.environment.push(("TDB_FAULT".to_owned(), point.to_owned()));
         self
@@ -75,12 +75,12 @@ pub struct Instance {
     dir: PathBuf,
     process: Option<Child>,
     ready: Value,
-    /// Found once; it stays.
+    /// Looked up once; it does not change.
     store_database: OnceLock<String>,
     _keeper: Keeper,
 }
 
-/// How a process ended that was to be killed at a fault point.
+/// How a process ended that should be killed at a fault point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Killed {
     AtThePoint,
@@ -94,7 +94,7 @@ struct Keeper {
 }
 
 impl Instance {
-    /// A fresh one.
+    /// Starts a new instance.
     pub fn start() -> Self {
         Self::start_with(&InstanceOptions::default())
     }
@@ -105,7 +105,7 @@ impl Instance {
         instance
     }
 
-    /// A directory for one, in which nothing runs yet.
+    /// Creates the directory of an instance without starting it.
     pub fn prepare() -> Self {
         let dir = TempDir::with_prefix("tdb-e2e-").expect("a temporary directory").keep();
         // PostgreSQL runs as another user when the tests run as root.
@@ -120,7 +120,7 @@ impl Instance {
         }
     }
 
-    /// Starts again on the same data after the process ended.
+    /// Starts again with the same data after the process has ended.
     pub fn restart(&mut self) {
         self.restart_with(&InstanceOptions::default());
     }
@@ -134,7 +134,7 @@ impl Instance {
         });
     }
 
-    /// As [`Self::restart_with`]; an exit status where the process ended before it was ready.
+    /// As [`Self::restart_with`]; the exit status if the process ended before it was ready.
     pub fn try_restart(&mut self, options: &InstanceOptions) -> Result<(), ExitStatus> {
         assert!(self.process.is_none(), "it still runs");
         let (child, lines) = self.spawn(options);
@@ -161,14 +161,14 @@ impl Instance {
         }
     }
 
-    /// `kill -9` of tenantsdb alone: its PostgreSQL goes on as an orphan, as on a real machine.
+    /// `kill -9` of tenantsdb only: its PostgreSQL continues as an orphan, as on a real machine.
     pub fn kill(&mut self) {
         let mut child = self.process.take().expect("a running tenantsdb");
         child.kill().expect("kill tenantsdb");
         child.wait().expect("wait for tenantsdb");
     }
 
-    /// Ends it as an operator does (SIGTERM).
+    /// Stops it as an operator does (SIGTERM).
     pub fn stop(&mut self) -> ExitStatus {
         let mut child = self.process.take().expect("a running tenantsdb");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
@@ -178,7 +178,7 @@ impl Instance {
         })
     }
 
-    /// Waits until an armed fault point killed it; `NotReached` past `limit`, and then it goes on running.
+    /// Waits until an armed fault point has killed it; `NotReached` after `limit`, and then it continues to run.
     pub fn wait_for_the_kill(&mut self, limit: Duration) -> Killed {
         let deadline = Instant::now() + limit;
         let child = self.process.as_mut().expect("a running tenantsdb");
@@ -203,7 +203,7 @@ impl Instance {
         child.is_some_and(|child| child.try_wait().expect("wait for tenantsdb").is_none())
     }
 
-    /// What `dev.json` says.
+    /// The content of `dev.json`.
     pub fn facts(&self) -> Value {
         let path = self.data_dir().join("dev.json");
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
@@ -214,7 +214,7 @@ impl Instance {
         self.dir.join("data")
     }
 
-    /// Where this instance notes that it is the last one that ran; a test must not see the user's own.
+    /// The directory in which this instance registers itself; a test must not use the user's own.
     pub fn state_home(&self) -> PathBuf {
         self.dir.join("home")
     }
@@ -246,13 +246,13 @@ impl Instance {
         Api::new(self.api_url(), Some(self.api_key()))
     }
 
-    /// `tdb ARGUMENTS`, told where its instance is.
+    /// `tdb ARGUMENTS`, with the address of this instance.
     #[track_caller]
     pub fn tdb(&self, arguments: &[&str]) -> Ran {
         self.tdb_with(arguments, &[], "")
     }
 
-    /// The same with further environment and standard input.
+    /// The same with additional environment variables and standard input.
     #[track_caller]
     pub fn tdb_with(&self, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Ran {
         let mut command = clean(&Binaries::built().tdb);
@@ -264,14 +264,14 @@ impl Instance {
         run(command, input)
     }
 
-    /// `tdb --json ARGUMENTS`, which must succeed.
+    /// `tdb --json ARGUMENTS`; panics unless it succeeds.
     #[track_caller]
     pub fn tdb_json(&self, arguments: &[&str]) -> Value {
         let ran = self.tdb(&[&["--json"], arguments].concat()).ok();
         serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("not JSON ({e}): {}", ran.stdout))
     }
 
-    /// The superuser of the private PostgreSQL, past the proxy.
+    /// A connection string for the superuser of the private PostgreSQL, without the proxy.
     pub fn server_url(&self, database: &str) -> String {
         url_with(self.fact("server_url"), None, None, Some(database))
     }
@@ -282,7 +282,7 @@ impl Instance {
             .expect("the private PostgreSQL")
     }
 
-    /// The metadata store, as superuser, past row-level security: what is really in the tables.
+    /// A superuser session in the metadata store, without row-level security.
     pub async fn store(&self) -> Session {
         if let Some(name) = self.store_database.get() {
             return self.server(name).await;
@@ -293,7 +293,7 @@ impl Instance {
             .await;
         for row in names.expect("databases") {
             let name: String = row.get(0);
-            // One that is being made or removed may be gone by now.
+            // A database that is being created or removed may no longer exist.
             let Ok(session) = connect(&self.server_url(&name)).await else {
                 continue;
             };
@@ -308,14 +308,14 @@ impl Instance {
         panic!("no database of the private PostgreSQL holds a schema control_plane");
     }
 
-    /// The same connection string at the proxy's present address: a restart takes other ports.
+    /// The same connection string with the proxy's current address: a restart uses other ports.
     pub fn at_the_proxy(&self, url: &str) -> String {
         let (before, rest) = url.split_once('@').expect("a connection string with a user");
         let (_, after) = rest.split_once('/').expect("a connection string with a database");
         format!("{before}@{}/{after}", self.proxy())
     }
 
-    /// What tenantsdb wrote to standard error.
+    /// The standard error of tenantsdb.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
@@ -349,7 +349,7 @@ impl Instance {
         if options.durability == Durability::Fast {
             command.env("PG_BIN_DIR", self.fast_programs());
         }
-        // Tests read the log, so it has everything unless one says otherwise.
+        // Tests read the log, so it is complete unless a test sets another level.
         command.env("TENANTSDB_LOG", "info");
         for (name, value) in &options.environment {
             if value.is_empty() {
@@ -358,7 +358,7 @@ impl Instance {
                 command.env(name, value);
             }
         }
-        // `dev` enters itself as running under these; tests must not see each other or the user's own instance.
+        // `dev` registers itself as running under these directories; tests must not see each other or the user's own instance.
         for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
             command.env(name, self.dir.join("home"));
         }
@@ -374,7 +374,7 @@ impl Instance {
         fs::write(self.dir.join("pid"), child.id().to_string()).expect("note the pid");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (send, lines) = channel();
-        // Reads on after readiness, so that tenantsdb never waits for us.
+        // Continues to read after readiness, so that tenantsdb never blocks on the pipe.
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 let _ = send.send(line);
@@ -385,7 +385,7 @@ impl Instance {
 }
 
 impl Instance {
-    /// A directory with PostgreSQL's programs that do not wait for the disk; only a crash of the machine tells them apart.
+    /// A directory with PostgreSQL's programs that do not wait for the disk; this matters only if the machine crashes.
     fn fast_programs(&self) -> PathBuf {
         let dir = self.dir.join("bin");
         if dir.exists() {
@@ -415,7 +415,7 @@ impl Keeper {
     fn start(dir: &Path) -> Self {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", KEEPER, "keeper"]).arg(dir);
-        // Not in the test's group: Ctrl-C must not end the one that cleans up.
+        // Not in the test's process group: Ctrl-C must not end the process that cleans up.
         command
             .process_group(0)
             .stdin(Stdio::piped())

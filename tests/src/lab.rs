@@ -1,4 +1,4 @@
-//! Workspaces and tenants made through the API, with what a test does to them most.
+//! Workspaces and tenants created through the API, with the operations that tests need most.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio_postgres::Config;
 
 use crate::{Instance, Session, connect, eventually, psql, schema_dump};
 
-/// How long a tenant may take to be made on a busy machine.
+/// The time limit for creating a tenant on a busy machine.
 const PROVISION_TIME_MAX: Duration = Duration::from_secs(90);
 const DEPLOY_TIME_MAX: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Debug)]
 pub struct Workspace {
     pub name: String,
-    /// With the password, through the proxy.
+    /// The connection string through the proxy, with the password.
     pub url: String,
 }
 
@@ -22,9 +22,9 @@ pub struct Workspace {
 pub struct Tenant {
     pub name: String,
     pub blueprint: String,
-    /// With the password, through the proxy.
+    /// The connection string through the proxy, with the password.
     pub url: String,
-    /// The answer to the creation.
+    /// The response to the creation.
     pub answer: Value,
 }
 
@@ -42,7 +42,7 @@ impl Instance {
         }
     }
 
-    /// A tenant with one database, ready.
+    /// Creates a tenant with one database, and waits until it is ready.
     pub fn tenant(&self, name: &str, blueprint: &str) -> Tenant {
         let body = json!({"tenant_id": name, "databases": [{"blueprint": blueprint}]});
         let answer = self.api().post("/tenants", body).ok();
@@ -56,7 +56,7 @@ impl Instance {
         }
     }
 
-    /// A blueprint with one table `t (id int)`, and tenants of it.
+    /// Creates a blueprint with one table `t (id int)`, and its tenants.
     pub fn simple(&self, blueprint: &str, tenants: &[&str]) -> (Workspace, Vec<Tenant>) {
         let workspace = self.workspace(blueprint);
         psql(&workspace.url, "CREATE TABLE t (id int)").ok();
@@ -73,7 +73,7 @@ impl Instance {
         })
     }
 
-    /// Deploys to every tenant and waits for the end; the whole job.
+    /// Deploys to all tenants and waits for the end. Returns the deployment.
     pub fn deploy_all(&self, blueprint: &str) -> Value {
         let body = json!({"blueprint_name": blueprint, "deploy_all": true});
         let job = self.api().post("/deployments", body).ok();
@@ -90,7 +90,7 @@ impl Instance {
         })
     }
 
-    /// Has the tenants of a blueprint looked at now; the report.
+    /// Requests a drift check of the blueprint's tenants, and returns the report.
     pub fn drift(&self, blueprint: &str) -> Value {
         let refresh = self.api().post("/drift/refresh", json!({"blueprint": blueprint}));
         assert_eq!(refresh.status, 202, "{:#}", refresh.body);
@@ -106,8 +106,8 @@ impl Instance {
         answer["changes"].as_array().expect("changes").clone()
     }
 
-    /// Proves the change log of a workspace: a tenant replayed from it has the workspace's schema, by its fingerprint and
-    /// by `pg_dump`'s text; nothing is broken.
+    /// Verifies the change log of a workspace: a tenant created from it has the workspace's schema, according to its
+    /// fingerprint and `pg_dump`, and no change is broken.
     pub fn prove(&self, workspace: &Workspace) -> Tenant {
         for change in self.diff(&workspace.name) {
             assert_eq!(change["state"], "pending", "{change:#}");
@@ -130,7 +130,7 @@ impl Instance {
         tenant
     }
 
-    /// `pg_dump --schema-only` as the client itself, its role's name symbolic.
+    /// `pg_dump --schema-only` with the client's credential, with the role's name replaced.
     pub fn dump(&self, url: &str) -> String {
         let role = psql(url, "SELECT current_user").ok().text().to_owned();
         schema_dump(url, &role)

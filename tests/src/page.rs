@@ -1,17 +1,17 @@
-//! A page of the documents, as its tests see it: fenced blocks, each with the marks that stand above it. A mark is an HTML
-//! comment, so a reader does not see it: `<!-- not run: REASON -->`, `<!-- prints: TEXT -->`, `<!-- fails: TEXT -->`,
-//! `<!-- client: NAME -->`.
+//! A page of the documentation: fenced blocks, each with the annotations above it. An annotation is an HTML comment, so it
+//! is not visible to readers: `<!-- not run: REASON -->`, `<!-- prints: TEXT -->`, `<!-- fails: TEXT -->`, `<!-- client:
+//! NAME -->`.
 
 use std::fs;
 
 use crate::workspace_root;
 
-/// A mark of the part that follows it, not of a block.
+/// An annotation of the following part of the page, not of a block.
 const GENERATED: &str = "generated";
 
 #[derive(Debug)]
 pub struct Page {
-    /// Relative to the repository.
+    /// The path relative to the repository.
     pub file: String,
     pub text: String,
     pub blocks: Vec<Block>,
@@ -19,7 +19,7 @@ pub struct Page {
 
 #[derive(Debug)]
 pub struct Block {
-    /// Of the opening fence, from 1.
+    /// The line of the opening fence; the first line is 1.
     pub line: usize,
     pub language: String,
     pub text: String,
@@ -50,7 +50,7 @@ impl Page {
 }
 
 impl Block {
-    /// The texts of all marks of this kind.
+    /// The texts of all annotations of this kind.
     pub fn marks<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
         self.marks
             .iter()
@@ -98,7 +98,7 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// The part of a page between its marks is `wanted`; with `TDB_REWRITE=1` it is made so.
+/// Checks that the part of a page between its markers equals `wanted`; with `TDB_REWRITE=1`, writes it.
 #[track_caller]
 pub fn is_generated(file: &str, name: &str, wanted: &str) {
     let path = workspace_root().join(file);

@@ -1,4 +1,4 @@
-//! PostgreSQL's own programs and the two binaries as child processes, each with a deadline.
+//! PostgreSQL's programs and the two binaries as child processes, each with a time limit.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -14,12 +14,12 @@ use tdb_testkit::BinDir;
 
 use crate::wait::eventually;
 
-/// Nothing a test runs takes longer unless the thing under test hangs.
+/// The time limit for a program, unless a test sets another.
 const RUN_TIME_MAX: Duration = Duration::from_secs(180);
-/// Of a child that was told to end, or has nothing left to do.
+/// The time limit for a child that was asked to end, or has finished its work.
 const END_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What a program did.
+/// The exit status and the output of a program.
 #[derive(Clone, Debug)]
 pub struct Ran {
     pub code: i32,
@@ -36,7 +36,7 @@ impl Ran {
         self
     }
 
-    /// Panics unless the program failed and said `text` on standard error.
+    /// Panics unless the program failed and wrote `text` to standard error.
     #[track_caller]
     pub fn fails_saying(self, text: &str) -> Self {
         assert_ne!(self.code, 0, "{} should have failed:\n{}", self.line, self.stdout);
@@ -45,13 +45,13 @@ impl Ran {
         self
     }
 
-    /// Standard output without the line ends around it.
+    /// Standard output without surrounding line breaks.
     pub fn text(&self) -> &str {
         self.stdout.trim()
     }
 }
 
-/// Runs to the end, feeding `input`; kills and panics past the deadline.
+/// Runs a program with `input` as standard input. Kills it and panics after the time limit.
 #[track_caller]
 pub fn run(mut command: Command, input: &str) -> Ran {
     let line = format!("{command:?}");
@@ -63,7 +63,7 @@ pub fn run(mut command: Command, input: &str) -> Ran {
         .unwrap_or_else(|e| panic!("start {line}: {e}"));
     let mut stdin = child.stdin.take().expect("piped");
     let input = input.to_owned();
-    // A child that does not read its input must not stop us; the pipe breaks when it ends.
+    // A child that does not read its input must not block the test; the pipe breaks when the child ends.
     let writer = thread::spawn(move || {
         let _ = stdin.write_all(input.as_bytes());
     });
@@ -90,7 +90,7 @@ pub fn run(mut command: Command, input: &str) -> Ran {
     }
 }
 
-/// A child that goes on beside the test, and not beyond it.
+/// A child that runs beside the test. It is killed when the value is dropped.
 pub struct Background {
     child: Child,
 }
@@ -119,7 +119,7 @@ impl Background {
         self.child.try_wait().expect("look at a child").is_some()
     }
 
-    /// How it ends, which it is about to.
+    /// Waits for the child to end, and returns its exit status.
     #[track_caller]
     pub fn end(&mut self) -> ExitStatus {
         eventually(END_TIME_MAX, "a child ends", || {
@@ -156,7 +156,7 @@ pub fn ignores(process: Pid, signal: Signal) -> bool {
     mask & (1 << (signal as u64 - 1)) != 0
 }
 
-/// A command that sees nothing of what the surroundings say about servers, instances and terminals.
+/// A command without the environment variables that refer to servers, instances and terminals.
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
@@ -176,7 +176,7 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs SQL through psql's standard input: every statement a message of its own, stop at the first error.
+/// Runs SQL through psql's standard input: each statement is a separate message; stops at the first error.
 #[track_caller]
 pub fn psql(url: &str, sql: &str) -> Ran {
     let mut command = clean(pg_program("psql"));
@@ -212,8 +212,8 @@ pub fn pg_dump(url: &str, arguments: &[&str]) -> Ran {
     run(command, "")
 }
 
-/// A restore over a database that has tables, as docs/connecting.md says it, without the entries of `file` that contain one
-/// of `left_out`. The list of entries is written beside the file.
+/// Restores into a database that has tables, as docs/connecting.md describes it, without the entries of `file` that contain
+/// one of `left_out`. The list of entries is written to a file beside it.
 #[track_caller]
 pub fn pg_restore_over(url: &str, file: &str, left_out: &[&str]) -> Ran {
     let mut command = clean(pg_program("pg_restore"));
@@ -235,8 +235,8 @@ pub fn pgbench(url: &str, arguments: &[&str]) -> Ran {
     run(command, "")
 }
 
-/// The schema as `pg_dump` writes it, with the owner's name symbolic, without what differs from run to run. Nothing where
-/// only an older pg_dump than the server is installed, and said so.
+/// The schema as written by `pg_dump`, with the owner's name replaced and without parts that differ from run to run. Empty,
+/// with a message, if the installed pg_dump is older than the server.
 #[track_caller]
 pub fn schema_dump(url: &str, owner: &str) -> String {
     let ran = pg_dump(url, &["--schema-only"]);

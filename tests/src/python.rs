@@ -1,4 +1,4 @@
-//! A Python with the drivers that `make test` runs, in a virtual environment under the target directory.
+//! A Python with the drivers that `make test` uses, in a virtual environment under the target directory.
 
 use std::env;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::{run, target_dir, workspace_root};
 
 const DRIVERS: [&str; 4] = ["psycopg[binary]", "psycopg2-binary", "asyncpg", "pg8000"];
 
-/// The interpreter. Installs what is missing, in the versions that `make test-clients` has.
+/// The interpreter. Installs missing packages, in the versions of `make test-clients`.
 pub fn python() -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(make).clone()

@@ -1,4 +1,4 @@
-//! What a thief of the store and of its master key would hold: every role's real secret.
+//! What an attacker with the store and its master key would have: the secret of every role.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use tdb_auth::MasterKey;
 use crate::Instance;
 
 impl Instance {
-    /// Role name to its own database and its secret, for every workspace, build and tenant of the store.
+    /// Maps each role name to its database and secret, for every workspace, build and tenant of the store.
     pub async fn role_secrets(&self) -> BTreeMap<String, (String, String)> {
         let text = fs::read_to_string(self.data_dir().join("master-key")).expect("the master key");
         let key = MasterKey::parse(&text.into()).expect("a master key");

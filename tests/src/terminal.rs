@@ -1,4 +1,4 @@
-//! Pseudo-terminals of which no child inherits an end by accident: who holds one keeps the terminal open.
+//! Pseudo-terminals whose ends are not inherited by child processes: any process that holds one keeps the terminal open.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 
-/// The end that a test holds, and the one for a child.
+/// The end for the test, and the end for a child.
 pub fn terminal() -> (PtyMaster, File) {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags).expect("a pseudo-terminal");

@@ -1,7 +1,7 @@
-//! Snapshots: what a user sees who types these commands, compared with files under `tests/snapshots`. What differs from run
-//! to run stands there as `<id>`, `<time>`…, as wide as it was where a table goes on behind it.
+//! Snapshots: the output of these commands as a user sees it, compared with files under `tests/snapshots`. Values that
+//! differ from run to run are replaced by `<id>`, `<time>`…, padded to their width within tables.
 //!
-//! `TDB_REWRITE=1 cargo test -p tdb-tests --test cli` writes the files anew; read the diff before you commit it.
+//! `TDB_REWRITE=1 cargo test -p tdb-tests --test cli` rewrites the files; check the diff before committing it.
 
 use std::env;
 use std::fs;
@@ -12,12 +12,13 @@ use regex::Regex;
 
 use crate::{Ran, run};
 
-/// Between columns of a table.
+/// The gap between the columns of a table.
 const GAP: usize = 2;
 const VARIABLE: &str = "TDB_REWRITE";
-/// In this order: what is part of another comes after it. The group, where there is one, is what is replaced.
+/// The order matters: a pattern that matches a part of another comes after it. If there is a group, only the group is
+/// replaced.
 const VARYING: [(&str, &str); 17] = [
-    // Whether a look falls between the last tenant and the end.
+    // Depends on whether a check happens between the last tenant and the end.
     (r"! +running: [1-9][0-9]* of [^\n]*\n", ""),
     (r"tdb_sk_[A-Za-z0-9_-]+", "<key>"),
     (r"(?:dep|prj|req)_[a-z0-9]{8,}", "<id>"),
@@ -39,12 +40,12 @@ const VARYING: [(&str, &str); 17] = [
     (r"tdb_([a-z2-7]{10})[: ]", "<x>"),
     (r" (1[0-9]\.[0-9]+)[ \n]", "<pg>"),
     (r"psql of [^ @]+@[^ ,\n]+", "psql of <user>@<host>"),
-    // Databases in stock and being made are counted too; connections are the cluster's.
+    // Spares and databases being created are counted too; connections are those of the whole cluster.
     (r"\ndatabases +([0-9]+)\n", "<n>"),
     (r"\nconnections +([0-9]+, [0-9]+) of them reserved", "<n>, <n>"),
 ];
 
-/// One file of commands with what they wrote.
+/// One file of commands with their output.
 #[derive(Debug)]
 pub struct Transcript {
     name: &'static str,
@@ -53,7 +54,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Of what is the same in each run.
+    /// For outputs that are the same in each run.
     pub fn plain(name: &'static str) -> Self {
         Self {
             name,
@@ -70,13 +71,13 @@ impl Transcript {
         }
     }
 
-    /// Shows `text` as `shown`, such as a directory that is another in each run.
+    /// Replaces `text` by `shown`, for example a directory that differs in each run.
     pub fn hide(&mut self, text: &str, shown: &str) {
         let pattern = Regex::new(&regex::escape(text)).expect("escaped text");
         self.varying.insert(0, (pattern, shown.to_owned()));
     }
 
-    /// Adds a command as a user would type it. No terminal is there, so there are no colours.
+    /// Adds a command as typed by a user. There is no terminal, so there are no colours.
     #[track_caller]
     pub fn add(&mut self, line: &str, ran: &Ran) {
         for said in [&ran.stdout, &ran.stderr] {
@@ -93,7 +94,7 @@ impl Transcript {
         self.text.push('\n');
     }
 
-    /// Panics where the file has something else.
+    /// Panics if the file has different content.
     #[track_caller]
     pub fn compare(self) {
         if let Some(difference) = self.difference() {
@@ -101,7 +102,7 @@ impl Transcript {
         }
     }
 
-    /// To what the file has, for people; or writes the file.
+    /// The difference to the file, for display; with TDB_REWRITE=1, writes the file.
     pub fn difference(self) -> Option<String> {
         let found = self.normal();
         let file = directory().join(format!("{}.txt", self.name));
@@ -129,7 +130,7 @@ impl Transcript {
     }
 }
 
-/// Every match as `shown`; blanks behind it make up for another width where it stands in a table.
+/// Replaces every match by `shown`, followed by spaces that keep the width within tables.
 fn replaced(text: &str, pattern: &Regex, shown: &str) -> String {
     let (mut done, mut at) = (String::new(), 0);
     while let Some(captures) = pattern.captures_at(text, at) {

@@ -1,4 +1,4 @@
-//! Waiting for a fact with a deadline; the only place where tests sleep, and only between looks.
+//! Waiting for a condition with a time limit. The only place where tests sleep, between two checks.
 
 use std::future::Future;
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Looks until `look` finds something; panics naming `what` when `limit` is over.
+/// Calls `look` until it returns a value; panics with `what` after `limit`.
 pub fn eventually<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -18,7 +18,7 @@ pub fn eventually<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Opti
     }
 }
 
-/// As [`eventually`], for a look that awaits.
+/// As [`eventually`], for an async check.
 pub async fn eventually_async<T, F>(limit: Duration, what: &str, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,

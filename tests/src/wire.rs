@@ -1,5 +1,5 @@
-//! A frontend that sends exactly the frames a test wants, which no driver does: failing pipelines, several Syncs, names
-//! with a NUL. Blocking, without TLS.
+//! A client that sends exactly the frames that a test specifies, which drivers cannot send: failing pipelines, several
+//! Syncs, names with a NUL. Blocking, without TLS.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use tokio_postgres::Config;
 
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A message from the server: its tag and what follows the length.
+/// A message from the server: its type and body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub tag: u8,
@@ -40,7 +40,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// A socket to where a connection string points; nothing said yet.
+    /// Connects to the server of a connection string, without sending anything.
     pub fn dial(url: &str) -> Self {
         let config: Config = url.parse().expect("a connection string");
         let host = match &config.get_hosts()[0] {
@@ -56,14 +56,14 @@ impl Wire {
         }
     }
 
-    /// Logs in as the connection string says; `Err` is the server's ErrorResponse.
+    /// Logs in with a connection string. `Err` is the server's ErrorResponse.
     pub fn login(url: &str) -> Result<Self, Frame> {
         let config: Config = url.parse().expect("a connection string");
         let database = config.get_dbname().expect("a database").to_owned();
         Self::login_to(url, &database)
     }
 
-    /// As [`Wire::login`], to a database whose name no connection string can carry.
+    /// As [`Wire::login`], for a database name that cannot be in a connection string.
     pub fn login_to(url: &str, database: &str) -> Result<Self, Frame> {
         let config: Config = url.parse().expect("a connection string");
         let mut wire = Self::dial(url);
@@ -80,7 +80,7 @@ impl Wire {
         }
     }
 
-    /// SCRAM-SHA-256 after a startup message.
+    /// Runs the SCRAM-SHA-256 exchange after a startup message.
     pub fn authenticate(&mut self, password: &[u8]) -> Result<(), Frame> {
         let request = self.read();
         if request.tag == b'E' {
@@ -105,7 +105,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends what `write` puts down, as one packet where it fits.
+    /// Sends the messages that `write` appends, as one packet if they fit.
     pub fn send(&mut self, write: impl FnOnce(&mut BytesMut)) {
         self.out.clear();
         write(&mut self.out);
@@ -121,7 +121,7 @@ impl Wire {
         self.try_read().expect("a message from the server")
     }
 
-    /// `None` where the server closed the connection instead.
+    /// The next message; `None` if the server closed the connection.
     pub fn try_read(&mut self) -> Option<Frame> {
         let mut head = [0; 5];
         self.stream.read_exact(&mut head).ok()?;
@@ -131,7 +131,7 @@ impl Wire {
         Some(Frame { tag: head[0], body })
     }
 
-    /// Everything up to and with the next ReadyForQuery.
+    /// The messages up to and including the next ReadyForQuery.
     pub fn read_until_ready(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
@@ -144,7 +144,7 @@ impl Wire {
         }
     }
 
-    /// One simple Query, to its ReadyForQuery.
+    /// Sends a simple query and returns the messages up to ReadyForQuery.
     pub fn query(&mut self, sql: &str) -> Vec<Frame> {
         self.send(|out| frontend::query(sql, out).expect("query"));
         self.read_until_ready()
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::{SCHEMA, psql, schema_dump};
 
-    /// The harness against PostgreSQL itself: what fails here fails for reasons of its own.
+    /// Tests this client with PostgreSQL directly: failures here are failures of the client.
     #[test]
     fn the_harness_speaks_with_postgresql_itself() {
         let cluster = Cluster::start().unwrap();

@@ -1,4 +1,4 @@
-//! Who may do what: credentials, API keys, and an API that refuses plainly.
+//! Access control: credentials, API keys, and the errors of refused requests.
 
 use std::sync::OnceLock;
 
@@ -279,7 +279,7 @@ fn queries_give_types_and_limits() {
 }
 
 #[test]
-fn the_command_line_says_what_is_wrong_with_its_exit_code() {
+fn errors_of_the_command_line_have_their_exit_codes() {
     assert_eq!(instance().tdb(&["nonsense"]).code, 2);
     assert_eq!(instance().tdb(&["workspaces", "get", "unheard-of"]).code, 1);
     let ran = instance().tdb(&["--json", "workspaces", "list"]).ok();

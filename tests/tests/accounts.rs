@@ -1,4 +1,4 @@
-//! People: they sign up, log in, and see nothing of each other.
+//! User accounts: sign-up and login; users cannot see each other's data.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +29,7 @@ fn log_in(email: &str, password: &str) -> tdb_tests::Answer {
 }
 
 #[tokio::test]
-async fn whoever_signs_up_has_a_project_a_key_and_a_credential_and_logs_in_again() {
+async fn a_new_user_has_a_project_a_key_and_a_credential_and_can_log_in_again() {
     let made = sign_up("Ada@Example.com");
     let key = made["api_key"].as_str().unwrap();
     let api = stranger().with_key(Some(key));
@@ -139,9 +139,9 @@ fn what_cannot_be_an_email_or_a_password_is_refused_by_name() {
         .problem(400);
 }
 
-/// An instance of its own: the tests of the other are behind the same address.
+/// A separate instance: the tests of the other one have the same client address.
 #[test]
-fn tries_are_counted_and_nobody_learns_which_emails_exist() {
+fn attempts_are_limited_and_do_not_reveal_which_emails_exist() {
     let instance = Instance::start();
     let stranger = instance.api().with_key(None);
     let body = json!({"email": "real@example.com", "password": PASSWORD, "project_name": "x"});
@@ -175,7 +175,7 @@ fn tries_are_counted_and_nobody_learns_which_emails_exist() {
         assert_eq!(answer.problem(429)["code"], "limit_reached");
         assert!(took < less, "a refused try is not hashed: {took:?}");
     }
-    // Others are not held up, and 30 tries from one address are the end of it.
+    // Other users are not delayed, and one address can make 30 attempts.
     let statuses: Vec<u16> = (0..24)
         .map(|n| log_in(&format!("n{n}@example.com"), "wrong password").0.status)
         .collect();
@@ -243,7 +243,7 @@ async fn the_command_line_signs_up_and_logs_in_with_a_key_file_of_its_owner() {
     assert!(said.stdout.contains("the key is deleted"), "{said:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "", "nothing is remembered");
     stranger().with_key(Some(&key)).get("/workspaces").problem(401);
-    // The project's first key may be in use elsewhere.
+    // The project's first key may be in use by another test.
     let first = made["api_key"].as_str().unwrap();
     tdb(
         &["config", "set", "--api-url", instance().api_url(), "--api-key", first],

@@ -1,4 +1,4 @@
-//! The house keeps its walls: crate arrows as ARCHITECTURE.md lists them, and what every source file owes its reader.
+//! Checks of the source code: the dependencies between crates that ARCHITECTURE.md lists, and rules for every source file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use tdb_tests::{files, run, workspace_root};
 
 /// Every crate may also use these.
 const FOUNDATION: [&str; 2] = ["tdb-names", "tdb-auth"];
-/// Who may use whom, besides the foundation. `tdb-server` sees all; tests and benches are exempt.
+/// The allowed dependencies, besides the foundation. `tdb-server` may use all; tests and benches are exempt.
 const ARROWS: [(&str, &[&str]); 13] = [
     ("tdb-names", &[]),
     ("tdb-auth", &[]),
@@ -33,7 +33,7 @@ const SEES_ALL: &str = "tdb-server";
 const EXEMPT: [&str; 2] = ["tdb-tests", "tdb-benches"];
 const LINES_MAX: usize = 600;
 
-/// Dependencies of one package: names, apart for builds and for its tests.
+/// The dependencies of one package: names, separately for builds and for tests.
 #[derive(Debug, Default)]
 struct Uses {
     normal: BTreeSet<String>,
@@ -41,7 +41,7 @@ struct Uses {
 }
 
 #[test]
-fn crate_arrows_are_those_of_the_design() {
+fn crate_dependencies_are_those_of_the_architecture() {
     let found = packages();
     for (name, uses) in &found {
         if EXEMPT.contains(&name.as_str()) || name == SEES_ALL {
@@ -105,7 +105,7 @@ fn only_the_engines_parse_sql() {
 }
 
 #[test]
-fn every_source_file_says_what_it_is_and_stays_short() {
+fn every_source_file_has_a_header_and_is_short() {
     let mut files = Vec::new();
     for part in ["crates", "tests", "benches", "fuzz"] {
         rust_files(&workspace_root().join(part), &mut files);
@@ -123,9 +123,9 @@ fn every_source_file_says_what_it_is_and_stays_short() {
     }
 }
 
-/// A part of the control plane or of an engine can be read, and changed, with what is below it alone.
+/// Each part of the control plane or of an engine can be understood, and changed, with the parts below it alone.
 #[test]
-fn no_files_of_control_or_engines_use_each_other_in_a_circle() {
+fn no_files_of_control_or_engines_depend_on_each_other_in_a_cycle() {
     for name in ["tdb-control", "tdb-engines"] {
         let uses = files::uses(&workspace_root().join("crates").join(name).join("src"));
         assert!(

@@ -1,5 +1,5 @@
-//! Capture (P2) and its proof (P3): whatever way DDL reaches a workspace, what committed is in the change log before the
-//! reply, what rolled back is not, and a replay on an empty database has the workspace's schema.
+//! Capture (P2) and its verification (P3): however DDL reaches a workspace, committed DDL is in the change log before the
+//! reply, rolled-back DDL is not, and a replay in an empty database gives the workspace's schema.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -16,8 +16,8 @@ fn instance() -> &'static Instance {
     INSTANCE.get_or_init(Instance::start)
 }
 
-/// Statements of the changes of a workspace, one line a change, in order, as the store holds them now. Only where a drain was
-/// too late for its reply, which the client is told by a notice, the change log is awaited.
+/// The statements of a workspace's changes, one line per change, in order, as currently stored. If a drain was too late for
+/// its reply, which the client learns from a notice, waits for the change log.
 async fn logged(store: &Session, workspace: &Workspace) -> Vec<String> {
     if late_drains() > 0 {
         instance().diff(&workspace.name);
@@ -33,7 +33,7 @@ async fn logged(store: &Session, workspace: &Workspace) -> Vec<String> {
         .collect()
 }
 
-/// How many replies a busy machine has let go before their drain ended.
+/// The number of replies that were sent before their drain ended, on a busy machine.
 fn late_drains() -> u64 {
     let mut answer = ureq::get(format!("{}/metrics", instance().metrics_url()))
         .call()
@@ -46,13 +46,13 @@ fn late_drains() -> u64 {
     count.expect("the counter").parse().expect("a number")
 }
 
-/// Waits until the server is ready for the next query. tokio-postgres gives an error to its caller when the error comes, and
-/// what committed before it in the same message is in the change log only when the server is ready again.
+/// Waits until the server is ready for the next query. tokio-postgres returns an error when it arrives, and earlier commits
+/// of the same message are in the change log only when the server is ready again.
 async fn ready(session: &Session) {
     session.batch_execute("").await.expect("an empty query");
 }
 
-/// Panics unless the last change holds all of `words`.
+/// Panics unless the last change contains all of `words`.
 #[track_caller]
 fn last_holds(changes: &[String], words: &[&str]) {
     let last = changes.last().expect("a change");
@@ -60,14 +60,14 @@ fn last_holds(changes: &[String], words: &[&str]) {
 }
 
 #[test]
-fn a_script_of_300_statements_replays() {
+fn a_script_of_300_statements_can_be_replayed() {
     let workspace = instance().workspace("script");
     psql(&workspace.url, &script()).ok();
     assert_eq!(instance().diff("script").len(), 300);
     instance().prove(&workspace);
 }
 
-/// 300 autocommitted statements of many kinds; every one is a change.
+/// 300 autocommitted statements of many kinds; each is a change.
 fn script() -> String {
     let mut text = String::new();
     for n in 0..50 {
@@ -91,7 +91,7 @@ fn everything_that_is_part_of_a_schema_replays() {
 }
 
 #[test]
-fn a_parallel_restore_replays() {
+fn a_parallel_restore_can_be_replayed() {
     let source = instance().workspace("dumped");
     psql_file(&source.url, &fixture("schema.sql")).ok();
     let file = instance().data_dir().join("dumped.dump");
@@ -100,7 +100,7 @@ fn a_parallel_restore_replays() {
     let restored = instance().workspace("restored");
     restore(&restored, &["-O", "-x"], file);
     instance().prove(&restored);
-    // With owners and grants, over what is there: into the workspace that the names belong to.
+    // With owners and privileges, into the workspace that the names refer to, which has objects already.
     restore(&source, &["--clean", "--if-exists"], file);
     instance().prove(&source);
 }
@@ -164,7 +164,7 @@ async fn a_change_is_logged_before_the_reply_and_only_if_it_committed() {
     let workspace = instance().workspace("simple");
     let store = instance().store().await;
     let session = workspace.connect().await;
-    // (what is sent, how many changes it makes, words of the last one)
+    // (the message, the number of its changes, words of the last change)
     let cases: [(&str, usize, &[&str]); 17] = [
         ("CREATE TABLE plain (id int)", 1, &["CREATE TABLE plain"]),
         (
@@ -235,7 +235,7 @@ async fn a_change_is_logged_before_the_reply_and_only_if_it_committed() {
 }
 
 #[tokio::test]
-async fn a_failed_statement_in_mid_message_takes_its_transaction_along() {
+async fn a_failed_statement_within_a_message_rolls_back_its_transaction() {
     let workspace = instance().workspace("midway");
     let store = instance().store().await;
     let session = workspace.connect().await;
@@ -258,7 +258,7 @@ async fn a_failed_statement_in_mid_message_takes_its_transaction_along() {
 }
 
 #[tokio::test]
-async fn the_extended_protocol_is_captured_with_its_parameters_replaced_by_nothing() {
+async fn the_extended_protocol_is_captured() {
     let workspace = instance().workspace("extended");
     let store = instance().store().await;
     let session = workspace.connect().await;
@@ -326,7 +326,7 @@ async fn a_pipeline_that_fails_before_its_sync_logs_nothing_of_that_transaction(
 }
 
 #[tokio::test]
-async fn savepoints_and_commit_in_one_query_message_are_told_apart() {
+async fn savepoints_and_commit_in_one_query_message_are_distinguished() {
     let workspace = instance().workspace("message");
     let store = instance().store().await;
     let mut wire = Wire::login(&workspace.url).expect("a login");
@@ -353,7 +353,7 @@ async fn savepoints_and_commit_in_one_query_message_are_told_apart() {
 }
 
 #[tokio::test]
-async fn the_same_pipeline_in_the_extended_protocol_is_told_apart_too() {
+async fn the_same_pipeline_in_the_extended_protocol_is_distinguished_too() {
     let workspace = instance().workspace("messages");
     let store = instance().store().await;
     let mut wire = Wire::login(&workspace.url).expect("a login");
@@ -380,9 +380,9 @@ async fn the_same_pipeline_in_the_extended_protocol_is_told_apart_too() {
     instance().prove(&workspace);
 }
 
-/// As Prisma, sqlx, diesel, golang-migrate and `psql -c` send them.
+/// The messages of Prisma, sqlx, diesel, golang-migrate and `psql -c`.
 #[test]
-fn a_migration_file_sent_as_one_message_replays() {
+fn a_migration_file_sent_as_one_message_can_be_replayed() {
     let workspace = instance().workspace("files");
     for file in [
         "CREATE TABLE s (x int); CREATE TABLE t (id int)",
@@ -408,7 +408,7 @@ fn run_one(workspace: &Workspace, text: &str) {
 }
 
 #[tokio::test]
-async fn what_no_change_can_hold_is_said_at_once() {
+async fn statements_that_cannot_be_captured_are_reported_immediately() {
     let workspace = instance().workspace("notices");
     let session = workspace.connect().await;
     session
@@ -436,7 +436,7 @@ async fn what_no_change_can_hold_is_said_at_once() {
 }
 
 #[test]
-fn data_between_two_of_ddl_is_left_out_said_and_shown() {
+fn data_statements_between_ddl_are_omitted_and_reported() {
     let workspace = instance().workspace("data");
     psql(&workspace.url, "CREATE TABLE t (id int)").ok();
     let file = instance().data_dir().join("data.sql");
@@ -473,7 +473,7 @@ async fn a_function_that_makes_tables_is_captured_by_its_call() {
 }
 
 #[tokio::test]
-async fn a_change_made_past_the_proxy_is_in_the_next_reading() {
+async fn a_change_made_without_the_proxy_is_in_the_next_diff() {
     let workspace = instance().workspace("direct");
     let session = workspace.connect().await;
     let row = session
@@ -551,9 +551,9 @@ async fn settings_that_change_meaning_are_part_of_a_change() {
     instance().prove(&workspace);
 }
 
-/// On an instance of its own: the lock stops every drain there is.
+/// On a separate instance: the lock blocks every drain.
 #[tokio::test]
-async fn a_change_log_out_of_reach_delays_the_reply_little_and_loses_nothing() {
+async fn an_unreachable_change_log_delays_the_reply_briefly_and_loses_no_change() {
     let instance = Instance::start();
     let workspace = instance.workspace("patient");
     let (store, session) = (instance.store().await, workspace.connect().await);

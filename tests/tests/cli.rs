@@ -1,4 +1,4 @@
-//! Whole outputs of `tdb`, compared with `tests/snapshots`; how to write those anew is said in `tests/src/transcript.rs`.
+//! Complete outputs of `tdb`, compared with `tests/snapshots`; see `tests/src/transcript.rs` for how to rewrite them.
 
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ CREATE TABLE users (
 CREATE INDEX users_by_kind ON users (kind);
 ";
 
-/// `tdb` that knows of no instance but what its arguments and this environment say.
+/// `tdb` that knows no instance except the one in its arguments and this environment.
 fn lonely(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     let mut command: Command = clean(&Binaries::built().tdb);
     command.args(arguments);
@@ -26,7 +26,7 @@ fn lonely(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     run(command, "")
 }
 
-/// As one types it into a shell.
+/// The command line as typed into a shell.
 fn typed(arguments: &[&str]) -> String {
     let quoted = |argument: &&str| match argument.contains([' ', '*', '\'', '"', ';']) {
         true => format!("'{}'", argument.replace('\'', "'\\''")),
@@ -36,7 +36,7 @@ fn typed(arguments: &[&str]) -> String {
     format!("tdb {}", words.join(" "))
 }
 
-/// Runs and notes, and gives what was said.
+/// Runs a command, adds it to the transcript, and returns the result.
 fn show(transcript: &mut Transcript, instance: &Instance, arguments: &[&str]) -> Ran {
     let ran = instance.tdb(arguments);
     transcript.add(&typed(arguments), &ran);
@@ -82,7 +82,7 @@ fn every_command_has_help_with_an_example() {
 
 /// The example of `tdb --help` is a session that works, line by line.
 #[test]
-fn the_story_of_the_help_can_be_typed() {
+fn the_example_of_the_help_can_be_executed() {
     let instance = Instance::start();
     let help = lonely(&["--help"], &[]).ok().stdout;
     let lines: Vec<&str> = help.lines().filter(|line| line.starts_with("  tdb ")).collect();
@@ -110,7 +110,7 @@ fn the_story_of_the_help_can_be_typed() {
 }
 
 #[test]
-fn what_goes_wrong_before_an_instance_answers() {
+fn outputs_without_an_instance() {
     let mut transcript = Transcript::new("alone");
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path().display().to_string();
@@ -155,9 +155,9 @@ fn what_goes_wrong_before_an_instance_answers() {
     transcript.compare();
 }
 
-/// One instance, told as a story; each part has a file of its own.
+/// A sequence of commands on one instance; each part has a separate file.
 #[test]
-fn what_an_instance_answers() {
+fn outputs_with_an_instance() {
     let instance = Instance::start();
     let mut differences = Vec::new();
     let mut part = |name: &'static str, tell: &mut dyn FnMut(&mut Transcript)| {
@@ -283,7 +283,7 @@ fn tenants(t: &mut Transcript, instance: &Instance) {
     show(t, instance, &["workspaces", "delete", "myapp"]);
 }
 
-/// Set, and in every tenant's database.
+/// Changes the setting, and waits until every tenant's database has it.
 fn tenant_ddl(instance: &Instance, word: &str) {
     let change = ["workspaces", "settings", "myapp", "--tenant-ddl", word];
     instance.tdb(&change).ok();

@@ -1,5 +1,5 @@
-//! The clients of `make test-clients` that take seconds: psycopg 2, asyncpg, pg8000 and, where there is node,
-//! node-postgres. Each runs the same program as there, on a tenant of its own.
+//! The clients of `make test-clients` that take only seconds: psycopg 2, asyncpg, pg8000 and, if node is installed,
+//! node-postgres. Each runs the same program as there, with a separate tenant.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tdb_tests::{Instance, clean, psql_file, python, run, target_dir, workspace_root};
 
 const BLUEPRINT: &str = "clients";
-/// How many checks each program reports; `tests/clients/README.md` names them.
+/// The number of checks that each program reports; `tests/clients/README.md` lists them.
 const CHECKS: usize = 16;
 
 fn instance() -> &'static Instance {
@@ -27,7 +27,7 @@ fn clients() -> PathBuf {
     workspace_root().join("tests/clients")
 }
 
-/// Every check is reported and none failed; `skipped` are those the driver has nothing for.
+/// Checks that every check is reported and none failed; `skipped` are those that the driver does not support.
 #[track_caller]
 fn passes(name: &str, mut command: Command, skipped: &[&str]) {
     command.env("CLIENT_URL", instance().tenant(name, BLUEPRINT).url);
@@ -82,7 +82,7 @@ fn node_postgres_works() {
     passes("node-pg", command, &[]);
 }
 
-/// A copy of the program beside the modules it needs, in the versions that `make test-clients` has.
+/// A copy of the program beside the modules that it needs, in the versions of `make test-clients`.
 fn node_program() -> PathBuf {
     let (from, into) = (clients().join("node"), target_dir().join("node"));
     fs::create_dir_all(&into).expect("make a directory");
@@ -106,7 +106,7 @@ fn node_program() -> PathBuf {
         ];
         command.args(flags).current_dir(&into);
         run(command, "").ok();
-        // npm writes package.json anew.
+        // npm rewrites package.json.
         fs::write(into.join("installed"), &package).expect("note what is installed");
     }
     into.join("pg_client.js")

@@ -1,4 +1,4 @@
-//! Credentials with a scope, rights and an end.
+//! Credentials with a scope, rights and an expiry time.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ fn create(body: Value) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_workspace_credential_opens_the_workspace_alone_and_read_only_reads_alone() {
+async fn a_workspace_credential_opens_only_the_workspace_and_a_read_only_one_cannot_write() {
     let (workspace, _) = instance().simple("scopes", &["sco-one"]);
     let (_, url) = create(json!({"workspace": "scopes"}));
     psql(&url, "CREATE TABLE by_another (id int)").ok();
@@ -54,7 +54,7 @@ async fn a_workspace_credential_opens_the_workspace_alone_and_read_only_reads_al
 }
 
 #[tokio::test]
-async fn an_expired_credential_is_refused_like_a_wrong_password_and_its_sessions_end() {
+async fn an_expired_credential_is_refused_as_a_wrong_password_and_its_sessions_end() {
     instance().simple("ends", &["end-one"]);
     let (id, url) = create(json!({"tenant_id": "end-one", "expires_at": time_in("4 seconds").await}));
     let url = url_with(&url, None, None, Some("ends__end-one"));
@@ -70,7 +70,7 @@ async fn an_expired_credential_is_refused_like_a_wrong_password_and_its_sessions
         .find(|known| known["id"] == *id)
         .unwrap();
     assert!(shown["expires_at"].is_string(), "{shown:#}");
-    // A transaction that is through in time commits.
+    // A transaction that ends in time commits.
     busy.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
     let ended = idle.ended().await.expect("the idle session ends with its credential");
     assert_eq!(sqlstate(&ended), "57P01", "{ended:?}");
@@ -136,7 +136,7 @@ async fn what_a_credential_cannot_be_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_credential_of_the_project_opens_tenants_that_come_later_and_read_only_reads_alone() {
+async fn a_project_credential_opens_later_tenants_and_a_read_only_one_cannot_write() {
     instance().simple("whole", &["who-one"]);
     let (_, all) = create(json!({"project": true, "name": "app"}));
     let (_, reader) = create(json!({"project": true, "rights": "ro"}));
@@ -183,7 +183,7 @@ fn a_tenant_with_two_blueprints_gets_a_string_for_each() {
 }
 
 #[test]
-fn a_name_is_accepted_where_an_id_is_as_long_as_one_has_it() {
+fn a_unique_name_is_accepted_where_an_id_is() {
     let api = instance().api();
     instance().simple("called", &["cal-one"]);
     let named = |name: &str| {
@@ -216,7 +216,7 @@ fn a_name_is_accepted_where_an_id_is_as_long_as_one_has_it() {
         .ok();
     api.delete("/credentials/billing").ok();
     assert!(shown(&first["id"]).is_none() && shown(&second["id"]).is_none());
-    // Without a name of its own it is called as its user.
+    // Without a name, a credential has the name of its user.
     let (id, url) = create(json!({"tenant_id": "cal-one"}));
     let user = url.split(['/', ':']).nth(3).unwrap().to_owned();
     assert_eq!(shown(&json!(id)).unwrap()["name"], json!(user));
@@ -244,7 +244,7 @@ fn a_name_is_accepted_where_an_id_is_as_long_as_one_has_it() {
 }
 
 #[test]
-fn the_diff_names_who_it_was_after_the_credential_is_gone() {
+fn the_diff_names_the_author_after_the_credential_was_deleted() {
     let workspace = instance().workspace("authors");
     let (id, url) = create(json!({"workspace": "authors", "name": "migrations"}));
     psql(&url, "CREATE TABLE a (id int)").ok();
@@ -279,7 +279,7 @@ fn the_diff_names_who_it_was_after_the_credential_is_gone() {
 }
 
 #[test]
-fn a_script_deletes_no_tenant_permanently_without_saying_yes() {
+fn a_script_must_use_yes_to_delete_a_tenant_permanently() {
     instance().simple("spared", &["spa-one"]);
     instance()
         .tdb(&["tenants", "delete", "spa-one", "--hard"])

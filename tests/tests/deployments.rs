@@ -1,4 +1,4 @@
-//! Deployments: every tenant reaches the target, and one that cannot says why.
+//! Deployments: every tenant reaches the target version, and failures are reported with the reason.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn a_failing_tenant_is_reported_with_its_statement_and_can_be_retried() {
     assert!(bad["error"]["message"].as_str().unwrap().contains("unique"), "{bad:#}");
     assert!(bad["changes_done"].to_string().contains('1'), "{bad:#}");
     assert_eq!(instance().drift("fails")["count"], 0, "a failed tenant is no drift");
-    // What committed stays, what failed left nothing.
+    // Committed changes remain; the failed one has no effect.
     psql(&tenants[0].url, "SELECT kept FROM t").ok();
     assert_eq!(
         psql(&tenants[0].url, "SELECT to_regclass('only_once') IS NULL")
@@ -139,7 +139,7 @@ fn suspended_tenants_are_deployed_to() {
 }
 
 #[test]
-fn one_tenant_may_be_deployed_to_alone() {
+fn a_deployment_can_have_a_single_tenant() {
     let (workspace, tenants) = instance().simple("alone", &["a-one", "a-two"]);
     psql(&workspace.url, "ALTER TABLE t ADD COLUMN solo int").ok();
     let ran = instance().tdb(&[
@@ -186,7 +186,7 @@ fn tenants_that_are_restored_together_catch_up_in_one_deployment() {
 }
 
 #[test]
-fn drift_is_answered_from_the_last_look_until_a_refresh() {
+fn drift_shows_the_last_check_until_a_refresh() {
     let (_, tenants) = instance().simple("looked", &["wanders"]);
     let tenant = &tenants[0];
     assert_eq!(instance().drift("looked")["count"], 0);
@@ -229,7 +229,7 @@ fn what_a_tenant_changed_on_its_own_is_drift_object_by_object() {
 }
 
 #[test]
-fn a_skipped_change_reaches_nobody_and_a_deployed_one_cannot_be_skipped() {
+fn a_skipped_change_reaches_no_tenant_and_a_deployed_one_cannot_be_skipped() {
     let (workspace, tenants) = instance().simple("skips", &["sk-one"]);
     psql(&workspace.url, "CREATE TABLE unwanted (id int)").ok();
     psql(&workspace.url, "CREATE TABLE wanted (id int)").ok();

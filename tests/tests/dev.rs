@@ -1,4 +1,4 @@
-//! `tenantsdb dev` as an operator meets it: one process a directory, plain refusals, nothing left behind.
+//! `tenantsdb dev` as a command: one process per directory, plain refusals, nothing left behind.
 
 use std::fs;
 use std::net::TcpListener;
@@ -60,7 +60,7 @@ fn dev(instance: &Instance) -> Command {
     command
 }
 
-/// Processes that have the path in their command line.
+/// The processes that have the path in their command line.
 fn processes_on(path: &Path) -> Vec<String> {
     let path = path.display().to_string();
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
@@ -76,7 +76,7 @@ fn ctrl_c_while_it_starts_leaves_nothing_behind() {
         command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = Background::start(command);
         thread::sleep(Duration::from_millis(patience));
-        // To the group, as a terminal does.
+        // Sent to the process group, as a terminal does.
         killpg(child.pid(), Signal::SIGINT).expect("signal it");
         child.end();
         eventually(Duration::from_secs(10), "PostgreSQL and initdb end too", || {
@@ -94,7 +94,7 @@ fn ctrl_c_while_it_starts_leaves_nothing_behind() {
 }
 
 #[test]
-fn data_of_another_major_version_is_told_from_damage() {
+fn data_of_another_major_version_is_distinguished_from_damage() {
     let mut instance = Instance::start();
     instance.stop();
     let version = instance.data_dir().join("postgres/PG_VERSION");
@@ -105,7 +105,7 @@ fn data_of_another_major_version_is_told_from_damage() {
     instance.restart();
 }
 
-/// The same, started by a program that takes its command line as arguments.
+/// The same, started by a program that takes the command line as arguments.
 fn dev_by(instance: &Instance, starter: &[&str]) -> Command {
     let started = dev(instance);
     let (program, arguments) = starter.split_first().expect("a program");
@@ -128,7 +128,7 @@ fn wait_until_ready(data: &Path) {
 }
 
 #[test]
-fn a_closed_terminal_ends_it_and_its_postgresql() {
+fn a_closed_terminal_ends_the_process_and_its_postgresql() {
     let instance = Instance::prepare();
     let (master, slave) = terminal();
     let mut command = dev_by(&instance, &["setsid", "--ctty"]);
@@ -152,7 +152,7 @@ fn under_nohup_a_closed_terminal_is_ignored() {
 }
 
 #[test]
-fn a_closed_umask_keeps_postgresql_out_of_nothing() {
+fn a_restrictive_umask_does_not_affect_postgresql() {
     let instance = Instance::prepare();
     let mut command = dev_by(&instance, &["sh", "-c", "umask 077; exec \"$@\"", "sh"]);
     let data = instance.data_dir().join("of/new/directories");
@@ -177,7 +177,7 @@ fn a_directory_without_postgresql_is_named() {
 }
 
 #[test]
-fn an_odd_path_is_a_path() {
+fn unusual_paths_work() {
     let instance = Instance::prepare();
     let long = "x".repeat(120);
     for (name, has_socket) in [("a b, \"c\" 'd'", true), (long.as_str(), false)] {
@@ -196,7 +196,7 @@ fn an_odd_path_is_a_path() {
 }
 
 #[test]
-fn a_second_one_on_the_same_directory_is_refused_clearly() {
+fn a_second_process_on_the_same_directory_is_refused() {
     let instance = Instance::start();
     let refused = run(dev(&instance), "").fails_saying(&instance.data_dir().display().to_string());
     assert!(
@@ -277,7 +277,7 @@ fn tdb_finds_the_running_instance_by_itself() {
 }
 
 #[test]
-fn tdb_goes_back_to_an_instance_that_still_runs_when_a_later_one_has_ended() {
+fn tdb_uses_the_instance_that_still_runs_when_a_later_one_has_ended() {
     let first = Instance::start();
     let state = first.state_home().display().to_string();
     let shared = InstanceOptions {
@@ -324,7 +324,7 @@ fn the_terminal_shows_no_line_per_request_and_session() {
 }
 
 #[test]
-fn its_files_keep_their_secrets() {
+fn files_with_secrets_are_private() {
     let instance = Instance::start();
     let mode = |name: &str| {
         fs::metadata(instance.data_dir().join(name))

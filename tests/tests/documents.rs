@@ -1,5 +1,5 @@
-//! What README and `docs/` say is so: every shell command in them runs, page by page, each page on an instance of its own,
-//! in the order a reader meets them; the lists in them are those of the product; no link leads nowhere.
+//! README and `docs/` are true: all their shell commands run, page by page, each page on a separate instance, in the order
+//! of the page; their lists equal those of the product; and their links have targets.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,20 +16,20 @@ use tdb_tests::{
 };
 use tempfile::TempDir;
 
-/// What a reader sees and does not do.
+/// The languages of blocks that show output and are not executed.
 const OUTPUT: [&str; 2] = ["console", "text"];
-/// A block goes on with the variables of the one before it.
+/// A block continues with the variables of the block before it.
 const SHELL: &str = r#"
 set -aeuo pipefail
 [ ! -e "$STATE" ] || . "$STATE"
 trap 'declare -x > "$STATE"' EXIT
 "#;
 
-/// Somebody who reads a page and does what it says, with the addresses of a machine that has nothing else on it.
+/// Executes a page, with the addresses of a machine on which nothing else runs.
 struct Reader {
     home: TempDir,
     environment: Vec<(String, String)>,
-    /// Addresses as the pages have them, and where that is here.
+    /// Addresses as in the pages, and the actual ones.
     addresses: Vec<(&'static str, String)>,
 }
 
@@ -47,7 +47,7 @@ impl Reader {
         )
     }
 
-    /// With a PostgreSQL server and its superuser, and nothing of ours.
+    /// With a PostgreSQL server and its superuser, without TenantsDB.
     fn with_a_server(cluster: &Cluster) -> Self {
         let free = || format!("127.0.0.1:{}", free_port().expect("a free port"));
         let superuser = [
@@ -89,7 +89,7 @@ impl Reader {
         }
     }
 
-    /// Does what the page says, in its order.
+    /// Executes the blocks of a page in order.
     #[track_caller]
     fn reads(&self, file: &str) {
         let page = Page::read(file);
@@ -134,7 +134,7 @@ impl Reader {
             .fold(text.to_owned(), |text, (of_page, here)| text.replace(of_page, here));
         let script = self.home.path().join("block.sh");
         fs::write(&script, format!("{SHELL}{text}")).expect("write a block");
-        // What it leaves running must not hold its output open.
+        // Processes that it leaves running must not hold its output open.
         let mut command = clean("bash");
         command
             .arg(&script)
@@ -147,7 +147,7 @@ impl Reader {
     }
 }
 
-/// Ends what the blocks left running.
+/// Ends the processes that the blocks left running.
 impl Drop for Reader {
     fn drop(&mut self) {
         let home = format!("HOME={}", self.home.path().display());
@@ -185,9 +185,9 @@ pages! {
 
 const ON_A_SERVER: &str = "docs/operating.md";
 
-/// A person reads on where the README says, without another instance for each page.
+/// The pages are executed in the order of the README, on one instance.
 #[test]
-fn the_pages_can_be_followed_in_the_readmes_order_on_one_instance() {
+fn the_pages_can_be_executed_in_the_readmes_order_on_one_instance() {
     let readme = fs::read_to_string(workspace_root().join("README.md")).expect("the README");
     let (_, table) = readme.split_once("## Documents").expect("the list of documents");
     let rows = table.lines().filter(|line| line.starts_with("| ["));
@@ -198,7 +198,7 @@ fn the_pages_can_be_followed_in_the_readmes_order_on_one_instance() {
         .collect();
     assert_eq!(order.len(), ON_DEV.len(), "the README lists every page: {order:?}");
     let instance = Instance::start();
-    // What `make dev` proposes comes first.
+    // The commands that `make dev` suggests come first.
     Reader::of(&instance).proposals();
     for page in order {
         Reader::of(&instance).reads(page);
@@ -217,13 +217,13 @@ fn systemd_accepts_the_unit() {
     let text = fs::read_to_string(&unit).expect("the unit");
     let dir = tempfile::tempdir().expect("a directory");
     let copy = dir.path().join("tenantsdb.service");
-    // systemd looks whether the program exists.
+    // systemd checks whether the program exists.
     let binary = Binaries::built().tenantsdb.display().to_string();
     fs::write(&copy, text.replace("/usr/local/bin/tenantsdb", &binary)).expect("copy the unit");
     let mut command = clean("systemd-analyze");
     command.args(["verify", "--man=no"]).arg(&copy);
     match Command::new("systemd-analyze").arg("--version").output() {
-        // It looks at the units that this one orders itself after, too.
+        // It also checks the units that this one is ordered after.
         Ok(_) => {
             let said = run(command, "").ok().stderr;
             let own: Vec<&str> = said.lines().filter(|line| line.contains("tenantsdb")).collect();
@@ -233,9 +233,9 @@ fn systemd_accepts_the_unit() {
     }
 }
 
-/// Shell blocks are run here, programs of a client by `make test-clients`.
+/// Shell blocks are run here, client programs by `make test-clients`.
 #[test]
-fn no_command_is_left_out() {
+fn the_cli_page_has_every_command() {
     for page in Page::all() {
         let here = page.file == ON_A_SERVER || ON_DEV.contains(&page.file.as_str());
         for block in &page.blocks {
@@ -252,7 +252,7 @@ fn no_command_is_left_out() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_targets() {
     let pages = Page::all();
     for page in &pages {
         let directory = Path::new(&page.file).parent().expect("a directory");
@@ -280,7 +280,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     parts.filter_map(|rest| rest.split_once(')').map(|(target, _)| target))
 }
 
-/// As the usual renderers name headings.
+/// The anchors that common renderers create for headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());
@@ -332,14 +332,14 @@ fn the_cli_page_lists_the_commands_there_are_and_runs_each() {
     is_generated("docs/cli.md", "commands", &(rows + "\n"));
 }
 
-/// Whether the line calls `tdb` with these words, and not with longer ones.
+/// Whether the line calls `tdb` with exactly these words as the command.
 fn calls(line: &str, words: &str) -> bool {
     let calls = line.split("tdb ").skip(1).filter_map(|call| call.strip_prefix(words));
     let mut after = calls.map(|rest| rest.chars().next());
     after.any(|next| next.is_none_or(|c| !c.is_alphanumeric() && c != '-'))
 }
 
-/// Every command that has none below it, with its line in its parent's help.
+/// Every command without subcommands, with its line in its parent's help.
 fn commands(above: &[String]) -> Vec<(Vec<String>, String)> {
     let mut command = clean(&Binaries::built().tdb);
     command.args(above).arg("--help");
@@ -375,7 +375,7 @@ fn commands(above: &[String]) -> Vec<(Vec<String>, String)> {
 #[test]
 fn the_operating_page_explains_the_metrics_there_are() {
     let instance = Instance::start();
-    // Series with labels are there once something was counted.
+    // Series with labels exist after something was counted.
     let (_, tenants) = instance.simple("counted", &["one"]);
     psql(&url_with(&tenants[0].url, Some("nobody"), None, None), "SELECT 1").fails_saying("nobody");
     let mut answer = ureq::get(format!("{}/metrics", instance.metrics_url()))

@@ -1,5 +1,5 @@
-//! Real drivers through the proxy: psql, tokio-postgres and psycopg 3. Each connects with and without TLS, sends
-//! parameters, runs transactions and COPY, cancels a query, and is refused with the SQLSTATE it understands.
+//! Drivers through the proxy: psql, tokio-postgres and psycopg 3. Each connects with and without TLS, sends parameters, runs
+//! transactions and COPY, cancels a query, and gets the expected SQLSTATE when it is refused.
 
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -61,7 +61,7 @@ mod psql_driver {
 
     #[test]
     fn parameters_transactions_and_copy_work() {
-        // psql has \bind since 16 only; PREPARE is how older ones send parameters.
+        // psql has \bind only since version 16; older versions send parameters by PREPARE.
         let parameters = "PREPARE p (int, text) AS SELECT $1 + 1, $2; EXECUTE p (41, 'it''s')";
         assert_eq!(psql(tenant_url(), parameters).ok().text(), "42|it's");
         let copy = "BEGIN;\nCOPY psql_items (id, name) FROM STDIN;\n1\tone\n2\ttwo\n\\.\nCOMMIT;\nCOPY psql_items TO STDOUT;\n";
@@ -113,7 +113,7 @@ mod psql_driver {
     }
 
     #[test]
-    fn wrong_password_and_unknown_database_are_told_plainly() {
+    fn wrong_password_and_unknown_database_give_clear_errors() {
         let wrong = psql(&url_with(tenant_url(), None, Some("wrong"), None), "SELECT 1");
         wrong.fails_saying("password authentication failed for user");
         psql(&url_with(tenant_url(), None, None, Some("drivers__nobody")), "SELECT 1").fails_saying("drivers__nobody");
@@ -286,9 +286,9 @@ mod tokio_postgres_driver {
     }
 }
 
-/// psycopg 3 in a virtual environment under the target directory; the script asserts, this runs it.
+/// psycopg 3 in a virtual environment under the target directory; the script contains the assertions.
 #[test]
-fn psycopg_3_does_all_of_it() {
+fn psycopg_3_works() {
     let mut command = clean(python());
     command
         .arg(fixture("../python/drivers.py"))
@@ -298,7 +298,7 @@ fn psycopg_3_does_all_of_it() {
     assert!(ran.stdout.contains("all passed"), "{}", ran.stdout);
 }
 
-/// Waits until a session of this application name runs a query, as the private PostgreSQL sees it.
+/// Waits until a session with this application name runs a query, according to the private PostgreSQL.
 async fn wait_until_active(application: &str) {
     let server = lab().instance.server("postgres").await;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND state = 'active' AND query LIKE '%pg_sleep%'";

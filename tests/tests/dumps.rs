@@ -1,4 +1,4 @@
-//! What a workspace's and a tenant's own dump shows: no role that is not theirs, no object of TenantsDB.
+//! Dumps of a workspace and of a tenant contain no foreign roles and no objects of TenantsDB.
 
 use std::fs;
 use std::process::Command;

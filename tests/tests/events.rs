@@ -1,4 +1,4 @@
-//! A deployment watched as it happens: events with ids, taken up again after a break, by many at once.
+//! Watching a deployment: events with ids, resumed after a disconnect, with many watchers at once.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::OnceLock;
@@ -22,7 +22,7 @@ struct Event {
     data: Value,
 }
 
-/// A stream of events, or the status of what came instead.
+/// A stream of events, or the status of another response.
 fn open(instance: &Instance, job: &str, last: Option<&str>) -> Result<Box<dyn Read + Send>, u16> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -45,7 +45,7 @@ fn open(instance: &Instance, job: &str, last: Option<&str>) -> Result<Box<dyn Re
     }
 }
 
-/// All events to the stream's end.
+/// All events until the end of the stream.
 fn events(stream: Box<dyn Read + Send>) -> Vec<Event> {
     let (mut found, mut name, mut id, mut data) = (Vec::new(), String::new(), 0, Value::Null);
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -93,7 +93,7 @@ fn every_target_has_its_events_and_the_stream_ends_with_the_deployment() {
         (&end.data["completed_tenants"], &end.data["failed_tenants"]),
         (&json!(2), &json!(1))
     );
-    // The last event of a tenant is what the deployment shows of it.
+    // A tenant's last event equals its state in the deployment.
     let shown = instance().api().get(&format!("/deployments/{job}")).ok();
     for target in shown["targets"].as_array().expect("targets") {
         let of_it = |event: &&Event| event.name == "target" && event.data["tenant_id"] == target["tenant_id"];
@@ -101,7 +101,7 @@ fn every_target_has_its_events_and_the_stream_ends_with_the_deployment() {
         assert_eq!(last.data, *target);
     }
 
-    // Whoever comes back gets what it missed, and nothing once it has all.
+    // A watcher that reconnects gets the events that it missed, and none if it has all.
     let middle = found.iter().find(|event| event.name == "target").expect("a target").id;
     let rest = events(open(instance(), &job, Some(&middle.to_string())).expect("a stream"));
     assert!(rest.iter().all(|event| event.id > middle), "{middle}: {rest:?}");
@@ -111,7 +111,7 @@ fn every_target_has_its_events_and_the_stream_ends_with_the_deployment() {
     assert_eq!(open(instance(), &job, Some("soon")).map(|_| ()), Err(422));
     assert_eq!(open(instance(), "dep_aaaaaaaaaa", None).map(|_| ()), Err(404));
 
-    // A retry goes on from there.
+    // A retry continues the numbering.
     psql(&tenants[2].url, "DELETE FROM t").ok();
     instance()
         .api()
@@ -123,7 +123,7 @@ fn every_target_has_its_events_and_the_stream_ends_with_the_deployment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_watch_one_deployment_and_cost_no_connection_each() {
+async fn many_watchers_of_a_deployment_share_connections() {
     let (workspace, tenants) = instance().simple("watched", &["w-one", "w-two"]);
     psql(&workspace.url, "ALTER TABLE t ADD COLUMN n int").ok();
     let session = tenants[0].connect().await;
@@ -137,7 +137,7 @@ async fn many_watch_one_deployment_and_cost_no_connection_each() {
         .collect();
     let store = instance().store().await;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
-    // The other tenant is through, and its news are on their way to all of them.
+    // The other tenant is finished, and its events are being sent to all watchers.
     let begun = Instant::now();
     let mut most = 0;
     while begun.elapsed() < Duration::from_secs(3) {
@@ -192,7 +192,7 @@ fn tdb_watches_with_plain_lines_where_there_is_no_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_lets_watchers_go_and_they_come_back_after_it() {
+async fn a_stop_disconnects_watchers_and_they_can_resume() {
     let mut own = Instance::start();
     let (workspace, tenants) = own.simple("stopped", &["s-one"]);
     psql(&workspace.url, "ALTER TABLE t ADD COLUMN n int").ok();
@@ -201,7 +201,7 @@ async fn a_stop_lets_watchers_go_and_they_come_back_after_it() {
     let job = begin(&own, "stopped");
     let stream = open(&own, &job, None).expect("a stream");
     let watcher = thread::spawn(move || events(stream));
-    // Running: the first event is there before the stop.
+    // The deployment is running: the first event arrives before the process is stopped.
     tdb_tests::eventually(Duration::from_secs(30), "the target runs", || {
         let job = own.api().get(&format!("/deployments/{job}")).ok();
         (job["targets"][0]["attempts"] != 0).then_some(())

@@ -1,5 +1,5 @@
-//! Extensions that PostgreSQL lets only a superuser create: created by the administrator where the server allows it, as
-//! the developer or a dump writes them, in the schema they ask for, with a script that finds nothing of another role.
+//! Extensions that only superusers can create: the administrator creates them if the server allows it, as the developer or a
+//! dump writes them, in the requested schema, with a script that cannot be diverted by objects of another role.
 
 use std::sync::OnceLock;
 
@@ -24,14 +24,14 @@ fn query(workspace: &str, sql: &str) -> Answer {
     instance().api().post(&path, json!({"query": sql}))
 }
 
-/// The schema that an extension is in; empty where there is none.
+/// The schema of an extension; empty if it does not exist.
 fn place(url: &str, extension: &str) -> String {
     let sql = format!("SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = '{extension}'");
     psql(url, &sql).ok().text().to_owned()
 }
 
 #[test]
-fn as_a_developer_writes_it_an_extension_is_a_change_that_tenants_get() {
+fn create_extension_as_written_is_a_change_that_tenants_get() {
     let (workspace, tenants) = instance().simple("bloomed", &["b-old"]);
     let created = psql(
         &workspace.url,
@@ -84,7 +84,7 @@ fn as_a_developer_writes_it_an_extension_is_a_change_that_tenants_get() {
 }
 
 #[tokio::test]
-async fn it_works_in_every_form_in_which_a_text_comes() {
+async fn create_extension_works_in_every_form_of_a_message() {
     let workspace = instance().workspace("forms");
     let session = workspace.connect().await;
     session
@@ -113,7 +113,7 @@ async fn it_works_in_every_form_in_which_a_text_comes() {
     }
     psql(&workspace.url, "CREATE TABLE p (at app.earth)").ok();
     what_a_text_creates_before_can_be_required().await;
-    // It is a separate change, committed before: a rollback keeps it.
+    // It is a separate change that was committed earlier: a rollback does not remove it.
     session
         .batch_execute("BEGIN; CREATE EXTENSION intarray; CREATE EXTENSION refint; ROLLBACK")
         .await
@@ -167,7 +167,7 @@ async fn what_a_text_creates_before_can_be_required() {
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_allow_or_have_is_refused() {
+async fn extensions_that_are_not_allowed_or_available_are_refused() {
     let workspace = instance().workspace("strict");
     for name in ["file_fdw", "dblink", "postgres_fdw", "adminpack", "plpython3u"] {
         let problem = make("strict", json!({"name": name})).problem(409);
@@ -205,7 +205,7 @@ async fn what_the_server_does_not_allow_or_have_is_refused() {
     }
     let problem = make("strict", json!({"name": "bloom", "schema": "nowhere"})).problem(422);
     assert_eq!(problem["sqlstate"], "3F000", "{problem:#}");
-    // Of another workspace: readers are in a dump of theirs.
+    // From another workspace: dumps of the first one contain its readers.
     instance().workspace("strictly-read");
     let body = json!({"workspace": "strictly-read", "rights": "ro"});
     let reader = instance().api().post("/credentials", body).ok();
@@ -229,7 +229,7 @@ async fn what_the_server_does_not_allow_or_have_is_refused() {
     instance().prove(&workspace);
 }
 
-/// Scripts of extensions run as a superuser. This one says what it finds on its search_path.
+/// The scripts of extensions run as a superuser. This one reports which objects it resolves through its search_path.
 const PROBE: &str = "CREATE TABLE @schema@found AS SELECT 'nothing'::text AS what;
 DO $$ BEGIN PERFORM planted(1); UPDATE @schema@found SET what = 'a function'; EXCEPTION WHEN undefined_function THEN NULL; END $$;
 DO $$ BEGIN PERFORM 1 #&&# 1; UPDATE @schema@found SET what = 'an operator'; EXCEPTION WHEN undefined_function THEN NULL; END $$;
@@ -241,7 +241,7 @@ CREATE OPERATOR #&&# (LEFTARG = int, RIGHTARG = int, FUNCTION = int4pl);
 CREATE TABLE planted_table ();";
 
 #[test]
-fn no_script_finds_what_a_user_planted() {
+fn extension_scripts_use_no_planted_objects() {
     let dir = TempDir::new().expect("a directory");
     let (free, fixed) = (PROBE.replace("@schema@", ""), PROBE.replace("@schema@", "@extschema@."));
     let named = "DO $$ BEGIN ASSERT '@extschema@' = current_schema; END $$;";
@@ -252,7 +252,7 @@ fn no_script_finds_what_a_user_planted() {
         ("probe_stays", "relocatable = false", &fixed),
         ("probe_cube", "relocatable = true\nrequires = 'cube'", &free),
         ("probe_fixed", "relocatable = false\nschema = probes", &fixed),
-        // Anyone may create these, as far as they themselves go.
+        // Every role can create these, with its own privileges.
         ("probe_opens", "superuser = false\nrequires = 'probe_cube'", &opens),
         ("probe_chain", "superuser = false\nrequires = 'probe_opens'", &chain),
         ("probe_trusted", "trusted = true\nrequires = 'probe_chain'", ""),
@@ -278,7 +278,7 @@ fn no_script_finds_what_a_user_planted() {
 fn its_script_finds_nothing(instance: &Instance, name: &str, schema: &str) {
     let blueprint = format!("{}-{schema}", name.replace('_', "-"));
     let workspace = instance.workspace(&blueprint);
-    // cube is trusted: its owner could have made the schema's functions before it, and its script is PostgreSQL's own.
+    // cube is trusted: its owner could have created the schema's functions before it, and its script is PostgreSQL's.
     psql(&workspace.url, "CREATE EXTENSION cube").ok();
     let old = instance.tenant(&format!("{blueprint}-old"), &blueprint);
     let mut schemas = vec!["public", schema];
@@ -300,7 +300,7 @@ fn its_script_finds_nothing(instance: &Instance, name: &str, schema: &str) {
     }
     let of_ours = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tdb_aside%'";
     assert_eq!(psql(&workspace.url, of_ours).ok().text(), "");
-    // What the tenant has planted itself stands in the way of the planted change, not of the extension.
+    // Objects that the tenant itself planted make the planted change fail, not the extension.
     for schema in &schemas {
         let cleared = format!(
             "DROP TABLE {schema}.planted_table; DROP OPERATOR {schema}.#&&# (int, int); DROP FUNCTION {schema}.planted"
@@ -338,7 +338,7 @@ fn what_needs_a_restricted_extension_is_created_by_the_administrator(instance: &
     assert_eq!(psql(&alone.url, found).ok().text(), "nothing\nnothing");
 }
 
-/// The owner of a trusted extension can add members to it, which are moved with it.
+/// The owner of a trusted extension can add members to it; they are moved with it.
 fn members_of_another_role_are_refused(instance: &Instance) {
     let workspace = instance.workspace("members");
     let sql = format!("CREATE EXTENSION cube; {PLANTED} ALTER EXTENSION cube ADD FUNCTION planted(int)");
@@ -358,7 +358,7 @@ fn members_of_another_role_are_refused(instance: &Instance) {
 }
 
 #[test]
-fn dumps_come_in_and_go_back_as_they_are() {
+fn dumps_can_be_loaded_and_restored_unchanged() {
     let source = instance().workspace("dumped");
     psql(
         &source.url,
@@ -387,7 +387,7 @@ fn dumps_come_in_and_go_back_as_they_are() {
     let file = dir.path().join("tenant.dump").display().to_string();
     pg_dump(&tenant.url, &["-Fc", "-f", &file]).ok();
     psql(&tenant.url, "INSERT INTO places VALUES (2)").ok();
-    // As the documents say it: all or nothing, and extensions stay.
+    // As documented: all or nothing, and extensions remain.
     pg_restore_over(&tenant.url, &file, &[]).fails_saying("only an administrator can create again");
     let places = psql(&tenant.url, "SELECT count(*) FROM places").ok();
     assert_eq!(places.text(), "2", "nothing is lost");
@@ -398,7 +398,7 @@ fn dumps_come_in_and_go_back_as_they_are() {
 }
 
 #[test]
-fn a_tenant_that_has_what_the_extension_makes_fails_with_the_reason() {
+fn a_tenant_with_an_object_of_the_extension_fails_with_the_reason() {
     let (workspace, tenants) = instance().simple("occupied", &["o-one"]);
     psql(
         &tenants[0].url,
@@ -428,7 +428,7 @@ trait Proof {
 }
 
 impl Proof for Instance {
-    /// [`Instance::prove`] for a workspace that was proven before.
+    /// [`Instance::prove`] for a workspace that was verified before.
     fn prove_again(&self, workspace: &Workspace) -> Tenant {
         let tenant = self.tenant(&format!("q{}", workspace.name), &workspace.name);
         assert_eq!(self.dump(&tenant.url), self.dump(&workspace.url));

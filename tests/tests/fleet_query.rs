@@ -1,4 +1,4 @@
-//! One query over many tenants: each answers for itself, whatever is wrong with another.
+//! One query on many tenants: each has a separate result, whatever fails for another.
 
 use serde_json::{Value, json};
 use tdb_tests::{Instance, psql};
@@ -10,7 +10,7 @@ fn results(answer: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_tenant_answers_or_says_why_not() {
+async fn every_tenant_has_a_result_or_an_error() {
     let instance = Instance::start();
     let workspace = instance.workspace("many");
     psql(&workspace.url, "CREATE TABLE t (id int); CREATE FUNCTION whose() RETURNS text LANGUAGE sql AS 'SELECT current_database()::text'").ok();
@@ -18,7 +18,7 @@ async fn every_tenant_answers_or_says_why_not() {
     for number in 0..TENANTS {
         urls.push(instance.tenant(&format!("q{number:02}"), "many").url);
     }
-    // One has other data, one lost the function, one is suspended, one cannot be logged in to.
+    // One has other data, one has lost the function, one is suspended, one refuses logins.
     psql(&urls[3], "INSERT INTO t VALUES (1), (2)").ok();
     psql(&urls[7], "DROP FUNCTION whose").ok();
     instance.api().post("/tenants/q11/suspend", json!({})).ok();
@@ -44,7 +44,7 @@ async fn every_tenant_answers_or_says_why_not() {
         match name {
             "q07" => assert_eq!(one["error"]["sqlstate"], "42883", "{one:#}"),
             "q13" => assert_eq!(one["error"]["sqlstate"], "55000", "{one:#}"),
-            // Suspended clients are refused, not the owner.
+            // Suspension refuses clients, not the owner.
             _ => {
                 let rows = if name == "q03" { 2 } else { 0 };
                 assert_eq!(one["rows"], json!([[format!("many__{name}"), rows]]), "{one:#}");
@@ -53,7 +53,7 @@ async fn every_tenant_answers_or_says_why_not() {
         assert_eq!(one["error"].is_null(), one["command"] == "SELECT", "{one:#}");
     }
 
-    // Bounded: never more at once than deployments may be, and each in its own tenant's role.
+    // The number of concurrent queries is limited like that of deployments, and each runs as its tenant's role.
     let slow = json!({"all_tenants": true, "blueprint": "many",
         "query": "SELECT pg_sleep(0.05), (SELECT count(*)::int FROM pg_stat_activity WHERE application_name = 'tdb-query')"});
     let most = results(&instance.api().post("/admin/query", slow).ok())

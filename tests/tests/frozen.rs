@@ -1,4 +1,4 @@
-//! A database server that neither answers nor closes its connections: nothing that is not on it gets slower.
+//! A database server that neither answers nor closes its connections: it delays nothing on other servers.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use tdb_testkit::Cluster;
 use tdb_tests::{Instance, Site, Workspace, eventually, eventually_async, psql};
 
-/// What takes milliseconds, on a machine that runs other tests too; far below every deadline towards a server.
+/// The limit for operations that take milliseconds, on a machine that also runs other tests; far below the timeouts for
+/// servers.
 const PROMPT: Duration = Duration::from_secs(5);
-/// A build ahead begins two quiet seconds after the change.
+/// A build starts two seconds after the last change.
 const BUILD_TIME_MAX: Duration = Duration::from_secs(40);
 const THAWED_TIME_MAX: Duration = Duration::from_secs(90);
 
@@ -20,7 +21,7 @@ fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// A sample of /metrics, with its labels.
+/// The value of a series of /metrics, with its labels.
 fn metric(instance: &Instance, sample: &str) -> f64 {
     let answer = ureq::get(format!("{}/metrics", instance.metrics_url())).call();
     let text = answer.expect("metrics").body_mut().read_to_string().expect("text");
@@ -38,8 +39,8 @@ fn server_of(instance: &Instance, tenant: &str) -> Value {
     answer["databases"][0]["server"].clone()
 }
 
-/// Of a process over a store that is there, on a machine that runs other tests too; with what it waits for a server that
-/// does not answer. A login would be waited for ten seconds.
+/// The time limit for starting a process with an existing store, on a machine that also runs other tests, including the wait
+/// for a server that does not answer. A login would wait for ten seconds.
 const START_TIME_MAX: Duration = Duration::from_secs(8);
 
 #[tokio::test]
@@ -54,7 +55,7 @@ async fn a_frozen_server_does_not_delay_a_start_and_is_prepared_when_it_answers(
     };
     drop(site.serve("first", None));
     assert_eq!(bases().await, 1);
-    // What another program version may find: the server lacks something that is prepared at a start.
+    // As after an upgrade of the program: the server lacks an object that is created at startup.
     for sql in ["ALTER DATABASE tdb_base IS_TEMPLATE false", "DROP DATABASE tdb_base"] {
         let admin = other.connect("postgres").await.unwrap();
         admin.batch_execute(sql).await.unwrap();
@@ -72,7 +73,7 @@ async fn a_frozen_server_does_not_delay_a_start_and_is_prepared_when_it_answers(
 }
 
 #[tokio::test]
-async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
+async fn a_frozen_server_does_not_slow_work_on_other_servers() {
     let (instance, cluster) = (Instance::start(), Cluster::start().unwrap());
     let api = instance.api();
     let enrolment = json!({
@@ -80,7 +81,7 @@ async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
         "admin_user": cluster.superuser(), "admin_password": cluster.password(),
     });
     api.post("/servers", enrolment).ok();
-    // Workspaces and tenants on both servers, by the emptiest.
+    // Workspaces and tenants on both servers, each on the one with the fewest databases.
     let made: Vec<Workspace> = ["fa", "fb", "fc", "fd", "fe", "ff"]
         .map(|name| instance.workspace(name))
         .into();
@@ -113,7 +114,7 @@ async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
     assert!(!frozen.is_empty() && !well.is_empty(), "{frozen:?} {well:?}");
 
     cluster.freeze().unwrap();
-    // Long enough for every timer to have met it.
+    // Long enough for every timer to have reached it.
     tokio::time::sleep(Duration::from_secs(12)).await;
     for path in [
         "/workspaces",
@@ -154,7 +155,7 @@ async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
         row.get::<_, bool>(0).then_some(())
     })
     .await;
-    // Its tenants that are there get the change, the others wait.
+    // Its tenants on the other server get the change; those on this one wait.
     let job = promptly("a deployment", || {
         api.post("/deployments", json!({"blueprint_name": app.name, "deploy_all": true}))
             .ok()
@@ -186,7 +187,7 @@ async fn a_frozen_server_slows_nothing_that_is_not_on_it() {
     shows("answers of the store", "tenantsdb_store_answer_seconds_count", 1.0);
     let waits = "tenantsdb_store_pool_wait_seconds_count{pool=\"jobs\"}";
     shows("waits for a connection", waits, 1.0);
-    // New ones go where there is an answer.
+    // New tenants are created on the server that answers.
     for n in 0..3 {
         let name = format!("new{n}");
         let body = json!({"tenant_id": name, "databases": [{"blueprint": app.name}]});

@@ -1,4 +1,4 @@
-//! A metadata store that hangs: stopped with SIGSTOP, as a machine without memory or a lost disk does it.
+//! A metadata store that does not respond: stopped with SIGSTOP, as if the machine were out of memory or had lost a disk.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use nix::unistd::Pid;
 use serde_json::json;
 use tdb_tests::{Api, Instance, eventually};
 
-/// What is promised, and what a busy machine may add.
+/// The promised limit, and an allowance for a busy machine.
 const FAILURE_TIME_MAX: Duration = Duration::from_millis(3_000 + 1_500);
 
-/// The processes of the instance's PostgreSQL. They go on when this is dropped.
+/// The processes of the instance's PostgreSQL. They are continued when this value is dropped.
 struct Stopped(Vec<Pid>);
 
 impl Stopped {
     fn stop(pids: Vec<Pid>) -> Self {
         for pid in &pids {
-            // One may have ended meanwhile.
+            // A process may have ended in the meantime.
             let _ = kill(*pid, Signal::SIGSTOP);
         }
         Self(pids)
@@ -38,7 +38,7 @@ fn postmaster(instance: &Instance) -> Pid {
     Pid::from_raw(text.lines().next().expect("a pid").parse().expect("a number"))
 }
 
-/// The processes whose parent is `parent`.
+/// The child processes of `parent`.
 fn children(parent: Pid) -> Vec<Pid> {
     let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
         let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -77,7 +77,7 @@ fn requests_to_a_store_that_hangs_fail_within_three_seconds_with_its_code() {
     is_well_again(&api);
     {
         let _stopped = Stopped::stop([vec![postmaster], children(postmaster)].concat());
-        // `/health` comes last: it may give the answer of half a second ago.
+        // `/health` comes last: its answer can be half a second old.
         for path in ["/tenants", "/workspaces", "/projects", "/servers", "/health"] {
             fails_soon(&api, "GET", path, None);
         }
@@ -85,7 +85,7 @@ fn requests_to_a_store_that_hangs_fail_within_three_seconds_with_its_code() {
         fails_soon(&api, "POST", "/workspaces", Some(workspace));
         let login = json!({ "email": "ann@example.com", "password": "a password of ann" });
         fails_soon(&api.with_key(None), "POST", "/login", Some(login));
-        // More at once than there are connections to the store.
+        // More concurrent requests than connections to the store.
         std::thread::scope(|scope| {
             for _ in 0..40 {
                 scope.spawn(|| fails_soon(&api, "GET", "/tenants", None));
@@ -96,7 +96,7 @@ fn requests_to_a_store_that_hangs_fail_within_three_seconds_with_its_code() {
 }
 
 #[test]
-fn a_store_that_takes_no_new_connections_is_not_well() {
+fn a_store_without_free_connections_is_unhealthy() {
     let instance = Instance::start();
     let api = instance.api();
     {

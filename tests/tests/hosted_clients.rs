@@ -1,23 +1,23 @@
-//! Calls as the public quickstart of the hosted product documents them, against this API and this `tdb`: what is accepted is
-//! called here, and docs/hosted-clients.md lists exactly that. The quickstart's own texts are not repeated.
+//! Calls as documented in the public quickstart of the hosted product, with this API and this `tdb`: the accepted ones are
+//! called here, and docs/hosted-clients.md lists exactly these. The texts of the quickstart are not repeated.
 
 use serde_json::Value;
 use tdb_tests::{Api, Binaries, Instance, clean, eventually, is_generated, run};
 
 const PAGE: &str = "docs/hosted-clients.md";
 
-/// What becomes of a documented call.
+/// The expected outcome of a documented call.
 enum Verdict {
-    /// It succeeds, and the answer has these fields (JSON pointers).
+    /// It succeeds, and the response has these fields (JSON pointers).
     Accepted(&'static [&'static str]),
-    /// Refused by name: not built.
+    /// It is refused by name, since it is not implemented.
     NotBuilt,
-    /// Not a documented call, but what comes before the next one.
+    /// Not a documented call, but a precondition of the next one.
     Setup,
 }
 use Verdict::{Accepted, NotBuilt, Setup};
 
-/// In the order of one story. `<name>` is what an earlier answer had.
+/// In an order in which they can be executed. `<name>` is a value of an earlier response.
 const REQUESTS: [(&str, &str, &str, Verdict); 62] = [
     ("GET", "/", "", Accepted(&["/service", "/version"])),
     ("GET", "/health", "", Accepted(&["/status"])),
@@ -331,7 +331,7 @@ const REQUESTS: [(&str, &str, &str, Verdict); 62] = [
     ("DELETE", "/workspaces/other", "", Setup),
 ];
 
-/// Commands in the order of one story; each is typed after `tdb`.
+/// Commands in an order in which they can be executed; each is an argument list of `tdb`.
 const COMMANDS: [(&str, Verdict); 58] = [
     ("version", Accepted(&[])),
     ("config set --api-url <url>", Accepted(&[])),
@@ -429,7 +429,7 @@ const COMMANDS: [(&str, Verdict); 58] = [
     ("workspaces delete myapp", Accepted(&[])),
 ];
 
-/// What earlier answers had, under its field's name.
+/// The values of earlier responses, by field name.
 #[derive(Default)]
 struct Memory(Vec<(String, String)>);
 
@@ -443,7 +443,7 @@ impl Memory {
     }
 
     fn fill(&self, text: &str) -> String {
-        // The newest first: nothing is left to replace for the others.
+        // The newest value of a name comes first; after its replacement, older ones have nothing to replace.
         self.0
             .iter()
             .fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
@@ -489,7 +489,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON")
 }
 
-/// Waits for a deployment that has begun.
+/// Waits for a deployment that has started.
 fn settle(api: &Api, answer: &Value) {
     let Some(job) = answer["job_id"].as_str().filter(|_| answer["status"] == "running") else {
         return;
@@ -532,7 +532,7 @@ fn commands_of_the_quickstart_are_accepted_as_documented() {
     }
 }
 
-/// SQL has blanks, and the table of commands is split at those.
+/// SQL contains spaces, at which the commands of the table are split.
 fn word(word: &str) -> String {
     match word.strip_prefix("CREATE_TABLE_") {
         Some(table) => format!("CREATE TABLE {table} (id int)"),
@@ -541,7 +541,7 @@ fn word(word: &str) -> String {
     }
 }
 
-/// The API as the configuration file says.
+/// The API in the configuration file.
 fn stored(home: &std::path::Path) -> Api {
     let text = std::fs::read_to_string(home.join("tenantsdb/config.toml")).unwrap_or_default();
     let value = |name: &str| {

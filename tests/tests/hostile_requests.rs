@@ -1,12 +1,12 @@
-//! Requests that are wrong in every way a client can think of, to every endpoint of the API's own description: each gets a
-//! problem document in the API's words. Nothing of the implementation shows, and nothing is an internal error.
+//! Invalid requests of every kind, to every endpoint of the API's description: each response is a problem document in the
+//! API's terms, reveals nothing of the implementation, and is not an internal error.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tdb_tests::Instance;
 
-/// Words of Rust, serde, SQL libraries and the operating system.
+/// Terms of Rust, serde, SQL libraries and the operating system.
 const LEAKS: [&str; 19] = [
     "`",
     "struct ",
@@ -37,7 +37,7 @@ struct Asker {
 }
 
 impl Asker {
-    /// Asks and looks at what comes; a success is fine too, where the request happens to be right.
+    /// Sends a request and checks the response; a success is accepted too, if the request happens to be valid.
     fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) {
         self.asked += 1;
         let mut request = ureq::http::Request::builder()
@@ -79,7 +79,7 @@ impl Asker {
     }
 }
 
-/// Of any kind and of every size.
+/// Values of every type and size.
 fn values() -> Vec<Value> {
     vec![
         Value::Null,
@@ -134,7 +134,7 @@ fn bodies(properties: &[String]) -> Vec<Vec<u8>> {
     bodies
 }
 
-/// The names of a request's fields, by its schema in the description.
+/// The field names of a request, according to its schema in the description.
 fn properties(document: &Value, operation: &Value) -> Vec<String> {
     let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
     let schema = match schema["$ref"].as_str() {
@@ -146,7 +146,7 @@ fn properties(document: &Value, operation: &Value) -> Vec<String> {
 }
 
 #[test]
-fn nothing_of_the_implementation_shows_in_a_refusal() {
+fn refusals_reveal_nothing_of_the_implementation() {
     let instance = Instance::start();
     let document = instance.api().get("/openapi.json").body;
     let config = ureq::Agent::config_builder()
@@ -196,7 +196,7 @@ fn nothing_of_the_implementation_shows_in_a_refusal() {
                     .replace("{name}", segment)
                     .replace("{ddl_id}", segment);
                 let body = (method != "GET").then_some(&b"{}"[..]);
-                // Logging in takes a while, and signing up makes something.
+                // Login is slow, and sign-up creates objects.
                 if path != "/signup" && path != "/login" {
                     asker.ask(&method, &filled, &[], body);
                 }

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a request that creates may be sent again, whatever happened to the first.
+//! `Idempotency-Key`: a request that creates can be repeated, whatever happened to the first one.
 
 use std::sync::OnceLock;
 use std::thread;
@@ -93,7 +93,7 @@ fn a_refusal_frees_the_key_and_a_wrong_key_is_refused_by_name() {
 }
 
 #[test]
-fn of_requests_at_the_same_time_one_creates_and_the_others_wait_or_are_told() {
+fn of_concurrent_requests_one_creates_and_the_others_wait_or_get_409() {
     instance().workspace("race");
     let body = json!({"tenant_id": "race-one", "databases": [{"blueprint": "race"}]});
     let api = keyed(&instance().api(), "race");
@@ -119,9 +119,9 @@ fn of_requests_at_the_same_time_one_creates_and_the_others_wait_or_are_told() {
     assert_eq!(api.post("/tenants", body).ok(), *made[0]);
 }
 
-/// Killed after the intent was committed: the password that nobody has seen is in the second answer, and works.
+/// Killed after the intent was committed: the password, which no client has received, is in the second response, and is valid.
 #[tokio::test]
-async fn a_creation_that_was_killed_is_finished_by_its_repetition() {
+async fn a_killed_creation_is_completed_by_a_repeated_request() {
     for (point, path, body) in [
         (
             "workspace.create.intended",

@@ -1,5 +1,5 @@
-//! `kill -9` at every named step of creation, deletion, drain and deployment, and at random moments; after the restart
-//! nothing is lost, doubled, half done or left over.
+//! `kill -9` at every fault point of creation, deletion, drain and deployment, and at random moments; after the restart
+//! nothing is lost, duplicated, incomplete or left over.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tdb_tests::{Instance, InstanceOptions, Killed, Workspace, psql, workspace_root};
 
-/// From the operation's begin to the kill; a point that is not reached by then is not on its way.
+/// From the start of the operation to the kill; after this time the point will not be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(60);
 const RANDOM_KILLS: usize = 50;
 const LANES: usize = 3;
 
-/// What must be under way for a point to be passed, by the first word of its name.
+/// The operation that passes a point, by the first word of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
     FirstStart,
@@ -26,7 +26,7 @@ enum Scenario {
     WorkspaceDeletion,
     FirstTenant,
     TenantCreation,
-    /// With a spare at hand, which it takes and which is made up for.
+    /// With an available spare, which the tenant takes and which is replaced.
     TenantOfSpare,
     TenantDeletion,
     Drain,
@@ -41,20 +41,20 @@ fn scenarios_of(point: &str) -> &'static [Scenario] {
         ["workspace", "create", ..] => &[Scenario::WorkspaceCreation],
         ["workspace", "delete", ..] => &[Scenario::WorkspaceDeletion],
         ["tenant", "create", "claimed"] | ["spare", ..] => &[Scenario::TenantOfSpare],
-        // One mechanism: what is replayed in, and what is kept in stock.
+        // One mechanism for two uses: the databases that are replayed in, and the spares.
         ["clone", ..] => &[Scenario::FirstTenant, Scenario::TenantOfSpare],
         ["tenant", "create", ..] | ["template", ..] | ["build", ..] | ["version", ..] => &[Scenario::TenantCreation],
         ["tenant", "delete", ..] => &[Scenario::TenantDeletion],
         ["drain", ..] | ["journal", ..] => &[Scenario::Drain],
         ["settings", ..] => &[Scenario::Settings],
         ["deploy", ..] | ["deployment", ..] => &[Scenario::Deployment],
-        // One mechanism: replay on a build, and deployment to a tenant.
+        // One mechanism for two uses: replay on a build, and deployment to a tenant.
         ["apply", ..] => &[Scenario::TenantCreation, Scenario::Deployment],
         _ => panic!("no scenario passes the fault point {point}; add one"),
     }
 }
 
-/// The names in the source, so that a new point is killed at without anybody remembering to list it.
+/// The names in the source code, so that new points are tested without a list.
 fn fault_points() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     collect(&workspace_root().join("crates"), &mut found);
@@ -70,7 +70,7 @@ fn collect(dir: &Path, found: &mut BTreeSet<String>) {
             let text = fs::read_to_string(&path).expect("a source file");
             for call in text.split("fault::point(\"").skip(1) {
                 let name = call.split('"').next().expect("a name");
-                // Not the text of a test that looks for the same calls.
+                // Not the text of a test that searches for the same calls.
                 if name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '.') {
                     found.insert(name.to_owned());
                 }
@@ -79,7 +79,7 @@ fn collect(dir: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// One instance that is killed over and over; everything it is asked for is numbered.
+/// One instance that is killed repeatedly; the objects that it is asked for are numbered.
 struct Victim {
     instance: Instance,
     workspace: Workspace,
@@ -94,7 +94,7 @@ impl Victim {
         let instance = Instance::start_with(&InstanceOptions::safe());
         let workspace = instance.workspace("kill");
         psql(&workspace.url, "CREATE TABLE t (id int)").ok();
-        // Four tenants of a day are worth a spare.
+        // Four tenants per day are worth one spare.
         for tenant in ["first", "second", "third", "fourth"] {
             instance.tenant(tenant, "kill");
         }
@@ -116,7 +116,7 @@ impl Victim {
         self.instance.at_the_proxy(&self.workspace.url)
     }
 
-    /// What a scenario needs before the process with the armed point starts.
+    /// The preparation of a scenario before the process with the armed point starts.
     async fn prepare(&mut self, scenario: Scenario) {
         let n = self.next();
         match scenario {
@@ -124,7 +124,7 @@ impl Victim {
             Scenario::WorkspaceDeletion => drop(self.instance.workspace(&format!("gone{n}"))),
             Scenario::Deployment => {
                 self.change();
-                // Takes the replay out of the way: the deployment's own steps are what is killed.
+                // Completes the replay first, so that the kill happens in the deployment's steps.
                 self.instance.tenant(&format!("early{n}"), "kill");
             }
             Scenario::FirstTenant => self.fresh = Some(self.instance.workspace(&format!("fresh{n}"))),
@@ -135,14 +135,14 @@ impl Victim {
             | Scenario::Drain
             | Scenario::FirstStart => {}
         }
-        // A stock that is being filled would pass points of its own.
+        // Spares being created would pass points too.
         if matches!(scenario, Scenario::FirstTenant | Scenario::TenantOfSpare) {
             self.instance.wait_for_spares().await;
         }
     }
 
-    /// A change that is not deployed yet, so that a tenant's creation publishes a template and a deployment works; with
-    /// one that cannot run in a transaction.
+    /// A change that is not deployed yet, so that creating a tenant publishes a template and a deployment has work;
+    /// including one that cannot run in a transaction.
     fn change(&mut self) {
         let n = self.number;
         let sql = format!("CREATE TABLE pending{n} (id int);\nCREATE INDEX CONCURRENTLY ON pending{n} (id);");
@@ -150,14 +150,14 @@ impl Victim {
         self.tables.insert(format!("pending{n}"));
     }
 
-    /// Asks for it; the answer may never come.
+    /// Sends the request; the response may never arrive.
     fn provoke(&mut self, scenario: Scenario) {
         let n = self.number;
         if scenario == Scenario::TenantCreation {
             self.change();
         }
         if let Some(fresh) = self.fresh.take() {
-            // Now, so that nothing is built ahead.
+            // Immediately, so that nothing is built ahead.
             psql(&self.instance.at_the_proxy(&fresh.url), "CREATE TABLE t (id int)");
         }
         let api = self.instance.api();
@@ -185,7 +185,7 @@ impl Victim {
             }
             Scenario::Drain => {
                 let ran = psql(&self.url(), &format!("CREATE TABLE drained{n} (id int)"));
-                // Committed or not, PostgreSQL knows; said to have succeeded, it must be there.
+                // The commit may or may not have happened; if it was reported as successful, the change must exist.
                 if ran.code == 0 {
                     self.tables.insert(format!("drained{n}"));
                 }
@@ -194,12 +194,12 @@ impl Victim {
         };
     }
 
-    /// After the restart: what was asked for is whole or not there, and can be asked for again.
+    /// After the restart: the requested object is complete or does not exist, and can be requested again.
     async fn settled(&mut self, scenario: Scenario) {
         let (n, instance) = (self.number, &self.instance);
         match scenario {
             Scenario::TenantCreation | Scenario::TenantOfSpare | Scenario::FirstTenant => {
-                // Accepted before the kill, it is finished by itself; else nothing of it is there.
+                // If it was accepted before the kill, it is completed automatically; otherwise nothing of it exists.
                 if instance.api().get(&format!("/tenants/made{n}")).status == 404 {
                     instance.tenant(&format!("made{n}"), &blueprint_of(scenario, n));
                 }
@@ -230,7 +230,7 @@ impl Victim {
     }
 }
 
-/// What was set before the kill comes to every database by itself; then back, for the next scenario.
+/// A setting changed before the kill is applied to every database automatically; then it is reset, for the next scenario.
 async fn settings_reach_every_tenant(instance: &Instance) {
     for wanted in ["deny", "allow"] {
         if wanted == "allow" {
@@ -266,7 +266,7 @@ fn blueprint_of(scenario: Scenario, number: usize) -> String {
     }
 }
 
-/// Deleted by itself after the restart, or by asking once more.
+/// Deleted automatically after the restart, or by a repeated request.
 fn gone(instance: &Instance, path: &str, how: &str) {
     tdb_tests::eventually(Duration::from_secs(60), &format!("{path} is deleted"), || {
         let status = instance.api().get(path).status;
@@ -279,7 +279,7 @@ fn gone(instance: &Instance, path: &str, how: &str) {
 }
 
 #[test]
-fn killed_at_every_named_step_it_goes_on_where_it_was() {
+fn killed_at_every_fault_point_it_continues() {
     let points = fault_points();
     assert!(
         points.len() >= 12,
@@ -303,7 +303,7 @@ fn killed_at_every_named_step_it_goes_on_where_it_was() {
     });
 }
 
-/// Most of a recovery is PostgreSQL starting and flushing, so several instances are killed side by side.
+/// Most of a recovery is PostgreSQL's startup and flushing, so several instances are killed in parallel.
 fn in_lanes<F: Future<Output = ()> + Send + 'static>(run: impl Fn(usize) -> F) {
     let lane = |lane| {
         let run = run(lane);
@@ -342,7 +342,7 @@ async fn killed_at(victim: &mut Victim, point: &str, scenario: Scenario) {
     );
 }
 
-/// The very first start prepares the server; killed there, the next start finishes it.
+/// The first start prepares the server; if it is killed, the next start completes it.
 async fn killed_at_the_first_start(point: &str) {
     let mut instance = Instance::prepare();
     let status = instance
@@ -355,12 +355,12 @@ async fn killed_at_the_first_start(point: &str) {
 }
 
 #[test]
-fn killed_at_random_moments_it_loses_doubles_and_halves_nothing() {
+fn killed_at_random_moments_it_loses_and_duplicates_nothing() {
     let given = std::env::var("TDB_TEST_SEED").ok();
     let seed = given.map_or(0x2545_F491_4F6C_DD1D, |text| {
         text.parse().expect("TDB_TEST_SEED is a number")
     });
-    // Printed: a failure can be run again.
+    // Printed, so that a failure can be reproduced.
     eprintln!("TDB_TEST_SEED={seed}");
     in_lanes(move |lane| async move {
         let mut victim = Victim::new();
@@ -379,8 +379,8 @@ fn killed_at_random_moments_it_loses_doubles_and_halves_nothing() {
     });
 }
 
-/// Runs DDL, a tenant's creation and a deployment at once and kills after `delay`. Gives the tables whose creation the
-/// developer saw succeed.
+/// Runs DDL, the creation of a tenant and a deployment concurrently, and kills after `delay`. Returns the tables whose
+/// creation was reported as successful.
 fn kill_under_load(victim: &mut Victim, round: usize, delay: Duration) -> BTreeSet<String> {
     let (url, api) = (victim.url(), victim.instance.api());
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
@@ -427,7 +427,7 @@ fn kill_under_load(victim: &mut Victim, round: usize, delay: Duration) -> BTreeS
         .unwrap()
 }
 
-/// xorshift64*: enough to choose moments.
+/// xorshift64*: sufficient for choosing moments.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! Tenants and workspaces through their lives, as the API and their clients see them.
+//! The lifecycle of tenants and workspaces, as the API and their clients see it.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -83,7 +83,7 @@ async fn a_running_transaction_may_finish_while_its_tenant_is_being_suspended() 
 }
 
 #[tokio::test]
-async fn deleting_softly_keeps_name_and_data_and_restoring_brings_them_back() {
+async fn a_soft_deletion_keeps_name_and_data_for_a_restore() {
     let (workspace, tenants) = instance().simple("soft", &["leaving"]);
     let url = &tenants[0].url;
     psql(url, "INSERT INTO t VALUES (7)").ok();
@@ -94,7 +94,7 @@ async fn deleting_softly_keeps_name_and_data_and_restoring_brings_them_back() {
     let problem = instance().api().post("/tenants", again).problem(409);
     assert!(problem["detail"].as_str().unwrap().contains("restore"), "{problem:#}");
     instance().api().delete("/workspaces/soft").problem(409);
-    // While it was away a change went out; it catches up when it is restored.
+    // A change was deployed in its absence; it is applied when the tenant is restored.
     psql(&workspace.url, "ALTER TABLE t ADD COLUMN late int").ok();
     instance().deploy_all("soft");
     instance().api().post("/tenants/leaving/restore", json!({})).ok();
@@ -178,7 +178,7 @@ fn a_tenant_may_ask_for_an_older_version() {
 }
 
 #[test]
-fn a_workspace_with_tenants_stays_and_one_without_goes() {
+fn a_workspace_can_be_deleted_only_without_tenants() {
     let (workspace, _) = instance().simple("stay", &["holding"]);
     let problem = instance().api().delete("/workspaces/stay").problem(409);
     assert!(
@@ -196,7 +196,7 @@ fn a_workspace_with_tenants_stays_and_one_without_goes() {
     instance().workspace("stay");
 }
 
-/// The sessions a client sees end say why, whichever way the end is noticed.
+/// Sessions that are ended report the reason, however the end is detected.
 #[tokio::test]
 async fn stopping_ends_sessions_with_57p01() {
     let mut instance = Instance::start();

@@ -1,5 +1,5 @@
-//! Several processes over one metadata store: they work side by side, one that is killed leaves nothing undone, and one
-//! that was paused past its leases does no harm when it wakes up.
+//! Several processes with one metadata store: they work concurrently, the operations of a killed one are completed, and one
+//! that was paused beyond its leases does not interfere when it continues.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tdb_tests::{Api, Serve, Site, eventually, eventually_async, psql};
 
-/// From the death of a process to the end of what it had begun: its leases run out first.
+/// From the death of a process to the completion of its operations: its leases expire first.
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(90);
 const STOPPED_TIME_MAX: Duration = Duration::from_secs(60);
 const MISSED_AFTER: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ fn is_ready(api: &Api, tenant: &str) -> bool {
     answer.status == 200 && answer.body["status"] == "ready"
 }
 
-/// While DDL is running there is no head to deploy; then it is tried again.
+/// While DDL is running there is no current schema to deploy; it is retried then.
 fn deploy(api: &Api, blueprint: &str) -> String {
     let body = json!({"blueprint_name": blueprint, "deploy_all": true});
     let job = eventually(RECOVERY_TIME_MAX, "a deployment begins", || {
@@ -52,8 +52,8 @@ fn ended(api: &Api, job: &str) -> Value {
     })
 }
 
-/// Store and server say the same: no database without a row, no row without its database, no role without a database,
-/// nothing half done, and each table that a developer saw made is one change.
+/// Store and server agree: no database without a row, no row without its database, no role without a database, nothing
+/// incomplete, and each table whose creation was reported is one change.
 async fn audit(site: &Site, tables: &BTreeSet<String>) {
     eventually_async(RECOVERY_TIME_MAX, "store and server say the same", || async {
         let known = "SELECT name FROM control_plane.physical_databases WHERE name IS NOT NULL";
@@ -96,10 +96,10 @@ async fn every_tenant_is_whole(site: &Site) {
 }
 
 #[tokio::test]
-async fn two_processes_work_side_by_side_and_one_goes_on_where_the_other_was_killed() {
+async fn two_processes_work_concurrently_and_one_continues_what_a_killed_one_began() {
     let site = Site::new().await;
     let (one, two) = thread::scope(|scope| {
-        // At once, over an empty store: it is migrated and its first project made once.
+        // Started concurrently with an empty store: it is migrated, and its first project created, once.
         let one = scope.spawn(|| site.serve("one", None));
         let two = site.serve("two", None);
         (one.join().expect("one"), two)
@@ -122,7 +122,7 @@ async fn two_processes_work_side_by_side_and_one_goes_on_where_the_other_was_kil
         for n in 0..count {
             let body = tenant_body(&format!("{prefix}{n}"), "app");
             eventually(RECOVERY_TIME_MAX, "a tenant is intended", || {
-                // The answer of a process that is killed never comes; while DDL is running there may be no head.
+                // The response of a killed process never arrives; while DDL is running there may be no current schema.
                 let answer = serve.api().try_send("POST", "/tenants", Some(body.clone()));
                 answer
                     .map_or(true, |answer| answer.body["code"] != "head_busy")
@@ -131,7 +131,7 @@ async fn two_processes_work_side_by_side_and_one_goes_on_where_the_other_was_kil
         }
     };
 
-    // Creations, DDL in one workspace, and deployments, by both.
+    // Creations, DDL in one workspace, and deployments, through both processes.
     let jobs: Vec<String> = thread::scope(|scope| {
         let made = [(&one, "a"), (&two, "b")].map(|(serve, name)| {
             scope.spawn(|| creator(serve, name, 3));
@@ -150,7 +150,7 @@ async fn two_processes_work_side_by_side_and_one_goes_on_where_the_other_was_kil
     audit(&site, &tables).await;
     every_tenant_is_whole(&site).await;
 
-    // Killed in the middle of all three.
+    // Killed during all three.
     psql(&two.at_the_proxy(&url), "CREATE TABLE before (id int)").ok();
     let job = deploy(&one.api(), "app");
     thread::scope(|scope| {
@@ -175,7 +175,7 @@ async fn two_processes_work_side_by_side_and_one_goes_on_where_the_other_was_kil
     every_tenant_is_whole(&site).await;
 }
 
-/// What is under way when the process stops, and what the other one is asked meanwhile.
+/// The operation that is running when the process stops, and the request to the other process in the meantime.
 enum Paused {
     Creation,
     Deletion,
@@ -185,7 +185,7 @@ enum Paused {
 }
 
 #[tokio::test]
-async fn a_process_that_was_paused_past_its_leases_wakes_up_and_does_no_harm() {
+async fn a_process_paused_beyond_its_leases_does_not_interfere_when_it_continues() {
     let site = Site::new().await;
     let steady = site.serve("steady", None);
     let url = workspace(&steady, "app");
@@ -206,7 +206,7 @@ async fn a_process_that_was_paused_past_its_leases_wakes_up_and_does_no_harm() {
     {
         stopped += usize::from(paused_at(&site, &steady, &url, n, point, &paused, &mut tables).await);
     }
-    // The steady process may be quicker: then nothing stops, and nothing is shown.
+    // The other process may be faster: then the fault point is not reached, and nothing is tested.
     assert!(stopped >= 4, "only {stopped} processes were stopped");
     every_tenant_is_whole(&site).await;
 }
@@ -240,7 +240,7 @@ async fn paused_at(
                 );
             }
             Paused::Deletion => {
-                // Where the steady process was quicker, once more.
+                // Repeated if the other process was faster.
                 while !known.load(Ordering::Relaxed) {
                     let path = format!("/tenants/{tenant}?hard=true");
                     drop(sleeper.api().try_send("DELETE", &path, None));
@@ -259,7 +259,7 @@ async fn paused_at(
             if asked.is_finished() && answered.is_none() {
                 answered = Some(Instant::now());
             }
-            // What goes on behind an answer is given its time.
+            // Work that continues after a response needs time.
             let missed = answered.is_some_and(|at| at.elapsed() > MISSED_AFTER);
             (sleeper.is_stopped() || missed).then(|| sleeper.is_stopped())
         });
@@ -267,7 +267,7 @@ async fn paused_at(
         match paused {
             Paused::Creation | Paused::Version => {
                 eventually(RECOVERY_TIME_MAX, &format!("{point}: the other one makes it"), || {
-                    // The sleeper may have stopped before it heard of it.
+                    // The paused process may have stopped before it received the request.
                     if api.get(&format!("/tenants/{tenant}")).status == 404 {
                         let _ = api.post("/tenants", tenant_body(&tenant, "app"));
                     }
@@ -275,7 +275,7 @@ async fn paused_at(
                 });
             }
             Paused::Deletion => {
-                // Another tenant of that name: nothing of the deletion is meant for it.
+                // Another tenant with that name: the deletion must not affect it.
                 eventually(RECOVERY_TIME_MAX, &format!("{point}: the other one deletes it"), || {
                     let answer = api.post("/tenants", tenant_body(&tenant, "app"));
                     (answer.status == 201 || !stopped).then_some(())
@@ -284,7 +284,7 @@ async fn paused_at(
             }
             Paused::Drain => {
                 eventually(RECOVERY_TIME_MAX, &format!("{point}: the other one logs it"), || {
-                    // 504 while the sleeper holds a lock: it may have stopped in the middle of a transaction of the store too.
+                    // 504 while the paused process holds a lock: it may have stopped during a transaction in the store.
                     let diff = api.get("/workspaces/app/diff?limit=1000").body;
                     diff.to_string().contains(&create_table).then_some(())
                 });
@@ -306,7 +306,7 @@ async fn paused_at(
     if !matches!(paused, Paused::Creation | Paused::Deletion) {
         tables.insert(table);
     }
-    // Awake, it works as before.
+    // After it continues, it works as before.
     eventually(RECOVERY_TIME_MAX, "the process that was paused answers", || {
         sleeper
             .api()

@@ -1,5 +1,5 @@
-//! Two accounts on one installation: on no endpoint does one learn of the other. The endpoints are read from the API's own
-//! description, so that a new one is tried the day it is made.
+//! Two accounts of one installation: no endpoint reveals data of the other account. The endpoints are read from the API's
+//! description, so that new ones are tested automatically.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use tdb_tests::{Answer, Api, Instance, psql};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
-/// Everything that an account can have, by what its paths begin with.
+/// The kinds of objects of an account, by the prefix of their paths.
 struct Account {
     api: Api,
     project: String,
@@ -58,7 +58,7 @@ impl Account {
         self
     }
 
-    /// `path` with this account's own ids in it.
+    /// `path` with the ids of this account.
     fn fill(&self, path: &str) -> String {
         let (_, first) = path.split_once('/').expect("a path");
         let id = match first.split('/').next().expect("a segment") {
@@ -72,7 +72,7 @@ impl Account {
         path.replace("{id}", id).replace("{name}", id).replace("{ddl_id}", "2")
     }
 
-    /// Everything it can see, as one text.
+    /// Everything that the account can see, as one text.
     fn view(&self) -> String {
         let paths = [
             "/projects",
@@ -86,7 +86,7 @@ impl Account {
     }
 }
 
-/// The same place with ids that nobody has.
+/// The same path with ids that do not exist.
 fn nobodys(path: &str) -> String {
     let id = match path.split('/').nth(1) {
         Some("projects") => "prj_aaaaaaaaaa",
@@ -97,7 +97,7 @@ fn nobodys(path: &str) -> String {
     path.replace("{id}", id).replace("{name}", id).replace("{ddl_id}", "2")
 }
 
-/// A body that would do something, were the thing one's own.
+/// A body that would have an effect on the account's own object.
 fn body(path: &str) -> Value {
     match path {
         "/workspaces/{id}/queries" => json!({"query": "DROP TABLE t"}),
@@ -116,7 +116,7 @@ fn ask(api: &Api, method: &str, path: &str, body: Value) -> Answer {
     answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// What is refused, without what was asked for.
+/// The refusal, without the requested name.
 fn refusal(answer: &Answer, asked: &str) -> (u16, String, String) {
     let detail = answer.body["detail"].as_str().unwrap_or_default().to_owned();
     let ids = asked.split('/').filter(|segment| !segment.is_empty());
@@ -125,7 +125,7 @@ fn refusal(answer: &Answer, asked: &str) -> (u16, String, String) {
 }
 
 #[test]
-fn no_endpoint_tells_one_account_of_another() {
+fn no_endpoint_reveals_another_account() {
     let instance = Instance::start();
     let (ours, theirs) = (
         Account::new(&instance, "ours@example.com").furnish(),
@@ -139,7 +139,7 @@ fn no_endpoint_tells_one_account_of_another() {
             tried += 1;
             match (*method, path.as_str()) {
                 (_, path) if path.starts_with("/servers") => {
-                    // They are the installation's: a stranger hears the same whether one exists or not.
+                    // These belong to the installation: the refusal is the same whether the object exists or not.
                     let [known, unknown] = ["dev", "nobody"].map(|name| {
                         let asked = path.replace("{name}", name);
                         let body = json!({"name": name, "host": "h", "admin_user": "u", "admin_password": "p"});
@@ -161,7 +161,7 @@ fn no_endpoint_tells_one_account_of_another() {
                     assert_eq!(foreign.problem(404)["code"], "not_found", "{method} {path}");
                 }
                 ("get", "/" | "/health") | ("post", "/signup" | "/login") => {}
-                // What they make is their own.
+                // Objects that they create are their own.
                 ("post", "/projects" | "/apikeys" | "/workspaces") => {}
                 ("get", "/drift") => assert_eq!(theirs.api.get(path).ok()["count"], 0),
                 ("get", path) => {
@@ -195,7 +195,7 @@ fn no_endpoint_tells_one_account_of_another() {
 }
 
 #[test]
-fn every_list_has_pages_that_stay_whole_while_others_insert() {
+fn every_list_has_complete_pages_while_others_insert() {
     let instance = Instance::start();
     let api = instance.api();
     let document = api.get("/openapi.json").body;
@@ -241,7 +241,7 @@ fn every_list_has_pages_that_stay_whole_while_others_insert() {
             });
         }
         let mut cursor = String::new();
-        // A list that grows has an end only when nobody adds to it any more.
+        // Keys are added until page 30: a list that grows while it is read has no last page.
         for page in 0.. {
             let answer = api.get(&format!("/apikeys?limit=2{cursor}")).ok();
             let keys = answer["api_keys"].as_array().expect("keys");

@@ -1,4 +1,4 @@
-//! `tdb psql`: psql with a credential of its own, which is gone when it ends.
+//! `tdb psql`: psql with a temporary credential, which is deleted when psql ends.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use tdb_tests::{Background, Binaries, Instance, Ran, clean, eventually, ignores,
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// One at a time: every test looks whether all credentials are gone again.
+/// One test at a time: every test checks that all credentials are deleted.
 fn alone() -> (&'static Instance, MutexGuard<'static, ()>) {
     static INSTANCE: OnceLock<Instance> = OnceLock::new();
     static TURN: Mutex<()> = Mutex::new(());
@@ -31,7 +31,7 @@ fn alone() -> (&'static Instance, MutexGuard<'static, ()>) {
 #[track_caller]
 fn run(instance: &Instance, arguments: &[&str], input: &str) -> Ran {
     let before = credentials(instance);
-    // What diverts libpq must not divert this one.
+    // Variables that divert libpq must have no effect.
     let environment = [
         ("PGHOST", "192.0.2.1"),
         ("PGHOSTADDR", "192.0.2.1"),
@@ -50,7 +50,7 @@ fn credentials(instance: &Instance) -> Vec<Value> {
     list["credentials"].as_array().expect("credentials").clone()
 }
 
-/// `tdb psql` that goes on until it is ended, and the credential that it made.
+/// A `tdb psql` that runs until it is ended, and the credential that it created.
 fn start(instance: &Instance, arguments: &[&str]) -> (Background, Value) {
     start_by(instance, clean(&Binaries::built().tdb), arguments)
 }
@@ -99,7 +99,7 @@ fn it_runs_what_psql_runs_in_workspaces_and_tenants() {
         "SELECT id, current_database() FROM t",
     ];
     assert_eq!(run(instance, &arguments, "").ok().text(), "7|myapp__acme");
-    // How safely is the user's to say.
+    // The user's sslmode is respected.
     let encrypted = ["myapp_dev", "--", "-X", "-c", "\\conninfo"];
     assert!(run(instance, &encrypted, "").ok().stdout.contains("SSL"));
     let sql = "SELECT id, current_setting('application_name') FROM t;\n";
@@ -113,7 +113,7 @@ fn it_runs_what_psql_runs_in_workspaces_and_tenants() {
 }
 
 #[test]
-fn read_only_reads_alone() {
+fn read_only_credentials_cannot_write() {
     let (instance, _turn) = alone();
     for database in ["myapp_dev", "myapp__acme"] {
         let reads = [database, "--read-only", "--", "-XAtc", "SELECT id FROM t"];
@@ -140,7 +140,7 @@ fn the_exit_status_is_psqls() {
 }
 
 #[test]
-fn what_is_no_database_is_said_before_anything_is_made() {
+fn an_invalid_database_name_is_refused_before_anything_is_created() {
     let (instance, _turn) = alone();
     for name in ["myapp", "Myapp_dev", "myapp__a__b", "postgres"] {
         let refused = run(instance, &[name], "");
@@ -161,7 +161,7 @@ fn what_is_no_database_is_said_before_anything_is_made() {
 }
 
 #[test]
-fn without_psql_it_says_how_to_get_it() {
+fn without_psql_the_error_says_how_to_install_it() {
     let (instance, _turn) = alone();
     let before = credentials(instance);
     let empty = tempfile::tempdir().expect("a directory");
@@ -201,23 +201,23 @@ fn the_password_is_on_no_command_line() {
 }
 
 #[test]
-fn a_credential_that_a_killed_tdb_leaves_expires_within_8_hours() {
+fn the_credential_of_a_killed_tdb_expires_within_8_hours() {
     let (instance, _turn) = alone();
     let (mut tdb, credential) = start(instance, &["myapp_dev"]);
     let expiry = credential["expires_at"].as_str().expect("an expiry");
     let asked = format!("SELECT '{expiry}'::timestamptz - now() BETWEEN '7 h' AND '8 h'");
     assert_eq!(psql(&instance.server_url("postgres"), &asked).ok().text(), "t");
     tdb.signal(Signal::SIGKILL);
-    // Which also closes psql's standard input.
+    // This also closes psql's standard input.
     tdb.end();
     let id = credential["id"].as_str().expect("an id");
     instance.api().delete(&format!("/credentials/{id}")).ok();
 }
 
 #[test]
-fn interrupts_are_psqls_and_an_end_from_outside_reaches_it() {
+fn interrupts_are_handled_by_psql_and_termination_is_forwarded() {
     let (instance, _turn) = alone();
-    // Ctrl-C reaches both; tdb goes on as long as psql does, which has the default back.
+    // Ctrl-C reaches both processes; tdb continues until psql ends, and psql has the default handler.
     let (mut tdb, credential) = start(instance, &["myapp_dev"]);
     let psql = child_of(&tdb);
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
@@ -226,14 +226,14 @@ fn interrupts_are_psqls_and_an_end_from_outside_reaches_it() {
     assert!(!ignores(psql, Signal::SIGINT), "psql hears Ctrl-C");
     assert!(credentials(instance).contains(&credential), "the session goes on");
     assert!(!tdb.has_ended());
-    // SIGTERM to tdb alone ends both, and the credential.
+    // SIGTERM to tdb alone ends both and deletes the credential.
     tdb.signal(Signal::SIGTERM);
     assert_eq!(tdb.end().code(), Some(128 + Signal::SIGTERM as i32));
     assert!(!credentials(instance).contains(&credential));
 }
 
 #[test]
-fn under_nohup_a_closed_terminal_ends_neither() {
+fn under_nohup_a_closed_terminal_ends_neither_process() {
     let (instance, _turn) = alone();
     let mut nohup = clean("nohup");
     nohup.arg(&Binaries::built().tdb);

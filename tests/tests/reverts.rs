@@ -1,4 +1,4 @@
-//! Reverts: what a change did is undone in the workspace by DDL of its own, or refused with the reason.
+//! Reverts: a change is undone in the workspace by new DDL, or refused with the reason.
 
 use std::sync::OnceLock;
 
@@ -22,7 +22,7 @@ fn states(answer: &Value) -> (&str, &str) {
 }
 
 #[test]
-fn a_change_that_nobody_has_leaves_head_with_its_inverse() {
+fn a_change_without_tenants_is_removed_from_head_with_its_inverse() {
     let workspace = instance().workspace("forgotten");
     psql(&workspace.url, "CREATE TABLE kept (id int)").ok();
     let before = instance().dump(&workspace.url);
@@ -75,7 +75,7 @@ fn a_change_that_tenants_have_is_undone_by_a_deployment() {
 }
 
 #[test]
-fn every_form_with_an_inverse_brings_the_schema_back() {
+fn every_form_with_an_inverse_restores_the_schema() {
     let workspace = instance().workspace("forms");
     let base = "CREATE TABLE base (id int PRIMARY KEY, \"A b\" text DEFAULT 'x''y', c int NOT NULL CONSTRAINT pos CHECK (c > 0));
                 CREATE TYPE mood AS ENUM ('sad', 'happy'); COMMENT ON TABLE base IS 'the base'; CREATE SCHEMA app;";
@@ -128,7 +128,7 @@ fn every_form_with_an_inverse_brings_the_schema_back() {
 }
 
 #[test]
-fn what_has_no_certain_inverse_is_refused_and_changes_nothing() {
+fn a_change_without_a_certain_inverse_is_refused() {
     let workspace = instance().workspace("lost");
     psql(
         &workspace.url,
@@ -170,9 +170,9 @@ fn a_later_change_that_needs_it_is_named() {
     }
     let before = instance().diff("chained");
     for (id, later, said) in [
-        // Without the first, the second does not replay.
+        // Without the first change, the second cannot be replayed.
         (1, 2, "without it, it fails with relation \"t\" does not exist"),
-        // Nothing depends on it for PostgreSQL, but what came later would be lost with it.
+        // Nothing depends on it according to PostgreSQL, but later changes would be lost with it.
         (3, 4, "column public.w.b"),
         (4, 5, "column public.w.b"),
         (5, 6, "column public.w.b"),
@@ -192,7 +192,7 @@ fn a_later_change_that_needs_it_is_named() {
 }
 
 #[test]
-fn data_that_stands_in_the_way_is_postgresqls_reason() {
+fn a_failure_caused_by_data_has_postgresqls_reason() {
     let workspace = instance().workspace("filled");
     psql(&workspace.url, "CREATE TABLE t (n int NOT NULL)").ok();
     psql(&workspace.url, "ALTER TABLE t ALTER n DROP NOT NULL").ok();

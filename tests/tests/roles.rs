@@ -1,5 +1,5 @@
-//! The roles of databases, attacked by sessions that run as them: read-only stays read-only, no deletion waits for another
-//! tenant, and a role that a client changed is set again.
+//! The roles of databases, attacked by sessions that run as them: read-only roles cannot write, no deletion waits for another
+//! tenant, and a role that a client changed is restored.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ fn last_error(tenant: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_tenant_is_deleted_while_another_holds_grants_to_its_roles_open() {
+async fn a_tenant_can_be_deleted_while_another_has_an_open_grant_to_its_roles() {
     let (_, tenants) = instance().simple("knots", &["k-tied", "k-tying"]);
     let tied = tenants[0].connect().await;
     let role: String = tied.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
@@ -45,7 +45,7 @@ async fn a_tenant_is_deleted_while_another_holds_grants_to_its_roles_open() {
     assert_eq!(instance().api().get("/tenants/k-tied").status, 404);
     instance().tenant("k-tied", "knots");
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
-    // A new version is published, and a new tenant made of it, while the transaction is still open.
+    // A new version is published, and a new tenant created from it, while the transaction is open.
     psql(&instance().workspace("knots2").url, "CREATE TABLE t (id int)").ok();
     instance().tenant("k-new", "knots2");
     tying.batch_execute("COMMIT").await.unwrap();
@@ -59,7 +59,7 @@ async fn a_tenant_is_deleted_while_another_holds_grants_to_its_roles_open() {
 }
 
 #[tokio::test]
-async fn a_client_that_changes_its_role_locks_nobody_out_and_keeps_no_way_in() {
+async fn a_client_that_changes_its_role_does_not_lock_others_out_or_keep_access() {
     let (_, tenants) = instance().simple("locks", &["l-one"]);
     let tenant = &tenants[0];
     let reader = read_only("l-one", "locks__l-one");
@@ -111,7 +111,7 @@ async fn a_client_that_changes_its_role_locks_nobody_out_and_keeps_no_way_in() {
 }
 
 #[tokio::test]
-async fn a_changed_role_that_cannot_be_set_again_is_shown_until_it_is() {
+async fn a_changed_role_that_cannot_be_restored_is_shown_until_it_is() {
     let (_, tenants) = instance().simple("shown", &["s-one"]);
     let session = tenants[0].connect().await;
     for sql in [
@@ -136,7 +136,7 @@ async fn a_changed_role_that_cannot_be_set_again_is_shown_until_it_is() {
 }
 
 #[tokio::test]
-async fn the_sweep_sets_roles_again_that_nobody_logs_in_as() {
+async fn the_sweep_restores_roles_without_logins() {
     let (_, tenants) = instance().simple("swept", &["sw-one"]);
     let session = tenants[0].connect().await;
     session
@@ -158,7 +158,7 @@ async fn the_sweep_sets_roles_again_that_nobody_logs_in_as() {
 }
 
 #[test]
-fn code_in_a_change_that_alters_the_deployers_role_stops_no_deployment() {
+fn code_that_alters_the_deployers_role_does_not_stop_deployments() {
     let (workspace, tenants) = instance().simple("planter", &["pl-one"]);
     let evil = "DO $$ BEGIN CREATE TABLE by_do (id int); EXECUTE 'RESET ROLE'; EXECUTE 'ALTER ROLE CURRENT_USER PASSWORD ''known'''; END $$";
     psql(&workspace.url, evil).ok();
@@ -174,7 +174,7 @@ fn code_in_a_change_that_alters_the_deployers_role_stops_no_deployment() {
 }
 
 #[test]
-fn a_read_only_credential_reads_what_is_made_later() {
+fn a_read_only_credential_reads_later_objects() {
     let (workspace, tenants) = instance().simple("later", &["la-one"]);
     instance().simple("further", &[]);
     let reader = read_only("la-one", "later__la-one");
@@ -182,7 +182,7 @@ fn a_read_only_credential_reads_what_is_made_later() {
     instance().deploy_all("later");
     psql(&tenants[0].url, "CREATE TABLE own (id int)").ok();
     psql(&reader, "SELECT * FROM t, deployed, own").ok();
-    // Another database of the tenant, made when the credential was there already.
+    // Another database of the tenant, created when the credential existed already.
     let body = json!({"tenant_id": "la-one", "databases": [{"blueprint": "further"}]});
     instance().api().post("/tenants", body).ok();
     instance().wait_until_ready("la-one");
@@ -206,9 +206,9 @@ fn a_read_only_credential_reads_what_is_made_later() {
     psql(&url, "SELECT * FROM t, deployed").ok();
 }
 
-/// One that the first milestone made: its read-only role reads the whole server.
+/// A database of the first milestone, whose read-only role can read the whole server.
 #[tokio::test]
-async fn databases_of_an_older_program_get_the_present_rights_without_anybodys_doing() {
+async fn databases_of_an_older_program_are_upgraded_automatically() {
     let (_, tenants) = instance().simple("aged", &["ag-one", "ag-two"]);
     let reader = read_only("ag-one", "aged__ag-one");
     let session: Session = connect(&reader).await.unwrap();
@@ -246,7 +246,7 @@ async fn databases_of_an_older_program_get_the_present_rights_without_anybodys_d
     assert_eq!(sqlstate(&refused), "42501");
 }
 
-/// The role has no right to write, but the schema gives everybody some.
+/// The role has no privilege to write, but the schema grants some to PUBLIC.
 #[test]
 fn a_read_only_credential_cannot_use_what_the_schema_grants_to_public() {
     let (workspace, tenants) = instance().simple("granting", &["gr-one"]);
@@ -295,7 +295,7 @@ fn a_read_only_credential_cannot_use_what_the_schema_grants_to_public() {
 }
 
 #[test]
-fn a_key_that_may_only_read_runs_one_statement_that_reads() {
+fn a_read_scope_key_runs_a_single_reading_statement() {
     let (workspace, tenants) = instance().simple("keyed", &["ke-one"]);
     let put = "CREATE FUNCTION put() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'INSERT INTO t VALUES (1)'";
     for url in [&workspace.url, &tenants[0].url] {

@@ -1,4 +1,4 @@
-//! Settings of a workspace: who may change a tenant's schema, and what new tenants get.
+//! Settings of a workspace: who can change a tenant's schema, and the version of new tenants.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn settings_have_defaults_and_what_is_unknown_is_refused_by_name() {
     let problem = post(json!({"tenant_ddl": "never"})).problem(422);
     assert_eq!(problem["field"], "tenant_ddl", "{problem:#}");
     api.get("/workspaces/nowhere/settings").problem(404);
-    // What is left out stays.
+    // Omitted settings are unchanged.
     set("plain", json!({"new_tenants": "deployed"}));
     let found = set("plain", json!({"tenant_ddl": "deny"}));
     assert_eq!(
@@ -70,7 +70,7 @@ fn denied_ddl_is_refused_everywhere_but_in_deployments_and_for_temporary_objects
         json!({"total_tenants": 2, "waiting_tenants": 0, "waiting": []}),
         "{found:#}"
     );
-    // The new one may come of a spare that was made before.
+    // The new tenant may use a spare that was created before.
     for url in [&tenants[0].url, &instance().tenant("d-new", "denied").url] {
         for ddl in [
             "CREATE TABLE x ()",
@@ -104,7 +104,7 @@ fn denied_ddl_is_refused_everywhere_but_in_deployments_and_for_temporary_objects
 }
 
 #[test]
-fn a_denied_tenant_is_dumped_and_takes_data_back() {
+fn a_tenant_with_denied_ddl_can_be_dumped_and_its_data_restored() {
     let (_, tenants) = instance().simple("dumped", &["du-one", "du-two"]);
     set("dumped", json!({"tenant_ddl": "deny"}));
     psql(&tenants[0].url, "INSERT INTO t SELECT generate_series(1, 9)").ok();
@@ -159,7 +159,7 @@ async fn a_tenant_that_cannot_be_reached_is_named_and_gets_the_setting_later() {
 }
 
 #[test]
-fn a_restored_tenant_has_what_was_set_while_it_was_away() {
+fn a_restored_tenant_gets_settings_made_in_the_meantime() {
     let (_, tenants) = instance().simple("restored", &["re-one"]);
     instance().api().delete("/tenants/re-one").ok();
     let found = set("restored", json!({"tenant_ddl": "deny"}));
@@ -169,7 +169,7 @@ fn a_restored_tenant_has_what_was_set_while_it_was_away() {
 }
 
 #[test]
-fn new_tenants_get_head_or_what_the_others_have() {
+fn new_tenants_get_head_or_the_version_of_others() {
     let (workspace, tenants) = instance().simple("newcomers", &["n-first"]);
     let has =
         |tenant: &str| instance().api().get(&format!("/tenants/{tenant}")).ok()["databases"][0]["version"].clone();
@@ -187,14 +187,14 @@ fn new_tenants_get_head_or_what_the_others_have() {
     psql(&head.url, "SELECT last FROM t").ok();
     psql(&tenants[0].url, "SELECT last FROM t").fails_saying("42703");
 
-    // Nobody to be like: the first tenant gets head.
+    // There is no other tenant: the first one gets the current schema.
     let first = instance().workspace("firstcomer");
     psql(&first.url, "CREATE TABLE t (id int)").ok();
     set("firstcomer", json!({"new_tenants": "deployed"}));
     psql(&instance().tenant("n-only", "firstcomer").url, "SELECT id FROM t").ok();
 }
 
-/// Of the database that `scope` covers, as a read-only credential.
+/// A connection string for `database`, with a read-only credential for `scope`.
 fn read_only(scope: Value, database: &str) -> String {
     let mut body = scope;
     body["rights"] = json!("ro");
@@ -208,7 +208,7 @@ fn read_only(scope: Value, database: &str) -> String {
 }
 
 #[test]
-fn what_a_workspaces_sessions_begin_with_reaches_every_session_of_its_tenants() {
+fn session_settings_of_a_workspace_reach_every_session_of_its_tenants() {
     let (workspace, tenants) = instance().simple("begins", &["be-early"]);
     let early = read_only(json!({"tenant_id": "be-early"}), "begins__be-early");
     let developer = read_only(json!({"workspace": "begins"}), "begins_dev");

@@ -1,4 +1,4 @@
-//! PostGIS, and schemas of large public projects that name their extensions' objects by `public.`.
+//! PostGIS, and schemas of large public projects that qualify their extensions' objects with `public`.
 
 use std::sync::OnceLock;
 
@@ -35,7 +35,7 @@ fn a_dump_of_map_data_becomes_the_schema_of_tenants() {
         let plan = psql(url, &format!("SET enable_seqscan = off; EXPLAIN {near}")).ok();
         assert!(plan.text().contains("osm_point_way_idx"), "{}", plan.text());
         assert_eq!(psql(url, "SELECT metres FROM osm_roads").ok().text(), "1000");
-        // A reference system of their own.
+        // A custom reference system.
         psql(url, "INSERT INTO spatial_ref_sys (srid, srtext) VALUES (990001, 'x'); UPDATE spatial_ref_sys SET srtext = 'y' WHERE srid = 990001").ok();
         psql(
             url,
@@ -47,7 +47,7 @@ fn a_dump_of_map_data_becomes_the_schema_of_tenants() {
     let drift = instance().api().get("/drift?blueprint=osm").ok();
     assert_eq!(drift["count"], 0, "{drift:#}");
 
-    // Everything of a tenant, into another project's workspace, and back into the tenant.
+    // A complete dump of a tenant, into another project's workspace, and back into the tenant.
     let whole = pg_dump(&old.url, &["-O", "-x"]).ok().stdout;
     assert!(whole.contains("990001") && !whole.contains("GRANT"), "{whole}");
     let copy = instance().workspace("osm-copy");
@@ -72,7 +72,7 @@ fn a_dump_of_map_data_becomes_the_schema_of_tenants() {
 }
 
 #[test]
-fn an_extension_in_a_schema_of_its_own_finds_the_one_it_requires() {
+fn an_extension_in_a_separate_schema_finds_the_one_that_it_requires() {
     let workspace = instance().workspace("topo");
     psql(
         &workspace.url,
@@ -105,7 +105,7 @@ fn an_extension_in_a_schema_of_its_own_finds_the_one_it_requires() {
             "postgis public, postgis_tiger_geocoder tiger, postgis_topology topology"
         );
     }
-    // The extensions came after the reader, and their schemas with them.
+    // The extensions were created after the reader, and so were their schemas.
     let read = "SELECT name FROM topology.topology; SELECT count(*) > 0 FROM tiger.geocode_settings_default; \
                 SELECT count(*) FROM town.node";
     assert_eq!(psql(&reader, read).ok().text(), "town\nt\n0");
@@ -120,7 +120,7 @@ fn an_extension_in_a_schema_of_its_own_finds_the_one_it_requires() {
 
 #[test]
 fn cascade_creates_what_is_required_where_postgres_does() {
-    // From nothing: postgis and fuzzystrmatch are required; the schema is that of those without a fixed one.
+    // From an empty database: postgis and fuzzystrmatch are required; the schema is that of extensions without a fixed one.
     let workspace = instance().workspace("cascaded");
     psql(
         &workspace.url,
@@ -144,7 +144,7 @@ fn cascade_creates_what_is_required_where_postgres_does() {
 }
 
 #[test]
-fn a_schema_beside_public_names_what_is_in_it() {
+fn a_schema_other_than_public_is_described_with_its_name() {
     let workspace = instance().workspace("music");
     psql_file(&workspace.url, &fixture("music.sql")).ok();
     let tenant = instance().prove(&workspace);

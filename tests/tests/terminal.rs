@@ -1,4 +1,4 @@
-//! `tdb` on a terminal: colours and a bar, which is gone at the end; Ctrl-C while it watches.
+//! `tdb` on a terminal: colours and a progress bar that is removed at the end; Ctrl-C during `--watch`.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -21,7 +21,7 @@ fn instance() -> &'static Instance {
     INSTANCE.get_or_init(Instance::start)
 }
 
-/// `tdb` whose standard output and error are a terminal.
+/// A `tdb` whose standard output and error are a terminal.
 struct Terminal {
     child: Background,
     shown: Arc<Mutex<String>>,
@@ -48,7 +48,7 @@ impl Terminal {
         let (written, (send, over)) = (shown.clone(), channel());
         thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // A terminal that nobody holds any more is an error to read.
+            // Reading from a terminal without open ends is an error.
             while let Ok(count @ 1..) = master.read(&mut bytes) {
                 written
                     .lock()
@@ -64,7 +64,7 @@ impl Terminal {
         eventually(SOON, text, || self.shown.lock().unwrap().contains(text).then_some(()));
     }
 
-    /// All that was written, and how it ended: the exit status, or the signal with a minus.
+    /// The complete output, and how it ended: the exit status, or the negative signal number.
     fn end(mut self) -> (String, i32) {
         let status = self.child.end();
         self.over.recv_timeout(SOON).expect("the end of what it wrote");
@@ -73,7 +73,7 @@ impl Terminal {
     }
 }
 
-/// What is left on the screen, without paint.
+/// The text that remains on the screen, without colours.
 fn screen(shown: &str) -> Vec<String> {
     let left = |line: &str| {
         let line = line.rsplit(FRESH_LINE).next().unwrap_or_default();
@@ -89,7 +89,7 @@ fn screen(shown: &str) -> Vec<String> {
     shown.split('\n').map(left).collect()
 }
 
-/// A deployment to these tenants that stands still at the first until the session rolls back.
+/// A deployment to these tenants that waits at the first one until the session rolls back.
 async fn held(blueprint: &str, tenants: &[&str]) -> (Session, Vec<Tenant>) {
     let (workspace, tenants) = instance().simple(blueprint, tenants);
     let holder = tenants[0].connect().await;
@@ -103,7 +103,7 @@ fn watch(blueprint: &str) -> [&str; 6] {
 }
 
 #[tokio::test]
-async fn the_bar_is_drawn_over_and_gone_at_the_end() {
+async fn the_progress_bar_is_removed_at_the_end() {
     for (blueprint, environment, bar) in [("bar", &[][..], GREEN_BAR), ("pale", &[("NO_COLOR", "1")], BAR)] {
         let names = [format!("{blueprint}-one"), format!("{blueprint}-two")];
         let (holder, _tenants) = held(blueprint, &[&names[0], &names[1]]).await;
@@ -124,7 +124,7 @@ async fn the_bar_is_drawn_over_and_gone_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_cannot_move_gets_lines() {
+async fn a_terminal_without_cursor_movement_gets_lines() {
     let (holder, _tenants) = held("dumb", &["dumb-one"]).await;
     holder.batch_execute("ROLLBACK").await.expect("the lock is let go");
     let (shown, code) = Terminal::start(&watch("dumb"), &[("TERM", "dumb")]).end();
@@ -136,7 +136,7 @@ async fn a_terminal_that_cannot_move_gets_lines() {
 }
 
 #[test]
-fn errors_and_tables_are_painted_unless_no_color_says_otherwise() {
+fn errors_and_tables_are_coloured_unless_no_color_is_set() {
     let unknown = ["tenants", "get", "unheard"];
     let (shown, code) = Terminal::start(&unknown, &[]).end();
     assert_eq!(code, 1);
@@ -156,7 +156,7 @@ fn errors_and_tables_are_painted_unless_no_color_says_otherwise() {
 }
 
 #[tokio::test]
-async fn ctrl_c_leaves_the_deployment_and_says_how_to_follow_it() {
+async fn ctrl_c_does_not_stop_the_deployment_and_prints_how_to_watch_it() {
     let (holder, _tenants) = held("left", &["left-one"]).await;
     let terminal = Terminal::start(&watch("left"), &[]);
     terminal.wait_for("running: 0 of 1 tenants");

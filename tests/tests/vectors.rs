@@ -1,4 +1,4 @@
-//! pgvector, as its own documents use it. On a PostgreSQL that brings it along.
+//! pgvector as in its documentation, on a PostgreSQL that has it.
 
 use tdb_tests::installation::with_pgvector;
 use tdb_tests::{Instance, InstanceOptions, clean, psql, run};
@@ -50,7 +50,7 @@ fn vectors_and_their_indexes_are_deployed_as_written() {
     let drift = instance.api().get("/drift?blueprint=search").ok();
     assert_eq!(drift["count"], 0, "{drift:#}");
 
-    // A dump of the whole tenant names everything by public.
+    // A dump of the whole tenant qualifies everything with public.
     let mut dump = clean(bin.join("pg_dump"));
     dump.args(["-O", "-x", "-d", &old.url]);
     let dump = run(dump, "").ok().stdout;

@@ -1,4 +1,4 @@
-//! Versions and what is said about changes: authors, data left out, broken changes and the way round them.
+//! Versions and what is reported about changes: authors, omitted data, broken changes and their repair.
 
 use std::sync::OnceLock;
 
@@ -87,7 +87,7 @@ fn every_change_names_its_author() {
 }
 
 #[tokio::test]
-async fn data_in_a_migration_is_left_out_and_said_so() {
+async fn data_statements_in_a_migration_are_omitted_and_reported() {
     let (workspace, tenants) = instance().simple("filled", &["f-one"]);
     let migration =
         "BEGIN; ALTER TABLE t ADD COLUMN n int; UPDATE t SET n = 0; ALTER TABLE t ALTER n SET NOT NULL; COMMIT";
@@ -128,7 +128,7 @@ fn a_change_that_cannot_be_replayed_blocks_with_its_reason_until_it_is_skipped()
         problem["detail"].as_str().is_some_and(|detail| detail.contains(&named)),
         "{problem:#}"
     );
-    // A new tenant still comes, on the last version that is proven, and is told.
+    // A new tenant can still be created, with the last verified version, and has a warning.
     let late = instance().tenant("b-two", "blocked");
     assert!(
         late.answer["warnings"]
@@ -163,7 +163,7 @@ fn a_role_that_is_not_part_of_a_schema_breaks_its_change() {
 }
 
 #[test]
-fn skipping_what_a_later_change_needs_names_the_one_that_needs_it() {
+fn skipping_a_change_names_the_later_change_that_needs_it() {
     let (workspace, _) = instance().simple("needed", &["n-one"]);
     psql(&workspace.url, "CREATE TABLE base (id int PRIMARY KEY)").ok();
     psql(&workspace.url, "CREATE TABLE derived (id int REFERENCES base)").ok();
@@ -209,7 +209,7 @@ fn the_schema_is_described_with_columns_indexes_and_constraints() {
     );
 }
 
-/// Versions in every form that clients write, and what is none.
+/// Versions in all forms that clients write, and invalid ones.
 #[test]
 fn versions_have_four_forms() {
     let api = instance().api();

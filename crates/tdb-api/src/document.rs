@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_that_is_no_json_is_malformed_and_says_where() {
+    fn a_body_that_is_not_json_is_malformed_with_its_position() {
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         let table: [(&[u8], &str); 10] = [
             (b"{", "ends before"),

@@ -30,7 +30,7 @@ async fn a_closed_installation_makes_no_users() {
 }
 
 #[tokio::test]
-async fn whoever_signs_up_is_not_the_operator_even_after_the_operators_project_is_gone() {
+async fn a_new_user_is_not_the_operator_even_after_the_operators_project_was_deleted() {
     let settings = ControlSettings {
         signup: Signup::Open,
         ..ControlSettings::default()

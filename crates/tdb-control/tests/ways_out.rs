@@ -155,7 +155,7 @@ async fn what_depends_on_a_change_whose_replay_differs_is_not_blamed_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_that_are_computed_at_once_are_named() {
+async fn times_evaluated_at_parse_time_are_named() {
     let world = World::start().await;
     world.workspace("app").await;
     world.ddl("app", "CREATE TABLE t (id int)").await;

@@ -258,7 +258,7 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
 
 /// Messages whose transactions have the same tags and names, so that only their number and order decide.
 #[test]
-fn transactions_of_a_message_are_told_apart_by_their_order() {
+fn transactions_of_a_message_are_distinguished_by_their_order() {
     let alter = (EventKind::End, "ALTER TABLE", "public.s");
     let cases: &[(&str, &[&str])] = &[
         (

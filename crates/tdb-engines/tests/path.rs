@@ -24,7 +24,7 @@ const SCHEMA: &str = "
 ";
 
 #[tokio::test]
-async fn a_schema_goes_from_workspace_to_template_to_tenant_with_one_fingerprint() {
+async fn a_schema_has_the_same_fingerprint_in_workspace_template_and_tenant() {
     let world = World::start().await;
     let workspace = world.workspace("myapp_dev").await;
     let developer = world.session(&workspace).await;

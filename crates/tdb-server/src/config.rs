@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn signing_up_is_open_only_where_the_file_says_so() {
+    fn sign_up_is_enabled_only_by_the_file() {
         assert_eq!(parse(SECRETS_ONLY).unwrap().signup, Signup::Closed);
         let open = format!("{SECRETS_ONLY}\n[api]\nsignup = true");
         assert_eq!(parse(&open).unwrap().signup, Signup::Open);
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_named_at_once_with_their_keys() {
+    fn all_problems_are_reported_together_with_their_keys() {
         let text = r#"
             lsten = 1
             shutdown_timeout = "soon"
@@ -508,19 +508,19 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_default_is_demanded_by_name() {
+    fn options_without_a_default_are_required() {
         let problems = parse("").unwrap_err();
         assert_eq!(problems, ["store.url: is missing", "secrets.master_key: is missing"]);
     }
 
     #[test]
-    fn a_document_that_is_no_toml_says_where() {
+    fn invalid_toml_is_reported_with_its_position() {
         let problems = parse("[proxy\nlisten = 1").unwrap_err();
         assert!(problems[0].contains("line 1"), "{problems:?}");
     }
 
     #[test]
-    fn secrets_come_from_files_too_and_are_in_no_output() {
+    fn secrets_can_be_in_files_and_are_in_no_output() {
         let dir = tempfile::TempDir::new().unwrap();
         std::fs::write(dir.path().join("url"), "postgresql://cp_owner:hidden@db/x\n").unwrap();
         let text = SECRETS_ONLY.replace("{ env = \"TENANTSDB_STORE_URL\" }", "{ file = \"url\" }");

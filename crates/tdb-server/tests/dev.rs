@@ -40,7 +40,7 @@ fn dev_starts_serves_and_stops_its_postgresql_with_itself() {
 }
 
 #[test]
-fn what_dev_writes_is_private_and_tells_tdb_where_it_is() {
+fn the_files_of_dev_are_private_and_let_tdb_find_it() {
     let home = Home::new();
     let mut dev = home.start();
     let data = home.data().canonicalize().unwrap();
@@ -87,7 +87,7 @@ fn the_same_data_and_key_are_there_after_a_kill_with_an_orphaned_postgresql() {
 }
 
 #[test]
-fn a_second_dev_on_the_same_directory_is_refused_and_the_first_goes_on() {
+fn a_second_dev_on_the_same_directory_is_refused_and_the_first_continues() {
     let home = Home::new();
     let mut dev = home.start();
     let refusal = home.refused(&[]);

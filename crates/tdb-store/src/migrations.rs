@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_text_and_an_unknown_number_are_told_apart() {
+    fn a_changed_text_and_an_unknown_number_are_distinguished() {
         let at = OffsetDateTime::UNIX_EPOCH;
         let good = MIGRATIONS[0].checksum();
         assert_eq!(compared(&[])[0].state, MigrationState::Pending);

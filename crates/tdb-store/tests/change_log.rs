@@ -201,7 +201,7 @@ async fn the_same_content_is_the_same_version() {
 }
 
 #[tokio::test]
-async fn who_holds_a_change_is_named() {
+async fn the_holders_of_a_change_are_named() {
     let design = Design::start().await;
     let now = OffsetDateTime::now_utc();
     design.append(&[change(1, "a", 1, now), change(2, "b", 1, now)]).await;
@@ -231,7 +231,7 @@ async fn who_holds_a_change_is_named() {
 }
 
 #[tokio::test]
-async fn only_templates_that_nobody_needs_are_retired() {
+async fn only_unused_templates_are_retired() {
     let design = Design::start().await;
     let mut made = Vec::new();
     for n in 1..=3_u8 {
@@ -278,7 +278,7 @@ async fn a_template_just_published_has_a_grace() {
 }
 
 #[tokio::test]
-async fn a_workspace_with_tenants_stays_and_without_goes_with_all_that_is_its_own() {
+async fn a_workspace_can_be_deleted_with_its_rows_only_without_tenants() {
     let design = Design::start().await;
     design.append(&[change(1, "a", 1, OffsetDateTime::now_utc())]).await;
     design.version(&[1], b"1").await;

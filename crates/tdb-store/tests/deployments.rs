@@ -110,7 +110,7 @@ async fn end(store: &Store, target: &ClaimedTarget, status: TargetStatus) -> boo
 }
 
 #[tokio::test]
-async fn workers_that_claim_at_once_share_the_targets() {
+async fn workers_that_claim_concurrently_share_the_targets() {
     let job = job().await;
     let workers: Vec<_> = (0..4)
         .map(|_| {

@@ -72,7 +72,7 @@ async fn a_holder_that_lost_its_lease_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_confirmed_transaction_ends_before_another_holder_begins_and_does_not_hold_up_its_own_renewals() {
+async fn a_confirmed_transaction_delays_the_next_holder_but_not_renewals() {
     let world = World::start().await;
     let (one, two) = (world.store.clone(), second(&world).await);
     let token = leases::take(&one, "a", Duration::ZERO).await.unwrap().unwrap();

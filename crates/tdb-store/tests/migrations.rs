@@ -44,7 +44,7 @@ async fn migrating_again_changes_nothing() {
 }
 
 #[tokio::test]
-async fn programs_that_start_at_once_migrate_once() {
+async fn programs_that_start_concurrently_migrate_once() {
     let cluster = cluster().await;
     let key = key();
     let tasks: Vec<_> = (0..4)
@@ -144,7 +144,7 @@ async fn another_master_key_is_refused() {
 }
 
 #[tokio::test]
-async fn an_owner_that_may_not_create_roles_is_told_the_sql_and_goes_on_after_it() {
+async fn an_owner_that_cannot_create_roles_gets_the_sql_and_can_continue_after_it() {
     let cluster = cluster().await;
     let key = key();
     let superuser = cluster.connect("postgres").await.unwrap();

@@ -488,7 +488,7 @@ fn terminate_is_the_last_frame_of_a_client() {
 }
 
 #[test]
-fn the_queue_of_replies_says_when_it_is_full_and_is_given_back() {
+fn the_queue_of_replies_reports_when_it_is_full_and_releases_memory() {
     let mut flow = Flow::new();
     let parse = frame(b'P', b"");
     let mut sent = 0;

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_values_and_gone_ones_differ_and_what_is_not_carried_is_said() {
+    fn new_and_removed_values_differ_and_omitted_ones_are_reported() {
         let set = |value: &str, carried| SessionSetting {
             value: value.to_owned(),
             carried,
