@@ -155,11 +155,11 @@ fn attempts_are_limited_and_do_not_reveal_which_emails_exist() {
     for _ in 0..5 {
         let (wrong, took) = log_in("real@example.com", "wrong password");
         known = known.min(took);
-        let (nobody, took) = log_in("nobody@example.com", "wrong password");
+        let (missing, took) = log_in("nobody@example.com", "wrong password");
         unknown = unknown.min(took);
-        let (wrong, nobody) = (wrong.problem(401), nobody.problem(401));
+        let (wrong, missing) = (wrong.problem(401), missing.problem(401));
         for field in ["code", "detail", "hint", "title"] {
-            assert_eq!(wrong[field], nobody[field]);
+            assert_eq!(wrong[field], missing[field]);
         }
         assert_eq!(wrong["code"], "wrong_login");
     }

@@ -117,7 +117,7 @@ fn outputs_without_an_instance() {
     transcript.hide(&home, "<home>");
     transcript.hide(env!("CARGO_PKG_VERSION"), "<version>");
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let nobody = format!("http://{}", free.local_addr().expect("its number"));
+    let unused = format!("http://{}", free.local_addr().expect("its number"));
     drop(free);
     let mut add = |arguments: &[&str]| {
         let ran = lonely(arguments, &[("HOME", &home)]);
@@ -127,9 +127,9 @@ fn outputs_without_an_instance() {
     add(&["--json", "version"]);
     add(&["tenants", "list"]);
     add(&["config", "show"]);
-    add(&["--api-url", &nobody, "tenants", "list"]);
-    add(&["--api-url", &nobody, "--api-key", "k", "tenants", "list"]);
-    add(&["--json", "--api-url", &nobody, "--api-key", "k", "tenants", "list"]);
+    add(&["--api-url", &unused, "tenants", "list"]);
+    add(&["--api-url", &unused, "--api-key", "k", "tenants", "list"]);
+    add(&["--json", "--api-url", &unused, "--api-key", "k", "tenants", "list"]);
     add(&["config", "set", "api_url", "db.example.com"]);
     add(&["config", "set", "api_url", "https://db.example.com"]);
     add(&["config", "set", "api_key", "tdb_sk_abcdefgh27"]);

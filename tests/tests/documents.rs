@@ -241,7 +241,7 @@ fn the_cli_page_has_every_command() {
         for block in &page.blocks {
             let at = format!("{}:{}", page.file, block.line);
             let known = |kind: &str| ["not run", "prints", "fails", "client"].contains(&kind);
-            assert!(block.kinds_of_marks().all(known), "{at} has a mark nobody knows");
+            assert!(block.kinds_of_marks().all(known), "{at} has an unknown annotation");
             let runs = match block.language.as_str() {
                 "sh" => here || block.mark("not run").is_some(),
                 language => OUTPUT.contains(&language) || block.mark("client").is_some(),

@@ -16,7 +16,7 @@ use tokio_postgres::NoTls;
 
 static LAB: OnceLock<Lab> = OnceLock::new();
 
-/// One tenant for all drivers; each uses tables of its own.
+/// One tenant for all drivers; each uses separate tables.
 struct Lab {
     instance: Instance,
     tenant: String,

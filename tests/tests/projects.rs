@@ -87,7 +87,7 @@ impl Account {
 }
 
 /// The same path with ids that do not exist.
-fn nobodys(path: &str) -> String {
+fn nonexistent(path: &str) -> String {
     let id = match path.split('/').nth(1) {
         Some("projects") => "prj_aaaaaaaaaa",
         Some("deployments") => "dep_aaaaaaaaaa",
@@ -154,10 +154,14 @@ fn no_endpoint_reveals_another_account() {
                     );
                 }
                 (_, path) if path.contains('{') => {
-                    let (asked, nowhere) = (ours.fill(path), nobodys(path));
+                    let (asked, nowhere) = (ours.fill(path), nonexistent(path));
                     let foreign = ask(&theirs.api, method, &asked, body(path));
-                    let nobody = ask(&theirs.api, method, &nowhere, body(path));
-                    assert_eq!(refusal(&foreign, &asked), refusal(&nobody, &nowhere), "{method} {path}");
+                    let missing = ask(&theirs.api, method, &nowhere, body(path));
+                    assert_eq!(
+                        refusal(&foreign, &asked),
+                        refusal(&missing, &nowhere),
+                        "{method} {path}"
+                    );
                     assert_eq!(foreign.problem(404)["code"], "not_found", "{method} {path}");
                 }
                 ("get", "/" | "/health") | ("post", "/signup" | "/login") => {}

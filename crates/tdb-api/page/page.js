@@ -33,7 +33,7 @@ function typeName(document_, schema) {
   return name || (found.format ? `${type} (${found.format})` : type) || "object";
 }
 
-// Fields of an object with those of its parts, each as a row; lists and objects of ours one level deeper.
+// The fields of an object and of its parts, one row each; lists and objects of this API are one level deeper.
 function fields(document_, schema, prefix, rows, depth) {
   const found = resolve(document_, schema);
   for (const part of found.allOf || []) fields(document_, part, prefix, rows, depth);

@@ -54,8 +54,9 @@ fn idempotency_key() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "Names this request for 24 hours. Sent again with the same key, API key and body, it creates nothing and gets the \
-             same answer; with another body it is refused (422), and while the first is at work too (409). A refusal frees the key.",
+            "Identifies this request for 24 hours. A repeated request with the same key, API key and body creates nothing and gets \
+             the same response; it is refused with another body (422), and while the first is still running (409). A refusal \
+             releases the key.",
         ))
         .schema(Some(text))
         .build()

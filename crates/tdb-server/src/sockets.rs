@@ -33,7 +33,7 @@ impl Sockets {
     }
 }
 
-/// Whether a port that somebody else will bind is free now.
+/// Whether a port that another process will bind is currently free.
 pub(crate) fn check_free(wanted: Wanted, whose: &str) -> Result<()> {
     bind(wanted, whose).map(drop)
 }

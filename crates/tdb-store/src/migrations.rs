@@ -212,7 +212,7 @@ async fn check_server(client: &Client) -> Result<(), SetupError> {
         });
     }
     if row.try_get(1).map_err(SetupError::schema_of)? {
-        tracing::warn!("the metadata store is owned by a superuser; a role of its own with CREATEROLE is enough");
+        tracing::warn!("the metadata store is owned by a superuser; a separate role with CREATEROLE is sufficient");
     }
     Ok(())
 }

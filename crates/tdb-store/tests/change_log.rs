@@ -156,7 +156,7 @@ async fn a_change_has_the_author_whose_session_made_it() {
     tx.commit().await.unwrap();
     let batch = [
         change(1, "mine", 4711, started),
-        // The same pid, used again by a process that the proxy does not know.
+        // The same pid, reused by a process that the proxy does not know.
         change(2, "another's", 4711, started + Duration::seconds(9)),
         change(3, "direct", 1, started),
     ];

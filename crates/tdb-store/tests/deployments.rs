@@ -1,4 +1,4 @@
-//! Deployment targets: claimed by one worker at a time, kept by a heartbeat, taken over when the lease ran out.
+//! Deployment targets: claimed by one worker at a time, kept by a heartbeat, taken over when the lease has expired.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
@@ -122,7 +122,7 @@ async fn workers_that_claim_concurrently_share_the_targets() {
     for worker in workers {
         claimed.extend(worker.await.unwrap());
     }
-    // Rows that another worker holds at that moment are passed over, so one more round may be needed.
+    // Rows that another worker has locked are skipped, so one more round may be needed.
     claimed.extend(claim(&job.world.store, 100, LEASE).await);
     let distinct: BTreeSet<_> = claimed.iter().map(|target| target.database).collect();
     assert_eq!((distinct.len(), claimed.len()), (TENANTS, TENANTS));

@@ -1,4 +1,4 @@
-//! What the data plane gets: credentials, routes, and the feed of changes, over lost connections and out-of-order commits.
+//! The data plane's view: credentials, routes and the feed of changes, with lost connections and out-of-order commits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
@@ -283,7 +283,7 @@ async fn an_api_key_is_found_by_itself_only() {
             .unwrap()
             .is_none()
     );
-    // The same prefix with another rest.
+    // The same prefix with a different remainder.
     let last = if key.reveal().ends_with('A') { "E" } else { "A" };
     let near = format!("{}{last}", &key.reveal()[..key.reveal().len() - 1]);
     if let Some(near) = ApiKey::parse(&near) {
@@ -366,7 +366,7 @@ async fn a_transaction_that_is_overtaken_is_not_missed() {
     events::tenant_changed(&slow, &project, &"slow".parse().unwrap())
         .await
         .unwrap();
-    // Written later, committed earlier, and not kept waiting.
+    // Written later and committed earlier; it does not wait.
     tell(&world, &project, "fast").await;
     let first = next(&mut feed).await;
     assert_eq!(tenant_of(&first), "fast");
@@ -456,7 +456,7 @@ async fn a_suspension_waits_for_the_proxies_that_are_alive() {
     let mut feed = directory.subscribe().await.unwrap();
     tell(&world, &project, "acme").await;
     let epoch = next(&mut feed).await.epoch();
-    // It lives and has not acted: its lease is renewed, so waiting past the lease does not help.
+    // The proxy is alive but has not acted: its lease is renewed, so waiting longer than the lease does not help.
     assert_eq!(
         wait(Duration::from_millis(1500)).await.unwrap(),
         Acknowledged::NotInTime
@@ -464,7 +464,7 @@ async fn a_suspension_waits_for_the_proxies_that_are_alive() {
     let (acknowledged, waited) = tokio::join!(directory.acknowledge(epoch), wait(SOON));
     acknowledged.unwrap();
     assert_eq!(waited.unwrap(), Acknowledged::ByAll);
-    // It dies with an event that it has not acted on: its lease runs out.
+    // The proxy dies before it has acted on an event: its lease expires.
     tell(&world, &project, "globex").await;
     next(&mut feed).await;
     drop(feed);
@@ -509,7 +509,7 @@ fn the_directory_answers_another_runtime() {
                 .unwrap()
                 .is_none()
         );
-        // A caller that stops waiting leaves no connection in doubt.
+        // A caller that stops waiting leaves no connection in an uncertain state.
         for _ in 0..50 {
             let _ = timeout(Duration::ZERO, directory.credential(&"nobody".parse().unwrap())).await;
         }

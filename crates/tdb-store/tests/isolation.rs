@@ -1,5 +1,5 @@
-//! Attacks on the store with its own passwords: what row-level security and grants hold when the code above them does
-//! not. The tables are listed from the catalog, so that a new one is attacked the day it is made.
+//! Attacks on the store with its own passwords: what row-level security and grants protect if the code above fails. The tables
+//! are listed from the catalog, so that new ones are tested automatically.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
@@ -13,7 +13,7 @@ use tdb_names::{ProjectId, WorkspaceId};
 use tdb_store::{Store, StoreError, api_keys, credentials, events, projects, servers, templates};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// Has rows in every table that has a project column; the test fails where one was forgotten.
+/// Has rows in every table with a project column; the test fails if one is missing.
 async fn fill(world: &World, project: &ProjectId) -> WorkspaceId {
     let (blueprint, tenant) = ("app".parse().unwrap(), "acme".parse().unwrap());
     let workspace = world.workspace(project, &blueprint).await;
@@ -64,7 +64,7 @@ async fn world() -> (World, ProjectId, ProjectId) {
     (world, victim, attacker)
 }
 
-/// Tables of the store, and those of them that have a project column.
+/// The tables of the store, and those that have a project column.
 async fn tables(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
     let sql = "SELECT c.relname::text, EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname LIKE 'project%')
                FROM pg_class c WHERE c.relnamespace = 'control_plane'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
@@ -92,7 +92,7 @@ async fn the_apis_own_password_reads_nothing_without_the_right_project() {
     let (owner, api) = (world.owner().await, world.login("api").await);
     let projects = ["", attacker.as_str(), "prj_aaaaaaaaaa", "%", "' OR true --"];
     for table in &owned {
-        // RESET first: never set in this session is a case of its own.
+        // RESET first: a session in which it was never set is a separate case.
         api.batch_execute("RESET tdb.project").await.unwrap();
         assert!(
             count(&owner, table).await.unwrap() > 0,
@@ -149,7 +149,7 @@ async fn the_apis_own_password_writes_no_row_of_another_project() {
             assert_eq!(api.execute(&sql, &[]).await.unwrap(), 0, "{sql}");
         }
         assert_eq!(count(&owner, table).await.unwrap(), before, "{table}");
-        // A row that is taken out of its own project is refused; the policy is checked before any constraint.
+        // A row that is moved to another project is refused; the policy is checked before any constraint.
         let overriding = "OVERRIDING SYSTEM VALUE";
         let copy = format!(
             "INSERT INTO control_plane.{table} {overriding} SELECT (jsonb_populate_record(NULL::control_plane.{table}, $1)).*"
@@ -158,7 +158,7 @@ async fn the_apis_own_password_writes_no_row_of_another_project() {
         let row: serde_json::Value = owner.query_one(&row, &[]).await.unwrap().get(0);
         assert!(refused(api.execute(&copy, &[&row]).await), "{copy}");
     }
-    // Nor does a foreign key reach across: a tenant of one's own under another's workspace.
+    // A foreign key cannot refer to another project either: a tenant of this project in a workspace of another.
     let mine = world.store.project(&attacker).await.unwrap();
     let theirs: uuid::Uuid = owner
         .query_one("SELECT id FROM control_plane.workspaces", &[])
@@ -239,7 +239,7 @@ async fn the_stores_roles_are_weak_and_every_table_is_under_forced_security() {
                WHERE c.relnamespace = 'control_plane'::regnamespace AND c.relkind IN ('r', 'p')
                  AND NOT (c.relrowsecurity AND c.relforcerowsecurity)";
     assert_eq!(superuser.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
-    // Whoever else lives in the cluster does not get in.
+    // Other roles of the cluster cannot connect.
     superuser
         .batch_execute("CREATE ROLE stranger LOGIN PASSWORD 'x'")
         .await
@@ -315,7 +315,7 @@ async fn a_transaction_that_failed_or_was_dropped_leaves_nothing() {
     drop(tx);
     let tx = world.store.project(&project).await.unwrap();
     events::credential_changed(&tx, &project, &user).await.unwrap();
-    // A row of another project is refused, and what was written before it does not stay.
+    // A row of another project is refused, and earlier writes of the transaction are rolled back.
     assert!(events::credential_changed(&tx, &other, &user).await.is_err());
     assert!(tx.commit().await.is_err());
     let owner = world.owner().await;

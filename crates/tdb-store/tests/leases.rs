@@ -1,4 +1,4 @@
-//! Leases over a real store: one holder at a time, and one that lost its lease writes nothing.
+//! Leases in a real store: one holder at a time, and a holder that lost its lease writes nothing.
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod support;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 const LONG: Duration = Duration::from_secs(60);
 const BRIEF: Duration = Duration::from_millis(300);
 
-/// Another process over the same store.
+/// Another process with the same store.
 async fn second(world: &World) -> Store {
     let store = Store::connect(&world.settings(), world.master_key.clone(), &tls())
         .await
@@ -45,7 +45,7 @@ async fn a_lease_has_one_holder_until_it_is_released_or_its_time_is_over() {
     assert!(leases::take(&two, "b", LONG).await.unwrap().is_some());
     leases::release(one, "a", token).await.unwrap();
     let token = leases::take(&two, "a", Duration::ZERO).await.unwrap().unwrap();
-    // It has expired and no other process has taken it: the holder may go on.
+    // It has expired, but no other process has taken it: the holder can continue.
     assert!(leases::renew(&two, "a", token, Duration::ZERO).await.unwrap());
     let other = leases::take(one, "a", LONG).await.unwrap().unwrap();
     assert!(!leases::renew(&two, "a", token, LONG).await.unwrap());
@@ -107,7 +107,7 @@ async fn taking_over_a_home_ends_what_its_last_process_held_and_nothing_of_other
     assert!(leases::take(&next, "a", LONG).await.unwrap().is_some());
     assert_eq!(leases::take(&next, "b", LONG).await.unwrap(), None);
     assert_eq!(leases::take(&next, "c", LONG).await.unwrap(), None);
-    // The same process, asking again, ends none of its leases.
+    // The same process, when it asks again, ends none of its leases.
     take_over(&next, "/here").await;
     assert_eq!(leases::take(&next, "a", LONG).await.unwrap(), None);
 }

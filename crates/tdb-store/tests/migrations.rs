@@ -1,4 +1,4 @@
-//! Setting a store up: again, twice at once, over a changed migration, without rights, beside another installation.
+//! Setting up a store: repeatedly, concurrently, with a changed migration, without privileges, beside another installation.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
@@ -12,7 +12,7 @@ use tdb_store::{SetupError, Store, StoreSettings, StoreUrl};
 use tokio::time::timeout;
 
 const OTHER: &str = "another_store";
-/// What takes no wait, on a machine that does other things too.
+/// The time limit for operations without a wait, on a machine that also runs other tests.
 const PROMPT: Duration = Duration::from_secs(4);
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn programs_that_start_concurrently_migrate_once() {
     Store::connect(&settings(&cluster), key, &tls()).await.unwrap();
 }
 
-/// Applying the access rules locks every table, of which other processes have some locked all the time.
+/// Applying the access rules locks every table, and other processes often hold locks on some of them.
 #[tokio::test]
 async fn a_start_beside_running_processes_waits_for_none_of_their_transactions() {
     let world = World::start().await;
@@ -96,7 +96,7 @@ async fn access_rules_that_are_not_in_force_are_applied_as_soon_as_no_transactio
     let migrating = tokio::spawn(async move { migrate(&url, &key, &tls()).await });
     tokio::time::sleep(PROMPT / 2).await;
     assert!(!migrating.is_finished());
-    // Of two that wait for each other one would be ended.
+    // Of two transactions that wait for each other, one would be ended.
     held.query("SELECT FROM tenants, servers, deployments", &[])
         .await
         .unwrap();
@@ -200,7 +200,7 @@ async fn two_installations_share_a_cluster() {
     };
     let other = Store::connect(&settings, other_key, &tls()).await.unwrap();
     assert_ne!(other.installation(), world.store.installation());
-    // The one's roles do not reach the other's database, and nobody else reaches either.
+    // The roles of one installation cannot access the other's database, and other roles can access neither.
     let sql = "SELECT r.rolname::text, d.datname::text FROM pg_roles r, pg_database d
                WHERE has_database_privilege(r.oid, d.oid, 'CONNECT') AND d.datname IN ($3, $1)
                  AND NOT r.rolsuper AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname <> $2 ORDER BY 1, 2";
@@ -230,7 +230,7 @@ async fn tls_is_tried_and_demanded_as_sslmode_says() {
     assert!(status(&of("require"), &tls()).await.is_err());
 }
 
-/// The migration that gave databases tables of their own keeps what workspaces, templates and tenants had.
+/// The migration that moved databases to separate tables keeps the data of workspaces, templates and tenants.
 #[tokio::test]
 async fn databases_of_an_older_store_keep_their_place() {
     let cluster = cluster().await;

@@ -148,7 +148,7 @@ await checks.report(checks.versionOf('postgres'), {
     within(async (sql) => assert.deepEqual({ ...(await sql`SELECT ${null}::int AS a, ${null}::text AS b, '' AS c`)[0] }, { a: null, b: null, c: '' })),
   arrays: () =>
     within(async (sql) => {
-      // The driver writes NULL in an array as text of its own; PostgreSQL itself gives the same answer.
+      // The driver writes NULL in an array as text; PostgreSQL gives the same answer without the proxy.
       const row = { a: [1, 2, 3], b: ['a', 'b"c', '{,}', ''] }
       assert.deepEqual({ ...(await sql`SELECT ${row.a}::int[] AS a, ${row.b}::text[] AS b`)[0] }, row)
     }),

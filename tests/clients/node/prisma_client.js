@@ -47,7 +47,7 @@ function transaction() {
   })
 }
 
-/** Prisma gives codes of its own, and keeps the server's beside them. */
+/** Prisma has separate codes, and also keeps the server's. */
 async function refused() {
   const first = (prisma) => prisma.items.count()
   await assert.rejects(within(first, { password: 'wrong' }), /Authentication failed|28P01/)

@@ -1,4 +1,4 @@
-"""Django over psycopg 3. Its own migrations (auth, sessions, contenttypes) and one of ours make a workspace's schema."""
+"""Django with psycopg 3. Its migrations (auth, sessions, contenttypes) and one of this test create a workspace's schema."""
 
 import sys
 import threading

@@ -13,7 +13,7 @@ NOT_ITS_BUSINESS = "an interactive program; its driver is psycopg 3"
 
 
 def pgcli(script, url=checks.URL):
-    # A home of its own: it writes a configuration and a history.
+    # A separate home directory: it writes a configuration and a history.
     with tempfile.TemporaryDirectory() as home:
         config = Path(home, "config")
         config.write_text("[main]\ntable_format = csv\nless_chatty = True\nenable_pager = False\nkeyring = False\n")

@@ -47,7 +47,7 @@ def scalar(query, /, **values):
 
 
 def written(**values):
-    """Through the unit of work and back by a session of its own."""
+    """Written through the unit of work, and read in a separate session."""
     with orm.Session(engine()) as session:
         session.execute(sa.delete(Item))
         session.add(Item(id=1, **values))

@@ -29,8 +29,8 @@ fn someone_elses(server: &ServerName, physical: &Physical, oid: u32, name: &str)
     let detail = format!(
         "the database with oid {oid} on server \"{server}\" is called \"{name}\", not \"{expected}\"; it is left alone"
     );
-    let hint = "Give it back its name if somebody renamed it. If the metadata store was restored from a backup, it is older \
-                than this server.";
+    let hint = "If it was renamed, rename it back. If the metadata store was restored from a backup, it is older than \
+                this server.";
     ControlError::refused(ProblemCode::DatabaseRenamed, detail, hint)
 }
 

@@ -115,6 +115,6 @@ fn in_use(id: u32, used: &ChangeUse) -> ControlError {
         ChangeUse::Deployment(job) => format!("deployment \"{job}\""),
         ChangeUse::Version(number) => format!("the published version {number}"),
     };
-    let hint = "Undo it in the workspace with DDL of its own, which is deployed like any other change.";
+    let hint = "Undo it in the workspace with new DDL, which is deployed like any other change.";
     ControlError::refused(ProblemCode::ChangeHeld, format!("change {id} is held by {who}"), hint)
 }

@@ -1,4 +1,4 @@
-//! A store in a fresh cluster, owned by a role that is no superuser, and rows to put into it.
+//! A store in a new cluster, owned by a role that is not a superuser, and rows for it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(dead_code, reason = "each test uses its part")]
 
@@ -38,7 +38,7 @@ pub(crate) fn tls() -> ClientTls {
     ClientTls::new(&Roots::system()).unwrap()
 }
 
-/// A cluster of its own, with the owner and an empty database.
+/// A separate cluster with the owner and an empty database.
 pub(crate) async fn cluster() -> Cluster {
     let cluster = owned_cluster(Durability::Fast).await;
     create_database(&cluster, DATABASE).await;
@@ -63,7 +63,7 @@ async fn create_database(cluster: &Cluster, name: &str) {
     superuser.batch_execute(&create).await.unwrap();
 }
 
-/// One cluster for the tests that run at the same time; it ends with the last of them.
+/// One cluster for tests that run concurrently; it is stopped with the last of them.
 async fn shared_cluster() -> Arc<Cluster> {
     static SHARED: Mutex<Weak<Cluster>> = Mutex::const_new(Weak::new());
     let mut shared = SHARED.lock().await;
@@ -97,12 +97,12 @@ fn settings_of(url: StoreUrl) -> StoreSettings {
 }
 
 impl World {
-    /// An installation in a database of its own.
+    /// An installation in a separate database.
     pub(crate) async fn start() -> Self {
         Self::in_cluster(shared_cluster().await).await
     }
 
-    /// In a cluster of its own, in which what was committed survives [`Cluster::crash`].
+    /// An installation in a separate cluster, in which commits survive [`Cluster::crash`].
     pub(crate) async fn start_durable() -> Self {
         Self::in_cluster(Arc::new(owned_cluster(Durability::Safe).await)).await
     }
@@ -129,7 +129,7 @@ impl World {
         settings_of(self.url())
     }
 
-    /// Past row-level security.
+    /// A session without row-level security.
     pub(crate) async fn superuser(&self) -> Client {
         self.cluster.connect(&self.database).await.unwrap()
     }
@@ -141,7 +141,7 @@ impl World {
             .unwrap()
     }
 
-    /// Logs in with the store's own password, as an attacker who found it would.
+    /// Logs in with one of the store's passwords, as an attacker who found it would.
     pub(crate) async fn login(&self, purpose: &str) -> Client {
         use secrecy::ExposeSecret;
         let sql = "SELECT name, secret FROM control_plane.store_roles WHERE purpose = $1";

@@ -82,7 +82,7 @@ pub fn told(check: &str, outcome: Outcome) {
     }
 }
 
-/// A check in a task of its own, so that what it asserts ends it alone.
+/// A check in a separate task, so that a failed assertion ends only this check.
 pub async fn check<F>(name: &str, work: impl FnOnce() -> F)
 where
     F: Future<Output = Outcome> + Send + 'static,
