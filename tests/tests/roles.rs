@@ -173,6 +173,102 @@ fn code_that_alters_the_deployers_role_does_not_stop_deployments() {
     instance().tenant("pl-two", "planter");
 }
 
+/// Each of these, set for the deployer's role by code that a deployment runs, would fail or change the next deployment.
+const SETTINGS: [&str; 7] = [
+    "statement_timeout = ''1ms''",
+    "lock_timeout = ''1ms''",
+    "idle_in_transaction_session_timeout = ''1ms''",
+    "default_transaction_read_only = on",
+    "standard_conforming_strings = off",
+    "search_path = nonesuch",
+    "role = ''nonesuch''",
+];
+
+#[test]
+fn code_in_a_change_that_sets_the_deployers_settings_stops_no_deployment() {
+    let (workspace, tenants) = instance().simple("setter", &["se-one", "se-two"]);
+    for place in ["", " IN DATABASE %I"] {
+        let set: String = SETTINGS
+            .iter()
+            .map(|setting| {
+                format!("EXECUTE format('ALTER ROLE CURRENT_USER{place} SET {setting}', current_database()); ")
+            })
+            .collect();
+        let session: String = SETTINGS
+            .iter()
+            .filter(|setting| !setting.starts_with("role") && !setting.starts_with("idle"))
+            .map(|setting| format!("EXECUTE 'SET SESSION {setting}'; "))
+            .collect();
+        // In the workspace it would be a setting of the schema.
+        let table = if place.is_empty() { "by_role" } else { "by_database" };
+        let planted = format!(
+            "DO $$ BEGIN CREATE TABLE {table} (id int); IF session_user ~ '_dep$' THEN EXECUTE 'RESET ROLE'; {set} {session} END IF; END $$"
+        );
+        psql(&workspace.url, &planted).ok();
+        psql(&workspace.url, &format!("CREATE TABLE after_{table} (id int)")).ok();
+        for _ in 0..2 {
+            let job = instance().deploy_all("setter");
+            assert_eq!(job["status"], "completed", "{job:#}");
+            for target in job["targets"].as_array().into_iter().flatten() {
+                assert_eq!(target["attempts"].as_u64().unwrap_or(1), 1, "{job:#}");
+            }
+            psql(
+                &workspace.url,
+                "CREATE TABLE IF NOT EXISTS next (id int); ALTER TABLE next ADD COLUMN c int",
+            )
+            .ok();
+            psql(&workspace.url, "ALTER TABLE next DROP COLUMN c").ok();
+        }
+    }
+    let job = instance().deploy_all("setter");
+    assert_eq!(job["status"], "completed", "{job:#}");
+    for tenant in &tenants {
+        psql(
+            &tenant.url,
+            "SELECT * FROM by_role, after_by_role, by_database, after_by_database",
+        )
+        .ok();
+    }
+    instance().tenant("se-three", "setter");
+}
+
+/// It is the tenant's database: its settings stay, are shown as drift, and apply to its own sessions only.
+#[test]
+fn settings_that_a_tenant_sets_for_itself_are_shown_and_reach_no_one_else() {
+    let (workspace, tenants) = instance().simple("minded", &["mi-one", "mi-two"]);
+    let reader = read_only("mi-one", "minded__mi-one");
+    let own = &tenants[0].url;
+    let set = "DO $$ BEGIN
+        EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET default_transaction_read_only = on', current_database());
+        EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET search_path = nonesuch', current_database());
+        ALTER ROLE CURRENT_USER SET statement_timeout = '7s';
+        END $$";
+    psql(own, set).ok();
+    let shown = "SHOW default_transaction_read_only; SHOW search_path; SHOW statement_timeout";
+    assert_eq!(psql(own, shown).ok().text(), "on\nnonesuch\n7s");
+    // What one set belongs to its own sessions.
+    for url in [&reader, &tenants[1].url] {
+        psql(url, "SELECT * FROM t").ok();
+        assert_eq!(
+            psql(url, "SHOW statement_timeout; SHOW search_path").ok().text(),
+            "0\n\"$user\", public"
+        );
+    }
+    psql(&workspace.url, "CREATE TABLE more (id int)").ok();
+    let job = instance().deploy_all("minded");
+    assert_eq!(job["status"], "completed", "{job:#}");
+    psql(&reader, "SELECT * FROM more").ok();
+    let drift = instance().drift("minded").to_string();
+    for name in ["default_transaction_read_only", "search_path", "statement_timeout"] {
+        assert!(drift.contains(&format!("setting {name}")), "{name}: {drift}");
+    }
+    assert!(!drift.contains("mi-two"), "{drift}");
+    assert_eq!(psql(own, shown).ok().text(), "on\nnonesuch\n7s");
+    let reset = "DO $$ BEGIN EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I RESET ALL', current_database()); ALTER ROLE CURRENT_USER RESET ALL; END $$";
+    psql(own, &format!("SET default_transaction_read_only = off; {reset}")).ok();
+    assert_eq!(instance().drift("minded")["count"], 0);
+}
+
 #[test]
 fn a_read_only_credential_reads_later_objects() {
     let (workspace, tenants) = instance().simple("later", &["la-one"]);

@@ -325,3 +325,103 @@ async fn neither_deletion_nor_publication_waits_for_what_another_tenant_granted(
     let kept = session.query_one("SELECT count(*) FROM theirs", &[]).await.unwrap();
     assert_eq!(kept.get::<_, i64>(0), 1, "the other tenant's own things stay");
 }
+
+/// Runs in the deployer's session, which a function without SECURITY DEFINER can leave the owner's role for.
+const FORGERIES: [&str; 3] = [
+    "INSERT INTO tdb.deployed_change VALUES (9, '\\x00', 'done')",
+    "UPDATE tdb.deployed_change SET checksum = '\\x00'",
+    "UPDATE tdb.deployed_change SET state = 'started'",
+];
+
+/// A tenant replaces a function that the developer's change calls.
+#[tokio::test]
+async fn code_in_a_change_cannot_forge_what_is_recorded_as_deployed() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let globex = world.tenant("app__globex", "app_v1").await;
+    let developer = world.session(&workspace).await;
+    for sql in [
+        "CREATE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN t; END $f$",
+        "CREATE TABLE t (a text)",
+        "ALTER TABLE t ADD b text DEFAULT norm('x')",
+    ] {
+        developer.batch_execute(sql).await.unwrap();
+    }
+    let changes = numbered(&world.drain(&workspace).await);
+    for database in [&acme, &globex] {
+        world.bring_up(database, &changes[..2]).await.unwrap();
+    }
+    let owner = world.session(&acme).await;
+    owner.batch_execute("INSERT INTO t VALUES ('x')").await.unwrap();
+    let recorded = async |database: &Database| {
+        let login = world.deployer(database);
+        tdb_engines::postgres::apply::deployed(&login).await.unwrap()
+    };
+    let before = (recorded(&acme).await, recorded(&globex).await);
+    for forgery in FORGERIES {
+        // With and without a subtransaction, whose rows have another number.
+        for body in [
+            format!("SET ROLE tdb_migrators; {forgery}; RESET ROLE; RETURN t;"),
+            format!(
+                "BEGIN SET ROLE tdb_migrators; {forgery}; EXCEPTION WHEN division_by_zero THEN NULL; END; RETURN t;"
+            ),
+        ] {
+            let planted = format!(
+                "CREATE OR REPLACE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql AS $f$ BEGIN {body} END $f$"
+            );
+            owner.batch_execute(&planted).await.unwrap();
+            let refused = world.bring_up(&acme, &changes).await.unwrap_err();
+            assert_eq!(
+                (refused.change, refused.sqlstate.as_str()),
+                (Some(3), "55000"),
+                "{forgery}: {refused:?}"
+            );
+            assert!(refused.message.contains("tdb.deployed_change"), "{refused:?}");
+            assert_eq!((recorded(&acme).await, recorded(&globex).await), before);
+        }
+    }
+    world.bring_up(&globex, &changes).await.unwrap();
+    let honest = "CREATE OR REPLACE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN t; END $f$";
+    owner.batch_execute(honest).await.unwrap();
+    world.bring_up(&acme, &changes).await.unwrap();
+}
+
+/// A deferred trigger that defers itself again runs at COMMIT, after the row was recorded. It reaches its own database only,
+/// and the next deployment there is refused.
+#[tokio::test]
+async fn a_trigger_that_runs_at_commit_can_only_stop_deployments_to_its_own_database() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let globex = world.tenant("app__globex", "app_v1").await;
+    let before = rights(&world).await;
+    let developer = world.session(&workspace).await;
+    let first = [
+        "CREATE TABLE t (a text)",
+        "CREATE FUNCTION put() RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES (1)'",
+        "DO $$ BEGIN PERFORM put(); CREATE TABLE by_do (); END $$",
+        "CREATE TABLE later ()",
+    ];
+    for sql in first {
+        developer.batch_execute(sql).await.unwrap();
+    }
+    let changes = numbered(&world.drain(&workspace).await);
+    world.bring_up(&acme, &changes[..2]).await.unwrap();
+    let planted = "
+        CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN
+          EXECUTE 'SET ROLE ' || (SELECT relowner::regrole FROM pg_class WHERE oid = TG_RELID);
+          IF NEW.a::int < 9 THEN SET CONSTRAINTS ALL DEFERRED; INSERT INTO public.t VALUES (NEW.a::int + 1); RETURN NEW; END IF;
+          SET ROLE tdb_migrators; UPDATE tdb.deployed_change SET checksum = sha256('x'); RESET ROLE; RETURN NEW;
+        END $f$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION again()";
+    world.session(&acme).await.batch_execute(planted).await.unwrap();
+    let deployed = world.bring_up(&acme, &changes).await.map(|applied| applied.applied);
+    assert_eq!(deployed.unwrap(), [3, 4], "the trigger acts after the row was recorded");
+    let refused = world.bring_up(&acme, &changes).await.unwrap_err();
+    assert!(refused.message.contains("differs from the change log"), "{refused:?}");
+    world.bring_up(&globex, &changes).await.unwrap();
+    assert_eq!(rights(&world).await, before);
+}

@@ -9,6 +9,7 @@ use tdb_engines::postgres::Server;
 use tdb_engines::postgres::role_states::{self, Differing, Expected, Groups};
 use tdb_names::ServerName;
 use tdb_store::database_roles::{self, DatabaseRoles, Readers};
+use tdb_store::physical::Physical;
 
 use crate::core::Core;
 use crate::error::{Result, upstream};
@@ -42,6 +43,32 @@ impl Repairs {
             RouteKind::Tenant(id) => id.as_uuid(),
         };
         self.repair_roles_of(id).await
+    }
+
+    /// Restores the roles of a database if code in a change altered the deployer's: it would otherwise fail the next
+    /// deployment, or keep a password. Runs one query if the role is as recorded. What fails is left to the sweep.
+    pub(crate) async fn repair_deployer(&self, id: uuid::Uuid, physical: &Physical) -> Repair {
+        let repaired = self.try_repair_deployer(id, physical).await;
+        repaired.unwrap_or_else(|error| {
+            tracing::warn!(database = %id, error = %error.explained(), "could not check the deployer's role");
+            Repair::NotNeeded
+        })
+    }
+
+    async fn try_repair_deployer(&self, id: uuid::Uuid, physical: &Physical) -> Result<Repair> {
+        let expected = Expected {
+            names: role_names(physical),
+            secrets: self.placement.role_secrets(physical)?,
+            groups: Groups::Ignored,
+        };
+        let server = self.servers.admin(&physical.server).await?;
+        let found = role_states::inspect(&server, std::slice::from_ref(&expected)).await;
+        let found = found.map_err(|e| upstream(&physical.server, e))?;
+        let is_deployer = |differing: &Differing| differing.role == expected.names.deployer;
+        if found.iter().flatten().any(is_deployer) {
+            return self.repair_roles_of(id).await;
+        }
+        Ok(Repair::NotNeeded)
     }
 
     pub(crate) async fn repair_roles_of(&self, id: uuid::Uuid) -> Result<Repair> {

@@ -253,10 +253,9 @@ impl Builds {
             limits: TimeLimits::default(),
         };
         let mut applied = Box::pin(bring_up(&login, &plan, &|_| ())).await;
-        if let Err(error) = &applied
-            && error.is_refused_login()
-            && Box::pin(self.repairs.repair_roles_of(build.id)).await? == Repair::Done
-        {
+        // Code in a change may have altered the deployer's role.
+        let repaired = Box::pin(self.repairs.repair_deployer(build.id, &build.physical)).await;
+        if applied.is_err() && repaired == Repair::Done {
             applied = Box::pin(bring_up(&login, &plan, &|_| ())).await;
         }
         let applied = applied.map_err(BuildError::Replay)?;

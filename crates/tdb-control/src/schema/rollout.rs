@@ -207,7 +207,10 @@ impl Rollouts {
             limits: TimeLimits::default(),
         };
         let progress = |there: u32| done.store(there.saturating_sub(held), Ordering::Relaxed);
-        match Box::pin(bring_up(&login, &plan, &progress)).await {
+        let brought = Box::pin(bring_up(&login, &plan, &progress)).await;
+        let id = target.database.as_uuid();
+        let repaired = self.repairs.repair_deployer(id, &database.physical).await;
+        match brought {
             Ok(applied) => {
                 fault::point("deploy.applied");
                 let changes_done = applied.changes_done.saturating_sub(held);
@@ -220,13 +223,8 @@ impl Rollouts {
                     pause: Duration::ZERO,
                 })
             }
-            // A change may contain code that altered its own role. It is restored before the next attempt.
-            Err(error)
-                if error.is_refused_login()
-                    && self.repairs.repair_roles_of(target.database.as_uuid()).await? == Repair::Done =>
-            {
-                Ok(Outcome::retrying(target, 0, error))
-            }
+            // Code in a change altered the deployer's role, which may be why this attempt failed.
+            Err(error) if repaired == Repair::Done => Ok(Outcome::retrying(target, 0, error)),
             Err(error) => Ok(Outcome::failed(target, error.changes_done.saturating_sub(held), error)),
         }
     }

@@ -26,16 +26,6 @@ pub struct ApplyError {
     pub changes_done: u32,
 }
 
-impl ApplyError {
-    /// Whether the server refused the deployer's login (SQLSTATE class 28 or 58) before any change ran.
-    pub fn is_refused_login(&self) -> bool {
-        self.change.is_none()
-            && ["28", "58"]
-                .iter()
-                .any(|class| self.sqlstate.as_str().starts_with(class))
-    }
-}
-
 /// An error in a step, without the id of the change and the number of changes already applied.
 pub(crate) struct StepError {
     pub class: ErrorClass,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::failure::StepError;
 use super::plan::{BringUp, NumberedChange};
-use super::step::{Scope, prologue};
+use super::step::{BEGIN, Scope, prologue};
 use crate::postgres::change::{Mode, Statement};
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::quote;
@@ -210,7 +210,7 @@ async fn as_writer(
     let role = quote(crate::postgres::server::MIGRATORS_ROLE);
     session
         .run(&format!(
-            "BEGIN; SET LOCAL ROLE {role}; SET LOCAL search_path = pg_catalog"
+            "{BEGIN}SET LOCAL ROLE {role}; SET LOCAL search_path = pg_catalog"
         ))
         .await?;
     match session.execute(sql, parameters).await {

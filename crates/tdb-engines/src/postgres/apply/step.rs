@@ -14,6 +14,10 @@ use crate::postgres::session::Session;
 /// Added to statement_timeout for the deadline of the answer: the server ends a slow statement itself.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
+/// Begins a transaction of a change. Code in an earlier change may have changed settings of the session, which the
+/// implicit transaction of this message has begun with.
+pub(super) const BEGIN: &str = "RESET ALL; BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;\n";
+
 pub(super) enum Kind<'a> {
     Together,
     Lone(&'a Statement),
@@ -86,7 +90,7 @@ pub(super) async fn together(
 async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange) -> Result<(), StepError> {
     let limit = plan.limits.statement_timeout + ANSWER_MARGIN;
     // Sent together with the first statement's settings, which saves one round trip per tenant.
-    let mut begin = "BEGIN;\n";
+    let mut begin = BEGIN;
     let mut before = None;
     for statement in &numbered.change.statements {
         // Before each statement, since the one before may have changed role or settings. A statement that changes them back
@@ -115,11 +119,15 @@ async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange
     let checksum = numbered.change.checksum();
     let written = session
         .execute(
-            "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES ($1, $2, 'done')",
+            include_str!("../../../sql/postgres/deployed_record.sql"),
             &[&numbered.id, &checksum.as_bytes().as_slice()],
         )
         .await;
     match written {
+        Ok(0) => {
+            let message = "code in the change wrote to tdb.deployed_change, which only TenantsDB may write";
+            Err(StepError::refused(message.to_owned(), None))
+        }
         // Another session has inserted the row in the meantime: the next attempt reads it.
         Err(error) if error.has("23505") => Err(StepError {
             class: ErrorClass::Retry,
