@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, Session, connect, eventually_async, psql, sqlstate, url_with};
+use tdb_tests::{Instance, Session, connect, eventually_async, pg_dump, psql, sqlstate, url_with};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -387,6 +387,47 @@ fn a_read_only_credential_cannot_use_what_the_schema_grants_to_public() {
         psql(&reader, before).ok();
         let written = "SELECT count(*)::text || (SELECT is_called FROM s) FROM t";
         assert_eq!(psql(owner, written).ok().text(), "0false");
+    }
+}
+
+/// PostgreSQL 15 does not count large objects as writes in a READ ONLY transaction. To call the functions, a role needs a
+/// privilege that read-only roles lack, but not in a function that runs with the owner's rights.
+#[test]
+fn an_owners_function_can_create_large_objects_for_readers_on_postgresql_15_only() {
+    let (workspace, tenants) = instance().simple("blobs", &["bl-one"]);
+    let functions = "CREATE FUNCTION put() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'SELECT lo_create(0)';
+                     CREATE FUNCTION fill() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'SELECT lo_from_bytea(0, ''x'')';
+                     CREATE FUNCTION own() RETURNS void LANGUAGE sql AS 'SELECT lo_create(0)'";
+    psql(&workspace.url, functions).ok();
+    instance().deploy_all("blobs");
+    let owner = &tenants[0].url;
+    let is_15 = psql(owner, "SHOW server_version_num").ok().text().starts_with("15");
+    let reader = read_only("bl-one", "blobs__bl-one");
+    for sql in ["SELECT own()", "SELECT lo_create(0)", "SELECT lo_from_bytea(0, 'x')"] {
+        psql(&reader, sql).fails_saying("42501");
+    }
+    let made = instance()
+        .api()
+        .post("/apikeys", json!({"name": "reads blobs", "scopes": ["read"]}))
+        .ok();
+    let key = instance().api().with_key(made["api_key"].as_str());
+    for sql in ["SELECT put()", "SELECT fill()"] {
+        let body = json!({"all_tenants": true, "blueprint": "blobs", "query": sql});
+        let by_key = key.post("/admin/query", body).ok()["results"][0]["error"].clone();
+        if is_15 {
+            psql(&reader, sql).ok();
+            assert!(by_key.is_null(), "{by_key:#}");
+        } else {
+            psql(&reader, sql).fails_saying("25006");
+            assert_eq!(by_key["sqlstate"], "25006", "{by_key:#}");
+        }
+    }
+    // The transaction of a key's query is rolled back.
+    let created = psql(owner, "SELECT count(*) FROM pg_largeobject_metadata").ok();
+    assert_eq!(created.text(), if is_15 { "2" } else { "0" });
+    // pg_dump by the owner still works.
+    if is_15 {
+        pg_dump(owner, &[]).ok();
     }
 }
 
