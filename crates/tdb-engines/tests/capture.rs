@@ -168,12 +168,12 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
         (
             "SELECT f(); CREATE TABLE a (); DO 'BEGIN NULL; END'",
             &[(End, TABLE, "public.a"), (End, TABLE, "f() > public.hidden")],
-            Err("no statement"),
+            Err("cannot be traced to one of its statements"),
         ),
         (
             "SELECT 1; SELECT 2",
             &[(End, TABLE, "public.hidden")],
-            Err("no statement"),
+            Err("cannot be traced to one of its statements"),
         ),
         ("SELECT f($1)", &[(End, TABLE, "public.hidden")], Err("parameter")),
         (

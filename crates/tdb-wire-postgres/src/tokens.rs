@@ -56,6 +56,7 @@ pub enum Token<'t> {
 pub struct Tokens<'t> {
     text: &'t [u8],
     at: usize,
+    begun: usize,
     reading: Reading,
 }
 
@@ -123,7 +124,17 @@ impl Encoding {
 impl<'t> Tokens<'t> {
     /// Of a text without its final zero byte.
     pub fn new(text: &'t [u8], reading: Reading) -> Self {
-        Self { text, at: 0, reading }
+        Self {
+            text,
+            at: 0,
+            begun: 0,
+            reading,
+        }
+    }
+
+    /// The byte positions at which the last token begins and ends, its prefix and quotes included.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.begun..self.at.min(self.text.len())
     }
 
     /// The byte that stands so far ahead.
@@ -313,6 +324,7 @@ impl<'t> Iterator for Tokens<'t> {
 
     fn next(&mut self) -> Option<Token<'t>> {
         self.skip_blanks();
+        self.begun = self.at;
         if let Some(token) = self.prefixed() {
             return Some(token);
         }

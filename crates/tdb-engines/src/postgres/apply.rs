@@ -120,7 +120,10 @@ pub async fn deployed(login: &DatabaseLogin) -> Result<Vec<Deployed>, EngineErro
 }
 
 async fn start(login: &DatabaseLogin, plan: &BringUp<'_>) -> Result<Session, StepError> {
-    let session = login.open(&mutex::application_name(plan.attempt)).await?;
+    // RESET ROLE in a function returns to the owner here too, as in a workspace.
+    let session = login
+        .open_for(&mutex::application_name(plan.attempt), plan.owner)
+        .await?;
     mutex::end_orphans(&session, plan.attempt).await?;
     mutex::acquire(&session, plan.limits.lock_polls).await?;
     Ok(session)

@@ -7,11 +7,14 @@ mod context;
 mod expected;
 pub mod inverse;
 mod kind;
+mod lexing;
 mod matching;
+mod prepared;
 pub mod repeat;
 mod roles;
 mod scripts;
 mod segments;
+mod session_role;
 mod split;
 mod temporary;
 mod tree;
@@ -161,7 +164,8 @@ fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Chang
     if first.kind == EventKind::Extension {
         return portions.iter().map(|(_, rows, _)| extensions(rows)).collect();
     }
-    let text = &first.message.query;
+    let rows: Vec<&Event> = portions.iter().flat_map(|(_, rows, _)| rows.iter().copied()).collect();
+    let text = &*lexing::independent(&first.message.query, &rows);
     let statements = match split::split(text) {
         Ok(statements) => statements,
         Err(reason) => {
@@ -179,6 +183,7 @@ fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Chang
             goes_on: *goes_on,
         })
         .collect();
+    let inlined = prepared::inlined(&statements);
     let matched = matching::matched(&statements, &gathered).into_iter().zip(portions);
     matched
         .map(|(taken, (_, rows, _))| match taken {
@@ -186,7 +191,9 @@ fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Chang
                 let mut change = Change::default();
                 for taken in &taken {
                     if let Some(split) = statements.get(taken.statement) {
-                        take(split, taken, text, owner, &mut change);
+                        let inlined = inlined.get(taken.statement).and_then(Option::as_deref);
+                        let source = Source { text, inlined, owner };
+                        take(split, taken, source, &mut change);
                     }
                 }
                 change
@@ -218,7 +225,19 @@ fn extensions(rows: &[&Event]) -> Change {
     change
 }
 
-fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &mut Change) {
+/// What a statement is rendered from, besides its parse tree.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    /// The text of the message.
+    text: &'a str,
+    /// For EXECUTE: the text with the prepared statement in its place, if the message contains that.
+    inlined: Option<&'a str>,
+    /// The workspace's owner role.
+    owner: &'a str,
+}
+
+fn take(split: &Split<'_>, taken: &Taken<'_>, source: Source<'_>, change: &mut Change) {
+    let owner = source.owner;
     let units = if split.runs_script() {
         own(&taken.units)
     } else {
@@ -246,7 +265,7 @@ fn take(split: &Split<'_>, taken: &Taken<'_>, text: &str, owner: &str, change: &
     let role = roles::ran_as(row.row, owner);
     change.roles.extend(roles::named(split, owner));
     change.roles.extend(role.clone());
-    match render(split, row, text, owner) {
+    match render(split, row, source) {
         Ok((sql, mode)) => {
             let statement = statement(sql, mode, units, row, owner);
             change.statements.push(Statement { role, ..statement });
@@ -304,7 +323,8 @@ fn as_written(row: &Event) -> Statement {
 }
 
 /// The text and mode with which to replay a statement, or the reason why it cannot be replayed.
-fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result<(Sql, Mode), String> {
+fn render(split: &Split<'_>, unit: &Unit<'_>, source: Source<'_>) -> Result<(Sql, Mode), String> {
+    let Source { text, inlined, owner } = source;
     match split.kind {
         Kind::Extension { cascade } => Ok((extension(unit, cascade)?, Mode::Transactional)),
         Kind::CreateIndexConcurrently => {
@@ -342,6 +362,9 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
         }
         Kind::Ddl | Kind::Carrier => {
             temporary::refuse(split, unit.row)?;
+            if split.kind == Kind::Carrier {
+                session_role::refuse(split.text)?;
+            }
             let sql = match split.if_exists()?.or(split.without_journal()?) {
                 Some(sql) => rewritten(&sql, owner)?,
                 None => roles::symbolic(split, text, owner)?,
@@ -349,9 +372,35 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, text: &str, owner: &str) -> Result
             Ok((sql, Mode::Transactional))
         }
         Kind::Data => Err("a data statement changed the schema through a function".to_owned()),
-        Kind::Prepared => Err("it runs a prepared statement whose text is not known".to_owned()),
+        Kind::Prepared => {
+            let executed = prepared::executed(&split.tree)
+                .ok_or("EXPLAIN and FETCH that run DDL are not replayed: run what they ran directly")?;
+            let inlined = inlined.ok_or_else(|| {
+                format!(
+                    "it runs the prepared statement \"{executed}\", whose text is in another message: write the query itself \
+                     instead of EXECUTE"
+                )
+            })?;
+            prepared(inlined, unit, owner)
+        }
         Kind::Control(_) => Err("the end of a transaction changed the schema through a function".to_owned()),
         Kind::Journal | Kind::NotSchema | Kind::Silent => Err("its effect on the schema is not in its text".to_owned()),
+    }
+}
+
+/// The same for the text of a statement with a prepared one in the place of EXECUTE.
+fn prepared(inlined: &str, unit: &Unit<'_>, owner: &str) -> Result<(Sql, Mode), String> {
+    let statements = split::split(inlined)?;
+    match statements.as_slice() {
+        [statement] if statement.kind != Kind::Prepared => {
+            let source = Source {
+                text: inlined,
+                inlined: None,
+                owner,
+            };
+            render(statement, unit, source)
+        }
+        _ => Err("the prepared statement cannot be written in the place of EXECUTE".to_owned()),
     }
 }
 

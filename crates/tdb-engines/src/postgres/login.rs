@@ -9,6 +9,9 @@ use tdb_names::ServerEndpoint;
 use crate::postgres::error::EngineError;
 use crate::postgres::session::{ConnectOptions, Session, connect};
 
+/// The server cancels a statement whose client has disconnected.
+const OPTIONS: &str = "-c client_connection_check_interval=1000";
+
 /// How to log in to a database. Every use opens a new session.
 #[derive(Clone, Debug)]
 pub struct DatabaseLogin {
@@ -33,6 +36,21 @@ impl DatabaseLogin {
     }
 
     pub(crate) async fn open(&self, application_name: &str) -> Result<Session, EngineError> {
+        self.open_with(application_name, OPTIONS).await
+    }
+
+    /// Opens a session in which RESET ROLE returns to `role`, and not to the role of the login. It begins with the role of the
+    /// login.
+    pub(crate) async fn open_for(&self, application_name: &str, role: &str) -> Result<Session, EngineError> {
+        let role = role.replace('\\', "\\\\").replace(' ', "\\ ");
+        let session = self
+            .open_with(application_name, &format!("{OPTIONS} -c role={role}"))
+            .await?;
+        session.run("SET ROLE none").await?;
+        Ok(session)
+    }
+
+    async fn open_with(&self, application_name: &str, options: &str) -> Result<Session, EngineError> {
         connect(&ConnectOptions {
             endpoint: &self.endpoint,
             tls: &self.tls,
@@ -40,8 +58,7 @@ impl DatabaseLogin {
             user: &self.role,
             secret: &self.secret,
             application_name,
-            // The server cancels a statement whose client has disconnected.
-            options: "-c client_connection_check_interval=1000",
+            options,
             deadline: Duration::from_secs(10),
         })
         .await

@@ -170,7 +170,7 @@ async fn text(session: &Session, plan: &BringUp<'_>, statement: &Statement, sql:
         .run_within(plan.limits.statement_timeout + ANSWER_MARGIN, sql)
         .await;
     // RESET ALL does not reset the role. DISCARD ALL would release the deployment lock, which the session holds.
-    let reset = session.run("RESET ROLE; RESET ALL").await;
+    let reset = session.run("SET ROLE none; RESET ALL").await;
     ran.map_err(StepError::while_running(statement.sql.to_string()))?;
     Ok(reset?)
 }

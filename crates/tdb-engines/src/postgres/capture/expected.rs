@@ -43,7 +43,8 @@ pub(super) fn expected(node: &NodeEnum, kind: Kind, tree: &Value) -> Option<Expe
         | Kind::DetachConcurrently
         | Kind::Extension { .. } => true,
         Kind::Data => matches!(node, NodeEnum::AlterSeqStmt(_) | NodeEnum::AlterTableStmt(_)),
-        Kind::Carrier | Kind::Prepared | Kind::Control(_) | Kind::NotSchema | Kind::Silent => false,
+        Kind::Prepared => matches!(node, NodeEnum::CreateTableAsStmt(_)),
+        Kind::Carrier | Kind::Control(_) | Kind::NotSchema | Kind::Silent => false,
     };
     leaves.then(|| Expected {
         tag: tag(node),

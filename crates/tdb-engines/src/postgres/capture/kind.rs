@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Journal,
     /// Concerns roles, databases, tablespaces or the server's settings.
     NotSchema,
-    /// SET, SHOW, LISTEN, VACUUM and the like: no effect on a schema.
+    /// SET, SHOW, LISTEN, VACUUM and the like: no effect on a schema, or one that is captured apart from the journal.
     Silent,
 }
 

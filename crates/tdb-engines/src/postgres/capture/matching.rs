@@ -15,9 +15,10 @@ use super::split::Split;
 use super::units::Unit;
 use crate::postgres::journal::{Begun, Caller};
 
-const AMBIGUOUS: &str = "ambiguous: its statements cannot be told apart in the journal";
-const UNEXPLAINED: &str = "no statement of it explains what the journal has";
-const TOO_LARGE: &str = "too many statements of one message may have done nothing";
+const AMBIGUOUS: &str = "ambiguous: it is not certain which of its statements were rolled back to a savepoint";
+const UNEXPLAINED: &str =
+    "some of its changes cannot be traced to one of its statements: send the statements in separate messages";
+const TOO_LARGE: &str = "the message has too many statements that may have had no effect: run them in several messages";
 const COMMITS: &str = "a DO or CALL that commits cannot be replayed: a change is one transaction";
 
 /// The most pairs of transactions and segments that the search visits, to bound time and memory.

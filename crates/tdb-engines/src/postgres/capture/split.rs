@@ -93,12 +93,10 @@ fn kind(node: &NodeEnum) -> Kind {
         NodeEnum::CreateTableAsStmt(stmt) if executes(stmt) => Kind::Prepared,
         NodeEnum::CreateRoleStmt(_)
         | NodeEnum::AlterRoleStmt(_)
-        | NodeEnum::AlterRoleSetStmt(_)
         | NodeEnum::DropRoleStmt(_)
         | NodeEnum::GrantRoleStmt(_)
         | NodeEnum::CreatedbStmt(_)
         | NodeEnum::AlterDatabaseStmt(_)
-        | NodeEnum::AlterDatabaseSetStmt(_)
         | NodeEnum::AlterDatabaseRefreshCollStmt(_)
         | NodeEnum::DropdbStmt(_)
         | NodeEnum::CreateTableSpaceStmt(_)
@@ -111,7 +109,10 @@ fn kind(node: &NodeEnum) -> Kind {
         NodeEnum::GrantStmt(stmt) if names_schemas(stmt) && stmt.objects.iter().all(is_journal) => Kind::Journal,
         NodeEnum::AlterOwnerStmt(stmt) if outside(stmt.object_type()) => Kind::NotSchema,
         NodeEnum::RenameStmt(stmt) if outside(stmt.rename_type()) => Kind::NotSchema,
-        NodeEnum::VariableSetStmt(_)
+        // The drain captures what these two set.
+        NodeEnum::AlterRoleSetStmt(_)
+        | NodeEnum::AlterDatabaseSetStmt(_)
+        | NodeEnum::VariableSetStmt(_)
         | NodeEnum::VariableShowStmt(_)
         | NodeEnum::ListenStmt(_)
         | NodeEnum::UnlistenStmt(_)

@@ -1,0 +1,183 @@
+//! What a statement of a workspace's session depends on besides its text: the role, how strings are read, and what was
+//! prepared. It is replayed with the same effect, or the change says at once why it cannot be.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::{Database, World, numbered};
+use tdb_engines::postgres::capture::CapturedChange;
+
+struct Replay {
+    world: World,
+    workspace: Database,
+    build: Database,
+    changes: Vec<CapturedChange>,
+}
+
+impl Replay {
+    async fn start() -> Self {
+        let world = World::start().await;
+        let workspace = world.workspace("app_dev").await;
+        world.base_template("app_v1").await;
+        let build = world.tenant("app_build", "app_v1").await;
+        Self {
+            world,
+            workspace,
+            build,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Sends the messages in a new session, replays what was captured and compares.
+    async fn same(&mut self, messages: &[&str]) {
+        let session = self.world.session(&self.workspace).await;
+        for message in messages {
+            session.batch_execute(message).await.unwrap();
+        }
+        let captured = self.world.drain(&self.workspace).await;
+        assert!(!captured.is_empty(), "{messages:#?}");
+        for captured in captured {
+            assert_eq!(captured.change.broken, None, "{:?}", captured.change.texts());
+            self.changes.push(captured);
+        }
+        let applied = self.world.bring_up(&self.build, &numbered(&self.changes)).await;
+        applied.unwrap_or_else(|error| panic!("{messages:#?}: {error:?}"));
+        let workspace = self.world.fingerprint(&self.workspace).await;
+        let difference = workspace.diff(&self.world.fingerprint(&self.build).await);
+        assert_eq!(difference, vec![], "{messages:#?}");
+    }
+
+    /// Sends the messages, the last of which makes a change that is broken at once.
+    async fn broken(&mut self, messages: &[&str], reason: &str) {
+        let session = self.world.session(&self.workspace).await;
+        for message in messages {
+            session.batch_execute(message).await.unwrap();
+        }
+        let mut captured = self.world.drain(&self.workspace).await;
+        let change = captured.pop().unwrap().change;
+        let broken = change.broken.unwrap_or_default();
+        assert!(broken.contains(reason), "{messages:#?}: {broken}");
+    }
+}
+
+#[tokio::test]
+async fn reset_role_returns_to_the_owner_where_a_change_is_replayed() {
+    let mut replay = Replay::start().await;
+    replay
+        .same(&[
+            "DO $$ BEGIN CREATE TABLE a (i int); RESET ROLE; CREATE TABLE b (i int); END $$; CREATE TABLE c (i int)",
+        ])
+        .await;
+    replay
+        .same(&[
+            "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RESET ROLE; CREATE TABLE d (i int); END $$",
+            "SELECT f()",
+            "BEGIN; ALTER TABLE d ADD j int; DO $$ BEGIN EXECUTE 'RESET ROLE'; ALTER TABLE d ADD k int; END $$; COMMIT",
+        ])
+        .await;
+    replay
+        .same(&[
+            "CREATE INDEX CONCURRENTLY ON a (i)",
+            "DO $$ BEGIN RESET ROLE; DROP TABLE a; END $$",
+        ])
+        .await;
+    for leaves in [
+        "SET LOCAL ROLE none",
+        "SET ROLE 'none'",
+        "PERFORM set_config('role', 'none', true)",
+        "SET SESSION AUTHORIZATION DEFAULT",
+        "RESET SESSION AUTHORIZATION",
+        "EXECUTE 'SET ROLE none'",
+    ] {
+        let text = format!("DO $$ BEGIN {leaves}; DROP TABLE IF EXISTS e; CREATE TABLE e (i int); END $$");
+        replay.broken(&[&text], "write RESET ROLE instead").await;
+    }
+}
+
+#[tokio::test]
+async fn planted_code_never_reaches_the_role_of_the_deployment_by_reset_role() {
+    let mut replay = Replay::start().await;
+    replay
+        .same(&["CREATE FUNCTION r() RETURNS text LANGUAGE plpgsql AS 'BEGIN RESET ROLE; RETURN current_user; END'; \
+                 CREATE TABLE t (i int); \
+                 DO $$ BEGIN EXECUTE format('COMMENT ON TABLE t IS %L', r() = (SELECT nspowner::regrole::text FROM pg_namespace \
+                   WHERE nspname = 'public')); END $$"])
+        .await;
+    let comment =
+        "SELECT obj_description('t'::regclass), pg_get_userbyid(relowner) FROM pg_class WHERE oid = 't'::regclass";
+    let session = replay.world.session(&replay.build).await;
+    let row = session.query_one(comment, &[]).await.unwrap();
+    let (comment, owner): (String, String) = (row.get(0), row.get::<_, String>(1));
+    assert_eq!((comment.as_str(), owner), ("t", replay.build.roles.owner.clone()));
+}
+
+#[tokio::test]
+async fn strings_are_read_as_the_message_was_when_it_began() {
+    let mut replay = Replay::start().await;
+    let all = [
+        "CREATE TABLE t (a text DEFAULT 'a\\b'); SET standard_conforming_strings = off; COMMENT ON TABLE t IS 'a\\nb'; \
+         ALTER TABLE t ADD b text DEFAULT 'x''\\y', ADD c text DEFAULT E'\\'', ADD d text DEFAULT $q$\\$q$; \
+         DO 'BEGIN EXECUTE ''COMMENT ON COLUMN t.a IS ''''x\\ty'''' ''; END'",
+        // Still off.
+        "COMMENT ON COLUMN t.b IS 'it\\'s; a\\nb'; CREATE TABLE u (a text DEFAULT 'a' \n '\\n')",
+        "SET standard_conforming_strings TO on; COMMENT ON COLUMN t.c IS 'a\\nb\\''",
+        "COMMENT ON COLUMN t.d IS 'a\\nb'",
+        "SET backslash_quote = off; COMMENT ON TABLE u IS E'a\\'\\nb'",
+    ];
+    replay.same(&all).await;
+    let one = all[..3]
+        .join("; ")
+        .replace("it\\'s", "its")
+        .replace("b\\''", "b'")
+        .replace("TABLE t", "TABLE v");
+    replay
+        .same(&[&one.replace(" t.", " v.").replace("TABLE u", "TABLE w")])
+        .await;
+}
+
+#[tokio::test]
+async fn execute_is_replayed_with_what_its_message_prepared() {
+    let mut replay = Replay::start().await;
+    let makes = "CREATE FUNCTION make(name text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('CREATE TABLE %I ()', name); END $$";
+    replay
+        .same(&[
+            makes,
+            "PREPARE mk AS SELECT 1 AS a; CREATE TABLE t AS EXECUTE mk; CREATE TABLE other ()",
+            "BEGIN; PREPARE args (int, text) AS SELECT $1 AS a, $2 || ')' AS b; COMMIT; \
+             CREATE TABLE t2 AS EXECUTE args (f(1, 2), 'x,(') WITH NO DATA; CREATE UNLOGGED TABLE t3 (execute, b) AS /* ( */ EXECUTE args(2, 'y'); \
+             DEALLOCATE args; PREPARE args AS SELECT 2 AS z; CREATE TABLE t4 AS EXECUTE args"
+                .replace("f(1, 2)", "greatest(1, 2)")
+                .as_str(),
+            "PREPARE call (text) AS SELECT make($1); EXECUTE call('made'); ALTER TABLE made ADD a int",
+            "PREPARE none AS SELECT 1; EXECUTE none; CREATE TABLE t5 ()",
+            "PREPARE short AS SELECT $1 + 1 AS n; CREATE TABLE t6 AS EXECUTE short(4)",
+        ])
+        .await;
+    let earlier = "whose text is in another message: write the query itself";
+    replay
+        .broken(
+            &["PREPARE far AS SELECT 1 AS a", "CREATE TABLE t7 AS EXECUTE far"],
+            earlier,
+        )
+        .await;
+    replay
+        .broken(
+            &[
+                "PREPARE far AS SELECT 1 AS a",
+                "CREATE TABLE t8 (); CREATE TABLE t9 AS EXECUTE far; CREATE TABLE t10 ()",
+            ],
+            earlier,
+        )
+        .await;
+    replay
+        .broken(
+            &["PREPARE far AS SELECT make('t11')", "CREATE TABLE t12 (); EXECUTE far"],
+            earlier,
+        )
+        .await;
+    let session = replay.world.session(&replay.workspace).await;
+    session.batch_execute("PREPARE far AS SELECT 1 AS a").await.unwrap();
+    session.execute("CREATE TABLE t13 AS EXECUTE far", &[]).await.unwrap();
+    let broken = replay.world.drain(&replay.workspace).await.pop().unwrap().change.broken;
+    assert!(broken.unwrap_or_default().contains(earlier));
+}
