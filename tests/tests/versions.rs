@@ -1,9 +1,10 @@
 //! Versions and what is reported about changes: authors, omitted data, broken changes and their repair.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, psql};
+use tdb_tests::{Instance, eventually, psql};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -250,4 +251,39 @@ fn versions_have_four_forms() {
             .is_some_and(|detail| detail.contains("PostgreSQL")),
         "{problem:#}"
     );
+}
+
+/// The answer to the creation comes before the replay has failed.
+#[test]
+fn a_tenant_of_a_schema_that_proves_to_be_broken_says_why_until_it_is_repaired() {
+    let workspace = instance().workspace("late");
+    psql(
+        &workspace.url,
+        "CREATE TABLE names (n text); INSERT INTO names VALUES ('a');
+         DO $$ BEGIN
+           IF NOT EXISTS (SELECT FROM names) THEN PERFORM pg_sleep(12); RAISE EXCEPTION 'no names here'; END IF;
+           CREATE TABLE b (i int);
+         END $$;",
+    )
+    .ok();
+    let arguments = ["tenants", "create", "--name", "l-one", "--blueprint", "late"];
+    let created = instance().tdb(&arguments).fails_saying("no names here");
+    assert!(created.text().contains("postgresql://"), "{}", created.text());
+    let tenant = instance().api().get("/tenants/l-one").ok();
+    assert_eq!(tenant["status"], "error", "{tenant:#}");
+    let reason = tenant["databases"][0]["last_error"].to_string();
+    assert!(reason.contains("no names here"), "{reason}");
+    // Known by now.
+    let body = json!({"tenant_id": "l-two", "databases": [{"blueprint": "late"}]});
+    assert_eq!(
+        instance().api().post("/tenants", body).problem(409)["code"],
+        "head_broken"
+    );
+    instance().tdb(&["workspaces", "diff-skip", "late", "2"]).ok();
+    eventually(Duration::from_secs(120), "the tenant is ready", || {
+        let tenant = instance().api().get("/tenants/l-one").ok();
+        (tenant["status"] == "ready").then_some(())
+    });
+    instance().tdb(&["tenants", "delete", "l-one", "--hard", "--yes"]).ok();
+    instance().tdb(&arguments).ok();
 }

@@ -1,6 +1,9 @@
 //! `tdb tenants`.
 
-use anyhow::Result;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use tdb_client::http::{Client, Deletion};
 use tdb_client::tenants::{CreateTenant, CreateTenantDatabase, Tenant, TenantList, TenantStatus};
@@ -10,6 +13,10 @@ use super::deployments::render_jobs;
 use super::{Confirmation, optional, time_text};
 use crate::printer::Printer;
 use crate::table::{Table, facts};
+
+/// How long to wait for a tenant that the API is still creating, and how often to ask.
+const CREATION_TIME_MAX: Duration = Duration::from_secs(120);
+const CREATION_POLL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -136,13 +143,42 @@ fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<
         )),
         None => printer.note("The password is shown only once."),
     }
-    if tenant.status == TenantStatus::Provisioning {
-        printer.note(&format!(
+    match created_in_time(tenant, client, printer)?.status {
+        TenantStatus::Provisioning => printer.note(&format!(
             "The tenant is still being created; \"tdb tenants get {}\" shows its status.",
-            tenant.tenant_id
-        ));
+            request.tenant_id
+        )),
+        TenantStatus::Ready
+        | TenantStatus::Suspended
+        | TenantStatus::Migrating
+        | TenantStatus::Deleted
+        | TenantStatus::Error => {}
     }
     Ok(())
+}
+
+/// Waits while the tenant is being created. An error with the reason if it cannot be created.
+fn created_in_time(mut tenant: Tenant, client: &Client, printer: &Printer) -> Result<Tenant> {
+    let begun = Instant::now();
+    while tenant.status == TenantStatus::Provisioning && begun.elapsed() < CREATION_TIME_MAX {
+        sleep(CREATION_POLL);
+        tenant = client.tenant(&tenant.tenant_id)?;
+    }
+    if tenant.status != TenantStatus::Error {
+        return Ok(tenant);
+    }
+    let name = &tenant.tenant_id;
+    printer.note(&format!(
+        "The tenant is created when the cause is fixed; \"tdb tenants delete {name} --hard --yes\" removes it."
+    ));
+    let mut reasons = tenant
+        .databases
+        .iter()
+        .filter_map(|database| database.last_error.as_deref());
+    bail!(
+        "tenant \"{name}\" could not be created: {}",
+        reasons.next().unwrap_or("the reason is not recorded")
+    )
 }
 
 fn delete(name: &str, hard: bool, confirmation: Confirmation, client: &Client, printer: &Printer) -> Result<()> {
