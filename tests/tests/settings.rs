@@ -216,6 +216,16 @@ fn session_settings_of_a_workspace_reach_every_session_of_its_tenants() {
     psql(&workspace.url, set).ok();
     let query = json!({"query": "ALTER DATABASE begins_dev SET statement_timeout = '7s'"});
     instance().api().post("/workspaces/begins/queries", query).ok();
+    psql(
+        &workspace.url,
+        " alter database begins_dev SET idle_session_timeout = '8min'",
+    )
+    .ok();
+    let foreign = psql(&workspace.url, "ALTER DATABASE postgres SET work_mem = '8MB'");
+    foreign.fails_saying("42501");
+    for change in instance().diff("begins") {
+        assert_eq!(change["left_out"], json!([]), "{change:#}");
+    }
     assert_eq!(instance().deploy_all("begins")["status"], "completed");
     let late = instance().tenant("be-late", "begins");
     let late_reader = read_only(json!({"tenant_id": "be-late"}), "begins__be-late");
@@ -227,8 +237,12 @@ fn session_settings_of_a_workspace_reach_every_session_of_its_tenants() {
         &late.url,
         &late_reader,
     ] {
-        let shown = psql(url, "SHOW search_path; SHOW statement_timeout").ok();
-        assert_eq!(shown.text(), "app, public\n7s", "{url}");
+        let shown = psql(
+            url,
+            "SHOW search_path; SHOW statement_timeout; SHOW idle_session_timeout",
+        )
+        .ok();
+        assert_eq!(shown.text(), "app, public\n7s\n8min", "{url}");
     }
     psql(&workspace.url, "ALTER ROLE CURRENT_USER RESET ALL").ok();
     instance().deploy_all("begins");

@@ -5,7 +5,7 @@ use clap::{Subcommand, ValueEnum};
 use tdb_client::accounts::{ApiKeyList, CreateApiKey, Scope};
 use tdb_client::http::Client;
 
-use super::{message, optional_time, time_text};
+use super::{Confirmation, message, optional_time, time_text};
 use crate::printer::Printer;
 use crate::table::Table;
 
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Delete {
         /// The key's name or id, as in the list
         id: String,
+        #[command(flatten)]
+        confirmation: Confirmation,
     },
 }
 
@@ -65,7 +67,10 @@ pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Resul
             printer.note("The key is shown only once.");
             Ok(())
         }
-        Command::Delete { id } => printer.answer(&client.delete_api_key(&id)?, message),
+        Command::Delete { id, confirmation } => {
+            confirmation.ask(&format!("Delete API key \"{id}\"?"))?;
+            printer.answer(&client.delete_api_key(&id)?, message)
+        }
     }
 }
 

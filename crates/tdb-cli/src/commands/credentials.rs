@@ -7,7 +7,7 @@ use tdb_client::http::Client;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{message, optional, optional_time, time_text};
+use super::{Confirmation, message, optional, optional_time, time_text};
 use crate::printer::Printer;
 use crate::table::Table;
 
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Delete {
         /// The credential's name, user name or id, as in the list
         id: String,
+        #[command(flatten)]
+        confirmation: Confirmation,
     },
 }
 
@@ -96,7 +98,10 @@ pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Resul
             });
             Ok(())
         }
-        Command::Delete { id } => printer.answer(&client.delete_credential(&id)?, message),
+        Command::Delete { id, confirmation } => {
+            confirmation.ask(&format!("Delete credential \"{id}\"?"))?;
+            printer.answer(&client.delete_credential(&id)?, message)
+        }
     }
 }
 

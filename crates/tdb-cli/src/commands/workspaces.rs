@@ -412,7 +412,7 @@ fn render_change(change: &Change) -> String {
         text.push_str(&indented(reason, "     broken: "));
     }
     for statement in &change.left_out {
-        text.push_str(&indented(statement, "     left out (data): "));
+        text.push_str(&indented(statement, "     left out: "));
     }
     text
 }
@@ -451,12 +451,12 @@ mod tests {
 1. CREATE TABLE  1970-01-01 00:00:00 UTC by myapp_abc234
      CREATE TABLE t (
          id int)
-     left out (data): UPDATE t SET id = 1
+     left out: UPDATE t SET id = 1
 2. CREATE TABLE [broken]  1970-01-01 00:00:00 UTC by myapp_abc234
      CREATE TABLE t (
          id int)
      broken: no text
-     left out (data): UPDATE t SET id = 1
+     left out: UPDATE t SET id = 1
 ";
         assert_eq!(render_diff(&list), expected);
         assert_eq!(render_diff(&ChangeList::page(Vec::new(), None)), "no pending changes");

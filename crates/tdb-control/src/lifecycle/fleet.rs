@@ -9,7 +9,6 @@ use tdb_contract::{Prepared, Repair};
 use tdb_engines::postgres::EngineError;
 use tdb_engines::postgres::extensions::written;
 use tdb_engines::postgres::query::{self, Access, Query, QueryLimits};
-use tdb_engines::postgres::session_settings;
 use tdb_names::{BlueprintName, ServerName, TenantName};
 use tdb_store::physical::Physical;
 use tdb_store::tenants;
@@ -19,14 +18,14 @@ use uuid::Uuid;
 use crate::core::Core;
 use crate::error::{ControlError, Result, query_failed};
 use crate::identity::{Identity, KeyScope};
+use crate::lifecycle::place::As;
 use crate::lifecycle::place::Placement;
-use crate::lifecycle::place::{As, database_name};
 use crate::lifecycle::readers::ReadAccess;
 use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{QueryResult, ResultColumn, SqlFailure, TenantChoice, TenantQuery, TenantQueryResult};
 use crate::schema::drain::Drains;
-use crate::schema::extensions::Extensions;
+use crate::schema::extensions::{Extensions, for_the_role};
 
 /// The application name of the API's sessions. It must not contain a customer's name.
 const APPLICATION: &str = "tdb-query";
@@ -62,9 +61,7 @@ impl Queries {
             _ => Prepared::default(),
         };
         let sql = prepared.text.as_deref().unwrap_or(sql);
-        let database = database_name(&row.physical)?;
-        let logical = format!("{blueprint}_dev");
-        let meant = session_settings::for_role(sql, &[database, &logical]);
+        let meant = for_the_role(&row, sql)?;
         let result = query.run(meant.as_deref().unwrap_or(sql), access).await;
         // Before the answer, after an error too: a failed text may contain a COMMIT.
         self.drains.drain_after(&row, Some(server_pid)).await;

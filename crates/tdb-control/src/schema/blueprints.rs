@@ -15,7 +15,7 @@ use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts};
 use crate::page::Page;
 use crate::schema::drain::Drains;
-use crate::schema::failing::repair;
+use crate::schema::failing::{drops, repair};
 
 /// Blueprints and their change log.
 #[derive(Clone)]
@@ -78,7 +78,10 @@ impl Blueprints {
         let undeclared: Vec<Vec<String>> = found.iter().map(undeclared).collect();
         let undeclared = undeclared.concat();
         let shown = found.into_iter().map(|change| ChangeInfo {
-            repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken, &undeclared)),
+            repair: (change.state == Stored::Broken).then(|| {
+                let drops = drops(&change.tags, &change.objects);
+                repair(blueprint, &broken, &undeclared, &drops)
+            }),
             ..info(change, &versions)
         });
         Ok(shown.collect())

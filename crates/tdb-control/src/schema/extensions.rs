@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tdb_contract::{Prepared, WorkspaceText};
 use tdb_engines::postgres::extensions::written::{self, Written};
 use tdb_engines::postgres::extensions::{self, ExtensionError, MadeBy, Missing, Wanted};
+use tdb_engines::postgres::session_settings;
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::workspaces::WorkspaceRow;
@@ -104,7 +105,12 @@ impl Extensions {
         let row = workspaces::by_id(&tx, text.workspace).await?;
         tx.rollback().await?;
         match row {
-            Some(row) => Ok(self.make_written(&row, &text.text, text.server_pid).await),
+            Some(row) => {
+                let mut prepared = self.make_written(&row, &text.text, text.server_pid).await;
+                let text = prepared.text.as_deref().unwrap_or(&text.text);
+                prepared.text = for_the_role(&row, text)?.or(prepared.text);
+                Ok(prepared)
+            }
             None => Ok(Prepared::default()),
         }
     }
@@ -225,7 +231,8 @@ impl Extensions {
         let name = &wanted.name;
         if !is_allowed(allowed, name) {
             let detail = format!("extension \"{name}\" is not allowed on server \"{place}\"");
-            let hint = "Add it to \"extensions\" of the server in proxy.toml.";
+            let hint = "Name it in \"extensions\" of a server, in proxy.toml or with POST /servers. \"tenantsdb dev\" allows those that give no \
+                        access beyond the database, and no others.";
             return Err(ControlError::refused(ProblemCode::ExtensionNotAllowed, detail, hint));
         }
         let server = self.servers.admin(place).await?;
@@ -240,6 +247,16 @@ impl Extensions {
         tx.rollback().await?;
         Ok(allowed)
     }
+}
+
+/// The text with ALTER ROLE CURRENT_USER for an ALTER DATABASE of the workspace that sets what its sessions begin with. `None` for
+/// any other text.
+pub(crate) fn for_the_role(row: &WorkspaceRow, text: &str) -> Result<Option<String>> {
+    let logical = format!("{}_dev", row.blueprint);
+    Ok(session_settings::for_role(
+        text,
+        &[database_name(&row.physical)?, &logical],
+    ))
 }
 
 fn is_allowed(allowed: &[String], name: &str) -> bool {

@@ -279,8 +279,9 @@ pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
     )
 }
 
-/// What to do about broken changes, some of which name roles that are not declared.
-pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[String]) -> String {
+/// What to do about broken changes, some of which name roles that are not declared. `drops` are statements that drop what they
+/// created, as far as that is known.
+pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[String], drops: &[String]) -> String {
     let mut declarable = undeclared.iter().filter_map(|role| RoleName::to_declare(role).ok());
     if let Some(role) = declarable.next() {
         return format!(
@@ -290,12 +291,48 @@ pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[St
         );
     }
     let them = if broken.len() == 1 { "it" } else { "they" };
+    let drops = if drops.is_empty() {
+        "DROP ... IF EXISTS for each object".to_owned()
+    } else {
+        drops.join("; ")
+    };
     format!(
-        "{} leaves out what cannot be replayed. To keep what {them} made, drop it in the workspace, make it again with DDL \
-         that names it, and leave out the change that dropped it too.",
+        "{} leaves out what cannot be replayed. To keep what {them} made, then run in {blueprint}_dev: {drops}; followed by the statements \
+         that create it, with names and values written out.",
         skip_request(blueprint, broken)
     )
 }
+
+/// The statements that drop what the statements with these command tags created: with IF EXISTS they have no effect where the
+/// objects do not exist. `objects` are identities in the order of `tags`; without an object for each tag the result is empty.
+pub(crate) fn drops(tags: &[String], objects: &[String]) -> Vec<String> {
+    if tags.len() != objects.len() {
+        return Vec::new();
+    }
+    let pairs = tags.iter().zip(objects).rev();
+    let drop = |(tag, object): (&String, &String)| {
+        let kind = tag.strip_prefix("CREATE ")?.trim_end_matches(" AS");
+        DROPPABLE
+            .contains(&kind)
+            .then(|| format!("DROP {kind} IF EXISTS {object}"))
+    };
+    pairs.filter_map(drop).collect()
+}
+
+/// The kinds of objects whose identity is what DROP takes.
+const DROPPABLE: [&str; 11] = [
+    "DOMAIN",
+    "FUNCTION",
+    "INDEX",
+    "MATERIALIZED VIEW",
+    "PROCEDURE",
+    "SCHEMA",
+    "SEQUENCE",
+    "STATISTICS",
+    "TABLE",
+    "TYPE",
+    "VIEW",
+];
 
 #[cfg(test)]
 mod tests {
@@ -311,9 +348,22 @@ mod tests {
             "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]}"
         );
         assert_eq!(
-            repair(&blueprint, &[3], &["anon".to_owned()]),
+            repair(&blueprint, &[3], &["anon".to_owned()], &[]),
             "Declare the role with POST /projects/{id}/roles {\"name\": \"anon\"} and run the statements again; \
              DELETE /workspaces/app/diff {\"ddl_ids\": [3]} leaves out what cannot be replayed."
+        );
+        let [tags, objects] = [
+            ["CREATE TABLE", "CREATE TABLE AS", "ALTER TABLE"],
+            ["public.a", "s.\"B\"", "public.a"],
+        ]
+        .map(|words| words.map(str::to_owned));
+        let drops = drops(&tags, &objects);
+        assert_eq!(drops, ["DROP TABLE IF EXISTS s.\"B\"", "DROP TABLE IF EXISTS public.a"]);
+        assert_eq!(
+            repair(&blueprint, &[3], &[], &drops),
+            "DELETE /workspaces/app/diff {\"ddl_ids\": [3]} leaves out what cannot be replayed. To keep what it made, then run in app_dev: \
+             DROP TABLE IF EXISTS s.\"B\"; DROP TABLE IF EXISTS public.a; followed by the statements that create it, with names and values \
+             written out."
         );
     }
 }

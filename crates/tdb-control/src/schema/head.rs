@@ -58,7 +58,11 @@ impl HeadProblem {
                 if all.len() > 1 {
                     detail.push_str(&format!("; {} cannot be replayed", numbered(&all)));
                 }
-                ControlError::refused(ProblemCode::HeadBroken, detail, &repair(blueprint, &all, &undeclared))
+                ControlError::refused(
+                    ProblemCode::HeadBroken,
+                    detail,
+                    &repair(blueprint, &all, &undeclared, &[]),
+                )
             }
             HeadProblem::Different(differences) => {
                 let hint = "Something changed the workspace without being captured. Undo that, or repeat it as DDL.";

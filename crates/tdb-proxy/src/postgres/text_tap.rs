@@ -1,6 +1,7 @@
-//! Forwards the texts of a workspace session to the server. A text that may contain CREATE EXTENSION waits until the control
-//! plane has prepared it: only superusers can create some extensions, so the administrator creates these first. SQL is not
-//! parsed here; a text is prepared if it contains both words.
+//! Forwards the texts of a workspace session to the server. A text that may contain CREATE EXTENSION, or that is an ALTER
+//! DATABASE, waits until the control plane has prepared it: only superusers can create some extensions, so the administrator
+//! creates these first, and only the owner of a database can set what its sessions begin with. SQL is not parsed here; two
+//! words decide.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -138,7 +139,7 @@ impl TextTap {
 
     fn complete(&mut self, out: &mut Vec<u8>) {
         self.state = State::Header;
-        match text_of(&self.message).filter(|text| WORDS.iter().all(|word| has_word(text, word))) {
+        match text_of(&self.message).filter(|text| may_need_an_administrator(text)) {
             Some(text) => self.preparation = Some(self.prepare(text.to_owned())),
             None => out.append(&mut self.message),
         }
@@ -189,6 +190,13 @@ fn with_text(message: &[u8], text: &str) -> Option<Vec<u8>> {
     let len = u32::try_from(out.len() - 1).ok()?;
     out.get_mut(1..HEADER_LEN)?.copy_from_slice(&len.to_be_bytes());
     Some(out)
+}
+
+/// Whether it may create an extension, or set what sessions of the database begin with.
+fn may_need_an_administrator(text: &str) -> bool {
+    let mut words = text.split_ascii_whitespace();
+    let mut next_is = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word));
+    WORDS.iter().all(|word| has_word(text, word)) || next_is("alter") && next_is("database")
 }
 
 fn has_word(text: &str, word: &[u8]) -> bool {
