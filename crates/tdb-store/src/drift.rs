@@ -76,12 +76,7 @@ pub async fn report(
 ) -> Result<(Vec<CheckRow>, CheckProgress), StoreError> {
     let blueprint = blueprint.map(BlueprintName::as_str);
     let mine = format!("{FROM} WHERE d.project_id = $1 AND ($2::text IS NULL OR d.blueprint = $2) AND {SETTLED}");
-    let sql = format!(
-        "SELECT d.tenant, d.blueprint, c.version, c.checked_at, c.differences, c.error {mine} AND {CURRENT}
-            AND (c.error IS NOT NULL OR c.differences <> '[]') ORDER BY d.blueprint, d.tenant"
-    );
-    let rows = tx.query(&sql, &[&project.as_str(), &blueprint]).await?;
-    let found = rows.iter().map(check).collect::<Result<Vec<_>, _>>()?;
+    // Before the rows: a comparison that is stored between the two statements must not count as done and be missing.
     let sql = format!(
         "SELECT count(*) AS databases, count(*) FILTER (WHERE NOT {CURRENT} OR d.drift_asked_at IS NOT NULL) AS pending,
                 min(c.checked_at) FILTER (WHERE {CURRENT}) AS oldest {mine}"
@@ -92,6 +87,12 @@ pub async fn report(
         pending: total(&row, "pending")?,
         oldest: column(&row, "oldest")?,
     };
+    let sql = format!(
+        "SELECT d.tenant, d.blueprint, c.version, c.checked_at, c.differences, c.error {mine} AND {CURRENT}
+            AND (c.error IS NOT NULL OR c.differences <> '[]') ORDER BY d.blueprint, d.tenant"
+    );
+    let rows = tx.query(&sql, &[&project.as_str(), &blueprint]).await?;
+    let found = rows.iter().map(check).collect::<Result<Vec<_>, _>>()?;
     Ok((found, progress))
 }
 
@@ -122,6 +123,10 @@ pub async fn workspaces(
     blueprint: Option<&BlueprintName>,
 ) -> Result<(Vec<WorkspaceCheckRow>, u32), StoreError> {
     let blueprint = blueprint.map(BlueprintName::as_str);
+    let sql = "SELECT count(*) AS n FROM workspaces WHERE project_id = $1 AND ($2::text IS NULL OR blueprint = $2)
+                  AND status = 'ready' AND drift_asked_at IS NOT NULL";
+    let row = tx.query_one(sql, &[&project.as_str(), &blueprint]).await?;
+    let pending = total(&row, "n")?;
     let sql = "SELECT w.blueprint, c.differences FROM workspaces w JOIN workspace_drift_checks c ON c.workspace_id = w.id
                 WHERE w.project_id = $1 AND ($2::text IS NULL OR w.blueprint = $2) AND w.status = 'ready' AND c.differences <> '[]'
                 ORDER BY w.blueprint COLLATE \"C\"";
@@ -133,10 +138,7 @@ pub async fn workspaces(
         })
     };
     let found = rows.iter().map(found).collect::<Result<Vec<_>, StoreError>>()?;
-    let sql = "SELECT count(*) AS n FROM workspaces WHERE project_id = $1 AND ($2::text IS NULL OR blueprint = $2)
-                  AND status = 'ready' AND drift_asked_at IS NOT NULL";
-    let row = tx.query_one(sql, &[&project.as_str(), &blueprint]).await?;
-    Ok((found, total(&row, "n")?))
+    Ok((found, pending))
 }
 
 /// Requests comparisons of the databases of one blueprint, or of all, and of their workspaces. Returns the number of
