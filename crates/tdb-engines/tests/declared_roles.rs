@@ -4,8 +4,10 @@
 
 mod support;
 
+use secrecy::ExposeSecret;
 use support::{Database, World, numbered};
 use tdb_engines::postgres::declared_roles::{self, Membership};
+use tdb_engines::postgres::query::{Access, Query, QueryLimits};
 use tokio_postgres::Client;
 
 const INSTALLATION: &str = "testtest";
@@ -290,7 +292,8 @@ async fn tenants_that_share_a_declared_role_notice_nothing_of_each_other() {
         world.tenant("victim", "app_v1").await,
         world.tenant("stranger", "app_v1").await,
     ];
-    let wanted = of("anon", &[&mine, &victim]);
+    let workspace = world.workspace("mine_dev").await;
+    let wanted = of("anon", &[&mine, &victim, &workspace]);
     admit(&world, &wanted).await;
     world
         .session(&victim)
@@ -305,22 +308,44 @@ async fn tenants_that_share_a_declared_role_notice_nothing_of_each_other() {
         .unwrap();
     let before = noticed(&world, &victim).await;
 
-    for attacker in [&mine, &stranger] {
-        for set_role in ["", "SET ROLE anon"] {
-            for attack in ATTACKS {
-                let session = world.session(attacker).await;
-                let is_member = code_of(&session, set_role).await;
-                if attacker.name == "stranger" && !set_role.is_empty() {
-                    assert_eq!(is_member.as_deref(), Some("42501"));
-                    continue;
+    for (attacker, is_member) in [(&mine, true), (&workspace, true), (&stranger, false)] {
+        let named = |attack: &str| {
+            let attack = attack.replace(":owner", &attacker.roles.owner);
+            let attack = attack.replace(":stranger", &stranger.roles.owner);
+            attack.replace(":victim", &victim.roles.owner)
+        };
+        world.admit_readers(attacker).await;
+        for login in [
+            world.owner(attacker),
+            world.deployer(attacker),
+            world.readonly(attacker),
+        ] {
+            let can_set_role = is_member && login.role != attacker.roles.readonly;
+            for set_role in ["", "SET ROLE anon"] {
+                for attack in ATTACKS.map(named) {
+                    let secret = login.secret.expose_secret();
+                    let session = world.cluster.connect_as(&login.role, secret, &login.database).await;
+                    let session = session.unwrap();
+                    if code_of(&session, set_role).await.is_some() {
+                        assert!(!can_set_role && !set_role.is_empty(), "{} {set_role}", login.role);
+                        continue;
+                    }
+                    assert!(can_set_role || set_role.is_empty(), "{} {set_role}", login.role);
+                    let outcome = code_of(&session, &attack).await;
+                    // No statement of several failed for an unrelated reason.
+                    assert_ne!(outcome.as_deref(), Some("42601"), "{attack}");
                 }
-                let attack = attack
-                    .replace(":owner", &attacker.roles.owner)
-                    .replace(":stranger", &stranger.roles.owner)
-                    .replace(":victim", &victim.roles.owner);
-                let outcome = code_of(&session, &attack).await;
-                // No statement of several failed for an unrelated reason.
-                assert_ne!(outcome.as_deref(), Some("42601"), "{attack}");
+            }
+        }
+        // As the queries of API keys do.
+        for (login, access) in [
+            (world.owner(attacker), Access::ReadWrite),
+            (world.readonly(attacker), Access::ReadOnly),
+        ] {
+            for attack in ATTACKS.map(named) {
+                let query = Query::open(&login, QueryLimits::default()).await.unwrap();
+                // What counts is what the victim notices.
+                let _ = query.run(&attack, access).await;
             }
         }
     }
@@ -332,7 +357,7 @@ async fn tenants_that_share_a_declared_role_notice_nothing_of_each_other() {
     // The read-only and deploying roles: only a deployer is a member, through its owner.
     let sql =
         "SELECT rolname::text FROM pg_roles WHERE pg_has_role(rolname, 'anon', 'MEMBER') AND NOT rolsuper ORDER BY 1";
-    let mut members: Vec<String> = [&mine, &victim]
+    let mut members: Vec<String> = [&mine, &victim, &workspace]
         .iter()
         .flat_map(|database| [database.roles.owner.clone(), database.roles.deployer.clone()])
         .chain(["anon".to_owned()])
