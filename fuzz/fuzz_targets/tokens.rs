@@ -4,12 +4,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use tdb_wire_postgres::reading::{Release, examine};
-use tdb_wire_postgres::tokens::{Reading, Token, Tokens};
+use tdb_wire_postgres::tokens::{ScanSettings, Token, Tokens};
 
 fuzz_target!(|text: &[u8]| {
     let mut worst = None;
-    for reading in Reading::all() {
-        let mut tokens = Tokens::new(text, reading);
+    for settings in ScanSettings::all() {
+        let mut tokens = Tokens::new(text, settings);
         let mut left = text.len();
         while let Some(token) = tokens.next() {
             assert!(tokens.rest().len() < left, "a token takes something");
@@ -18,7 +18,7 @@ fuzz_target!(|text: &[u8]| {
                 assert!(text.as_ptr_range().contains(&part.as_ptr()) || part.is_empty());
             }
         }
-        worst = worst.max(Some(examine(text, Release::Resets, std::iter::once(reading))));
+        worst = worst.max(Some(examine(text, Release::Resets, std::iter::once(settings))));
     }
-    assert_eq!(worst, Some(examine(text, Release::Resets, Reading::all())));
+    assert_eq!(worst, Some(examine(text, Release::Resets, ScanSettings::all())));
 });

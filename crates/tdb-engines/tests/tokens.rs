@@ -3,7 +3,7 @@
 
 use pg_query::protobuf::Token as Theirs;
 use proptest::prelude::*;
-use tdb_wire_postgres::tokens::{Reading, Token, Tokens};
+use tdb_wire_postgres::tokens::{ScanSettings, Token, Tokens};
 
 /// Texts in which tokens begin and end in unexpected places.
 const PIECES: &[&str] = &[
@@ -36,7 +36,7 @@ fn theirs(text: &str) -> Option<Vec<(usize, Option<String>)>> {
 fn ours(text: &str) -> Vec<(usize, Option<String>)> {
     let place = |part: &[u8]| part.as_ptr() as usize - text.as_ptr() as usize;
     let mut found = Vec::new();
-    let mut tokens = Tokens::new(text.as_bytes(), Reading::USUAL);
+    let mut tokens = Tokens::new(text.as_bytes(), ScanSettings::USUAL);
     while let Some(token) = tokens.next() {
         match token {
             Token::Semicolon => found.push((text.len() - tokens.rest().len() - 1, None)),

@@ -1,22 +1,23 @@
-//! What a text of statements could do to a session that must only read. PostgreSQL refuses writes in a `READ ONLY`
-//! transaction, and each transaction of such a session begins so, because `default_transaction_read_only` is on. So only
-//! two things matter: statements that make a transaction `READ WRITE`, and where one transaction ends and the next begins
-//! without the client having been told the settings in between.
+//! Determines whether an SQL text could make a read-only session write. PostgreSQL refuses writes in a `READ ONLY`
+//! transaction, and each transaction of such a session begins `READ ONLY`, because `default_transaction_read_only` is on. So
+//! only two things matter: statements that make a transaction `READ WRITE`, and the end of a transaction before another one
+//! begins, if the server does not report its settings in between.
 //!
-//! Once a transaction has a snapshot, PostgreSQL refuses to make it `READ WRITE`. Everything that runs code of a user takes
-//! a snapshot first, except DO and CALL, which can end a transaction and then begin another. So what remains is at the top
-//! level of a text, and its first words tell it.
+//! After the first snapshot of a transaction, PostgreSQL refuses to make it `READ WRITE`. Everything that runs user code
+//! takes a snapshot first, except DO and CALL, which can end a transaction and begin another. The remaining cases are
+//! statements at the top level of a text, and can be recognized by their first words.
 //!
-//! PostgreSQL 15 has one more way: `set_config('transaction_read_only', NULL, …)` within any query resets the transaction to
-//! `READ WRITE` unchecked, as does RESET within a function. There the name given to `set_config` must be visible, and
-//! functions that run text cannot be called. A function of the schema that runs text given to it remains.
+//! PostgreSQL 15 has one more way: `set_config('transaction_read_only', NULL, …)` in any query resets the transaction to
+//! `READ WRITE` without a check, as does RESET in a function. For this version, the name that is passed to `set_config` must
+//! be visible in the text, and functions that run SQL text cannot be called. A function of the schema that runs SQL text
+//! from its arguments is not detected.
 
-use crate::tokens::{Reading, Token, Tokens};
+use crate::tokens::{ScanSettings, Token, Tokens};
 
-/// The settings that decide whether a transaction may write.
+/// The settings that decide whether a transaction can write.
 const DEFAULT: &[u8] = b"default_transaction_read_only";
 const OF_TRANSACTION: &[u8] = b"transaction_read_only";
-/// How the names of functions begin that run text given to them: PostgreSQL's, and those of its extensions.
+/// The prefixes of functions that run SQL text from their arguments, of PostgreSQL and its extensions.
 const RUN_TEXT: [&[u8]; 7] = [
     b"query_to_xml",
     b"ts_stat",
@@ -28,27 +29,28 @@ const RUN_TEXT: [&[u8]; 7] = [
 ];
 const ON: [&[u8]; 4] = [b"on", b"true", b"yes", b"1"];
 
-/// Tokens of a statement that are kept. More than a setting's statement has; of others the first three matter.
+/// The number of tokens of a statement that are kept. Statements about settings have fewer; for others, the first three
+/// suffice.
 const TOKENS_MAX: usize = 256;
 
-/// What a text does at most. Later ones are worse.
+/// The effect of a text, in increasing order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// It has no statement.
+    /// It contains no statement.
     #[default]
     Nothing,
-    /// It stays in the transaction, or begins one.
+    /// It stays within the transaction, or begins one.
     Reads,
-    /// Its last statement may end the transaction, so that the next one begins with the settings of then.
+    /// Its last statement may end the transaction, so that the next one begins with the settings at that time.
     Ends,
-    /// It must not run.
+    /// It must not be executed.
     Refused(Writing),
 }
 
-/// Why a message must not run in a session that must only read. None depends on what the server would say.
+/// Why a message must not be executed in a read-only session. No reason depends on the server's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Writing {
-    /// It asks for a transaction that may write.
+    /// It requests a read-write transaction.
     ReadWrite,
     /// DO.
     Do,
@@ -62,23 +64,23 @@ pub enum Writing {
     Reset,
     /// It follows the end of a transaction without a ReadyForQuery in between.
     AfterEnd,
-    /// It is longer than what is examined.
+    /// It is longer than the length that is examined.
     TooLong,
-    /// It cannot be told what it would run.
+    /// It could not be determined what it executes.
     Unclear,
 }
 
-/// What a query can do to its own transaction.
+/// Whether a query can change its own transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// Reset it to `READ WRITE`: PostgreSQL 15 and older.
+    /// It can reset it to `READ WRITE`: PostgreSQL 15 and older.
     Resets,
-    /// Not that: PostgreSQL 16 and newer.
+    /// It cannot: PostgreSQL 16 and newer.
     Keeps,
 }
 
 impl Release {
-    /// Of the value of `server_version` or `server_version_num`.
+    /// The release for a value of `server_version` or `server_version_num`.
     pub fn of(version: &[u8]) -> Self {
         match version {
             [b'1', b'6'..=b'9', ..] | [b'2'..=b'9', b'0'..=b'9', ..] => Release::Keeps,
@@ -87,16 +89,16 @@ impl Release {
     }
 }
 
-/// What the statements of `text` do, in the worst of `readings`.
-pub fn examine(text: &[u8], release: Release, readings: impl Iterator<Item = Reading>) -> Effect {
-    readings
-        .map(|reading| of_text(text, release, reading))
+/// The effect of the statements of `text`: the most severe one for any of the settings.
+pub fn examine(text: &[u8], release: Release, all_settings: impl Iterator<Item = ScanSettings>) -> Effect {
+    all_settings
+        .map(|settings| of_text(text, release, settings))
         .max()
         .unwrap_or(Effect::Refused(Writing::Unclear))
 }
 
-fn of_text(text: &[u8], release: Release, reading: Reading) -> Effect {
-    let mut tokens = Tokens::new(text, reading);
+fn of_text(text: &[u8], release: Release, settings: ScanSettings) -> Effect {
+    let mut tokens = Tokens::new(text, settings);
     let (mut worst, mut statement) = (Effect::Nothing, Vec::new());
     if release == Release::Resets && may_reset(tokens.clone()) {
         worst = Effect::Refused(Writing::Reset);
@@ -119,7 +121,7 @@ fn of_text(text: &[u8], release: Release, reading: Reading) -> Effect {
 }
 
 impl Effect {
-    /// Of this and what follows it without a ReadyForQuery in between.
+    /// The effect of both, if there is no ReadyForQuery in between.
     pub fn then(self, next: Effect) -> Effect {
         match (self, next) {
             (_, Effect::Nothing) => self,
@@ -130,7 +132,7 @@ impl Effect {
     }
 }
 
-/// Of a statement without the parentheses that it begins with.
+/// The effect of a statement, without its leading parentheses.
 fn of_statement(tokens: &[Token<'_>]) -> Effect {
     let Some((first, rest)) = tokens.split_first() else {
         return Effect::Nothing;
@@ -151,7 +153,8 @@ fn of_statement(tokens: &[Token<'_>]) -> Effect {
         b"vacuum" | b"analyze" | b"analyse" | b"cluster" | b"reindex" => Effect::Refused(Writing::Maintenance),
         b"rollback" if is(rest.first(), b"to") || is(rest.get(1), b"to") => Effect::Reads,
         b"discard" if !is(rest.first(), b"all") => Effect::Reads,
-        // EXECUTE of a COMMIT (which only the extended protocol can prepare) ends the transaction with the message.
+        // EXECUTE of a COMMIT (which can be prepared only by the extended protocol) ends the transaction at the end of the
+        // message.
         b"select" | b"with" | b"values" | b"table" | b"show" | b"explain" | b"prepare" | b"execute" | b"deallocate"
         | b"declare" | b"fetch" | b"move" | b"close" | b"copy" | b"listen" | b"unlisten" | b"notify" | b"savepoint"
         | b"release" | b"lock" | b"insert" | b"update" | b"delete" | b"merge" | b"truncate" => Effect::Reads,
@@ -159,7 +162,7 @@ fn of_statement(tokens: &[Token<'_>]) -> Effect {
     }
 }
 
-/// The modes of a transaction, of BEGIN, START TRANSACTION and SET.
+/// Whether the transaction modes of BEGIN, START TRANSACTION or SET include READ WRITE.
 fn asks_for_writing(tokens: &[Token<'_>]) -> bool {
     let pairs = tokens.iter().zip(tokens.iter().skip(1));
     pairs
@@ -167,7 +170,7 @@ fn asks_for_writing(tokens: &[Token<'_>]) -> bool {
         .any(|(a, b)| is(Some(a), b"read") && is(Some(b), b"write"))
 }
 
-/// SET. A name with Unicode escapes is not decoded.
+/// The effect of SET. Names with Unicode escapes are not decoded.
 fn of_set(tokens: &[Token<'_>]) -> Effect {
     let turns_on = |value: &[Token<'_>]| match value {
         [to, Token::Word(value) | Token::String(value)] => {
@@ -185,7 +188,8 @@ fn of_set(tokens: &[Token<'_>]) -> Effect {
     Effect::Reads
 }
 
-/// RESET. The default goes back to what the session began with; the transaction's own, before PostgreSQL 16, to off.
+/// The effect of RESET. It restores the default to the value at the start of the session; before PostgreSQL 16, it sets the
+/// transaction's own setting to off.
 fn of_reset(tokens: &[Token<'_>]) -> Effect {
     if tokens.iter().any(|token| names(token, OF_TRANSACTION)) {
         return Effect::Refused(Writing::ReadWrite);
@@ -193,7 +197,7 @@ fn of_reset(tokens: &[Token<'_>]) -> Effect {
     Effect::Reads
 }
 
-/// Whether a text calls a function that runs text, or `set_config` with neither the plain name of another setting nor a
+/// Whether a text calls a function that runs SQL text, or `set_config` with neither the plain name of another setting nor a
 /// plain string as the value.
 fn may_reset(tokens: Tokens<'_>) -> bool {
     let mut tokens = tokens.peekable();
@@ -216,7 +220,8 @@ fn may_reset(tokens: Tokens<'_>) -> bool {
             }
             let is_safe = match setting {
                 Some(Token::String(setting)) => is_harmless(setting),
-                // The name is a column's value. Only NULL resets, and a plain string is not NULL: pg_dump sends this.
+                // The name is read from a column. Only NULL resets the setting, and a plain string is not NULL: pg_dump
+                // sends this.
                 Some(Token::Word(_)) => {
                     matches!(tokens.next(), Some(Token::String(_))) && tokens.peek() == Some(&Token::Other(b','))
                 }
@@ -230,7 +235,7 @@ fn may_reset(tokens: Tokens<'_>) -> bool {
     false
 }
 
-/// No escapes, so that the name is what it looks like.
+/// Whether a string names another setting, without escapes that could hide the name.
 fn is_harmless(setting: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
     setting.iter().all(is_plain) && !setting.eq_ignore_ascii_case(OF_TRANSACTION)
@@ -256,7 +261,7 @@ mod tests {
     use super::*;
 
     fn effect(text: &str) -> Effect {
-        examine(text.as_bytes(), Release::Keeps, std::iter::once(Reading::USUAL))
+        examine(text.as_bytes(), Release::Keeps, std::iter::once(ScanSettings::USUAL))
     }
 
     #[test]
@@ -300,15 +305,15 @@ mod tests {
     #[test]
     fn a_text_that_a_setting_changes_is_judged_by_the_worst_reading() {
         let text = b"SELECT 'a\\'; BEGIN READ WRITE; --'";
-        let of = |reading| examine(text, Release::Keeps, reading);
+        let of = |settings| examine(text, Release::Keeps, settings);
         let read_write = Effect::Refused(Writing::ReadWrite);
-        assert_eq!(of([Reading::USUAL].into_iter()), read_write);
-        let escaped = Reading {
+        assert_eq!(of([ScanSettings::USUAL].into_iter()), read_write);
+        let escaped = ScanSettings {
             strings: crate::tokens::Strings::Escaped,
-            ..Reading::USUAL
+            ..ScanSettings::USUAL
         };
         assert_eq!(of([escaped].into_iter()), Effect::Reads);
-        assert_eq!(examine(text, Release::Keeps, Reading::all()), read_write);
+        assert_eq!(examine(text, Release::Keeps, ScanSettings::all()), read_write);
     }
 
     #[test]
@@ -326,7 +331,7 @@ mod tests {
             assert_eq!(Release::of(version.as_bytes()), expected, "{version}");
         }
         let text = b"SELECT set_config($1, NULL, false)";
-        let of = |release| examine(text, release, std::iter::once(Reading::USUAL));
+        let of = |release| examine(text, release, std::iter::once(ScanSettings::USUAL));
         assert_eq!(of(Release::Resets), Effect::Refused(Writing::Reset));
         assert_eq!(of(Release::Keeps), Effect::Reads);
         for (text, expected) in [
@@ -345,7 +350,7 @@ mod tests {
                 Effect::Refused(Writing::Reset),
             ),
         ] {
-            let found = examine(text.as_bytes(), Release::Resets, std::iter::once(Reading::USUAL));
+            let found = examine(text.as_bytes(), Release::Resets, std::iter::once(ScanSettings::USUAL));
             assert_eq!(found, expected, "{text}");
         }
     }

@@ -1,30 +1,30 @@
-//! The tokens of a text of SQL, as far as their boundaries need them: where strings, quoted names and comments begin and
-//! end, as in PostgreSQL's `scan.l`. Nothing is parsed and nothing is copied. Text that PostgreSQL's scanner refuses (an
-//! unterminated string, `1a`) is not refused here: such a text is refused as a whole before any of it runs.
+//! Splits SQL text into tokens, as far as their boundaries require: where strings, quoted names and comments begin and end,
+//! as in PostgreSQL's `scan.l`. Nothing is parsed or copied. Text that PostgreSQL's scanner refuses (an unterminated string,
+//! `1a`) is not refused here: the server refuses such a text as a whole before it executes any of it.
 
-/// What the server's settings make of a text. They can change while messages are on the way: see [`Reading::all`].
+/// The settings of the server that affect tokens. They can change while messages are in transit: see [`ScanSettings::all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ScanSettings {
     /// The setting `standard_conforming_strings`.
     pub strings: Strings,
     /// The setting `client_encoding`.
     pub encoding: Encoding,
 }
 
-/// What a backslash means in a string without a prefix.
+/// The meaning of a backslash in a string without a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strings {
-    /// Itself.
+    /// An ordinary character.
     Standard,
-    /// It escapes what follows.
+    /// It escapes the next character.
     Escaped,
 }
 
-/// How the bytes of a character that is not ASCII are found. In the encodings that only clients can have, the second byte
-/// of a character may be a backslash or a bracket.
+/// How the length of a non-ASCII character is determined. In client-only encodings, the second byte of a character can be a
+/// backslash or a bracket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// All its bytes are above 0x7f: UTF-8, LATIN1, EUC and others.
+    /// All bytes are above 0x7f: UTF-8, LATIN1, EUC and others.
     High,
     /// BIG5, GBK, UHC.
     TwoBytes,
@@ -34,70 +34,70 @@ pub enum Encoding {
     Gb18030,
 }
 
-/// A token. Names and strings come as they are written, without their quotes.
+/// A token. Names and strings are as written, without their quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'t> {
-    /// A keyword, a name without quotes, or a number.
+    /// A keyword, an unquoted name, or a number.
     Word(&'t [u8]),
-    /// A name in quotes.
+    /// A quoted name.
     Quoted(&'t [u8]),
-    /// A name in quotes with Unicode escapes (`U&"…"`).
+    /// A quoted name with Unicode escapes (`U&"…"`).
     Escaped(&'t [u8]),
     /// A string of any kind.
     String(&'t [u8]),
     /// The end of a statement.
     Semicolon,
-    /// A character of an operator, a parenthesis and the like.
+    /// Any other character, such as an operator or a parenthesis.
     Other(u8),
 }
 
-/// The tokens of a text.
+/// An iterator over the tokens of a text.
 #[derive(Clone, Debug)]
 pub struct Tokens<'t> {
     text: &'t [u8],
     at: usize,
     begun: usize,
-    reading: Reading,
+    settings: ScanSettings,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quoting {
-    /// `'…'` where a backslash is itself, `U&'…'`.
+    /// `'…'` in which a backslash is an ordinary character, and `U&'…'`.
     Plain,
     /// `E'…'`.
     Backslash,
-    /// `B'…'`, `X'…'`: two quotes are an end and a beginning.
+    /// `B'…'`, `X'…'`: two quotes end a string and begin another.
     Bits,
 }
 
-impl Reading {
-    /// Of a server as it comes.
-    pub const USUAL: Reading = Reading {
+impl ScanSettings {
+    /// The default settings of a server.
+    pub const USUAL: ScanSettings = ScanSettings {
         strings: Strings::Standard,
         encoding: Encoding::High,
     };
 
-    /// Every reading that PostgreSQL has.
-    pub fn all() -> impl Iterator<Item = Reading> {
+    /// All possible settings.
+    pub fn all() -> impl Iterator<Item = ScanSettings> {
         let encodings = [
             Encoding::High,
             Encoding::TwoBytes,
             Encoding::ShiftJis,
             Encoding::Gb18030,
         ];
-        encodings
-            .into_iter()
-            .flat_map(|encoding| [Strings::Standard, Strings::Escaped].map(|strings| Reading { strings, encoding }))
+        encodings.into_iter().flat_map(|encoding| {
+            [Strings::Standard, Strings::Escaped].map(|strings| ScanSettings { strings, encoding })
+        })
     }
 
-    /// Whether a text has the same tokens in all readings.
+    /// Whether a text has the same tokens with all settings.
     pub fn is_irrelevant_to(text: &[u8]) -> bool {
         text.iter().all(|byte| byte.is_ascii() && *byte != b'\\')
     }
 }
 
 impl Encoding {
-    /// Of the value of `client_encoding`, as the server reports it.
+    /// The encoding for a value of `client_encoding`, as the server reports it.
     pub fn of(name: &[u8]) -> Self {
         match name {
             b"BIG5" | b"GBK" | b"UHC" => Encoding::TwoBytes,
@@ -107,7 +107,7 @@ impl Encoding {
         }
     }
 
-    /// Bytes of the character that begins with `first`; PostgreSQL's `pg_encoding_mblen`.
+    /// The length in bytes of the character that begins with `first`, as in PostgreSQL's `pg_encoding_mblen`.
     fn len(self, first: u8, second: Option<u8>) -> usize {
         match self {
             _ if first.is_ascii() => 1,
@@ -122,13 +122,13 @@ impl Encoding {
 }
 
 impl<'t> Tokens<'t> {
-    /// Of a text without its final zero byte.
-    pub fn new(text: &'t [u8], reading: Reading) -> Self {
+    /// The tokens of a text without its final zero byte.
+    pub fn new(text: &'t [u8], settings: ScanSettings) -> Self {
         Self {
             text,
             at: 0,
             begun: 0,
-            reading,
+            settings,
         }
     }
 
@@ -137,12 +137,12 @@ impl<'t> Tokens<'t> {
         self.begun..self.at.min(self.text.len())
     }
 
-    /// The byte that stands so far ahead.
+    /// The byte at this distance ahead.
     fn peek(&self, ahead: usize) -> Option<u8> {
         self.text.get(self.at + ahead).copied()
     }
 
-    /// What follows the last token.
+    /// The text after the last token.
     pub fn rest(&self) -> &'t [u8] {
         self.text.get(self.at..).unwrap_or_default()
     }
@@ -151,10 +151,10 @@ impl<'t> Tokens<'t> {
         self.text.get(start..self.at.min(self.text.len())).unwrap_or_default()
     }
 
-    /// Passes over one character.
+    /// Skips one character.
     fn step(&mut self) {
         if let Some(first) = self.peek(0) {
-            self.at += self.reading.encoding.len(first, self.peek(1));
+            self.at += self.settings.encoding.len(first, self.peek(1));
         }
     }
 
@@ -177,7 +177,7 @@ impl<'t> Tokens<'t> {
         }
     }
 
-    /// Comments nest.
+    /// Skips a comment. Comments can be nested.
     fn skip_comment(&mut self) {
         let mut depth = 0_usize;
         while self.at < self.text.len() {
@@ -202,7 +202,7 @@ impl<'t> Tokens<'t> {
         Token::Word(self.since(start))
     }
 
-    /// After the opening quote. A string goes on where only blanks, a newline among them, are before the next quote.
+    /// Reads a string after its opening quote. It continues if only whitespace with a line break precedes another quote.
     fn string(&mut self, quoting: Quoting) -> Token<'t> {
         let start = self.at;
         while let Some(byte) = self.peek(0) {
@@ -226,7 +226,7 @@ impl<'t> Tokens<'t> {
         Token::String(self.since(start))
     }
 
-    /// Where the string that has just ended goes on (`quotecontinue` in `scan.l`).
+    /// The position at which the string that has just ended continues (`quotecontinue` in `scan.l`).
     fn continuation(&self) -> Option<usize> {
         let mut ahead = self.clone();
         ahead.step_while(|byte| is_space(byte) && !is_newline(byte));
@@ -251,7 +251,7 @@ impl<'t> Tokens<'t> {
         begins
     }
 
-    /// After the opening quote.
+    /// Reads a quoted name after its opening quote.
     fn quoted(&mut self) -> &'t [u8] {
         let start = self.at;
         while let Some(byte) = self.peek(0) {
@@ -268,7 +268,7 @@ impl<'t> Tokens<'t> {
         self.since(start)
     }
 
-    /// At a dollar: a string in dollar quotes, a parameter, or a dollar.
+    /// Reads a dollar-quoted string, a parameter, or a single dollar.
     fn dollar(&mut self) -> Token<'t> {
         let start = self.at;
         self.at += 1;
@@ -293,7 +293,7 @@ impl<'t> Tokens<'t> {
         Token::String(self.since(body))
     }
 
-    /// A string or name whose prefix is a letter.
+    /// Reads a string or name whose prefix is a letter.
     fn prefixed(&mut self) -> Option<Token<'t>> {
         let (first, second, third) = (self.peek(0)?.to_ascii_lowercase(), self.peek(1)?, self.peek(2));
         let (len, quoting) = match (first, second, third) {
@@ -312,7 +312,7 @@ impl<'t> Tokens<'t> {
     }
 
     fn unprefixed(&self) -> Quoting {
-        match self.reading.strings {
+        match self.settings.strings {
             Strings::Standard => Quoting::Plain,
             Strings::Escaped => Quoting::Backslash,
         }
@@ -342,7 +342,7 @@ impl<'t> Iterator for Tokens<'t> {
                 self.at += 1;
                 Some(Token::Semicolon)
             }
-            // A number: PostgreSQL 15 and later refuse one that a name follows without a blank.
+            // A number. PostgreSQL 15 and later refuse one that is followed by a name without whitespace.
             byte if byte.is_ascii_digit() => {
                 let start = self.at;
                 self.step_while(|byte| is_name_part(byte) && byte != b'$');
@@ -365,7 +365,7 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
-/// A name may begin with all of these but digits and `$`.
+/// A name can begin with any of these except digits and `$`.
 fn is_name_part(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || !byte.is_ascii()
 }

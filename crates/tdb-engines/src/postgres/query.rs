@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use serde_json::Value;
 use tdb_wire_postgres::reading::{Effect, Release, Writing, examine};
-use tdb_wire_postgres::tokens::Reading;
+use tdb_wire_postgres::tokens::ScanSettings;
 use tokio_postgres::types::Type;
 
 use crate::postgres::error::{EngineError, SqlState};
@@ -125,7 +125,7 @@ const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SELECT pg_catalog.current_settin
 fn refuse_writing(sql: &str, version: &QueryResult) -> Result<(), EngineError> {
     let version = version.rows.first().and_then(|row| row.first()).and_then(Value::as_str);
     let release = Release::of(version.unwrap_or_default().as_bytes());
-    let what = match examine(sql.as_bytes(), release, Reading::all()) {
+    let what = match examine(sql.as_bytes(), release, ScanSettings::all()) {
         Effect::Refused(Writing::Reset) => "this function",
         Effect::Refused(Writing::PrepareTransaction) => "PREPARE TRANSACTION",
         Effect::Refused(Writing::Maintenance) => "VACUUM, ANALYZE, CLUSTER or REINDEX",

@@ -15,7 +15,7 @@ use tdb_wire_postgres::frame::{Frame, FrameError, Piece, Reader};
 use tdb_wire_postgres::frontend::{self, BIND, DESCRIBE, EXECUTE, FUNCTION_CALL, PARSE, QUERY, SYNC};
 use tdb_wire_postgres::reading::{Effect, Release, Writing, examine};
 use tdb_wire_postgres::report::parse_parameter;
-use tdb_wire_postgres::tokens::{Encoding, Reading, Strings};
+use tdb_wire_postgres::tokens::{Encoding, ScanSettings, Strings};
 
 use super::render::refused_statement;
 use crate::metrics::Metrics;
@@ -43,7 +43,7 @@ pub(crate) struct ReadOnly {
     dropped: usize,
     exchange: Exchange,
     /// How the server interprets texts, from its last reports.
-    reading: Reading,
+    scan: ScanSettings,
     release: Release,
     writes: Writes,
     /// Named prepared statements that may end a transaction. Names are never removed, since it is not known here whether a
@@ -115,7 +115,7 @@ impl ReadOnly {
             tail: Tail::Forwarded(0),
             dropped: 0,
             exchange: Exchange::default(),
-            reading: Reading::USUAL,
+            scan: ScanSettings::USUAL,
             release: Release::Resets,
             writes: Writes::On,
             ending: HashSet::new(),
@@ -245,10 +245,10 @@ impl ReadOnly {
     }
 
     fn examine(&self, text: &[u8]) -> Effect {
-        if Reading::is_irrelevant_to(text) || self.exchange.settings == Settings::Reported {
-            return examine(text, self.release, std::iter::once(self.reading));
+        if ScanSettings::is_irrelevant_to(text) || self.exchange.settings == Settings::Reported {
+            return examine(text, self.release, std::iter::once(self.scan));
         }
-        examine(text, self.release, Reading::all())
+        examine(text, self.release, ScanSettings::all())
     }
 
     fn prepare(&mut self, name: &[u8], text: &[u8]) -> Effect {
@@ -337,9 +337,9 @@ impl ReadOnly {
                 self.writes = if value == b"on" { Writes::Off } else { Writes::On };
             }
             Some((b"server_version", value)) => self.release = Release::of(value),
-            Some((b"client_encoding", value)) => self.reading.encoding = Encoding::of(value),
-            Some((b"standard_conforming_strings", b"on")) => self.reading.strings = Strings::Standard,
-            Some((b"standard_conforming_strings", _)) => self.reading.strings = Strings::Escaped,
+            Some((b"client_encoding", value)) => self.scan.encoding = Encoding::of(value),
+            Some((b"standard_conforming_strings", b"on")) => self.scan.strings = Strings::Standard,
+            Some((b"standard_conforming_strings", _)) => self.scan.strings = Strings::Escaped,
             _ => {}
         }
     }

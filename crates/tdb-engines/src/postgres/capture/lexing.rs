@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use tdb_wire_postgres::tokens::{Encoding, Reading, Strings, Token, Tokens};
+use tdb_wire_postgres::tokens::{Encoding, ScanSettings, Strings, Token, Tokens};
 
 use crate::postgres::journal::Event;
 
@@ -23,19 +23,19 @@ pub(super) fn independent<'t>(text: &'t str, rows: &[&Event]) -> Cow<'t, str> {
         Some(first) if is_off(first, STRINGS) => !switches_off(text),
         _ => pg_query::parse(text, 0).is_err(),
     };
-    let reading = Reading {
+    let scan = ScanSettings {
         strings: if was_off { Strings::Escaped } else { Strings::Standard },
         encoding: Encoding::High,
     };
     let mut independent = String::with_capacity(text.len() + 16);
     let mut copied = 0;
-    let mut tokens = Tokens::new(text.as_bytes(), reading);
+    let mut tokens = Tokens::new(text.as_bytes(), scan);
     while let Some(token) = tokens.next() {
         let range = tokens.range();
         let (Token::String(_), Some(literal)) = (token, text.get(range.clone())) else {
             continue;
         };
-        if let Some(instead) = escaped(literal, reading.strings) {
+        if let Some(instead) = escaped(literal, scan.strings) {
             independent.push_str(text.get(copied..range.start).unwrap_or_default());
             independent.push_str(&instead);
             copied = range.end;
@@ -47,7 +47,7 @@ pub(super) fn independent<'t>(text: &'t str, rows: &[&Event]) -> Cow<'t, str> {
 
 /// Whether the text turns `standard_conforming_strings` off, so that it was on before.
 fn switches_off(text: &str) -> bool {
-    let words: Vec<String> = Tokens::new(text.as_bytes(), Reading::USUAL)
+    let words: Vec<String> = Tokens::new(text.as_bytes(), ScanSettings::USUAL)
         .filter_map(|token| match token {
             Token::Word(word) | Token::Quoted(word) | Token::String(word) => {
                 Some(String::from_utf8_lossy(word).to_lowercase())
