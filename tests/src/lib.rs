@@ -32,7 +32,7 @@ pub use programs::{
 };
 pub use python::python;
 pub use serve::{Serve, Site};
-pub use session::{Session, Tls, column, connect, database_of, sqlstate, url_with};
+pub use session::{Session, Tls, column, connect, database_of, in_database, sqlstate, url_of, url_with};
 pub use terminal::terminal;
 pub use transcript::Transcript;
 pub use wait::{eventually, eventually_async};

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use tdb_auth::{ClientTls, Roots};
 use tdb_names::TlsMode;
 use tokio::task::JoinHandle;
@@ -31,6 +32,13 @@ impl Session {
     /// The notices that the server has sent so far.
     pub fn notices(&self) -> Vec<DbError> {
         self.notices.lock().unwrap().clone()
+    }
+
+    /// The names of the database and the current role.
+    pub async fn identity(&self) -> (String, String) {
+        let sql = "SELECT current_database()::text, current_user::text";
+        let row = self.client.query_one(sql, &[]).await.expect("the identity");
+        (row.get(0), row.get(1))
     }
 
     /// Waits until the connection has ended; returns the error that ended it.
@@ -129,6 +137,19 @@ pub fn sqlstate(error: &Error) -> String {
 pub fn database_of(url: &str) -> String {
     let config: Config = url.parse().expect("a connection string");
     config.get_dbname().expect("a database name").to_owned()
+}
+
+/// The connection string with another database.
+pub fn in_database(url: &str, database: &str) -> String {
+    url_with(url, None, None, Some(database))
+}
+
+/// The connection string in a response, with another database.
+pub fn url_of(answer: &Value, database: &str) -> String {
+    in_database(
+        answer["connection_string"].as_str().expect("a connection string"),
+        database,
+    )
 }
 
 /// Replaces parts of a connection string; `None` keeps a part.

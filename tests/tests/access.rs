@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
-use tdb_tests::{Answer, Instance, connect, psql, sqlstate, url_with};
+use tdb_tests::{Answer, Instance, connect, in_database, psql, sqlstate, url_of};
 use tokio_postgres::Error;
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
@@ -30,13 +30,13 @@ async fn a_rotated_project_credential_replaces_the_old_one() {
             .as_str()
             .expect("a connection string")
             .to_owned();
-        url_with(&url, None, None, Some("rotate__r-one"))
+        in_database(&url, "rotate__r-one")
     };
     let old = rotate();
     connect(&old)
         .await
         .expect("the project's credential opens every tenant");
-    psql(&url_with(&old, None, None, Some("rotate_dev")), "SELECT 1").ok();
+    psql(&in_database(&old, "rotate_dev"), "SELECT 1").ok();
     let new = rotate();
     assert_eq!(sqlstate(&refusal(&old).await), "28P01");
     connect(&new).await.unwrap();
@@ -50,12 +50,7 @@ async fn a_deleted_credential_ends_its_sessions() {
         .api()
         .post("/credentials", json!({"tenant_id": "ro-one"}))
         .ok();
-    let url = url_with(
-        made["connection_string"].as_str().unwrap(),
-        None,
-        None,
-        Some("reads__ro-one"),
-    );
+    let url = url_of(&made, "reads__ro-one");
     let mut session = connect(&url).await.unwrap();
     session.execute("INSERT INTO t VALUES (1)", &[]).await.unwrap();
     let id = made["id"].as_str().unwrap();
@@ -76,12 +71,7 @@ async fn a_read_only_credential_reads_and_cannot_write() {
     psql(&tenants[0].url, "INSERT INTO t VALUES (7)").ok();
     let body = json!({"tenant_id": "look-one", "rights": "ro"});
     let made = instance().api().post("/credentials", body).ok();
-    let url = url_with(
-        made["connection_string"].as_str().unwrap(),
-        None,
-        None,
-        Some("looks__look-one"),
-    );
+    let url = url_of(&made, "looks__look-one");
     let session = connect(&url).await.unwrap();
     assert_eq!(
         session
@@ -104,11 +94,11 @@ async fn a_read_only_credential_reads_and_cannot_write() {
 async fn a_tenants_credential_opens_nothing_else() {
     let (workspace, tenants) = instance().simple("scoped", &["sc-one", "sc-two"]);
     for database in ["scoped__sc-two", "scoped_dev"] {
-        let refused = refusal(&url_with(&tenants[0].url, None, None, Some(database))).await;
+        let refused = refusal(&in_database(&tenants[0].url, database)).await;
         assert_eq!(sqlstate(&refused), "42501", "{refused:?}");
     }
     for database in ["scoped__sc-one", "scoped__sc-two"] {
-        let refused = refusal(&url_with(&workspace.url, None, None, Some(database))).await;
+        let refused = refusal(&in_database(&workspace.url, database)).await;
         assert_eq!(sqlstate(&refused), "42501", "{refused:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tdb_tests::{Api, Instance, connect, psql, url_with};
+use tdb_tests::{Api, Instance, connect, in_database, psql};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 const PASSWORD: &str = "correct horse battery";
@@ -43,7 +43,7 @@ async fn a_new_user_has_a_project_a_key_and_a_credential_and_can_log_in_again() 
     api.post("/workspaces", json!({"name": "adas", "database": "PostgreSQL"}))
         .ok();
     let url = made["connection_string"].as_str().unwrap();
-    psql(&url_with(url, None, None, Some("adas_dev")), "CREATE TABLE t (id int)").ok();
+    psql(&in_database(url, "adas_dev"), "CREATE TABLE t (id int)").ok();
 
     let session = log_in(" ada@example.COM", PASSWORD).ok();
     assert_eq!(session["project_id"], made["project_id"]);
@@ -257,8 +257,6 @@ async fn the_command_line_signs_up_and_logs_in_with_a_key_file_of_its_owner() {
     assert!(tdb(&["logout"], "", "").ok().stdout.contains("nothing was saved"));
 
     let url = made["connection_string"].as_str().unwrap();
-    let refused = connect(&url_with(url, None, None, Some("nothing_dev")))
-        .await
-        .unwrap_err();
+    let refused = connect(&in_database(url, "nothing_dev")).await.unwrap_err();
     assert_eq!(tdb_tests::sqlstate(&refused), "3D000", "the credential is good");
 }

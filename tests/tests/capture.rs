@@ -476,11 +476,7 @@ async fn a_function_that_makes_tables_is_captured_by_its_call() {
 async fn a_change_made_without_the_proxy_is_in_the_next_diff() {
     let workspace = instance().workspace("direct");
     let session = workspace.connect().await;
-    let row = session
-        .query_one("SELECT current_database()::text, current_user::text", &[])
-        .await
-        .unwrap();
-    let (database, role): (String, String) = (row.get(0), row.get(1));
+    let (database, role) = session.identity().await;
     let direct = connect(&instance().server_url(&database))
         .await
         .expect("past the proxy");

@@ -43,6 +43,16 @@ fn show(transcript: &mut Transcript, instance: &Instance, arguments: &[&str]) ->
     ran
 }
 
+/// As [`show`], for arguments without spaces.
+fn show_line(transcript: &mut Transcript, instance: &Instance, line: &str) -> Ran {
+    show(transcript, instance, &line.split(' ').collect::<Vec<_>>())
+}
+
+/// Shows a query in the workspace.
+fn show_query(transcript: &mut Transcript, instance: &Instance, sql: &str) -> Ran {
+    show(transcript, instance, &["workspaces", "query", "myapp", "--query", sql])
+}
+
 /// The names under "Commands:" of a help text.
 fn subcommands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
@@ -189,98 +199,58 @@ fn empty(t: &mut Transcript, instance: &Instance) {
     ] {
         show(t, instance, &[list, "list"]);
     }
-    show(t, instance, &["drift"]);
+    show_line(t, instance, "drift");
 }
 
 fn workspaces(t: &mut Transcript, instance: &Instance) {
-    show(t, instance, &["workspaces", "create", "--name", "myapp"]);
-    show(t, instance, &["workspaces", "diff", "myapp"]);
-    show(t, instance, &["workspaces", "schema", "myapp"]);
-    show(t, instance, &["workspaces", "query", "myapp", "--query", SCHEMA]);
-    show(t, instance, &["workspaces", "schema", "myapp"]);
-    show(
+    show_line(t, instance, "workspaces create --name myapp");
+    show_line(t, instance, "workspaces diff myapp");
+    show_line(t, instance, "workspaces schema myapp");
+    show_query(t, instance, SCHEMA);
+    show_line(t, instance, "workspaces schema myapp");
+    show_query(
         t,
         instance,
-        &[
-            "workspaces",
-            "query",
-            "myapp",
-            "--query",
-            "ALTER TABLE users ADD COLUMN nick text; UPDATE users SET nick = email",
-        ],
+        "ALTER TABLE users ADD COLUMN nick text; UPDATE users SET nick = email",
     );
-    show(
+    show_query(t, instance, "CREATE TABLE notes (body text)");
+    show_query(
         t,
         instance,
-        &[
-            "workspaces",
-            "query",
-            "myapp",
-            "--query",
-            "CREATE TABLE notes (body text)",
-        ],
+        "INSERT INTO users (email) VALUES ('ada@example.com'), ('bob@example.com')",
     );
-    show(
-        t,
-        instance,
-        &[
-            "workspaces",
-            "query",
-            "myapp",
-            "--query",
-            "INSERT INTO users (email) VALUES ('ada@example.com'), ('bob@example.com')",
-        ],
-    );
-    show(
-        t,
-        instance,
-        &[
-            "workspaces",
-            "query",
-            "myapp",
-            "--query",
-            "SELECT id, email, nick FROM users",
-        ],
-    );
-    show(
-        t,
-        instance,
-        &["workspaces", "query", "myapp", "--query", "CREATE EXTENSION file_fdw"],
-    );
-    show(t, instance, &["workspaces", "extensions", "myapp", "--create", "bloom"]);
-    show(t, instance, &["workspaces", "diff", "myapp"]);
-    show(t, instance, &["workspaces", "diff-skip", "myapp", "3"]);
-    show(t, instance, &["workspaces", "diff-revert", "myapp", "2"]);
-    show(t, instance, &["workspaces", "settings", "myapp"]);
-    show(t, instance, &["workspaces", "list"]);
-    show(t, instance, &["workspaces", "get", "myapp"]);
-    show(t, instance, &["blueprints", "list"]);
-    show(t, instance, &["blueprints", "get", "myapp"]);
-    show(t, instance, &["workspaces", "create", "--name", "scratch"]);
-    show(t, instance, &["workspaces", "delete", "scratch"]);
+    show_query(t, instance, "SELECT id, email, nick FROM users");
+    show_query(t, instance, "CREATE EXTENSION file_fdw");
+    show_line(t, instance, "workspaces extensions myapp --create bloom");
+    show_line(t, instance, "workspaces diff myapp");
+    show_line(t, instance, "workspaces diff-skip myapp 3");
+    show_line(t, instance, "workspaces diff-revert myapp 2");
+    show_line(t, instance, "workspaces settings myapp");
+    show_line(t, instance, "workspaces list");
+    show_line(t, instance, "workspaces get myapp");
+    show_line(t, instance, "blueprints list");
+    show_line(t, instance, "blueprints get myapp");
+    show_line(t, instance, "workspaces create --name scratch");
+    show_line(t, instance, "workspaces delete scratch");
 }
 
 fn tenants(t: &mut Transcript, instance: &Instance) {
     for name in ["acme", "globex", "initech"] {
-        show(
-            t,
-            instance,
-            &["tenants", "create", "--name", name, "--blueprint", "myapp"],
-        );
+        show_line(t, instance, &format!("tenants create --name {name} --blueprint myapp"));
         instance.wait_until_ready(name);
     }
-    show(t, instance, &["tenants", "suspend", "globex"]);
-    show(t, instance, &["tenants", "list"]);
-    show(t, instance, &["tenants", "get", "acme"]);
-    show(t, instance, &["tenants", "resume", "globex"]);
-    show(t, instance, &["tenants", "delete", "globex"]);
-    show(t, instance, &["tenants", "restore", "globex"]);
-    show(t, instance, &["tenants", "deployments", "globex"]);
+    show_line(t, instance, "tenants suspend globex");
+    show_line(t, instance, "tenants list");
+    show_line(t, instance, "tenants get acme");
+    show_line(t, instance, "tenants resume globex");
+    show_line(t, instance, "tenants delete globex");
+    show_line(t, instance, "tenants restore globex");
+    show_line(t, instance, "tenants deployments globex");
     tenant_ddl(instance, "deny");
-    show(t, instance, &["workspaces", "settings", "myapp"]);
+    show_line(t, instance, "workspaces settings myapp");
     tenant_ddl(instance, "allow");
-    show(t, instance, &["blueprints", "get", "myapp"]);
-    show(t, instance, &["workspaces", "delete", "myapp"]);
+    show_line(t, instance, "blueprints get myapp");
+    show_line(t, instance, "workspaces delete myapp");
 }
 
 /// Changes the setting, and waits until every tenant's database has it.
@@ -305,52 +275,22 @@ fn deployments(t: &mut Transcript, instance: &Instance) {
             "INSERT INTO users (email) VALUES ('twice@example.com'), ('twice@example.com')",
         ])
         .ok();
-    show(
+    show_query(t, instance, "CREATE UNIQUE INDEX users_email ON users (email)");
+    show_line(t, instance, "deployments create --blueprint myapp --all --dry-run");
+    show_line(
         t,
         instance,
-        &[
-            "workspaces",
-            "query",
-            "myapp",
-            "--query",
-            "CREATE UNIQUE INDEX users_email ON users (email)",
-        ],
+        "deployments create --blueprint myapp --tenant acme --watch",
     );
-    show(
+    show_line(
         t,
         instance,
-        &["deployments", "create", "--blueprint", "myapp", "--all", "--dry-run"],
-    );
-    show(
-        t,
-        instance,
-        &[
-            "deployments",
-            "create",
-            "--blueprint",
-            "myapp",
-            "--tenant",
-            "acme",
-            "--watch",
-        ],
-    );
-    show(
-        t,
-        instance,
-        &[
-            "deployments",
-            "create",
-            "--blueprint",
-            "myapp",
-            "--tenant",
-            "globex",
-            "--watch",
-        ],
+        "deployments create --blueprint myapp --tenant globex --watch",
     );
     let failed = instance.tdb_json(&["deployments", "list"]);
     let failed = failed["jobs"][0]["job_id"].as_str().expect("an id").to_owned();
     show(t, instance, &["deployments", "status", &failed]);
-    show(t, instance, &["tenants", "deployments", "globex"]);
+    show_line(t, instance, "tenants deployments globex");
     instance
         .tdb(&[
             "query",
@@ -363,13 +303,9 @@ fn deployments(t: &mut Transcript, instance: &Instance) {
         ])
         .ok();
     show(t, instance, &["deployments", "retry", &failed, "--watch"]);
-    show(t, instance, &["deployments", "list"]);
-    show(
-        t,
-        instance,
-        &["deployments", "create", "--blueprint", "myapp", "--all", "--dry-run"],
-    );
-    show(t, instance, &["blueprints", "versions", "myapp"]);
+    show_line(t, instance, "deployments list");
+    show_line(t, instance, "deployments create --blueprint myapp --all --dry-run");
+    show_line(t, instance, "blueprints versions myapp");
 }
 
 fn query(t: &mut Transcript, instance: &Instance) {
@@ -392,27 +328,18 @@ fn query(t: &mut Transcript, instance: &Instance) {
     ask(&["--all"], "SELECT count(*) FROM users");
     ask(&["--all"], "SELECT 1 / count(*) FROM users");
     ask(&acme, "DROP INDEX users_by_kind; ALTER TABLE users ADD COLUMN own int");
-    show(t, instance, &["drift"]);
-    show(t, instance, &["drift", "--blueprint", "myapp"]);
+    show_line(t, instance, "drift");
+    show_line(t, instance, "drift --blueprint myapp");
 }
 
 fn access(t: &mut Transcript, instance: &Instance) {
-    show(t, instance, &["credentials", "create", "--tenant", "acme"]);
-    show(
+    show_line(t, instance, "credentials create --tenant acme");
+    show_line(
         t,
         instance,
-        &[
-            "credentials",
-            "create",
-            "--workspace",
-            "myapp",
-            "--rights",
-            "ro",
-            "--expires-at",
-            "2099-01-31T00:00:00Z",
-        ],
+        "credentials create --workspace myapp --rights ro --expires-at 2099-01-31T00:00:00Z",
     );
-    show(t, instance, &["credentials", "list"]);
+    show_line(t, instance, "credentials list");
     let list = instance.tdb_json(&["credentials", "list"]);
     let credential = list["credentials"]
         .as_array()
@@ -422,69 +349,40 @@ fn access(t: &mut Transcript, instance: &Instance) {
         .expect("an id")
         .to_owned();
     show(t, instance, &["credentials", "delete", &credential]);
-    show(t, instance, &["apikeys", "create", "--name", "ci", "--scope", "read"]);
-    show(t, instance, &["apikeys", "list"]);
+    show_line(t, instance, "apikeys create --name ci --scope read");
+    show_line(t, instance, "apikeys list");
     show(t, instance, &["projects", "create", "--name", "Second shop"]);
-    show(t, instance, &["projects", "list"]);
-    show(t, instance, &["servers", "list"]);
-    show(t, instance, &["servers", "get", "dev"]);
-    show(t, instance, &["servers", "test", "dev"]);
+    show_line(t, instance, "projects list");
+    show_line(t, instance, "servers list");
+    show_line(t, instance, "servers get dev");
+    show_line(t, instance, "servers test dev");
 }
 
 fn errors(t: &mut Transcript, instance: &Instance) {
-    show(t, instance, &["tenants", "get", "unheard"]);
-    show(
-        t,
-        instance,
-        &["tenants", "create", "--name", "Acme", "--blueprint", "myapp"],
-    );
-    show(
-        t,
-        instance,
-        &["tenants", "create", "--name", "acme", "--blueprint", "myapp"],
-    );
-    show(
-        t,
-        instance,
-        &["tenants", "create", "--name", "new", "--blueprint", "unheard"],
-    );
-    show(
-        t,
-        instance,
-        &[
-            "tenants",
-            "create",
-            "--name",
-            "new",
-            "--blueprint",
-            "myapp",
-            "--version",
-            "99",
-        ],
-    );
-    show(t, instance, &["workspaces", "create", "--name", "myapp"]);
-    show(t, instance, &["workspaces", "get", "unheard"]);
-    show(t, instance, &["workspaces", "query", "myapp", "--query", "SELEC 1"]);
-    show(t, instance, &["workspaces", "diff-skip", "myapp", "99"]);
-    show(
-        t,
-        instance,
-        &["deployments", "create", "--blueprint", "unheard", "--all"],
-    );
-    show(t, instance, &["deployments", "status", "dep_abcdefgh27"]);
-    show(t, instance, &["credentials", "delete", "not-an-id"]);
-    show(t, instance, &["servers", "get", "unheard"]);
-    show(t, instance, &["psql", "unheard_dev"]);
-    show(t, instance, &["psql", "other__acme"]);
-    show(t, instance, &["--api-key", "tdb_sk_wrong", "tenants", "list"]);
-    show(t, instance, &["--json", "tenants", "get", "unheard"]);
-    show(t, instance, &["--quiet", "tenants", "get", "unheard"]);
-    show(t, instance, &["--verbose", "tenants", "get", "unheard"]);
+    show_line(t, instance, "tenants get unheard");
+    show_line(t, instance, "tenants create --name Acme --blueprint myapp");
+    show_line(t, instance, "tenants create --name acme --blueprint myapp");
+    show_line(t, instance, "tenants create --name new --blueprint unheard");
+    show_line(t, instance, "tenants create --name new --blueprint myapp --version 99");
+    show_line(t, instance, "workspaces create --name myapp");
+    show_line(t, instance, "workspaces get unheard");
+    show_query(t, instance, "SELEC 1");
+    show_line(t, instance, "workspaces diff-skip myapp 99");
+    show_line(t, instance, "deployments create --blueprint unheard --all");
+    show_line(t, instance, "deployments status dep_abcdefgh27");
+    show_line(t, instance, "credentials delete not-an-id");
+    show_line(t, instance, "servers get unheard");
+    show_line(t, instance, "psql unheard_dev");
+    show_line(t, instance, "psql other__acme");
+    show_line(t, instance, "--api-key tdb_sk_wrong tenants list");
+    show_line(t, instance, "--json tenants get unheard");
+    show_line(t, instance, "--quiet tenants get unheard");
+    show_line(t, instance, "--verbose tenants get unheard");
 }
 
 fn forms(t: &mut Transcript, instance: &Instance) {
-    show(t, instance, &["--json", "tenants", "get", "acme"]);
-    show(t, instance, &["--json", "workspaces", "list"]);
+    show_line(t, instance, "--json tenants get acme");
+    show_line(t, instance, "--json workspaces list");
     show(
         t,
         instance,
@@ -499,34 +397,18 @@ fn forms(t: &mut Transcript, instance: &Instance) {
             "SELECT 1 AS one",
         ],
     );
-    show(t, instance, &["--quiet", "credentials", "create", "--tenant", "acme"]);
-    show(
+    show_line(t, instance, "--quiet credentials create --tenant acme");
+    show_line(
         t,
         instance,
-        &[
-            "--quiet",
-            "deployments",
-            "create",
-            "--blueprint",
-            "myapp",
-            "--all",
-            "--watch",
-        ],
+        "--quiet deployments create --blueprint myapp --all --watch",
     );
-    show(
+    show_line(
         t,
         instance,
-        &[
-            "--json",
-            "deployments",
-            "create",
-            "--blueprint",
-            "myapp",
-            "--all",
-            "--dry-run",
-        ],
+        "--json deployments create --blueprint myapp --all --dry-run",
     );
-    show(t, instance, &["tenants", "delete", "initech", "--hard"]);
-    show(t, instance, &["tenants", "delete", "initech", "--hard", "--yes"]);
-    show(t, instance, &["tenants", "list"]);
+    show_line(t, instance, "tenants delete initech --hard");
+    show_line(t, instance, "tenants delete initech --hard --yes");
+    show_line(t, instance, "tenants list");
 }

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, connect, eventually_async, psql, sqlstate, url_with};
+use tdb_tests::{Instance, connect, eventually_async, in_database, psql, sqlstate, url_with};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -36,7 +36,7 @@ async fn a_workspace_credential_opens_only_the_workspace_and_a_read_only_one_can
         "{changes:#?}"
     );
     for database in ["scopes__sco-one", "other_dev"] {
-        let refused = connect(&url_with(&url, None, None, Some(database))).await.unwrap_err();
+        let refused = connect(&in_database(&url, database)).await.unwrap_err();
         assert_eq!(sqlstate(&refused), "42501", "{database}: {refused:?}");
     }
     let (_, reader) = create(json!({"workspace": "scopes", "rights": "ro"}));
@@ -57,7 +57,7 @@ async fn a_workspace_credential_opens_only_the_workspace_and_a_read_only_one_can
 async fn an_expired_credential_is_refused_as_a_wrong_password_and_its_sessions_end() {
     instance().simple("ends", &["end-one"]);
     let (id, url) = create(json!({"tenant_id": "end-one", "expires_at": time_in("4 seconds").await}));
-    let url = url_with(&url, None, None, Some("ends__end-one"));
+    let url = in_database(&url, "ends__end-one");
     let wrong = url_with(&url, None, Some("wrong"), None);
     let message = |error: &tokio_postgres::Error| error.as_db_error().unwrap().message().to_owned();
     let wrong_password = connect(&wrong).await.unwrap_err();
@@ -142,10 +142,7 @@ async fn a_project_credential_opens_later_tenants_and_a_read_only_one_cannot_wri
     let (_, reader) = create(json!({"project": true, "rights": "ro"}));
     instance().tenant("who-two", "whole");
     for database in ["whole_dev", "whole__who-one", "whole__who-two"] {
-        let (all, reader) = (
-            url_with(&all, None, None, Some(database)),
-            url_with(&reader, None, None, Some(database)),
-        );
+        let (all, reader) = (in_database(&all, database), in_database(&reader, database));
         psql(&all, "INSERT INTO t VALUES (1)").ok();
         assert_eq!(psql(&reader, "SELECT id FROM t").ok().text(), "1", "{database}");
         for attempt in ["INSERT INTO t VALUES (2)", "CREATE TABLE x (id int)", "DROP TABLE t"] {

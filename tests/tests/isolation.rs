@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tdb_tests::{Instance, Session, Tenant, Wire, Workspace, column, connect, psql, sqlstate, url_with};
+use tdb_tests::{Instance, Session, Tenant, Wire, Workspace, column, connect, psql, sqlstate, url_of, url_with};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -199,7 +199,7 @@ async fn read_what_was_planted(workspace: &Workspace, tenant: &Tenant) {
         ),
     ] {
         let made = api.post("/credentials", scope).ok();
-        let url = url_with(made["connection_string"].as_str().unwrap(), None, None, Some(&database));
+        let url = url_of(&made, &database);
         let session = connect(&url).await.unwrap();
         for sql in ["SELECT * FROM planted_view", "SELECT attack('reader')"] {
             session.batch_execute(sql).await.unwrap();
@@ -342,12 +342,7 @@ fn a_wrong_password_and_an_unknown_user_give_the_same_error_in_the_same_time() {
             .api()
             .post("/credentials", json!({"tenant_id": "al-one"}))
             .ok();
-        let url = url_with(
-            made["connection_string"].as_str().unwrap(),
-            None,
-            None,
-            Some("alike__al-one"),
-        );
+        let url = url_of(&made, "alike__al-one");
         let known = made["connection"]["user"].as_str().expect("a user").to_owned();
         let unknown = format!("no-one_{n}aaaaa");
         // The first attempts for a user are answered immediately, later ones with increasing delays.
@@ -468,22 +463,15 @@ async fn each_of_the_five_roles_is_limited_to_its_database() {
     let instance = Instance::start();
     let (workspace, tenants) = instance.simple("edges", &["e-one", "e-two"]);
     let other = tenants[1].connect().await;
-    let sql = "SELECT current_database()::text, current_user::text";
-    let row = other.query_one(sql, &[]).await.unwrap();
-    let attempts = beyond_the_edge(row.get(0), row.get(1));
+    let (other_database, other_role) = other.identity().await;
+    let attempts = beyond_the_edge(&other_database, &other_role);
     let own = tenants[0].connect().await;
-    let row = own.query_one(sql, &[]).await.unwrap();
-    let (database, role): (String, String) = (row.get(0), row.get(1));
+    let (database, role) = own.identity().await;
     let made = instance
         .api()
         .post("/credentials", json!({"tenant_id": "e-one", "rights": "ro"}))
         .ok();
-    let reader = url_with(
-        made["connection_string"].as_str().unwrap(),
-        None,
-        None,
-        Some("edges__e-one"),
-    );
+    let reader = url_of(&made, "edges__e-one");
     let deployer = format!("{role}_dep");
     let secret = instance.role_secrets().await[&deployer].1.clone();
     let sessions = [

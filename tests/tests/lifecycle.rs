@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, Session, connect, eventually, eventually_async, psql, sqlstate, url_with};
+use tdb_tests::{Instance, Session, connect, eventually, eventually_async, in_database, psql, sqlstate};
 use tokio_postgres::Error;
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
@@ -109,11 +109,7 @@ async fn a_soft_deletion_keeps_name_and_data_for_a_restore() {
 async fn deleting_hard_leaves_no_database_and_no_role() {
     let (_, tenants) = instance().simple("hard", &["removed"]);
     let session = tenants[0].connect().await;
-    let row = session
-        .query_one("SELECT current_database()::text, current_user::text", &[])
-        .await
-        .unwrap();
-    let (database, role): (String, String) = (row.get(0), row.get(1));
+    let (database, role) = session.identity().await;
     instance().api().delete("/tenants/removed?hard=true").ok();
     let server = instance().server("postgres").await;
     let sql = "SELECT (SELECT count(*) FROM pg_database WHERE datname = $1) + (SELECT count(*) FROM pg_roles WHERE starts_with(rolname, $2))";
@@ -151,10 +147,7 @@ fn an_existing_tenant_gains_a_second_blueprints_database() {
     let credential = json!({"tenant_id": "twofold"});
     let answer = instance().api().post("/credentials", credential).ok();
     let url = answer["connection_string"].as_str().expect("a connection string");
-    let (shop, crm) = (
-        url_with(url, None, None, Some("shop__twofold")),
-        url_with(url, None, None, Some("crm__twofold")),
-    );
+    let (shop, crm) = (in_database(url, "shop__twofold"), in_database(url, "crm__twofold"));
     psql(&shop, "SELECT count(*) FROM t").ok();
     psql(&crm, "SELECT count(*) FROM contacts").ok();
     psql(&crm, "SELECT count(*) FROM t").fails_saying("42P01");

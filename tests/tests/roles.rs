@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, Session, connect, eventually_async, pg_dump, psql, sqlstate, url_with};
+use tdb_tests::{Instance, Session, connect, eventually_async, in_database, pg_dump, psql, sqlstate, url_of, url_with};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 
@@ -19,7 +19,7 @@ const SWEPT: Duration = Duration::from_secs(120);
 fn read_only(tenant: &str, database: &str) -> String {
     let body = json!({"tenant_id": tenant, "rights": "ro"});
     let made = instance().api().post("/credentials", body).ok();
-    url_with(made["connection_string"].as_str().unwrap(), None, None, Some(database))
+    url_of(&made, database)
 }
 
 fn last_error(tenant: &str) -> Value {
@@ -282,23 +282,14 @@ fn a_read_only_credential_reads_later_objects() {
     let body = json!({"tenant_id": "la-one", "databases": [{"blueprint": "further"}]});
     instance().api().post("/tenants", body).ok();
     instance().wait_until_ready("la-one");
-    psql(
-        &url_with(&reader, None, None, Some("further__la-one")),
-        "SELECT * FROM t",
-    )
-    .ok();
+    psql(&in_database(&reader, "further__la-one"), "SELECT * FROM t").ok();
     let drift = instance().api().get("/drift?blueprint=further").ok();
     assert_eq!(drift["count"], 0, "who reads is no part of a schema: {drift:#}");
     let developer = instance()
         .api()
         .post("/credentials", json!({"workspace": "later", "rights": "ro"}))
         .ok();
-    let url = url_with(
-        developer["connection_string"].as_str().unwrap(),
-        None,
-        None,
-        Some("later_dev"),
-    );
+    let url = url_of(&developer, "later_dev");
     psql(&url, "SELECT * FROM t, deployed").ok();
 }
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, clean, eventually, pg_dump, pg_program, psql, run, url_with};
+use tdb_tests::{Instance, clean, eventually, pg_dump, pg_program, psql, run, url_of};
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
 const TOLD: &str = "the workspace's setting tenant_ddl is \"deny\"";
@@ -199,12 +199,7 @@ fn read_only(scope: Value, database: &str) -> String {
     let mut body = scope;
     body["rights"] = json!("ro");
     let made = instance().api().post("/credentials", body).ok();
-    url_with(
-        made["connection_string"].as_str().expect("a string"),
-        None,
-        None,
-        Some(database),
-    )
+    url_of(&made, database)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use serde_json::json;
-use tdb_tests::{Instance, fixture, pg_dump, pg_restore_over, psql, psql_file, url_with};
+use tdb_tests::{Instance, fixture, in_database, pg_dump, pg_restore_over, psql, psql_file};
 use tempfile::TempDir;
 
 static INSTANCE: OnceLock<Instance> = OnceLock::new();
@@ -85,7 +85,7 @@ fn an_extension_in_a_separate_schema_finds_the_one_that_it_requires() {
         .post("/credentials", json!({"tenant_id": "topo-old", "rights": "ro"}))
         .ok();
     let reader = reader["connection_string"].as_str().expect("a connection string");
-    let reader = url_with(reader, None, None, Some("topo__topo-old"));
+    let reader = in_database(reader, "topo__topo-old");
     psql(&reader, "SELECT count(*) FROM places").ok();
     psql(
         &workspace.url,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
-use tdb_tests::{Instance, Session, column, connect, database_of, fixture, psql, psql_file, url_with};
+use tdb_tests::{Instance, Session, column, connect, database_of, fixture, in_database, psql, psql_file};
 
 #[tokio::test]
 async fn the_end_to_end_workflow_works() {
@@ -96,7 +96,7 @@ fn use_the_tenants(acme: &str, globex: &str) {
     assert_eq!(psql(globex, "SELECT count(*) FROM users").ok().text(), "0");
     psql(globex, "INSERT INTO users (email) VALUES ('carl@globex.example')").ok();
     psql(globex, "INSERT INTO users (email, kind) VALUES ('x', 'emperor')").fails_saying("22P02");
-    psql(&url_with(acme, None, None, Some("myapp__globex")), "SELECT 1").fails_saying("myapp__globex");
+    psql(&in_database(acme, "myapp__globex"), "SELECT 1").fails_saying("myapp__globex");
 }
 
 /// Nothing is simulated: the sessions are server processes of the private cluster, the rows can be read by its superuser
