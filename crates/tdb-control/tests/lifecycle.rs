@@ -24,7 +24,7 @@ async fn names(world: &World, sql: &str) -> Vec<String> {
         .collect()
 }
 
-const DATABASES: &str = "SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', 'store', 'tdb_base') ORDER BY 1";
+const DATABASES: &str = "SELECT datname::text FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', 'tdb_control', 'tdb_base') ORDER BY 1";
 /// The builds, templates and spares of the workspace "app".
 async fn templates(world: &World) -> Vec<TemplateRow> {
     let tx = world.store.jobs().await.unwrap();
