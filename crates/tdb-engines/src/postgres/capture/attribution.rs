@@ -221,18 +221,20 @@ impl Between<'_, '_> {
     fn give_run(&self, window: std::ops::Range<usize>, run: &[usize], parts: &mut [Part]) -> Result<usize, Fault> {
         let mut exceptions = 0;
         let mut left = run.to_vec();
-        while let Some(call) = left
-            .first()
-            .and_then(|at| self.units.get(*at))
-            .map(|unit| Call::of(unit.row))
-        {
+        while let Some(first) = left.first().and_then(|at| self.units.get(*at)) {
+            let call = Call::of(first.row);
+            let in_script = |split: &Split<'_>| scripts::may_be_within(first.row) && split.runs_script();
+            let likelihood = |split: &Split<'_>| {
+                let by_script = in_script(split).then_some(Likelihood::Possible);
+                call.likelihood(split).or(by_script)
+            };
             let (same, others): (Vec<usize>, Vec<usize>) = left
                 .iter()
                 .partition(|at| self.units.get(**at).is_some_and(|unit| Call::of(unit.row) == call));
             left = others;
             let able: Vec<(usize, Likelihood)> = window
                 .clone()
-                .filter_map(|position| Some((position, call.likelihood(self.splits.get(position)?)?)))
+                .filter_map(|position| Some((position, likelihood(self.splits.get(position)?)?)))
                 .collect();
             let best = able
                 .iter()
@@ -293,12 +295,11 @@ enum Likelihood {
 const BLOCK: &str = "inline_code_block";
 impl<'a> Call<'a> {
     fn of(row: &'a Event) -> Self {
+        if scripts::may_be(row) {
+            return Self::Script;
+        }
         let Caller::Function(context) = &row.caller else {
-            return if scripts::may_be(row) {
-                Self::Script
-            } else {
-                Self::Unknown
-            };
+            return Self::Unknown;
         };
         let context = context.trim_end();
         let (before, last) = context.rsplit_once('\n').unwrap_or(("", context));
