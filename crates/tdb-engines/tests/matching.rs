@@ -126,8 +126,8 @@ fn run_blindly(step: Step, has_effect: bool) -> Option<(&'static str, &'static s
 #[derive(Clone, Copy, Debug)]
 struct Way {
     effects: Effects,
-    /// Whether a transaction is open before it, with a savepoint s2.
-    open: bool,
+    /// The savepoints of a transaction that is open before it; `None` if no transaction is open.
+    open: Option<&'static [u8]>,
     /// The index of a statement that fails for a reason that is not in the text.
     fails: Option<usize>,
     /// What a later message does if a transaction is still open.
@@ -175,10 +175,10 @@ fn execute(message: &[Step], way: Way) -> Ran {
         schema,
         committed: Vec::new(),
     };
-    let mut first = way.open;
-    let mut current = begin(&ran.schema, way.open);
-    if way.open {
-        current.savepoints.push((2, ran.schema.clone(), 0));
+    let mut first = way.open.is_some();
+    let mut current = begin(&ran.schema, way.open.is_some());
+    for savepoint in way.open.into_iter().flatten() {
+        current.savepoints.push((*savepoint, ran.schema.clone(), 0));
     }
     let mut aborted = false;
     for (index, step) in message.iter().copied().enumerate() {
@@ -360,7 +360,7 @@ fn effective(message: &[Step], ran: &Ran) -> Vec<Vec<String>> {
 fn every_way(message: &[Step], effects: &[Effects]) -> Vec<Way> {
     let mut ways = Vec::new();
     for effects in effects.iter().copied() {
-        for open in [false, true] {
+        for open in [None, Some([2].as_slice()), Some(&[0, 1, 2])] {
             for fails in (0..message.len()).map(Some).chain([None]) {
                 for later in [
                     Later::Commit,
