@@ -160,7 +160,7 @@ async fn the_sweep_restores_roles_without_logins() {
 #[test]
 fn code_that_alters_the_deployers_role_does_not_stop_deployments() {
     let (workspace, tenants) = instance().simple("planter", &["pl-one"]);
-    let evil = "DO $$ BEGIN CREATE TABLE by_do (id int); EXECUTE 'RESET ROLE'; EXECUTE 'ALTER ROLE CURRENT_USER PASSWORD ''known'''; END $$";
+    let evil = "DO $$ BEGIN CREATE TABLE by_do (id int); EXECUTE 'SET RO' || 'LE none'; EXECUTE 'ALTER ROLE CURRENT_USER PASSWORD ''known'''; END $$";
     psql(&workspace.url, evil).ok();
     for n in 0..2 {
         let job = instance().deploy_all("planter");
@@ -196,13 +196,18 @@ fn code_in_a_change_that_sets_the_deployers_settings_stops_no_deployment() {
             .collect();
         let session: String = SETTINGS
             .iter()
-            .filter(|setting| !setting.starts_with("role") && !setting.starts_with("idle"))
+            .filter(|setting| {
+                !["role", "idle", "statement"]
+                    .iter()
+                    .any(|name| setting.starts_with(name))
+            })
             .map(|setting| format!("EXECUTE 'SET SESSION {setting}'; "))
             .collect();
-        // In the workspace it would be a setting of the schema.
+        // For the session, without the time limits that would end the change's own transaction. Not in the workspace, where
+        // it would be a setting of the schema.
         let table = if place.is_empty() { "by_role" } else { "by_database" };
         let planted = format!(
-            "DO $$ BEGIN CREATE TABLE {table} (id int); IF session_user ~ '_dep$' THEN EXECUTE 'RESET ROLE'; {set} {session} END IF; END $$"
+            "DO $$ BEGIN CREATE TABLE {table} (id int); IF session_user ~ '_dep$' THEN EXECUTE 'SET RO' || 'LE none'; {set} {session} END IF; END $$"
         );
         psql(&workspace.url, &planted).ok();
         psql(&workspace.url, &format!("CREATE TABLE after_{table} (id int)")).ok();
