@@ -1,6 +1,7 @@
 //! For tests and benchmarks only: temporary PostgreSQL clusters and free ports. There are no fakes or mocks of a server.
 
 mod cluster;
+pub mod read_only;
 
 pub use cluster::{BinDir, Cluster, ClusterOptions, Durability};
 

@@ -1,4 +1,4 @@
-//! Determines whether an SQL text could make a read-only session write. PostgreSQL refuses writes in a `READ ONLY`
+//! Determines whether an SQL text could make a read-only session write: a session of the proxy, or of the API. PostgreSQL refuses writes in a `READ ONLY`
 //! transaction, and each transaction of such a session begins `READ ONLY`, because `default_transaction_read_only` is on. So
 //! only two things matter: statements that make a transaction `READ WRITE`, and the end of a transaction before another one
 //! begins, if the server does not report its settings in between.
@@ -68,6 +68,39 @@ pub enum Writing {
     TooLong,
     /// It could not be determined what it executes.
     Unclear,
+}
+
+impl Writing {
+    /// What cannot be done. The caller appends which client cannot do it, such as "with a read-only credential".
+    pub fn message(self) -> &'static str {
+        match self {
+            Writing::ReadWrite => "cannot begin a read-write transaction",
+            Writing::Do => "cannot execute DO",
+            Writing::Call => "cannot execute CALL",
+            Writing::PrepareTransaction => "cannot execute PREPARE TRANSACTION",
+            Writing::Maintenance => "cannot execute VACUUM, ANALYZE, CLUSTER or REINDEX",
+            Writing::Reset => "cannot call this function",
+            Writing::AfterEnd => {
+                "cannot execute a statement after the end of a transaction in the same message or pipeline"
+            }
+            Writing::TooLong => "cannot execute a message of this length",
+            Writing::Unclear => "cannot execute a message whose statement could not be determined",
+        }
+    }
+
+    /// Why, if the message does not show it.
+    pub fn detail(self) -> Option<&'static str> {
+        match self {
+            Writing::Do | Writing::Call => Some("It could end the transaction and begin a read-write transaction."),
+            Writing::Reset => Some("On PostgreSQL 15 it could make the transaction READ WRITE."),
+            Writing::TooLong => Some("The maximum length of a message with SQL text is 4 MB."),
+            Writing::ReadWrite
+            | Writing::PrepareTransaction
+            | Writing::Maintenance
+            | Writing::AfterEnd
+            | Writing::Unclear => None,
+        }
+    }
 }
 
 /// Whether a query can change its own transaction.

@@ -96,6 +96,16 @@ impl ScanSettings {
     }
 }
 
+impl Strings {
+    /// The meaning for a value of `standard_conforming_strings`.
+    pub fn of(value: &[u8]) -> Self {
+        match value {
+            b"on" => Strings::Standard,
+            _ => Strings::Escaped,
+        }
+    }
+}
+
 impl Encoding {
     /// The encoding for a value of `client_encoding`, as the server reports it.
     pub fn of(name: &[u8]) -> Self {

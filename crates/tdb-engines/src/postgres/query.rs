@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use serde_json::Value;
-use tdb_wire_postgres::reading::{Effect, Release, Writing, examine};
-use tdb_wire_postgres::tokens::ScanSettings;
+use tdb_wire_postgres::reading::{Effect, Release, examine};
+use tdb_wire_postgres::tokens::{ScanSettings, Strings};
 use tokio_postgres::types::Type;
 
 use crate::postgres::error::{EngineError, SqlState};
@@ -116,30 +116,34 @@ pub enum Access {
     ReadOnly,
 }
 
-/// The query in it takes the transaction's snapshot; after that, PostgreSQL refuses SET TRANSACTION READ WRITE. In a
-/// transaction block DO and CALL cannot commit, and the extended protocol allows only one statement per message.
-const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SELECT pg_catalog.current_setting('server_version_num')";
+/// The query in it takes the transaction's snapshot; after that, PostgreSQL refuses SET TRANSACTION READ WRITE. The extended
+/// protocol allows only one statement per message.
+const BEGIN_READ_ONLY: &str = "BEGIN READ ONLY; SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('standard_conforming_strings')";
 
-/// Refuses statements that write and that PostgreSQL allows in a READ ONLY transaction. The role has no privileges to
-/// write, so this matters only for privileges that the schema grants to PUBLIC.
-fn refuse_writing(sql: &str, version: &QueryResult) -> Result<(), EngineError> {
-    let version = version.rows.first().and_then(|row| row.first()).and_then(Value::as_str);
-    let release = Release::of(version.unwrap_or_default().as_bytes());
-    let what = match examine(sql.as_bytes(), release, ScanSettings::all()) {
-        Effect::Refused(Writing::Reset) => "this function",
-        Effect::Refused(Writing::PrepareTransaction) => "PREPARE TRANSACTION",
-        Effect::Refused(Writing::Maintenance) => "VACUUM, ANALYZE, CLUSTER or REINDEX",
-        Effect::Refused(
-            Writing::ReadWrite | Writing::Do | Writing::Call | Writing::AfterEnd | Writing::TooLong | Writing::Unclear,
-        )
-        | Effect::Nothing
-        | Effect::Reads
-        | Effect::Ends => return Ok(()),
+/// Refuses what the proxy refuses for read-only credentials: statements that write, or could leave the transaction, and that
+/// PostgreSQL allows in a READ ONLY transaction. The role has no privileges to write, so this matters only for privileges
+/// that the schema grants to PUBLIC.
+fn refuse_writing(sql: &str, settings: &QueryResult) -> Result<(), EngineError> {
+    let setting = |at: usize| {
+        settings
+            .rows
+            .first()
+            .and_then(|row| row.get(at))
+            .and_then(Value::as_str)
+    };
+    let release = Release::of(setting(0).unwrap_or_default().as_bytes());
+    // The client encoding is UTF-8.
+    let scan = ScanSettings {
+        strings: Strings::of(setting(1).unwrap_or_default().as_bytes()),
+        ..ScanSettings::USUAL
+    };
+    let Effect::Refused(writing) = examine(sql.as_bytes(), release, std::iter::once(scan)) else {
+        return Ok(());
     };
     Err(EngineError::Sql {
         sqlstate: SqlState::new("25006"),
-        message: format!("cannot execute {what} with a key that may only read"),
-        detail: None,
+        message: format!("{} with a key that may only read", writing.message()),
+        detail: writing.detail().map(str::to_owned),
         hint: None,
     })
 }

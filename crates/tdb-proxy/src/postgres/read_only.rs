@@ -338,8 +338,7 @@ impl ReadOnly {
             }
             Some((b"server_version", value)) => self.release = Release::of(value),
             Some((b"client_encoding", value)) => self.scan.encoding = Encoding::of(value),
-            Some((b"standard_conforming_strings", b"on")) => self.scan.strings = Strings::Standard,
-            Some((b"standard_conforming_strings", _)) => self.scan.strings = Strings::Escaped,
+            Some((b"standard_conforming_strings", value)) => self.scan.strings = Strings::of(value),
             _ => {}
         }
     }

@@ -237,46 +237,26 @@ const WRITER_HINT: &str = "Use a credential that is not read-only.";
 
 /// The error for one refused message in the session of a read-only credential.
 pub(crate) fn refused_statement(writing: Writing) -> Report {
-    let message = match writing {
-        Writing::ReadWrite => "cannot begin a read-write transaction with a read-only credential",
-        Writing::Do => "cannot execute DO with a read-only credential",
-        Writing::Call => "cannot execute CALL with a read-only credential",
-        Writing::PrepareTransaction => "cannot execute PREPARE TRANSACTION with a read-only credential",
-        Writing::Maintenance => "cannot execute VACUUM, ANALYZE, CLUSTER or REINDEX with a read-only credential",
-        Writing::Reset => "cannot call this function with a read-only credential",
-        Writing::AfterEnd => {
-            "cannot execute a statement after the end of a transaction in the same message or pipeline with a read-only credential"
-        }
-        Writing::TooLong => "message too long for a read-only credential",
-        Writing::Unclear => {
-            "could not determine which statement this message executes, as a read-only credential requires"
-        }
+    let (state, hint) = match writing {
+        Writing::Reset => (SqlState::ReadOnly, RESET_HINT),
+        Writing::AfterEnd => (SqlState::ReadOnly, AFTER_END_HINT),
+        Writing::TooLong => (SqlState::ProgramLimitExceeded, "Send long values as parameters."),
+        Writing::Do
+        | Writing::Call
+        | Writing::ReadWrite
+        | Writing::PrepareTransaction
+        | Writing::Maintenance
+        | Writing::Unclear => (SqlState::ReadOnly, WRITER_HINT),
     };
-    let (state, detail, hint) = match writing {
-        Writing::Do | Writing::Call => (SqlState::ReadOnly, Some(BLOCK_DETAIL), WRITER_HINT),
-        Writing::Reset => (SqlState::ReadOnly, Some(RESET_DETAIL), RESET_HINT),
-        Writing::AfterEnd => (SqlState::ReadOnly, None, AFTER_END_HINT),
-        Writing::TooLong => (
-            SqlState::ProgramLimitExceeded,
-            Some(TEXT_LIMIT),
-            "Send long values as parameters.",
-        ),
-        Writing::ReadWrite | Writing::PrepareTransaction | Writing::Maintenance | Writing::Unclear => {
-            (SqlState::ReadOnly, None, WRITER_HINT)
-        }
-    };
-    let report = Report::error(state, message).with_hint(hint);
-    match detail {
+    let report = Report::error(state, format!("{} with a read-only credential", writing.message())).with_hint(hint);
+    match writing.detail() {
         Some(detail) => report.with_detail(detail),
         None => report,
     }
 }
 
-const BLOCK_DETAIL: &str = "It could end the transaction and begin a read-write transaction.";
-const RESET_DETAIL: &str = "On PostgreSQL 15 it could make the transaction READ WRITE.";
 const RESET_HINT: &str = "Pass the name or the value of the setting to set_config as a plain string literal.";
 const AFTER_END_HINT: &str = "Send the statement after the server has confirmed the end of the transaction.";
-const TEXT_LIMIT: &str = "The maximum length of a message with SQL text is 4 MB.";
 
 #[cfg(test)]
 mod tests {
