@@ -51,6 +51,7 @@ fn event(seq: i64, xid: u64, message: &Arc<Message>, (kind, tag, identity): Row<
         rights: Rights::Role,
         session_role: OWNER.to_owned(),
         settings: BTreeMap::new(),
+        functions: Vec::new(),
         state: EventState::New,
     }
 }

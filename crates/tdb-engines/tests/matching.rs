@@ -319,6 +319,7 @@ fn events(query: &str, ran: &Ran) -> Vec<Event> {
                 rights: Rights::Role,
                 session_role: "r_own".to_owned(),
                 settings: BTreeMap::new(),
+                functions: Vec::new(),
                 state: EventState::New,
             });
         }

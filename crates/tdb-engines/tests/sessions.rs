@@ -181,3 +181,47 @@ async fn execute_is_replayed_with_what_its_message_prepared() {
     let broken = replay.world.drain(&replay.workspace).await.pop().unwrap().change.broken;
     assert!(broken.unwrap_or_default().contains(earlier));
 }
+
+#[tokio::test]
+async fn a_function_that_sets_settings_is_called_with_those_of_the_session() {
+    let mut replay = Replay::start().await;
+    replay
+        .same(&[
+            "CREATE FUNCTION mk() RETURNS void LANGUAGE plpgsql SET search_path = '' SET datestyle = 'German' AS \
+             $$ BEGIN CREATE TABLE public.a (i int); END $$",
+            "SELECT mk()",
+            "CREATE PROCEDURE mkp(name text) LANGUAGE plpgsql SET search_path = pg_catalog AS \
+             $$ BEGIN EXECUTE format('CREATE TABLE public.%I ()', name); END $$",
+            "CALL mkp('b')",
+            "DROP TABLE a; SELECT FROM mk()",
+            // In two schemas: the session's path finds the second.
+            "CREATE SCHEMA \"Two\"; CREATE FUNCTION \"Two\".mk() RETURNS void LANGUAGE plpgsql SET search_path = '' AS \
+             $$ BEGIN CREATE TABLE public.two (i int); END $$",
+            "SET search_path = \"Two\", public; SELECT mk()",
+            "BEGIN; DROP TABLE two; SELECT \"Two\".mk(); COMMIT",
+            "SET search_path = public; CREATE FUNCTION outer_first() RETURNS void LANGUAGE plpgsql AS \
+             $$ BEGIN CREATE TABLE first (i int); DROP TABLE public.a; PERFORM mk(); END $$",
+            "SELECT outer_first()",
+            "DO $$ BEGIN DROP TABLE a; PERFORM mk(); END $$",
+            "CREATE FUNCTION mks() RETURNS int LANGUAGE sql SET search_path = '' AS 'CREATE TABLE public.s (); SELECT 1'",
+            "CREATE TABLE t AS SELECT mks() AS i",
+        ])
+        .await;
+    let unknown = "the session's own value is not known";
+    for message in [
+        "DO $$ BEGIN PERFORM mkp2(); END $$",
+        "SELECT mkp2(), now()",
+        "SELECT mkp2() FROM t",
+    ] {
+        replay
+            .broken(
+                &[
+                    "DROP FUNCTION IF EXISTS mkp2; DROP TABLE IF EXISTS c; CREATE FUNCTION mkp2() RETURNS void LANGUAGE plpgsql SET \
+                     search_path = '' AS $$ BEGIN CREATE TABLE public.c (i int); END $$",
+                    message,
+                ],
+                unknown,
+            )
+            .await;
+    }
+}

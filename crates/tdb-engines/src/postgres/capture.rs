@@ -9,6 +9,7 @@ pub mod inverse;
 mod kind;
 mod lexing;
 mod matching;
+mod outside;
 mod prepared;
 pub mod repeat;
 mod roles;
@@ -267,7 +268,14 @@ fn take(split: &Split<'_>, taken: &Taken<'_>, source: Source<'_>, change: &mut C
     change.roles.extend(role.clone());
     match render(split, row, source) {
         Ok((sql, mode)) => {
-            let statement = statement(sql, mode, units, row, owner);
+            let mut statement = statement(sql, mode, units, row, owner);
+            match outside::session(split, units, row) {
+                Ok(session) => {
+                    statement.search_path = roles::symbolic_path(session.search_path, owner);
+                    statement.settings = session.settings;
+                }
+                Err(reason) => break_with(change, reason),
+            }
             change.statements.push(Statement { role, ..statement });
         }
         Err(reason) => {

@@ -71,8 +71,21 @@ pub struct Event {
     pub session_role: String,
     /// The recorded settings that the client, the role or the database had set, by name.
     pub settings: BTreeMap<String, String>,
+    /// Functions that its context may name and that have a SET clause, and others with the same names.
+    pub functions: Vec<Function>,
     /// Whether the row has been confirmed before.
     pub state: EventState,
+}
+
+/// A function of the database, as it was when the journal was read.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Function {
+    /// Its schema, with quotes where necessary.
+    pub schema: String,
+    /// Its name, without quotes.
+    pub name: String,
+    /// The settings in its SET clauses.
+    pub sets: Vec<String>,
 }
 
 /// A message that a client sent: a simple Query, or one statement of the extended protocol.
@@ -312,6 +325,7 @@ fn event(
     let begun: Option<OffsetDateTime> = row.try_get("xact_at")?;
     let context: Option<String> = row.try_get("context")?;
     let temporary: Option<Vec<String>> = row.try_get("temporary")?;
+    let functions: Option<serde_json::Value> = row.try_get("functions")?;
     let drained: bool = row.try_get("drained")?;
     Ok(Event {
         seq: row.try_get("seq")?,
@@ -345,6 +359,11 @@ fn event(
         },
         session_role: row.try_get("session_role")?,
         settings,
+        functions: functions
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(malformed)?
+            .unwrap_or_default(),
         state: if drained { EventState::Drained } else { EventState::New },
     })
 }

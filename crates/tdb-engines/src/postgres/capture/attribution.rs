@@ -337,7 +337,7 @@ impl<'a> Call<'a> {
 }
 
 /// Whether a context line names the function. PostgreSQL writes `s.f(integer)`, and `"f"` for a function in SQL.
-fn is_about(line: &str, function: &str) -> bool {
+pub(super) fn is_about(line: &str, function: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     line.match_indices(function).any(|(at, _)| {
         let before = line.get(..at).and_then(|before| before.chars().next_back());
