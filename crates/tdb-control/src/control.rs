@@ -209,7 +209,7 @@ impl SchemaParts {
             core: core.clone(),
             drains: base.drains.clone(),
         };
-        let proofs = Proofs::new(core, servers, &base.drains, &builds, &heads);
+        let proofs = Proofs::new(core, servers, &base.drains, &heads, &trials);
         let versions = Versions {
             core: core.clone(),
             servers: servers.clone(),

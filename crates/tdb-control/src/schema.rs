@@ -12,6 +12,7 @@ pub(crate) mod extensions;
 pub(crate) mod failing;
 pub(crate) mod head;
 pub(crate) mod journals;
+pub(crate) mod leftovers;
 pub(crate) mod plan;
 pub(crate) mod proof;
 pub(crate) mod reverts;

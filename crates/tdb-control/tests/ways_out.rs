@@ -207,3 +207,56 @@ async fn a_revert_names_the_change_that_needs_it_whatever_others_are_called() {
     let session = world.session("app_dev").await;
     session.batch_execute("SELECT FROM orders").await.unwrap();
 }
+
+/// Another name each time, with a value and with a time.
+const OTHER_NAMES: [&str; 2] = [
+    "DO $$ BEGIN EXECUTE 'CREATE TABLE r_' || (random() * 1e15)::bigint || ' (i int)'; END $$",
+    "DO $$ BEGIN EXECUTE 'CREATE TABLE r_' || (extract(epoch FROM clock_timestamp()) * 1e6)::bigint || ' (i int)'; END $$",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_skip_left_does_not_hide_that_another_change_differs() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    for (at, sql) in OTHER_NAMES.into_iter().chain(OTHER_NAMES).enumerate() {
+        world.ddl("app", sql).await;
+        let id = u32::try_from(at).unwrap() + 1;
+        let refused = world.try_tenant("acme", "app").await.unwrap_err();
+        assert_eq!(refused.code().as_str(), "head_broken", "{id}: {refused}");
+        assert_eq!(states(&world).await, [(id, ChangeState::Broken)]);
+        world.skip("app", &[id]).await.unwrap();
+    }
+    let column = "DO $$ BEGIN EXECUTE 'ALTER TABLE t ADD COLUMN c_' || (random() * 1e15)::bigint || ' int'; END $$";
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("acme", "app").await;
+    for id in [6, 7] {
+        world.ddl("app", column).await;
+        let refused = world.refused_deployment("app").await;
+        assert_eq!(recommended(refused.hint().unwrap()), [id], "{refused}");
+        world.skip("app", &[id]).await.unwrap();
+    }
+    world.ddl("app", "ALTER TABLE t ADD COLUMN fine int").await;
+    completed(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_skipped_before_its_replay_differed_blocks_nothing() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    for (sql, id) in OTHER_NAMES.into_iter().zip([1, 3]) {
+        world.ddl("app", sql).await;
+        world.skip("app", &[id]).await.unwrap();
+        world.ddl("app", &format!("CREATE TABLE z_{id} (i int)")).await;
+        let made = world.tenant(&format!("t{id}"), "app").await;
+        assert_eq!(made.warnings, Vec::<String>::new());
+        completed(&world).await;
+    }
+    let admin = world.cluster.connect("app_dev").await.unwrap();
+    admin
+        .batch_execute("ALTER TABLE z_1 ADD COLUMN smuggled int")
+        .await
+        .unwrap();
+    let refused = world.refused_deployment("app").await;
+    assert_eq!(refused.code().as_str(), "head_differs", "{refused}");
+    assert!(refused.to_string().contains("smuggled"), "{refused}");
+}

@@ -115,11 +115,7 @@ impl Trials {
         differences: &[Difference],
     ) -> Result<Vec<Failing>> {
         let mut found = Vec::new();
-        let proven = self.in_versions(row).await?;
-        for numbered in self.builds.numbered_changes(row, ids).await? {
-            let Some(why) = suspicion(&numbered, &proven) else {
-                continue;
-            };
+        for (numbered, why) in self.suspects(row, ids).await? {
             let objects = numbered.change.objects();
             let its_own = |difference: &&Difference| match why {
                 Unrepeatable::Value(_) => objects
@@ -177,6 +173,18 @@ impl Trials {
             }
         }
         Ok(found)
+    }
+
+    /// The changes among `ids` whose replay may give another result, and why.
+    pub(crate) async fn suspects(
+        &self,
+        row: &WorkspaceRow,
+        ids: &[u32],
+    ) -> Result<Vec<(NumberedChange, Unrepeatable)>> {
+        let proven = self.in_versions(row).await?;
+        let changes = self.builds.numbered_changes(row, ids).await?.into_iter();
+        let suspects = changes.filter_map(|change| suspicion(&change, &proven).map(|why| (change, why)));
+        Ok(suspects.collect())
     }
 
     async fn in_versions(&self, row: &WorkspaceRow) -> Result<HashSet<i64>> {

@@ -21,7 +21,9 @@ use crate::lifecycle::place::database_name;
 use crate::lifecycle::servers::Servers;
 use crate::schema::builds::{BuildError, Builds, Built};
 use crate::schema::drain::Drains;
+use crate::schema::failing::Trials;
 use crate::schema::head::{Head, HeadProblem, Heads};
+use crate::schema::leftovers::Leftovers;
 
 /// How long to wait for a workspace that is being changed, and how often to compare in that time.
 const QUIET_TIME_MAX: Duration = Duration::from_secs(5);
@@ -33,8 +35,12 @@ const COMPARED_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Proof {
     Equal,
-    /// A skipped change cannot be replayed, so there is nothing to compare with. Contains the reason.
-    Impossible(String),
+    /// A skipped change cannot be replayed, so only head was compared, apart from what the skipped changes account for.
+    Impossible {
+        reason: String,
+        /// Differences that a skipped change may have caused, though it is not known to have changed their objects.
+        differences: Vec<Difference>,
+    },
     Different(Vec<Difference>),
     /// The workspace was being changed all the time.
     Busy,
@@ -71,17 +77,19 @@ pub(crate) struct Proofs {
     drains: Drains,
     builds: Builds,
     heads: Heads,
+    leftovers: Leftovers,
     compared: Arc<Compared>,
 }
 
 impl Proofs {
-    pub(crate) fn new(core: &Arc<Core>, servers: &Servers, drains: &Drains, builds: &Builds, heads: &Heads) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, servers: &Servers, drains: &Drains, heads: &Heads, trials: &Trials) -> Self {
         Self {
             core: core.clone(),
             servers: servers.clone(),
             drains: drains.clone(),
-            builds: builds.clone(),
+            builds: trials.builds.clone(),
             heads: heads.clone(),
+            leftovers: Leftovers { trials: trials.clone() },
             compared: Arc::default(),
         }
     }
@@ -91,12 +99,17 @@ impl Proofs {
         if head.left_out().next().is_none() {
             return Ok(Box::pin(self.compare(row, head.length(), &built.fingerprint, QUIET_TRIES)).await?);
         }
-        Box::pin(self.prove_by_shadow(row, &built.row.physical.server, head)).await
+        let server = &built.row.physical.server;
+        Box::pin(self.prove_by_shadow(row, server, head, Some(&built.fingerprint))).await
     }
 
     /// The same check for a head that is a version already: the workspace may have been changed without a new change in
-    /// the log.
-    pub(crate) async fn prove_again(&self, row: &WorkspaceRow) -> Result<Proof, HeadProblem> {
+    /// the log. `replayed` is the result of the version's changes, if it is stored.
+    pub(crate) async fn prove_again(
+        &self,
+        row: &WorkspaceRow,
+        replayed: Option<&Fingerprint>,
+    ) -> Result<Proof, HeadProblem> {
         let head = self.heads.of(row).await?;
         if let Some(expected) = self.facts_of_log(row, head.length()).await? {
             return Ok(Box::pin(self.compare(row, head.length(), &expected, QUIET_TRIES)).await?);
@@ -105,7 +118,7 @@ impl Proofs {
         let lease = self.core.leases.take(Subject::Builds(row.id, home.clone())).await?;
         // A problem of head is a result of the work under the lease, not an error of it.
         lease
-            .during(async { Ok(Box::pin(self.prove_by_shadow(row, home, &head)).await) })
+            .during(async { Ok(Box::pin(self.prove_by_shadow(row, home, &head, replayed)).await) })
             .await?
     }
 
@@ -120,29 +133,66 @@ impl Proofs {
         };
         match Box::pin(self.compare(row, length, &expected, 1)).await? {
             Proof::Different(differences) => Ok(differences),
-            Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(Vec::new()),
+            Proof::Equal | Proof::Impossible { .. } | Proof::Busy => Ok(Vec::new()),
         }
     }
 
-    /// Compares with a replay of all changes. The caller holds the lease of the workspace's builds on the server.
+    /// Compares with a replay of all changes. If that is not possible, compares with `replayed`, the result of head, apart from
+    /// what the other changes account for. The caller holds the lease of the workspace's builds on the server.
     async fn prove_by_shadow(
         &self,
         row: &WorkspaceRow,
         server: &ServerName,
         head: &Head,
+        replayed: Option<&Fingerprint>,
     ) -> Result<Proof, HeadProblem> {
+        let reason = match Box::pin(self.shadow_of_all(row, server, head)).await? {
+            Ok(fingerprint) => {
+                let proof = Box::pin(self.compare(row, head.length(), &fingerprint, QUIET_TRIES)).await?;
+                if !matches!(proof, Proof::Different(_)) || !self.leftovers.may_differ(row, head).await? {
+                    return Ok(proof);
+                }
+                "a replay of the skipped changes gives another result".to_owned()
+            }
+            Err(reason) => reason,
+        };
+        let Some(replayed) = replayed else {
+            let differences = Vec::new();
+            return Ok(Proof::Impossible { reason, differences });
+        };
+        match Box::pin(self.compare(row, head.length(), replayed, QUIET_TRIES)).await? {
+            Proof::Different(differences) => {
+                let left = self.leftovers.unaccounted(row, head, differences).await?;
+                if left.all_named && !left.differences.is_empty() {
+                    return Ok(Proof::Different(left.differences));
+                }
+                Ok(Proof::Impossible {
+                    reason,
+                    differences: left.differences,
+                })
+            }
+            proof => Ok(proof),
+        }
+    }
+
+    /// The result of all changes, or why they cannot be replayed.
+    async fn shadow_of_all(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        head: &Head,
+    ) -> Result<std::result::Result<Fingerprint, String>> {
         if let Some(change) = head.left_out().find(|change| change.reason.is_some()) {
-            let reason = format!("change {} was skipped and cannot be replayed", change.id);
-            return Ok(Proof::Impossible(reason));
+            return Ok(Err(format!("change {} was skipped and cannot be replayed", change.id)));
         }
         let all: Vec<u32> = head.all.iter().map(|change| change.id).collect();
         match Box::pin(self.builds.shadow(row, server, &all)).await {
-            Ok(fingerprint) => Ok(Box::pin(self.compare(row, head.length(), &fingerprint, QUIET_TRIES)).await?),
-            Err(BuildError::Replay(error)) => Ok(Proof::Impossible(format!(
+            Ok(fingerprint) => Ok(Ok(fingerprint)),
+            Err(BuildError::Replay(error)) => Ok(Err(format!(
                 "the changes cannot be replayed with the skipped ones: {}",
                 error.message
             ))),
-            Err(BuildError::Other(error)) => Err(error.into()),
+            Err(BuildError::Other(error)) => Err(error),
         }
     }
 

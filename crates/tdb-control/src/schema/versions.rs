@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tdb_engines::fault;
-use tdb_engines::postgres::fingerprint::Difference;
+use tdb_engines::postgres::fingerprint::{Difference, Fingerprint};
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::templates::{TemplateRow, TemplateStatus};
@@ -85,11 +85,22 @@ impl Versions {
             HeadVersion::New(version) => return Ok(version),
             HeadVersion::Existing(version) => version,
         };
-        match Box::pin(self.proofs.prove_again(row)).await? {
+        let replayed = self.facts_of(row, version.number).await?;
+        match Box::pin(self.proofs.prove_again(row, replayed.as_ref())).await? {
             // The changes of a version were replayed when it was created, so none of them is the cause.
             Proof::Different(differences) => Err(HeadProblem::Different(differences)),
-            Proof::Equal | Proof::Impossible(_) | Proof::Busy => Ok(version),
+            Proof::Equal | Proof::Impossible { .. } | Proof::Busy => Ok(version),
         }
+    }
+
+    /// The stored facts of a version, for the major version of the workspace's server.
+    async fn facts_of(&self, row: &WorkspaceRow, version: u32) -> Result<Option<Fingerprint>> {
+        let server = self.servers.admin(&row.physical.server).await?;
+        let pg_major = self.servers.pg_major(&server).await?;
+        let tx = self.core.store.jobs().await?;
+        let facts = versions::facts(&tx, row.id, version, pg_major).await?;
+        tx.rollback().await?;
+        Ok(facts.map(|row| Fingerprint::from_facts(row.facts)))
     }
 
     async fn head_version(
@@ -129,8 +140,16 @@ impl Versions {
         let proof = Box::pin(self.proofs.prove(row, &head, &built)).await?;
         let (verified, reason) = match proof {
             Proof::Equal => (true, None),
-            Proof::Impossible(reason) => (false, Some(reason)),
-            Proof::Different(differences) => return Err(Box::pin(self.explain(row, &head, differences)).await),
+            Proof::Impossible { reason, differences } => {
+                if let Some(problem) = self.breaking(row, &head, &differences).await? {
+                    return Err(problem);
+                }
+                (false, Some(reason))
+            }
+            Proof::Different(differences) => {
+                let problem = self.breaking(row, &head, &differences).await?;
+                return Err(problem.unwrap_or(HeadProblem::Different(differences)));
+            }
             Proof::Busy => return Err(HeadProblem::Busy),
         };
         let version = NewVersion {
@@ -161,18 +180,16 @@ impl Versions {
     }
 
     /// Marks the changes whose replay differs from what they did in the workspace as broken, and returns the problem
-    /// that names them.
-    async fn explain(&self, row: &WorkspaceRow, head: &Head, differences: Vec<Difference>) -> HeadProblem {
-        let named = async {
-            let named = self.trials.unrepeatable(row, &head.ids, &differences).await?;
-            self.trials.mark_broken(row, &named).await?;
-            Ok(named)
-        };
-        match named.await {
-            Ok(named) if named.is_empty() => HeadProblem::Different(differences),
-            Ok(named) => broken(named),
-            Err(error) => HeadProblem::Other(error),
-        }
+    /// that names them; `None` if there is no such change.
+    async fn breaking(
+        &self,
+        row: &WorkspaceRow,
+        head: &Head,
+        differences: &[Difference],
+    ) -> Result<Option<HeadProblem>> {
+        let named = self.trials.unrepeatable(row, &head.ids, differences).await?;
+        self.trials.mark_broken(row, &named).await?;
+        Ok((!named.is_empty()).then(|| broken(named)))
     }
 
     pub(crate) async fn with_content(&self, row: &WorkspaceRow, hash: &[u8]) -> Result<Option<VersionRow>> {
