@@ -36,7 +36,7 @@ fn within<'a>(split: &Split<'_>, row: &'a Event) -> Result<Session<'a>, String> 
     let names = overridden(row);
     let known = outermost(row).filter(|function| {
         let sets = |name: &&str| function.sets.iter().any(|set| set.eq_ignore_ascii_case(name));
-        only_calls(split, &names) && names.iter().all(|name| sets(name))
+        only_calls(split, &names) && names.iter().all(sets)
     });
     let Some(function) = known else {
         let names: Vec<&str> = names.into_iter().collect();
