@@ -413,6 +413,82 @@ async fn a_server_is_brought_to_what_is_declared() {
     assert_eq!(converge(&world, &[]).await.dropped, ["anon"]);
 }
 
+/// Each client is a member of a group of TenantsDB. What it changes there, every session of the server can read.
+#[tokio::test]
+async fn groups_that_clients_changed_are_restored() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let acme = world.tenant("acme", "app_v1").await;
+    world.admit_readers(&acme).await;
+    let state = "SELECT concat_ws(' ', r.rolname, r.rolpassword, r.rolinherit, r.rolcanlogin, s.setdatabase, s.setconfig::text, g.rolname)
+                   FROM pg_authid r LEFT JOIN pg_db_role_setting s ON s.setrole = r.oid
+                   LEFT JOIN pg_auth_members m ON m.member = r.oid LEFT JOIN pg_roles g ON g.oid = m.roleid
+                  WHERE starts_with(r.rolname, 'tdb_') ORDER BY 1";
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    let before = column(&admin, state).await;
+    let mut changed = Vec::new();
+    for (login, begin) in [
+        (world.owner(&acme), ""),
+        (world.deployer(&acme), ""),
+        (world.readonly(&acme), "SET default_transaction_read_only = off;"),
+    ] {
+        let secret = login.secret.expose_secret();
+        let session = world
+            .cluster
+            .connect_as(&login.role, secret, &login.database)
+            .await
+            .unwrap();
+        if !begin.is_empty() {
+            session.batch_execute(begin).await.unwrap();
+        }
+        // On PostgreSQL 15, a session's role can also grant itself.
+        let _ = code_of(&session, &format!("GRANT {} TO tdb_writers", login.role)).await;
+        for group in ["tdb_template", "tdb_migrators", "tdb_readers", "tdb_writers"] {
+            if code_of(&session, &format!("SET ROLE {group}")).await.is_some() {
+                continue;
+            }
+            for change in [
+                "SET application_name = 'hello'",
+                "IN DATABASE acme SET work_mem = '64kB'",
+                "PASSWORD 'x'",
+            ] {
+                let sql = format!("ALTER ROLE CURRENT_USER {change}");
+                session.batch_execute(&sql).await.unwrap();
+            }
+            changed.push(group.to_owned());
+            session.batch_execute("RESET ROLE").await.unwrap();
+        }
+    }
+    changed.sort();
+    changed.dedup();
+    assert_ne!(column(&admin, state).await, before);
+    assert_eq!(converge(&world, &[]).await.reset, changed);
+    assert_eq!(column(&admin, state).await, before);
+    assert_eq!(converge(&world, &[]).await, declared_roles::Converged::default());
+    for login in [world.owner(&acme), world.deployer(&acme), world.readonly(&acme)] {
+        login.check().await.unwrap();
+    }
+
+    // A client's open transaction delays it only.
+    let session = world.session(&acme).await;
+    let lock = "SET ROLE tdb_writers; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'";
+    session
+        .batch_execute("SET ROLE tdb_writers; ALTER ROLE CURRENT_USER SET work_mem = '64kB'")
+        .await
+        .unwrap();
+    session.batch_execute(lock).await.unwrap();
+    assert!(
+        converge(&world, &[])
+            .await
+            .failed
+            .iter()
+            .all(|(role, _)| role == "tdb_writers")
+    );
+    session.batch_execute("ROLLBACK").await.unwrap();
+    converge(&world, &[]).await;
+    assert_eq!(column(&admin, state).await, before);
+}
+
 /// A role that the operator created, or that another installation declared, is left alone and does not stop the others; nor
 /// does one that a client's open transaction locks.
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Declared roles on servers, and the memberships of databases' owners in them. They are created when a role is
+//! Declared roles on servers, and the memberships of databases' owners in them; the groups, as far as clients can change them. They are created when a role is
 //! declared, when a database is created, before changes are replayed, and by the sweep.
 
 use std::collections::BTreeMap;
@@ -69,11 +69,15 @@ impl Memberships {
         let wanted: Vec<Membership> = rows.into_iter().map(membership).collect();
         let converged = engine::converge(&server, &found, &wanted).await.map_err(failed)?;
         for role in converged.reset {
-            tracing::warn!(server = %name, role, "a client changed a declared role; it was restored");
+            tracing::warn!(server = %name, role, "a client changed a role that databases share; it was restored");
         }
         for role in converged.dropped {
             tracing::info!(server = %name, role, "a role that is no longer declared is dropped");
         }
+        for (role, reason) in &converged.failed {
+            tracing::warn!(server = %name, role, reason, "a role that databases share could not be restored; it will be retried");
+        }
+        // Of groups nothing is recorded: no project declares them.
         let mut faults: Vec<RoleFault> = converged
             .failed
             .into_iter()

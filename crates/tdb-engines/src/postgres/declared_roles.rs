@@ -4,14 +4,19 @@
 //! that declare a name share one role on each server. This does not give one project access to another: privileges and
 //! objects of a role are in a database, and the other project's roles cannot connect to it. A declared role never gets
 //! a privilege on a database and is not a member of any role.
+//!
+//! TenantsDB's groups, such as `tdb_writers`, are shared too. Their members can SET ROLE to them and then change their settings and
+//! password, so they are compared and restored together with the declared roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
-use crate::postgres::server::Server;
+use crate::postgres::server::{MIGRATORS_ROLE, READERS_ROLE, Server, TEMPLATE_ROLE, WRITERS_ROLE};
 
-const ATTRIBUTES: &str = "NOLOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
+const ATTRIBUTES: &str = "NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
+/// TenantsDB's groups on every server.
+const GROUPS: [&str; 4] = [TEMPLATE_ROLE, MIGRATORS_ROLE, READERS_ROLE, WRITERS_ROLE];
 /// Begins each transaction that changes declared roles: one at a time per server, and at most 2 s waiting for clients'
 /// locks.
 const TURN: &str = "SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_xact_lock(1952735588, 4)";
@@ -25,11 +30,12 @@ pub struct Membership {
     pub owner: String,
 }
 
-/// The current state of a declared role on a server.
+/// The current state of a role that databases of a server share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeclaredRole {
-    /// The name, the same on the server and in the project.
+pub struct SharedRole {
+    /// The name; of a declared role, the same on the server and in the project.
     pub name: String,
+    kind: Kind,
     /// Whether its attributes are those it was created with, and it has no password.
     plain: bool,
     /// The databases for which it has settings (ALTER ROLE … IN DATABASE); an empty string means settings for all
@@ -38,6 +44,13 @@ pub struct DeclaredRole {
     /// Roles that it is a member of.
     groups: Vec<String>,
     members: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Declared,
+    /// One of [`GROUPS`].
+    Group,
 }
 
 /// What [`converge`] did, by the names of the roles.
@@ -100,7 +113,7 @@ async fn try_admit(server: &Server, installation: &str, wanted: &[Membership]) -
         let mut sql = format!("{TURN};\n");
         for role in &missing {
             let role = quote(role);
-            sql.push_str(&format!("CREATE ROLE {role} {ATTRIBUTES};\n"));
+            sql.push_str(&format!("CREATE ROLE {role} {ATTRIBUTES} NOINHERIT;\n"));
             sql.push_str(&format!("COMMENT ON ROLE {role} IS {};\n", literal(&mark)));
         }
         for (role, owners) in &members {
@@ -112,20 +125,25 @@ async fn try_admit(server: &Server, installation: &str, wanted: &[Membership]) -
     Ok(taken.into_iter().collect())
 }
 
-/// Reads the declared roles of this installation. Call it before reading the declarations from the store: then a role that
-/// the store does not have is no longer declared, and is not one that was just created.
-pub async fn states(server: &Server, installation: &str) -> Result<Vec<DeclaredRole>, EngineError> {
+/// Reads the declared roles of this installation, and the groups, with one query. Call it before reading the declarations
+/// from the store: then a role that the store does not have is no longer declared, and is not one that was just created.
+pub async fn states(server: &Server, installation: &str) -> Result<Vec<SharedRole>, EngineError> {
     let session = server.maintenance().await?;
     let rows = session
         .rows(
             include_str!("../../sql/postgres/declared_states.sql"),
-            &[&mark(installation)],
+            &[&mark(installation), &GROUPS.as_slice()],
         )
         .await?;
     server.keep_maintenance(session);
     let one = |row: &tokio_postgres::Row| {
-        Ok(DeclaredRole {
+        Ok(SharedRole {
             name: row.try_get("name")?,
+            kind: if row.try_get("is_group")? {
+                Kind::Group
+            } else {
+                Kind::Declared
+            },
             plain: row.try_get("plain")?,
             settings: row.try_get("settings")?,
             groups: row.try_get("groups")?,
@@ -135,14 +153,10 @@ pub async fn states(server: &Server, installation: &str) -> Result<Vec<DeclaredR
     rows.iter().map(one).collect()
 }
 
-/// Resets what clients changed in the roles `found`, revokes memberships that are not in `wanted`, and drops the roles
+/// Resets what clients changed in the roles `found`, revokes memberships that are not in `wanted`, and drops the declared roles
 /// of which `wanted` has no membership. A role that still has objects or privileges cannot be dropped; it stays without
 /// members.
-pub async fn converge(
-    server: &Server,
-    found: &[DeclaredRole],
-    wanted: &[Membership],
-) -> Result<Converged, EngineError> {
+pub async fn converge(server: &Server, found: &[SharedRole], wanted: &[Membership]) -> Result<Converged, EngineError> {
     let mut converged = Converged::default();
     let session = server.maintenance().await?;
     for role in found {
@@ -166,7 +180,7 @@ pub async fn converge(
         if role.is_changed() {
             converged.reset.push(role.name.clone());
         }
-        if members.is_empty() {
+        if role.kind == Kind::Declared && members.is_empty() {
             let name = literal(&role.name);
             let drop = include_str!("../../sql/postgres/declared_drop.sql").replace(":name", &name);
             match session.run(&format!("{TURN};\n{drop}")).await {
@@ -204,19 +218,23 @@ pub async fn referring(server: &Server, role: &str, databases: &[u32]) -> Result
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-impl DeclaredRole {
+impl SharedRole {
     /// Whether a client changed it: after SET ROLE, a member can set the role's password and settings.
     fn is_changed(&self) -> bool {
         !self.plain || !self.settings.is_empty() || !self.groups.is_empty()
     }
 }
 
-fn undo(role: &DeclaredRole, members: &BTreeSet<&str>) -> String {
+fn undo(role: &SharedRole, members: &BTreeSet<&str>) -> String {
     let name = quote(&role.name);
     let mut sql = String::new();
     if !role.plain {
+        let inherit = match role.kind {
+            Kind::Declared => "NOINHERIT",
+            Kind::Group => "INHERIT",
+        };
         sql.push_str(&format!(
-            "ALTER ROLE {name} {ATTRIBUTES} PASSWORD NULL CONNECTION LIMIT -1;\n"
+            "ALTER ROLE {name} {ATTRIBUTES} {inherit} PASSWORD NULL CONNECTION LIMIT -1;\n"
         ));
     }
     for database in &role.settings {
