@@ -150,12 +150,12 @@ impl BaseParts {
             placement: placement.clone(),
         };
         let drains = Drains::new(&core, &servers);
+        let read_access = ReadAccess {
+            core: core.clone(),
+            servers: servers.clone(),
+            memberships,
+        };
         Self {
-            read_access: ReadAccess {
-                core: core.clone(),
-                servers: servers.clone(),
-                memberships,
-            },
             repairs: Repairs {
                 core: core.clone(),
                 servers: servers.clone(),
@@ -167,7 +167,9 @@ impl BaseParts {
                 placement: placement.clone(),
                 templates: templates.clone(),
                 drains: drains.clone(),
+                read_access: read_access.clone(),
             },
+            read_access,
             core,
             servers,
             placement,

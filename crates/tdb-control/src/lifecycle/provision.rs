@@ -160,7 +160,9 @@ impl Provisioning {
             },
         };
         self.settings.guard_before_use(row, &made.present).await?;
-        self.read_access.admit_before_use(row.id, &made.present).await?;
+        self.read_access
+            .admit_before_use(row.id.as_uuid(), &made.present)
+            .await?;
         fault::point("tenant.create.adopted");
         self.placement
             .rename(lease, &server, &made.present, &made.wanted, made.id)

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use tdb_engines::postgres::readers;
-use tdb_names::{DatabaseId, ProjectId, ServerName};
+use tdb_engines::postgres::readers::{self, Progress};
+use tdb_names::{ProjectId, ServerName};
 use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 use uuid::Uuid;
 
@@ -77,17 +77,23 @@ impl ReadAccess {
     async fn admit_or_record(&self, row: &DatabaseRoles) -> Result<()> {
         let Some(readers) = row.due() else { return Ok(()) };
         let name = database_name(&row.physical)?;
-        let Err(error) = self.admit(row, name, readers).await else {
-            return Ok(());
-        };
-        tracing::warn!(database = %row.id, error = %error.explained(), "read access to a database could not be granted; it will be retried");
+        match self.admit(row, name, readers).await {
+            Ok(Progress::Complete) => return Ok(()),
+            Ok(Progress::SomeBusy) => {
+                tracing::info!(database = %row.id, "clients change tables to which read access is to be granted; it will be retried");
+            }
+            Err(error) => {
+                tracing::warn!(database = %row.id, error = %error.explained(), "read access to a database could not be granted; it will be retried");
+            }
+        }
         let tx = self.core.store.jobs().await?;
         database_roles::record_failure(&tx, row, pause_after(row.attempts)).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    /// Grants read access to a database before a query by a key of scope read.
+    /// Grants read access to a database before a query by a key of scope read. Tables that clients change now are left
+    /// to the next query.
     pub(crate) async fn admit_one(&self, id: Uuid) -> Result<()> {
         let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id).await?;
@@ -95,35 +101,40 @@ impl ReadAccess {
         let row = row.ok_or_else(|| ControlError::not_found("database", id))?;
         match row.readers {
             Readers::Admitted => Ok(()),
-            Readers::Old | Readers::None => self.admit(&row, database_name(&row.physical)?, Readers::Admitted).await,
+            Readers::Old | Readers::None => {
+                let database = database_name(&row.physical)?;
+                self.admit(&row, database, Readers::Admitted).await.map(drop)
+            }
         }
     }
 
     /// Grants what is due in a database that no client can connect to yet; `present` is its current name.
-    pub(crate) async fn admit_before_use(&self, id: DatabaseId, present: &str) -> Result<()> {
+    pub(crate) async fn admit_before_use(&self, id: Uuid, present: &str) -> Result<()> {
         let tx = self.core.store.jobs().await?;
-        let row = database_roles::by_id(&tx, id.as_uuid()).await?;
+        let row = database_roles::by_id(&tx, id).await?;
         tx.rollback().await?;
         let Some(row) = row else { return Ok(()) };
         // A spare may be older than a declared role.
         self.memberships.admit(&row.project, &row.physical).await?;
         match row.due() {
-            Some(readers) => self.admit(&row, present, readers).await,
+            Some(readers) => self.admit(&row, present, readers).await.map(drop),
             None => Ok(()),
         }
     }
 
-    async fn admit(&self, row: &DatabaseRoles, database: &str, readers: Readers) -> Result<()> {
+    async fn admit(&self, row: &DatabaseRoles, database: &str, readers: Readers) -> Result<Progress> {
         let admitted = match readers {
             Readers::Admitted => readers::Readers::Admitted,
             Readers::Old | Readers::None => readers::Readers::None,
         };
         let server = self.servers.admin(&row.physical.server).await?;
         let done = readers::admit(&server, database, &role_names(&row.physical), admitted).await;
-        done.map_err(|e| upstream(&row.physical.server, e))?;
-        let tx = self.core.store.jobs().await?;
-        database_roles::record_readers(&tx, row, readers).await?;
-        tx.commit().await?;
-        Ok(())
+        let progress = done.map_err(|e| upstream(&row.physical.server, e))?;
+        if progress == Progress::Complete {
+            let tx = self.core.store.jobs().await?;
+            database_roles::record_readers(&tx, row, readers).await?;
+            tx.commit().await?;
+        }
+        Ok(progress)
     }
 }

@@ -340,7 +340,8 @@ impl Tenants {
             let opened = databases::reopen(&server, name).await;
             opened.map_err(|e| upstream(&row.database.physical.server, e))?;
             self.settings.guard_before_use(&row.database, name).await?;
-            self.read_access.admit_before_use(row.database.id, name).await?;
+            let id = row.database.id.as_uuid();
+            self.read_access.admit_before_use(id, name).await?;
         }
         self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
             .await?;

@@ -22,6 +22,7 @@ use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
 use crate::lifecycle::credentials::project_user;
 use crate::lifecycle::place::{Placement, database_name, role_names};
+use crate::lifecycle::readers::ReadAccess;
 use crate::lifecycle::servers::Servers;
 use crate::model::{NewWorkspace, Schema, SchemaColumn, SchemaObject, Table, Workspace, WorkspaceStatus};
 use crate::page::Page;
@@ -50,6 +51,7 @@ pub struct Workspaces {
     pub(crate) placement: Placement,
     pub(crate) templates: Templates,
     pub(crate) drains: Drains,
+    pub(crate) read_access: ReadAccess,
 }
 
 impl Workspaces {
@@ -211,6 +213,8 @@ impl Workspaces {
             .await
             .map_err(failed)?;
         fault::point("workspace.create.journaled");
+        // Before a client creates tables.
+        self.read_access.admit_before_use(row.id.as_uuid(), &present).await?;
         let final_name = self.placement.final_name(id).await?;
         self.placement.rename(lease, &server, &present, &final_name, id).await?;
         fault::point("workspace.create.renamed");

@@ -1,5 +1,6 @@
--- Lets the read-only role of this database read everything that its owner has, or creates later. :owner is a literal. Members
--- of extensions are left out, since their scripts decide who can read them.
+-- Lets the read-only role of this database use every schema, and read everything that its owner creates later. :owner is a
+-- literal. What is already granted is left alone, since a second update of a catalog row can make a client's fail. Members of
+-- extensions are left out, since their scripts decide who can read them. Existing tables: readers_relations.sql, afterwards.
 DO $$
 DECLARE o record; owner name := :owner;
 BEGIN
@@ -9,15 +10,10 @@ BEGIN
               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e') LOOP
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO tdb_readers', o.name);
   END LOOP;
-  FOR o IN SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, nspname AS schema, relname AS name
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
-              AND nspname NOT IN ('pg_catalog', 'information_schema', 'tdb') AND nspname !~ '^pg_(toast|temp)'
-              AND NOT has_table_privilege('tdb_readers', c.oid, 'SELECT')
-              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') LOOP
-    EXECUTE format('GRANT SELECT ON %s %I.%I TO tdb_readers', o.kind, o.schema, o.name);
+  FOR o IN SELECT * FROM (VALUES ('n', 'USAGE', 'SCHEMAS'), ('r', 'SELECT', 'TABLES'), ('S', 'SELECT', 'SEQUENCES')) AS v (kind, privilege, objects)
+            WHERE NOT EXISTS (SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) a
+                               WHERE d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = owner) AND d.defaclnamespace = 0 AND d.defaclobjtype::text = v.kind
+                                 AND a.grantee = 'tdb_readers'::regrole AND a.privilege_type = v.privilege) LOOP
+    EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO tdb_readers', owner, o.privilege, o.objects);
   END LOOP;
-  EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT USAGE ON SCHEMAS TO tdb_readers', owner);
-  EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT SELECT ON TABLES TO tdb_readers', owner);
-  EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT SELECT ON SEQUENCES TO tdb_readers', owner);
 END $$;

@@ -6,7 +6,7 @@ use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::roles::RoleNames;
 use crate::postgres::server::{CLOSE_WRITERS, READERS_ROLE, Server, WRITERS_ROLE};
-use crate::postgres::session::leave;
+use crate::postgres::session::{Session, leave};
 
 /// Whether a database has a read-only credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +17,24 @@ pub enum Readers {
     Admitted,
 }
 
+/// How far [`admit`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All is granted.
+    Complete,
+    /// Clients changed the definitions of some tables, for which nothing could be granted now.
+    SomeBusy,
+}
+
 /// Gives a database's roles the memberships and privileges of the current version, if an older version created them, and
-/// grants reading if `readers` says so. Idempotent. Waits at most 2 s for locks of the database's clients.
-pub async fn admit(server: &Server, database: &str, roles: &RoleNames, readers: Readers) -> Result<(), EngineError> {
+/// grants reading if `readers` says so. Idempotent. Waits at most 2 s for locks of the database's clients, and does not
+/// make their DDL fail.
+pub async fn admit(
+    server: &Server,
+    database: &str,
+    roles: &RoleNames,
+    readers: Readers,
+) -> Result<Progress, EngineError> {
     let [owner, readonly] = [&roles.owner, &roles.readonly].map(|name| quote(name));
     let (writers_role, readers_role) = (quote(WRITERS_ROLE), quote(READERS_ROLE));
     let grants = match readers {
@@ -35,8 +50,25 @@ pub async fn admit(server: &Server, database: &str, roles: &RoleNames, readers: 
              REVOKE pg_read_all_data FROM {readonly}; COMMIT"
         ))
         .await?;
+    let progress = match readers {
+        Readers::None => Progress::Complete,
+        Readers::Admitted => admit_to_relations(&inside).await?,
+    };
     let outside = server.maintenance().await?;
     leave(&outside, inside, database).await?;
     server.keep_maintenance(outside);
-    Ok(())
+    Ok(progress)
+}
+
+/// After the default privileges, so that no table is left out that is created meanwhile.
+async fn admit_to_relations(inside: &Session) -> Result<Progress, EngineError> {
+    inside.run("SET synchronous_commit = off").await?;
+    match inside
+        .run(include_str!("../../sql/postgres/readers_relations.sql"))
+        .await
+    {
+        Ok(_) => Ok(Progress::Complete),
+        Err(error) if error.has("55P03") => Ok(Progress::SomeBusy),
+        Err(error) => Err(error),
+    }
 }

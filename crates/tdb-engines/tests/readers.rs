@@ -1,0 +1,71 @@
+//! Grants for reading while clients change the definitions of what is granted.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use support::World;
+use tdb_engines::postgres::readers::{self, Progress, Readers};
+
+/// While one table's definition is being changed, changes of another one go on.
+#[tokio::test]
+async fn admitting_readers_makes_no_ddl_of_a_client_fail() {
+    let world = World::with_template().await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let [first, second] = [world.session(&acme).await, world.session(&acme).await];
+    let tables = "CREATE TABLE a_first (id serial); CREATE TABLE b_second (id int)";
+    first.batch_execute(tables).await.unwrap();
+    first
+        .batch_execute("BEGIN; ALTER TABLE b_second ADD COLUMN more int")
+        .await
+        .unwrap();
+    let clients = async {
+        // Until the grants wait for the table.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let change = second.batch_execute("ALTER TABLE a_first ADD COLUMN more int");
+        let end = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            first.batch_execute("ROLLBACK").await
+        };
+        let (changed, ended) = tokio::join!(change, end);
+        changed.unwrap();
+        ended.unwrap();
+    };
+    tokio::join!(clients, world.admit_readers(&acme));
+    world.admit_readers(&acme).await;
+}
+
+#[tokio::test]
+async fn relations_that_a_client_changes_are_admitted_later() {
+    let world = World::with_template().await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let session = world.session(&acme).await;
+    let sql = format!("CREATE TABLE early (id serial); CREATE VIEW seen AS SELECT * FROM early;
+         CREATE MATERIALIZED VIEW kept AS SELECT * FROM early; CREATE TABLE guarded (id int); COMMENT ON VIEW seen IS 'it''s \\kept'; COMMENT ON TABLE early IS 'kept'");
+    session.batch_execute(&sql).await.unwrap();
+    let comments = "SELECT obj_description('seen'::regclass) || obj_description('early'::regclass)";
+    session
+        .batch_execute("BEGIN; LOCK TABLE guarded IN SHARE ROW EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let admit = || readers::admit(&world.server, &acme.name, &acme.roles, Readers::Admitted);
+    assert_eq!(admit().await.unwrap(), Progress::SomeBusy);
+    let secret = acme.secrets.readonly.expose_secret();
+    let reader = world.cluster.connect_as(&acme.roles.readonly, secret, &acme.name).await;
+    let reader = reader.unwrap();
+    reader
+        .batch_execute("SELECT * FROM early, seen, kept, early_id_seq")
+        .await
+        .unwrap();
+    session
+        .batch_execute("COMMIT; BEGIN; SELECT nextval('early_id_seq')")
+        .await
+        .unwrap();
+    assert_eq!(admit().await.unwrap(), Progress::Complete);
+    reader.batch_execute("SELECT * FROM guarded").await.unwrap();
+    session.batch_execute("COMMIT").await.unwrap();
+    let kept: String = session.query_one(comments, &[]).await.unwrap().get(0);
+    assert_eq!(kept, "it's \\keptkept");
+}
