@@ -219,6 +219,56 @@ async fn uncaptured_objects_are_reported_and_can_be_repeated_as_ddl() {
     assert!(refused.to_string().contains(told), "{refused}");
     world.ddl("app", "ALTER TABLE t CLUSTER ON t_pkey").await;
     world.tenant("acme", "app").await;
+    world
+        .ddl("app", "EXPLAIN ANALYZE CREATE TABLE hidden AS SELECT 1 AS n")
+        .await;
+    let deploy = || {
+        world
+            .control
+            .deployments
+            .create(&world.identity, support::deploy_all("app"))
+    };
+    let refused = deploy().await.unwrap_err();
+    assert_eq!(refused.code().as_str(), "head_differs", "{refused}");
+    assert!(
+        refused.hint().unwrap_or_default().contains("DROP ... IF EXISTS"),
+        "{refused}"
+    );
+    world.ddl("app", "DROP TABLE IF EXISTS hidden").await;
+    world.deploy("app").await;
+    world.no_drift("app").await;
+}
+
+/// Undoing works as the diff says, with everything that needs the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_broken_changes_made_is_dropped_as_their_repair_says() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("acme", "app").await;
+    world
+        .ddl(
+            "app",
+            "DO $$ BEGIN CREATE TABLE x1 (i int); COMMIT; CREATE TABLE x3 (i int); END $$",
+        )
+        .await;
+    world.ddl("app", "CREATE VIEW v AS SELECT i FROM x1").await;
+    let repair = world
+        .diff("app")
+        .await
+        .into_iter()
+        .find_map(|change| change.repair)
+        .unwrap();
+    let (_, drops) = repair.split_once("app_dev: ").unwrap();
+    let (drops, _) = drops.split_once("; followed").unwrap();
+    assert!(drops.contains("public.x1") && drops.contains("public.x3"), "{repair}");
+    world.skip("app", &[2, 3, 4]).await.unwrap();
+    world.ddl("app", drops).await;
+    world
+        .ddl("app", "CREATE TABLE x1 (i int); CREATE VIEW v AS SELECT i FROM x1")
+        .await;
+    let job = world.deploy("app").await;
+    assert_eq!(job.summary.status, DeploymentStatus::Completed, "{job:#?}");
     world.no_drift("app").await;
 }
 

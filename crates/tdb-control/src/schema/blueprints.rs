@@ -77,11 +77,11 @@ impl Blueprints {
             .collect();
         let undeclared: Vec<Vec<String>> = found.iter().map(undeclared).collect();
         let undeclared = undeclared.concat();
+        // Later changes can need what earlier ones created.
+        let all = found.iter().rev().filter(|change| change.state == Stored::Broken);
+        let drops: Vec<String> = all.flat_map(|change| drops(&change.tags, &change.objects)).collect();
         let shown = found.into_iter().map(|change| ChangeInfo {
-            repair: (change.state == Stored::Broken).then(|| {
-                let drops = drops(&change.tags, &change.objects);
-                repair(blueprint, &broken, &undeclared, &drops)
-            }),
+            repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken, &undeclared, Some(&drops))),
             ..info(change, &versions)
         });
         Ok(shown.collect())

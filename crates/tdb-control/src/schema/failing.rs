@@ -288,8 +288,13 @@ pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
 }
 
 /// What to do about broken changes, some of which name roles that are not declared. `drops` are statements that drop what they
-/// created, as far as that is known.
-pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[String], drops: &[String]) -> String {
+/// created, as far as that is known; `None` if the caller does not know what they did.
+pub(crate) fn repair(
+    blueprint: &BlueprintName,
+    broken: &[u32],
+    undeclared: &[String],
+    drops: Option<&[String]>,
+) -> String {
     let mut declarable = undeclared.iter().filter_map(|role| RoleName::to_declare(role).ok());
     if let Some(role) = declarable.next() {
         return format!(
@@ -299,14 +304,20 @@ pub(crate) fn repair(blueprint: &BlueprintName, broken: &[u32], undeclared: &[St
         );
     }
     let them = if broken.len() == 1 { "it" } else { "they" };
-    let drops = if drops.is_empty() {
-        "DROP ... IF EXISTS for each object".to_owned()
-    } else {
-        drops.join("; ")
+    let keep = match drops {
+        None => format!("How to keep what {them} did is in GET /workspaces/{blueprint}/diff."),
+        Some([]) => format!(
+            "To keep what {them} did, undo it in {blueprint}_dev if it cannot be run twice, and run it again, with names and values \
+             written out."
+        ),
+        Some(drops) => format!(
+            "To keep what {them} made, then run in {blueprint}_dev: {}; followed by the statements that create it, and anything that was \
+             dropped with it, with names and values written out.",
+            drops.join("; ")
+        ),
     };
     format!(
-        "{} leaves out what cannot be replayed. To keep what {them} made, then run in {blueprint}_dev: {drops}; followed by the statements \
-         that create it, with names and values written out.",
+        "{} leaves out what cannot be replayed. {keep}",
         skip_request(blueprint, broken)
     )
 }
@@ -319,13 +330,19 @@ pub(crate) fn drops(tags: &[String], objects: &[String]) -> Vec<String> {
     }
     let pairs = tags.iter().zip(objects).rev();
     let drop = |(tag, object): (&String, &String)| {
-        let kind = tag.strip_prefix("CREATE ")?.trim_end_matches(" AS");
+        let created = tag.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS"));
+        let kind = if tag == "SELECT INTO" { "TABLE" } else { created? };
+        // Later changes that need the relation must be left out together with it, so what depends on it goes too.
+        let cascade = if RELATIONS.contains(&kind) { " CASCADE" } else { "" };
         DROPPABLE
             .contains(&kind)
-            .then(|| format!("DROP {kind} IF EXISTS {object}"))
+            .then(|| format!("DROP {kind} IF EXISTS {object}{cascade}"))
     };
     pairs.filter_map(drop).collect()
 }
+
+/// The kinds of objects that views and foreign keys need.
+const RELATIONS: [&str; 3] = ["MATERIALIZED VIEW", "TABLE", "VIEW"];
 
 /// The kinds of objects whose identity is what DROP takes.
 const DROPPABLE: [&str; 11] = [
@@ -356,7 +373,7 @@ mod tests {
             "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]}"
         );
         assert_eq!(
-            repair(&blueprint, &[3], &["anon".to_owned()], &[]),
+            repair(&blueprint, &[3], &["anon".to_owned()], None),
             "Declare the role with POST /projects/{id}/roles {\"name\": \"anon\"} and run the statements again; \
              DELETE /workspaces/app/diff {\"ddl_ids\": [3]} leaves out what cannot be replayed."
         );
@@ -366,12 +383,23 @@ mod tests {
         ]
         .map(|words| words.map(str::to_owned));
         let drops = drops(&tags, &objects);
-        assert_eq!(drops, ["DROP TABLE IF EXISTS s.\"B\"", "DROP TABLE IF EXISTS public.a"]);
         assert_eq!(
-            repair(&blueprint, &[3], &[], &drops),
+            drops,
+            [
+                "DROP TABLE IF EXISTS s.\"B\" CASCADE",
+                "DROP TABLE IF EXISTS public.a CASCADE"
+            ]
+        );
+        assert_eq!(
+            repair(&blueprint, &[3], &[], Some(&drops)),
             "DELETE /workspaces/app/diff {\"ddl_ids\": [3]} leaves out what cannot be replayed. To keep what it made, then run in app_dev: \
-             DROP TABLE IF EXISTS s.\"B\"; DROP TABLE IF EXISTS public.a; followed by the statements that create it, with names and values \
-             written out."
+             DROP TABLE IF EXISTS s.\"B\" CASCADE; DROP TABLE IF EXISTS public.a CASCADE; followed by the statements that create it, and \
+             anything that was dropped with it, with names and values written out."
+        );
+        assert_eq!(
+            repair(&blueprint, &[3, 4], &[], Some(&[])),
+            "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]} leaves out what cannot be replayed. To keep what they did, undo it in app_dev \
+             if it cannot be run twice, and run it again, with names and values written out."
         );
     }
 }

@@ -61,11 +61,12 @@ impl HeadProblem {
                 ControlError::refused(
                     ProblemCode::HeadBroken,
                     detail,
-                    &repair(blueprint, &all, &undeclared, &[]),
+                    &repair(blueprint, &all, &undeclared, None),
                 )
             }
             HeadProblem::Different(differences) => {
-                let hint = "Something changed the workspace without being captured. Undo that, or repeat it as DDL.";
+                let hint = "Something changed the workspace without being captured. Undo that (DROP ... IF EXISTS for what it created), or repeat it \
+                            as DDL after that.";
                 let detail = format!(
                     "the changes of \"{blueprint}\" do not give the workspace's schema: {}",
                     shown(&differences)
