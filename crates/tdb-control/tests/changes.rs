@@ -237,6 +237,16 @@ async fn uncaptured_objects_are_reported_and_can_be_repeated_as_ddl() {
     world.ddl("app", "DROP TABLE IF EXISTS hidden").await;
     world.deploy("app").await;
     world.no_drift("app").await;
+    world
+        .ddl("app", "EXPLAIN ANALYZE CREATE TABLE hidden AS SELECT 1 AS n")
+        .await;
+    world.ddl("app", "DROP TABLE hidden").await;
+    assert_eq!(deploy().await.unwrap_err().code().as_str(), "head_broken");
+    let undone = world.diff("app").await.last().unwrap().id;
+    world.skip("app", &[undone]).await.unwrap();
+    world.ddl("app", "CREATE TABLE u (id int)").await;
+    world.deploy("app").await;
+    world.no_drift("app").await;
 }
 
 /// Undoing works as the diff says, with everything that needs the table.
