@@ -50,7 +50,8 @@ impl From<StoreError> for BuildError {
     }
 }
 
-async fn schema_of(build: &TemplateRow, applied: Applied) -> Result<Fingerprint> {
+/// The schema after a replay in a build.
+pub(crate) async fn schema_of(build: &TemplateRow, applied: Applied) -> Result<Fingerprint> {
     let taken = applied.fingerprint(&build.physical.roles.owner.name).await;
     taken.map_err(|e| upstream(&build.physical.server, e))
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::apply::{ApplyError, NumberedChange};
 use tdb_engines::postgres::capture::repeat::{self, Unrepeatable};
-use tdb_engines::postgres::fingerprint::Difference;
+use tdb_engines::postgres::change::Statement;
+use tdb_engines::postgres::fingerprint::{Difference, Fingerprint};
 use tdb_names::{BlueprintName, RoleName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::changes::{self, ChangeState};
@@ -17,7 +18,7 @@ use tdb_store::workspaces::{self, WorkspaceRow};
 use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::lifecycle::memberships::role_taken;
-use crate::schema::builds::{BuildError, Builds};
+use crate::schema::builds::{BuildError, Builds, schema_of};
 use crate::schema::differences::shown;
 use crate::schema::templates::Templates;
 
@@ -54,12 +55,23 @@ impl Trials {
     /// The changes among `ids` that cannot be replayed after those before them that can. The caller holds the lease of
     /// the workspace's builds on the server.
     pub(crate) async fn failing(&self, row: &WorkspaceRow, server: &ServerName, ids: &[u32]) -> Result<Vec<Failing>> {
+        Ok(Box::pin(self.tried(row, server, ids)).await?.0)
+    }
+
+    /// The failing changes, and the result of the others if there are failing ones.
+    async fn tried(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+    ) -> Result<(Vec<Failing>, Option<Fingerprint>)> {
         let build = Box::pin(self.builds.begin_build(row, server, ids)).await?;
         let tried = async {
             let (mut left, mut failing) = (ids.to_vec(), Vec::new());
             loop {
                 let error = match Box::pin(self.builds.replay(row, &build, &left)).await {
-                    Ok(_) => return Ok(failing),
+                    Ok(_) if failing.is_empty() => return Ok((failing, None)),
+                    Ok(applied) => return Ok((failing, Some(schema_of(&build, applied).await?))),
                     Err(BuildError::Other(error)) => return Err(error),
                     Err(BuildError::Replay(error)) => error,
                 };
@@ -83,8 +95,10 @@ impl Trials {
         server: &ServerName,
         ids: &[u32],
     ) -> Result<Vec<Failing>> {
-        let mut failing = Box::pin(self.failing(row, server, ids)).await?;
-        failing.extend(Box::pin(self.blamed(row, ids, &failing)).await?);
+        let (mut failing, rest) = Box::pin(self.tried(row, server, ids)).await?;
+        if let Some(rest) = rest {
+            failing.extend(Box::pin(self.blamed(row, server, ids, &failing, &rest)).await?);
+        }
         failing.sort_by_key(|failing| failing.change);
         self.mark_broken(row, &failing).await?;
         Ok(failing)
@@ -145,34 +159,72 @@ impl Trials {
         Ok(found)
     }
 
-    /// Earlier changes among `ids` whose replay does not create what a failing change needs.
-    async fn blamed(&self, row: &WorkspaceRow, ids: &[u32], failing: &[Failing]) -> Result<Vec<Failing>> {
-        let (changes, proven) = (
-            self.builds.numbered_changes(row, ids).await?,
-            self.in_versions(row).await?,
-        );
+    /// Changes among `ids` whose replay does not create what they created in the workspace, so that later ones fail. `rest` is
+    /// the result of the changes that do not fail.
+    async fn blamed(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        ids: &[u32],
+        failing: &[Failing],
+        rest: &Fingerprint,
+    ) -> Result<Vec<Failing>> {
+        let changes = self.builds.numbered_changes(row, ids).await?;
         let is_failing = |id: i64| failing.iter().any(|failing| i64::from(failing.change) == id);
+        let replayed: Vec<u32> = ids.iter().copied().filter(|id| !is_failing(i64::from(*id))).collect();
         let mut found = Vec::new();
-        for (at, numbered) in changes.iter().enumerate() {
-            let Some(why) = suspicion(numbered, &proven).filter(|_| !is_failing(numbered.id)) else {
+        for (suspect, why) in self.suspects(row, ids).await? {
+            let is_later = |other: &&NumberedChange| other.id > suspect.id;
+            let Some(first) = changes.iter().filter(is_later).find(|other| is_failing(other.id)) else {
                 continue;
             };
-            let made = numbered.change.objects();
+            if is_failing(suspect.id) {
+                continue;
+            }
+            let made = suspect.change.objects();
             let needs_it = |later: &&NumberedChange| {
                 let objects = later.change.objects();
                 is_failing(later.id) && objects.iter().any(|o| made.iter().any(|m| repeat::concerns(m, o)))
             };
-            let later = changes.iter().skip(at + 1).find(needs_it);
-            if let (Some(later), Ok(change)) = (later, u32::try_from(numbered.id)) {
-                let reason = format!(
-                    "a replay gives another result, because {}: change {} needs what it created in the workspace",
-                    because(&why),
-                    later.id
-                );
+            let later = changes.iter().filter(is_later).find(needs_it);
+            let what = match later {
+                Some(later) => format!("change {} needs what it created in the workspace", later.id),
+                None => match Box::pin(self.missing(row, server, &replayed, &suspect, rest)).await? {
+                    Some(object) => format!("it does not create {object}, and change {} fails", first.id),
+                    None => continue,
+                },
+            };
+            if let Ok(change) = u32::try_from(suspect.id) {
+                let reason = format!("a replay gives another result, because {}: {what}", because(&why));
                 found.push(Failing { change, reason });
             }
         }
         Ok(found)
+    }
+
+    /// An object that a change created in the workspace but not in its replay. `rest` is the result of `replayed`.
+    async fn missing(
+        &self,
+        row: &WorkspaceRow,
+        server: &ServerName,
+        replayed: &[u32],
+        suspect: &NumberedChange,
+        rest: &Fingerprint,
+    ) -> Result<Option<String>> {
+        if missing_from(rest, suspect).is_none() {
+            return Ok(None);
+        }
+        // A later change may have dropped it.
+        let up_to: Vec<u32> = replayed
+            .iter()
+            .copied()
+            .filter(|id| i64::from(*id) <= suspect.id)
+            .collect();
+        match Box::pin(self.builds.shadow(row, server, &up_to)).await {
+            Ok(after) => Ok(missing_from(&after, suspect).cloned()),
+            Err(BuildError::Replay(_)) => Ok(None),
+            Err(BuildError::Other(error)) => Err(error),
+        }
     }
 
     /// The changes among `ids` whose replay may give another result, and why.
@@ -220,6 +272,16 @@ impl Trials {
             Some(first) => Err(needed(&row.blueprint, left_out, &needing, first)),
         }
     }
+}
+
+/// An object that a change created in the workspace and that is not in `schema`.
+fn missing_from<'a>(schema: &Fingerprint, suspect: &'a NumberedChange) -> Option<&'a String> {
+    let only_creates = |statement: &&Statement| statement.tags.iter().all(|tag| droppable(tag).is_some());
+    let created = suspect.change.statements.iter().filter(only_creates);
+    let is_there = |object: &str| schema.facts.keys().any(|fact| repeat::concerns(object, fact));
+    created
+        .flat_map(|statement| &statement.objects)
+        .find(|object| !is_there(object))
 }
 
 /// Why a replay of a change may give another result. Changes in a version were replayed with the same result when it
@@ -330,15 +392,19 @@ pub(crate) fn drops(tags: &[String], objects: &[String]) -> Vec<String> {
     }
     let pairs = tags.iter().zip(objects).rev();
     let drop = |(tag, object): (&String, &String)| {
-        let created = tag.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS"));
-        let kind = if tag == "SELECT INTO" { "TABLE" } else { created? };
+        let kind = droppable(tag)?;
         // Later changes that need the relation must be left out together with it, so what depends on it goes too.
         let cascade = if RELATIONS.contains(&kind) { " CASCADE" } else { "" };
-        DROPPABLE
-            .contains(&kind)
-            .then(|| format!("DROP {kind} IF EXISTS {object}{cascade}"))
+        Some(format!("DROP {kind} IF EXISTS {object}{cascade}"))
     };
     pairs.filter_map(drop).collect()
+}
+
+/// The kind of object that a command creates, if the object's identity is what DROP takes.
+fn droppable(tag: &str) -> Option<&str> {
+    let created = tag.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS"));
+    let kind = if tag == "SELECT INTO" { "TABLE" } else { created? };
+    DROPPABLE.contains(&kind).then_some(kind)
 }
 
 /// The kinds of objects that views and foreign keys need.
