@@ -163,7 +163,7 @@ words! {
     ChangeState {
         /// It can be deployed. The field `version` says whether a version contains it.
         Pending = "pending",
-        /// Reserved; not returned at present.
+        /// Every tenant has it. A diff lists no such changes; the answer to a revert can contain one.
         Deployed = "deployed",
         /// It was excluded from all later versions.
         Skipped = "skipped",

@@ -4,7 +4,7 @@
 mod support;
 
 use support::{World, blueprint};
-use tdb_control::model::{ChangeState, DeploymentStatus};
+use tdb_control::model::{ChangeState, DeploymentStatus, Reverted};
 use tdb_control::{ControlError, Page};
 
 /// The change numbers in the skip request that a text recommends.
@@ -259,4 +259,75 @@ async fn a_change_that_was_skipped_before_its_replay_differed_blocks_nothing() {
     let refused = world.refused_deployment("app").await;
     assert_eq!(refused.code().as_str(), "head_differs", "{refused}");
     assert!(refused.to_string().contains("smuggled"), "{refused}");
+}
+
+async fn revert(world: &World, id: u32) -> Result<Reverted, ControlError> {
+    world
+        .control
+        .reverts
+        .revert(&world.identity, &blueprint("app"), id)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_reverted_beside_changes_that_are_not_known_to_be_broken() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE apart (id int)").await;
+    let session = world.session("app_dev").await;
+    session.batch_execute("PREPARE p AS SELECT 1 AS n").await.unwrap();
+    session.batch_execute("CREATE TABLE l AS EXECUTE p").await.unwrap();
+    session.batch_execute("ALTER TABLE l ADD COLUMN m int").await.unwrap();
+    let refused = revert(&world, 3).await.unwrap_err();
+    assert_eq!(refused.code().as_str(), "change_not_pending", "{refused}");
+    session.batch_execute("CREATE VIEW v AS SELECT m FROM l").await.unwrap();
+    let reverted = revert(&world, 1).await.unwrap();
+    assert_eq!(reverted.change.state, ChangeState::Reverted, "{reverted:#?}");
+    session.batch_execute("SELECT FROM apart").await.unwrap_err();
+    let broken = [2, 3, 4].map(|id| (id, ChangeState::Broken));
+    assert_eq!(states(&world).await, broken);
+    world.skip("app", &[2, 3, 4]).await.unwrap();
+    world.ddl("app", "CREATE TABLE fine (id int)").await;
+    world.tenant("acme", "app").await;
+    world.no_drift("app").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reverted_change_that_every_tenant_has_is_deployed() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("one", "app").await;
+    world.ddl("app", "ALTER TABLE t ADD COLUMN a int").await;
+    world.tenant("two", "app").await;
+    let states = |reverted: Reverted| (reverted.change.state, reverted.inverse.state);
+    // Only one of two tenants has it.
+    let part = states(revert(&world, 2).await.unwrap());
+    assert_eq!(part, (ChangeState::Pending, ChangeState::Pending));
+    world.ddl("app", "ALTER TABLE t ADD COLUMN b int").await;
+    completed(&world).await;
+    let all = states(revert(&world, 4).await.unwrap());
+    assert_eq!(all, (ChangeState::Deployed, ChangeState::Pending));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_creates_less_at_its_replay_is_blamed_for_what_fails_without_it() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    let parts = "CREATE TABLE parts (name text); INSERT INTO parts VALUES ('p1')";
+    world.ddl("app", parts).await;
+    let by_data = "DO $$ DECLARE k record; BEGIN FOR k IN SELECT name FROM parts LOOP
+                     EXECUTE format('CREATE TABLE %I (x int)', k.name); END LOOP; END $$";
+    world.ddl("app", by_data).await;
+    // Creates the same at each replay, and something later drops it.
+    let repeatable = "DO $$ BEGIN CREATE SCHEMA s; CREATE TABLE s.t (i int); END $$";
+    world.ddl("app", repeatable).await;
+    world.ddl("app", "DROP SCHEMA s CASCADE").await;
+    world.ddl("app", "CREATE VIEW pv AS SELECT x FROM p1").await;
+    let refused = world.try_tenant("acme", "app").await.unwrap_err();
+    assert!(refused.to_string().contains("does not create public.p1"), "{refused}");
+    assert_eq!(recommended(refused.hint().unwrap()), [2, 5], "{refused}");
+    world.skip("app", &[2, 5]).await.unwrap();
+    world.tenant("acme", "app").await;
+    world.no_drift("app").await;
 }

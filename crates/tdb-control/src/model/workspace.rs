@@ -124,7 +124,7 @@ pub struct SettingsChange {
 pub enum ChangeState {
     /// It is part of head.
     Pending,
-    /// Every tenant has it. Reserved: at present changes are not reported in this state.
+    /// It is part of head, and every tenant has it. A diff lists no such changes.
     Deployed,
     /// It was excluded from head.
     Skipped,

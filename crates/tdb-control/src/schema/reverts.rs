@@ -25,13 +25,12 @@ use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::{As, database_name};
 use crate::lifecycle::servers::Servers;
 use crate::lifecycle::workspaces::Workspaces;
-use crate::model::Reverted;
+use crate::model::{ChangeInfo, ChangeState as State, Reverted};
 use crate::schema::blueprints::info;
 use crate::schema::builds::BuildError;
 use crate::schema::builds::Builds;
 use crate::schema::drain::Drains;
-use crate::schema::failing::Failing;
-use crate::schema::failing::Trials;
+use crate::schema::failing::{Failing, Trials, repair};
 use crate::schema::templates::Templates;
 
 /// The application name of the session that runs the inverse.
@@ -87,17 +86,47 @@ impl Reverts {
         Box::pin(self.record_revert(identity, row, id, xid)).await
     }
 
-    /// The inverse of a change, verified on a replay of the whole workspace: it undoes what the change did and nothing
-    /// else.
+    /// The inverse of a change, verified on a replay of the whole workspace, except the changes that cannot be replayed: it
+    /// undoes what the change did and nothing else.
     async fn proven_inverse(&self, row: &WorkspaceRow, log: &[ChangeRow], change: &ChangeRow) -> Result<Change> {
-        let replayable: Vec<u32> = log
+        let mut replayable: Vec<u32> = log
             .iter()
             .filter(|other| other.reason.is_none() && other.state != ChangeState::Broken)
             .map(|other| other.id)
             .collect();
+        let mut proven = Box::pin(self.inverse_among(row, log, change, &replayable)).await;
+        if matches!(&proven, Err(BuildError::Replay(_))) {
+            // Changes that need a broken or a skipped one are not marked until a replay fails.
+            let server = &row.physical.server;
+            let failing = Box::pin(self.trials.mark_failing(row, server, &replayable)).await?;
+            if let Some(own) = failing.iter().find(|failing| failing.change == change.id) {
+                let in_head = |id: u32| {
+                    log.iter()
+                        .any(|other| other.id == id && other.state == ChangeState::Pending)
+                };
+                let broken: Vec<u32> = failing
+                    .iter()
+                    .map(|failing| failing.change)
+                    .filter(|id| in_head(*id))
+                    .collect();
+                return Err(itself_broken(row, own, &broken));
+            }
+            replayable.retain(|id| !failing.iter().any(|failing| failing.change == *id));
+            proven = Box::pin(self.inverse_among(row, log, change, &replayable)).await;
+        }
+        proven.map_err(|error| cannot_replay(change.id, error))
+    }
+
+    async fn inverse_among(
+        &self,
+        row: &WorkspaceRow,
+        log: &[ChangeRow],
+        change: &ChangeRow,
+        replayable: &[u32],
+    ) -> std::result::Result<Change, BuildError> {
         let earlier: Vec<u32> = replayable.iter().copied().filter(|other| *other < change.id).collect();
         let build = Box::pin(self.builds.begin_build(row, &row.physical.server, &earlier)).await?;
-        let proven = Box::pin(self.prove_inverse(row, log, change, &build, &replayable)).await;
+        let proven = Box::pin(self.prove_inverse(row, log, change, &build, replayable)).await;
         Box::pin(self.templates.remove(&build)).await?;
         proven
     }
@@ -109,42 +138,30 @@ impl Reverts {
         change: &ChangeRow,
         build: &TemplateRow,
         replayable: &[u32],
-    ) -> Result<Change> {
+    ) -> std::result::Result<Change, BuildError> {
         let up_to = |id: u32| -> Vec<u32> { replayable.iter().copied().filter(|other| *other <= id).collect() };
-        Box::pin(self.builds.replay(row, build, &up_to(change.id.saturating_sub(1))))
-            .await
-            .map_err(|error| cannot_replay(change.id, error))?;
+        Box::pin(self.builds.replay(row, build, &up_to(change.id.saturating_sub(1)))).await?;
         let before = self.state_of(build).await?;
-        Box::pin(self.builds.replay(row, build, &up_to(change.id)))
-            .await
-            .map_err(|error| cannot_replay(change.id, error))?;
+        Box::pin(self.builds.replay(row, build, &up_to(change.id))).await?;
         let after = self.state_of(build).await?;
         let body: Change = serde_json::from_value(change.body.clone()).map_err(ControlError::internal)?;
         let inverse = inverse::of(&body, &before, &after).map_err(|error| irreversible(change.id, &error))?;
-        Box::pin(self.builds.replay(row, build, replayable))
-            .await
-            .map_err(|error| cannot_replay(change.id, error))?;
+        Box::pin(self.builds.replay(row, build, replayable)).await?;
         let now = self.facts_of(build).await?;
         if let Err(error) = Box::pin(self.try_inverse(build, &inverse)).await? {
             let without: Vec<u32> = replayable.iter().copied().filter(|id| *id != change.id).collect();
             // All changes replay with it, so a change that fails without it needs it.
-            return Err(
-                match Box::pin(self.trials.failing(row, &row.physical.server, &without))
-                    .await?
-                    .into_iter()
-                    .next()
-                {
-                    Some(later) => {
-                        let reason = format!("without it, it fails with {}", later.reason);
-                        needed(change.id, &Failing { reason, ..later })
-                    }
-                    None => refused(
-                        change.id,
-                        &format!("{} ({})", error.message, error.sqlstate),
-                        error.detail.as_deref(),
-                    ),
-                },
-            );
+            let failing = Box::pin(self.trials.failing(row, &row.physical.server, &without)).await?;
+            return Err(match failing.into_iter().next() {
+                Some(later) => {
+                    let reason = format!("without it, it fails with {}", later.reason);
+                    needed(change.id, &Failing { reason, ..later }).into()
+                }
+                None => {
+                    let why = format!("{} ({})", error.message, error.sqlstate);
+                    refused(change.id, &why, error.detail.as_deref()).into()
+                }
+            });
         }
         let undone = self.facts_of(build).await?;
         let course = Course {
@@ -157,10 +174,12 @@ impl Reverts {
             Ok(()) => Ok(inverse),
             Err(Astray::Different(object)) => {
                 let reason = format!("undoing it would leave {object} different from what it was");
-                Err(refused(change.id, &reason, None))
+                Err(refused(change.id, &reason, None).into())
             }
             Err(Astray::ChangedLater(object)) => {
-                Err(Box::pin(self.changed_later(row, log, change, replayable, &object)).await?)
+                Err(Box::pin(self.changed_later(row, log, change, replayable, &object))
+                    .await?
+                    .into())
             }
         }
     }
@@ -281,10 +300,11 @@ impl Reverts {
             changes::set_state(&tx, row.id, inverse, ChangeState::Reverted, None).await?;
         }
         let mut both = changes::of_ids(&tx, row.id, &[id, inverse]).await?.into_iter();
+        let undeployed = changes::undeployed(&tx, row.id, id.saturating_sub(1), 1).await?;
         tx.commit().await?;
         match (both.next(), both.next()) {
             (Some(change), Some(inverse)) => Ok(Reverted {
-                change: info(change, &versions),
+                change: deployed_if(!undeployed.contains(&id), info(change, &versions)),
                 inverse: info(inverse, &versions),
             }),
             _ => Err(ControlError::internal("a change is gone from the log")),
@@ -350,6 +370,24 @@ impl Course<'_> {
         }
         Ok(())
     }
+}
+
+/// The change in the state `Deployed`, if it is in head and every tenant has it.
+fn deployed_if(every_tenant_has_it: bool, change: ChangeInfo) -> ChangeInfo {
+    let state = match change.state {
+        State::Pending if every_tenant_has_it => State::Deployed,
+        state => state,
+    };
+    ChangeInfo { state, ..change }
+}
+
+/// The refusal to revert a change that cannot be replayed. `broken` are all such changes that were not known to be broken.
+fn itself_broken(row: &WorkspaceRow, own: &Failing, broken: &[u32]) -> ControlError {
+    ControlError::refused(
+        ProblemCode::ChangeNotPending,
+        format!("change {} is broken: it cannot be replayed: {}", own.change, own.reason),
+        &repair(&row.blueprint, broken, &[], None),
+    )
 }
 
 fn needed(id: u32, later: &Failing) -> ControlError {
