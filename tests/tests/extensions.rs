@@ -164,6 +164,24 @@ async fn what_a_text_creates_before_can_be_required() {
             .any(|notice| notice.message().contains("does not see uncommitted changes")),
         "{said:?}"
     );
+    // Nor one that an earlier statement of the text creates: nothing is created then, and the text fails where it names it.
+    session.batch_execute("ROLLBACK").await.unwrap();
+    let text = "CREATE EXTENSION cube SCHEMA public; CREATE SCHEMA late; CREATE EXTENSION earthdistance SCHEMA late; CREATE TABLE r ()";
+    for _ in 0..2 {
+        let error = session.batch_execute(text).await.unwrap_err();
+        let code = error.code().map(|code| code.code().to_owned());
+        assert_eq!(code.as_deref(), Some("42501"), "{error:?}");
+    }
+    let said = session.notices();
+    let advice = "Create what it needs, such as its schema, in an earlier message";
+    assert!(said.iter().any(|notice| notice.message().contains(advice)), "{said:?}");
+    session
+        .batch_execute("CREATE SCHEMA late; CREATE TABLE r ()")
+        .await
+        .unwrap();
+    let text = "CREATE EXTENSION cube SCHEMA public; CREATE EXTENSION earthdistance SCHEMA late";
+    session.batch_execute(text).await.unwrap();
+    instance().prove_again(&workspace);
 }
 
 #[tokio::test]

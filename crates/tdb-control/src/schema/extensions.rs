@@ -123,9 +123,8 @@ impl Extensions {
         let mut made = Vec::new();
         for (at, one) in written.iter().enumerate() {
             let before = written.get(..at).unwrap_or_default();
-            match self.make_one(row, one, before, speaker).await {
-                Ok(names) => made.extend(names),
-                Err(error) => prepared.warnings.push(explained(&one.wanted.name, &error)),
+            if let Err(error) = self.make_one(row, one, before, speaker, &mut made).await {
+                prepared.warnings.push(explained(&one.wanted.name, &error));
             }
         }
         if !made.is_empty() {
@@ -136,19 +135,20 @@ impl Extensions {
     }
 
     /// Creates what only the administrator can create of the statement `written`. `before` are the statements before it in
-    /// the text. Returns the names of extensions that the text contains and that exist now.
+    /// the text. Appends to `made` the names of extensions that the text contains and that exist now, also if it then fails.
     async fn make_one(
         &self,
         row: &WorkspaceRow,
         written: &Written,
         before: &[Written],
         speaker: i32,
-    ) -> Result<Vec<String>> {
+        made: &mut Vec<String>,
+    ) -> Result<()> {
         let Wanted { name, version, .. } = &written.wanted;
         let fit =
             check_word("name", name).is_ok() && version.as_deref().is_none_or(|v| check_word("version", v).is_ok());
         if !fit {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let place = &row.physical.server;
         let server = self.servers.admin(place).await?;
@@ -156,7 +156,7 @@ impl Extensions {
         let failed = |error| upstream(place, error);
         let lacks = extensions::lacks(&server, database, &written.wanted).await;
         let Some(missing) = lacks.map_err(failed)? else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         // Without CASCADE, what it requires is created only if a statement before it would have done so.
         let required = extensions::requirements(&server, database, name).await;
@@ -173,10 +173,20 @@ impl Extensions {
             .chain(required.iter().map(|(one, _)| one))
             .all(|one| one.made_by == MadeBy::Owner)
         {
-            return Ok(Vec::new());
+            return Ok(());
+        }
+        let itself = (missing.made_by == MadeBy::Superuser).then_some((&missing, written));
+        let all = required.iter().map(|(one, by)| (one, *by)).chain(itself);
+        let schemas: Vec<&str> = all.filter_map(|(one, by)| schema_to_exist(one, by)).collect();
+        // Before anything is created: what is created stays if the text fails.
+        if let Some(schema) = extensions::absent_schema(&server, database, &schemas)
+            .await
+            .map_err(failed)?
+        {
+            let rule = format!("is \"{schema}\", which does not exist");
+            return Err(ControlError::Invalid { field: "schema", rule });
         }
         let allowed = self.allowed_extensions(place).await?;
-        let mut made = Vec::new();
         for (one, by) in &required {
             let by_name = by.wanted.name == one.name;
             let version = by.wanted.version.clone().filter(|_| by_name);
@@ -184,12 +194,12 @@ impl Extensions {
             made.extend(by_name.then(|| one.name.clone()));
         }
         if missing.made_by == MadeBy::Owner {
-            return Ok(made);
+            return Ok(());
         }
         self.make_missing(row, &missing, version.clone(), written, &allowed, speaker)
             .await?;
         made.push(name.clone());
-        Ok(made)
+        Ok(())
     }
 
     /// Creates one extension of a text. As in PostgreSQL, the schema that the text names applies to all extensions that
@@ -249,6 +259,12 @@ impl Extensions {
     }
 }
 
+/// The schema that must exist before `written` creates the extension `one`. PostgreSQL creates one that the extension prescribes.
+fn schema_to_exist<'w>(one: &Missing, written: &'w Written) -> Option<&'w str> {
+    let schema = written.wanted.schema.as_deref()?;
+    one.fixed_schema.is_none().then_some(schema)
+}
+
 /// The text with ALTER ROLE CURRENT_USER for an ALTER DATABASE of the workspace that sets what its sessions begin with. `None` for
 /// any other text.
 pub(crate) fn for_the_role(row: &WorkspaceRow, text: &str) -> Result<Option<String>> {
@@ -301,7 +317,8 @@ fn explained(name: &str, error: &ControlError) -> String {
             ..
         } => format!("{detail}: {hint}"),
         other => format!(
-            "extension \"{name}\" could not be created by the administrator, whose session does not see uncommitted changes: {}",
+            "extension \"{name}\" could not be created by the administrator, whose session does not see uncommitted changes: {}. Create what it \
+             needs, such as its schema, in an earlier message and transaction.",
             other.explained()
         ),
     }

@@ -159,6 +159,19 @@ pub async fn requirements(server: &Server, database: &str, name: &str) -> Result
     rows.iter().map(|row| missing(row.try_get("name")?, row)).collect()
 }
 
+/// The first of `schemas` that does not exist, or is not committed yet.
+pub async fn absent_schema(server: &Server, database: &str, schemas: &[&str]) -> Result<Option<String>, EngineError> {
+    if schemas.is_empty() {
+        return Ok(None);
+    }
+    let inside = server.session(database).await?;
+    let sql =
+        "SELECT s FROM unnest($1::text[]) s WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = s) LIMIT 1";
+    let row = inside.row(sql, &[&schemas]).await?;
+    server.keep(database, inside);
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
 fn missing(name: String, row: &Row) -> Result<Missing, EngineError> {
     let made_by = if row.try_get("restricted")? {
         MadeBy::Superuser
