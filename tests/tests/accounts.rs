@@ -255,6 +255,35 @@ async fn the_command_line_signs_up_and_logs_in_with_a_key_file_of_its_owner() {
     assert!(said.stdout.contains("stays valid"), "{said:?}");
     stranger().with_key(Some(first)).get("/workspaces").ok();
     assert!(tdb(&["logout"], "", "").ok().stdout.contains("nothing was saved"));
+    // Also if it has the name that logins give to theirs.
+    let owner = stranger().with_key(Some(first));
+    let made_by_hand = owner
+        .post("/apikeys", json!({"name": "login", "scopes": ["admin"]}))
+        .ok();
+    let key = made_by_hand["api_key"].as_str().unwrap();
+    tdb(
+        &["config", "set", "--api-url", instance().api_url(), "--api-key", key],
+        "",
+        "",
+    )
+    .ok();
+    assert!(tdb(&["logout"], "", "").ok().stdout.contains("stays valid"));
+    stranger().with_key(Some(key)).get("/workspaces").ok();
+    // Without a key of scope admin, nothing could be created or deleted any more.
+    let by_hand = stranger().with_key(Some(key));
+    for listed in by_hand.get("/apikeys").ok()["api_keys"].as_array().unwrap() {
+        let id = listed["id"].as_str().unwrap();
+        if id != made_by_hand["id"].as_str().unwrap() {
+            by_hand.delete(&format!("/apikeys/{id}")).ok();
+        }
+    }
+    let last = format!("/apikeys/{}", made_by_hand["id"].as_str().unwrap());
+    let refused = by_hand.delete(&last).problem(409);
+    assert_eq!(refused["code"], "wrong_state", "{refused}");
+    by_hand
+        .post("/apikeys", json!({"name": "next", "scopes": ["admin"]}))
+        .ok();
+    by_hand.delete(&last).ok();
 
     let url = made["connection_string"].as_str().unwrap();
     let refused = connect(&in_database(url, "nothing_dev")).await.unwrap_err();

@@ -98,26 +98,40 @@ async fn read_tenant(
 /// Delete a tenant, softly or permanently
 #[utoipa::path(delete, path = "/tenants/{id}", tag = "tenants",
     params(("id" = String, Path, description = "The tenant's name"), DeletionParams),
-    responses((status = 200, description = "It is deleted", body = Success<DeletedTenant>)))]
+    responses((status = 200, description = "It is deleted", body = Success<DeletedTenant>),
+              (status = 202, description = "It is being deleted permanently, which takes longer", body = Success<DeletedTenant>)))]
 async fn delete_tenant(
     State(control): State<Control>,
     caller: Caller<DeletionParams>,
     InPath(id): InPath<String>,
-) -> Answer<Json<Success<DeletedTenant>>> {
+) -> Answer<(StatusCode, Json<Success<DeletedTenant>>)> {
     let name = named(&id)?;
-    let (deletion, message) = if caller.params.hard {
-        let message = format!("tenant \"{name}\", its databases and its credentials are deleted");
-        (model::Deletion::Hard, message)
+    let deletion = if caller.params.hard {
+        model::Deletion::Hard
     } else {
-        let message = format!("tenant \"{name}\" is deleted; its name and data are kept until it is deleted hard");
-        (model::Deletion::Soft, message)
+        model::Deletion::Soft
     };
-    control.tenants.delete(&caller.identity, &name, deletion).await?;
-    Ok(Json(Success::of(DeletedTenant {
+    let left = control.tenants.delete(&caller.identity, &name, deletion).await?;
+    let (status, message) = match (deletion, left) {
+        (model::Deletion::Soft, _) => (
+            StatusCode::OK,
+            format!("tenant \"{name}\" is deleted; its name and data are kept until it is deleted hard"),
+        ),
+        (model::Deletion::Hard, None) => (
+            StatusCode::OK,
+            format!("tenant \"{name}\", its databases and its credentials are deleted"),
+        ),
+        (model::Deletion::Hard, Some(_)) => (
+            StatusCode::ACCEPTED,
+            format!("tenant \"{name}\" is being deleted; its credentials are deleted, its databases not yet"),
+        ),
+    };
+    let answer = DeletedTenant {
         tenant_id: name.to_string(),
         status: TenantStatus::Deleted,
         message,
-    })))
+    };
+    Ok((status, Json(Success::of(answer))))
 }
 
 /// Suspend a tenant: its sessions end and its clients are refused

@@ -16,6 +16,9 @@ pub(crate) struct ConfigFile {
     pub api_url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<String>,
+    /// Whether `tdb login` created the key, so that only this file has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub api_key_of_login: bool,
 }
 
 impl ConfigFile {
@@ -87,6 +90,7 @@ mod tests {
             let config = ConfigFile {
                 api_url: Some(url.to_owned()),
                 api_key: Some("k".to_owned()),
+                api_key_of_login: true,
             };
             config.save_to(&path).unwrap();
             assert_eq!(ConfigFile::load_from(&path).unwrap(), config);

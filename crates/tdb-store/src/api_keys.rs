@@ -157,6 +157,16 @@ pub async fn give_to_user(tx: &Tx, id: KeyId, user: Uuid, kept: i64) -> Result<(
     Ok(())
 }
 
+/// The keys of the project with the scope admin, and whether a login created each. Locked, so that two deletions see each
+/// other.
+pub async fn lock_admins(tx: &Tx, project: &ProjectId) -> Result<Vec<(KeyId, bool)>> {
+    let sql = "SELECT id, user_id IS NOT NULL AS by_login FROM api_keys
+               WHERE project_id = $1 AND 'admin' = ANY (scopes) ORDER BY id FOR UPDATE";
+    let rows = tx.query(sql, &[&project.as_str()]).await?;
+    let one = |row: &Row| Ok((KeyId::from_uuid(column(row, "id")?), column(row, "by_login")?));
+    rows.iter().map(one).collect()
+}
+
 /// Deletes a key. False if the project has no such key.
 pub async fn delete(tx: &Tx, project: &ProjectId, id: KeyId) -> Result<bool> {
     let sql = "DELETE FROM api_keys WHERE project_id = $1 AND id = $2";

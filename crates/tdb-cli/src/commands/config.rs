@@ -85,7 +85,10 @@ fn set(wanted: Vec<(Name, String)>, printer: &Printer) -> Result<()> {
                 bail!("api_url must start with http:// or https://")
             }
             Name::ApiUrl => file.api_url = Some(value),
-            Name::ApiKey => file.api_key = Some(value),
+            Name::ApiKey => {
+                file.api_key = Some(value);
+                file.api_key_of_login = false;
+            }
         }
     }
     let path = file.save()?;

@@ -54,7 +54,7 @@ pub(crate) fn sign_up(command: Signup, target: &TargetOptions, printer: &Printer
         project_name: Some(command.project),
     };
     let made = Client::new(&url, None).sign_up(&request)?;
-    remember(&url, &made.body.api_key, printer)?;
+    remember(&url, &made.body.api_key, false, printer)?;
     printer.answer(&made, |made| render_signed_up(&made.body))?;
     printer.note("The key and the password are shown only once. Append the name of a database, such as /myapp__acme.");
     Ok(())
@@ -67,7 +67,7 @@ pub(crate) fn log_in(command: Login, target: &TargetOptions, printer: &Printer) 
         email: command.email,
     };
     let login = Client::new(&url, None).log_in(&request)?;
-    remember(&url, &login.api_key, printer)?;
+    remember(&url, &login.api_key, true, printer)?;
     printer.answer(&login, render_logged_in)
 }
 
@@ -76,13 +76,14 @@ pub(crate) fn log_in(command: Login, target: &TargetOptions, printer: &Printer) 
 pub(crate) fn log_out(printer: &Printer) -> Result<()> {
     let mut file = ConfigFile::load()?;
     let (url, key) = (file.api_url.take(), file.api_key.take());
+    let of_login = std::mem::take(&mut file.api_key_of_login);
     let message = match (&url, key) {
         (None, None) => "nothing was saved".to_owned(),
         (Some(url), Some(key)) => {
-            let fate = match revoke(url, &key) {
-                Ok(true) => "and the key is deleted".to_owned(),
-                Ok(false) => "the key itself stays valid".to_owned(),
-                Err(error) => format!("the key itself stays valid, because it could not be deleted: {error}"),
+            let fate = match of_login.then(|| revoke(url, &key)) {
+                Some(Ok(true)) => "and the key is deleted".to_owned(),
+                Some(Ok(false)) | None => "the key itself stays valid".to_owned(),
+                Some(Err(error)) => format!("the key itself stays valid, because it could not be deleted: {error}"),
             };
             format!("logged out of {url}; {fate}")
         }
@@ -92,7 +93,7 @@ pub(crate) fn log_out(printer: &Printer) -> Result<()> {
     printer.answer(&Done { message }, |done| done.message.clone())
 }
 
-/// Deletes the key if a login created it, because only this configuration file uses such a key. Returns whether it did.
+/// Deletes the key of a login, because only this configuration file uses it. Returns whether it did.
 fn revoke(url: &str, key: &str) -> Result<bool, ClientError> {
     let client = Client::new(url, Some(key.to_owned()));
     let keys = client.api_keys()?.api_keys;
@@ -106,10 +107,11 @@ fn given_or_asked(given: Option<String>, what: &str) -> Result<String> {
     given.map_or_else(|| password::ask(VARIABLE, what), Ok)
 }
 
-fn remember(url: &str, key: &str, printer: &Printer) -> Result<()> {
+fn remember(url: &str, key: &str, of_login: bool, printer: &Printer) -> Result<()> {
     let mut file = ConfigFile::load()?;
     file.api_url = Some(url.to_owned());
     file.api_key = Some(key.to_owned());
+    file.api_key_of_login = of_login;
     let path = file.save()?;
     printer.note(&format!("address and key are saved in {}", path.display()));
     Ok(())

@@ -136,13 +136,7 @@ fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<
     for warning in &tenant.warnings {
         printer.warn(warning);
     }
-    match tenant.databases.first() {
-        Some(database) => printer.note(&format!(
-            "The password is shown only once. \"tdb psql {}\" does not need it.",
-            database.connection.database
-        )),
-        None => printer.note("The password is shown only once."),
-    }
+    note_password(request, &tenant, printer);
     match created_in_time(tenant, client, printer)?.status {
         TenantStatus::Provisioning => printer.note(&format!(
             "The tenant is still being created; \"tdb tenants get {}\" shows its status.",
@@ -155,6 +149,21 @@ fn create(request: &CreateTenant, client: &Client, printer: &Printer) -> Result<
         | TenantStatus::Error => {}
     }
     Ok(())
+}
+
+/// Only a new tenant has a new password; an existing one got a further database.
+fn note_password(request: &CreateTenant, tenant: &Tenant, printer: &Printer) {
+    let asked = |blueprint: &str| request.databases.iter().any(|one| one.blueprint == blueprint);
+    let Some(database) = tenant.databases.iter().find(|one| asked(&one.blueprint)) else {
+        return;
+    };
+    let (name, url) = (&database.connection.database, &database.connection.connection_string);
+    let login = url.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    let fact = match login {
+        Some((login, _)) if login.contains(':') => "The password is shown only once.",
+        Some(_) | None => "The tenant keeps its password.",
+    };
+    printer.note(&format!("{fact} \"tdb psql {name}\" does not need it."));
 }
 
 /// Waits while the tenant is being created. An error with the reason if it cannot be created.

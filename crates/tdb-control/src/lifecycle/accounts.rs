@@ -277,12 +277,21 @@ impl Accounts {
         })
     }
 
-    /// Deletes an API key, by id or name. Needs the scope admin.
+    /// Deletes an API key, by id or name. Needs the scope admin. The project's last key with that scope is kept, unless a
+    /// login created it: its user can log in again.
     pub async fn delete_api_key(&self, identity: &Identity, reference: &str) -> Result<()> {
         identity.require(KeyScope::Admin)?;
         let tx = self.core.store.project(identity.project()).await?;
         let rows = api_keys::by_reference(&tx, identity.project(), reference).await?;
         let key = only("API key", reference, rows, |row| row.id.to_string())?;
+        if api_keys::lock_admins(&tx, identity.project()).await? == [(key.id, false)] {
+            let detail = format!(
+                "API key \"{}\" is the project's last one with the scope admin",
+                key.name
+            );
+            let hint = "First create another one with POST /apikeys, or log in with POST /login.";
+            return Err(ControlError::refused(ProblemCode::WrongState, detail, hint));
+        }
         api_keys::delete(&tx, identity.project(), key.id).await?;
         Ok(tx.commit().await?)
     }

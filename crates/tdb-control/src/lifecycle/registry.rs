@@ -133,7 +133,7 @@ impl Registry {
         let used = physical::used_on(&tx, name).await?;
         if used.workspaces > 0 || used.tenant_databases > 0 {
             let detail = format!(
-                "server \"{name}\" has {} workspaces and {} tenant databases",
+                "server \"{name}\" still has databases (workspaces: {}, of tenants: {})",
                 used.workspaces, used.tenant_databases
             );
             let hint = "Stop new ones with POST /servers/{name}/drain, and delete those that exist, including deleted tenants that can be restored.";

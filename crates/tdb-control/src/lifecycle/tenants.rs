@@ -218,12 +218,12 @@ impl Tenants {
     }
 
     /// Deletes a tenant. Soft: refuses connections, keeps name and data. Hard: drops databases and roles, deletes the
-    /// rows; the result is `None`.
+    /// rows; the result is `None`, or the tenant if that takes longer and is continued in the background.
     pub async fn delete(&self, identity: &Identity, name: &TenantName, deletion: Deletion) -> Result<Option<Tenant>> {
         identity.require(KeyScope::Write)?;
         match deletion {
             Deletion::Soft => self.delete_softly(identity.project(), name).await.map(Some),
-            Deletion::Hard => self.delete_for_good(identity.project(), name).await.map(|()| None),
+            Deletion::Hard => self.delete_for_good(identity.project(), name).await,
         }
     }
 
@@ -244,7 +244,7 @@ impl Tenants {
         self.tenant_now(project, name).await
     }
 
-    async fn delete_for_good(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+    async fn delete_for_good(&self, project: &ProjectId, name: &TenantName) -> Result<Option<Tenant>> {
         let tx = self.core.store.project(project).await?;
         tenants::lock(&tx, project, name)
             .await?
@@ -275,7 +275,12 @@ impl Tenants {
                 })
                 .await?;
         }
-        self.forget(project, name).await
+        self.forget(project, name).await?;
+        match self.tenant_now(project, name).await {
+            Ok(tenant) => Ok(Some(tenant)),
+            Err(ControlError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes the row of a tenant that has no databases left.
@@ -483,10 +488,11 @@ fn status(tenant: StoredTenant, databases: &[FleetRow]) -> TenantStatus {
 }
 
 fn wrong_state(name: &TenantName, is: StoredTenant, wanted: StoredTenant) -> ControlError {
-    let detail = format!(
-        "tenant \"{name}\" is {} and cannot become {}",
-        is.as_str(),
-        wanted.as_str()
-    );
+    let (is, wanted) = (is.as_str(), wanted.as_str());
+    let detail = if is == wanted {
+        format!("tenant \"{name}\" is {is} already")
+    } else {
+        format!("tenant \"{name}\" is {is} and cannot become {wanted}")
+    };
     ControlError::refused(ProblemCode::WrongState, detail, "")
 }

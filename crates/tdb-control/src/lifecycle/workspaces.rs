@@ -144,8 +144,8 @@ impl Workspaces {
         let fleet = tenants::of_blueprint(&tx, identity.project(), blueprint).await?;
         if let Some(first) = fleet.first() {
             let detail = format!(
-                "workspace \"{blueprint}\" has {} tenant databases, \"{}\" among them",
-                fleet.len(),
+                "workspace \"{blueprint}\" has {}, \"{}\" among them",
+                counted(fleet.len(), "tenant database"),
                 first.database.tenant
             );
             let hint = "First delete its tenants permanently (DELETE /tenants/{id}?hard=true); a deleted tenant that can be restored still counts.";
@@ -390,5 +390,12 @@ fn table(table: schema::Table) -> Table {
         columns: table.columns.into_iter().map(column).collect(),
         indexes: table.indexes.into_iter().map(object).collect(),
         constraints: table.constraints.into_iter().map(object).collect(),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
     }
 }
