@@ -42,9 +42,10 @@ async fn relations_that_a_client_changes_are_admitted_later() {
     let world = World::with_template().await;
     let acme = world.tenant("app__acme", "app_v1").await;
     let session = world.session(&acme).await;
-    let sql = format!("CREATE TABLE early (id serial); CREATE VIEW seen AS SELECT * FROM early;
-         CREATE MATERIALIZED VIEW kept AS SELECT * FROM early; CREATE TABLE guarded (id int); COMMENT ON VIEW seen IS 'it''s \\kept'; COMMENT ON TABLE early IS 'kept'");
-    session.batch_execute(&sql).await.unwrap();
+    let sql = "CREATE TABLE early (id serial); CREATE VIEW seen AS SELECT * FROM early;
+         CREATE MATERIALIZED VIEW kept AS SELECT * FROM early; CREATE TABLE guarded (id int);
+         COMMENT ON VIEW seen IS 'it''s \\kept'; COMMENT ON TABLE early IS 'kept'";
+    session.batch_execute(sql).await.unwrap();
     let comments = "SELECT obj_description('seen'::regclass) || obj_description('early'::regclass)";
     session
         .batch_execute("BEGIN; LOCK TABLE guarded IN SHARE ROW EXCLUSIVE MODE")
