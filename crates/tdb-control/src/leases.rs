@@ -58,6 +58,8 @@ pub(crate) enum Subject {
     Settings(ServerName),
     /// Granting read-only roles their rights on one server.
     Readers(ServerName),
+    /// Granting and revoking memberships in declared roles on one server.
+    Memberships(ServerName),
     /// Restoring the roles of a database that a client changed, by the id of the database's row.
     Roles(Uuid),
     /// Comparisons on one server that a user requested.
@@ -83,6 +85,7 @@ impl fmt::Display for Subject {
             Subject::Stock(server) => write!(f, "stock:{server}"),
             Subject::Settings(server) => write!(f, "settings:{server}"),
             Subject::Readers(server) => write!(f, "readers:{server}"),
+            Subject::Memberships(server) => write!(f, "memberships:{server}"),
             Subject::Roles(id) => write!(f, "roles:{id}"),
             Subject::Drift(server) => write!(f, "drift:{server}"),
             Subject::DriftSweep(server) => write!(f, "drift-sweep:{server}"),

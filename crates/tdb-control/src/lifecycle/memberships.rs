@@ -1,5 +1,7 @@
-//! Declared roles on servers, and the memberships of databases' owners in them; the groups, as far as clients can change them. They are created when a role is
-//! declared, when a database is created, before changes are replayed, and by the sweep.
+//! Declared roles on servers, and the memberships of databases' owners in them; the groups, as far as clients can change
+//! them. They are created when a role is declared, when a database is created, before changes are replayed, and by the
+//! sweep. What is declared is read and applied under a lease of the server, so that no membership is granted after the
+//! role's deletion has revoked it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use tdb_store::physical::Physical;
 
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
+use crate::leases::Subject;
 use crate::lifecycle::servers::Servers;
 
 /// Declared roles on servers.
@@ -27,20 +30,28 @@ impl Memberships {
     /// Returns the declared roles whose names other roles of the server have; they are recorded, and the database works
     /// without them.
     pub(crate) async fn admit(&self, project: &ProjectId, physical: &Physical) -> Result<Vec<String>> {
-        let tx = self.core.store.jobs().await?;
-        let names = declared_roles::names(&tx, project).await?;
-        tx.rollback().await?;
+        if self.declared(project).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lease = self
+            .core
+            .leases
+            .take(Subject::Memberships(physical.server.clone()))
+            .await?;
+        lease.during(self.admit_alone(project, physical)).await
+    }
+
+    async fn admit_alone(&self, project: &ProjectId, physical: &Physical) -> Result<Vec<String>> {
         let owner = &physical.roles.owner.name;
-        let wanted: Vec<Membership> = names
+        let wanted: Vec<Membership> = self
+            .declared(project)
+            .await?
             .into_iter()
             .map(|role| Membership {
                 role,
                 owner: owner.clone(),
             })
             .collect();
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
         let name = &physical.server;
         let server = self.servers.admin(name).await?;
         let taken = engine::admit(&server, self.core.store.installation(), &wanted).await;
@@ -58,6 +69,11 @@ impl Memberships {
     /// that are no longer declared. A role for which that is not possible does not stop the others; it is recorded for
     /// the projects that declare it.
     pub(crate) async fn converge_on(&self, name: &ServerName) -> Result<()> {
+        let lease = self.core.leases.take(Subject::Memberships(name.clone())).await?;
+        lease.during(self.converge_alone(name)).await
+    }
+
+    async fn converge_alone(&self, name: &ServerName) -> Result<()> {
         let server = self.servers.admin(name).await?;
         let failed = |e| upstream(name, e);
         let found = engine::states(&server, self.core.store.installation())
@@ -91,6 +107,13 @@ impl Memberships {
         declared_roles::replace_faults(&tx, name, &faults).await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    async fn declared(&self, project: &ProjectId) -> Result<Vec<String>> {
+        let tx = self.core.store.jobs().await?;
+        let names = declared_roles::names(&tx, project).await?;
+        tx.rollback().await?;
+        Ok(names)
     }
 
     /// Grants the memberships, role by role; returns the roles for which that is not possible.
