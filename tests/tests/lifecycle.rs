@@ -133,6 +133,15 @@ fn an_existing_tenant_gains_a_second_blueprints_database() {
     instance().simple("shop", &["twofold"]);
     let crm = instance().workspace("crm");
     psql(&crm.url, "CREATE TABLE contacts (name text)").ok();
+    let query = json!({"tenant_id": "twofold", "blueprint": "crm", "query": "SELECT 1"});
+    let problem = instance().api().post("/admin/query", query).problem(404);
+    assert_eq!(
+        problem["detail"],
+        "tenant \"twofold\" with blueprint \"crm\" does not exist"
+    );
+    let twice = json!({"tenant_id": "twofold", "databases": [{"blueprint": "crm"}, {"blueprint": "crm"}]});
+    let problem = instance().api().post("/tenants", twice).problem(422);
+    assert_eq!(problem["field"], "databases[1].blueprint", "{problem:#}");
     let body = json!({"tenant_id": "twofold", "databases": [{"blueprint": "crm"}]});
     instance().api().post("/tenants", body.clone()).ok();
     let tenant = instance().wait_until_ready("twofold");

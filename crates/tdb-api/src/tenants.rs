@@ -1,5 +1,7 @@
 //! Tenants, from creation to deletion.
 
+use std::collections::HashSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -212,6 +214,14 @@ fn parse(request: CreateTenant) -> Answer<model::TenantRequest> {
         .enumerate()
         .map(|(at, database)| parse_database(at, &database))
         .collect::<Answer<Vec<_>>>()?;
+    let mut named = HashSet::new();
+    if let Some(at) = databases
+        .iter()
+        .position(|database: &model::DatabaseRequest| !named.insert(&database.blueprint))
+    {
+        let field = format!("databases[{at}].blueprint");
+        return Err(Refusal::invalid(field, "must not be named twice"));
+    }
     Ok(model::TenantRequest {
         name,
         databases,

@@ -86,7 +86,8 @@ impl Queries {
             TenantChoice::Named(names) => {
                 let known = |name: &TenantName| fleet.iter().any(|row: &FleetRow| row.database.tenant == *name);
                 if let Some(unknown) = names.iter().find(|name| !known(name)) {
-                    return Err(ControlError::not_found("tenant", unknown));
+                    let name = format!("{unknown}\" with blueprint \"{}", query.blueprint);
+                    return Err(ControlError::NotFound { what: "tenant", name });
                 }
                 fleet
                     .into_iter()
