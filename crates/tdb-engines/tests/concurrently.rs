@@ -5,53 +5,12 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Database, World, numbered};
+use support::{Replay, numbered};
 use tdb_engines::postgres::apply::TimeLimits;
-use tdb_engines::postgres::capture::CapturedChange;
 
 const PARTITIONS: &str = "CREATE TABLE p (a int) PARTITION BY RANGE (a); CREATE TABLE c1 PARTITION OF p FOR VALUES FROM (0) TO (9); \
      CREATE SCHEMA s; CREATE TABLE s.\"C2\" PARTITION OF p FOR VALUES FROM (9) TO (20); \
      CREATE TABLE c3 PARTITION OF p FOR VALUES FROM (20) TO (30)";
-
-struct Replay {
-    world: World,
-    workspace: Database,
-    build: Database,
-    changes: Vec<CapturedChange>,
-}
-
-impl Replay {
-    async fn start() -> Self {
-        let world = World::start().await;
-        let workspace = world.workspace("app_dev").await;
-        world.base_template("app_v1").await;
-        let build = world.tenant("app_build", "app_v1").await;
-        Self {
-            world,
-            workspace,
-            build,
-            changes: Vec::new(),
-        }
-    }
-
-    async fn drain(&mut self) {
-        let captured = self.world.drain(&self.workspace).await;
-        for captured in &captured {
-            assert_eq!(captured.change.broken, None, "{:?}", captured.change.texts());
-        }
-        self.changes.extend(captured);
-    }
-
-    async fn prove(&mut self) {
-        self.drain().await;
-        self.world
-            .bring_up(&self.build, &numbered(&self.changes))
-            .await
-            .unwrap();
-        let workspace = self.world.fingerprint(&self.workspace).await;
-        assert_eq!(workspace.diff(&self.world.fingerprint(&self.build).await), vec![]);
-    }
-}
 
 #[tokio::test]
 async fn a_partition_detached_concurrently_keeps_its_constraint_on_tenants_too() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use support::World;
-use tdb_engines::postgres::readers::{self, Progress, Readers};
+use tdb_engines::postgres::readers::{self, GrantProgress, Readers};
 
 /// While one table's definition is being changed, changes of another one go on.
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn relations_that_a_client_changes_are_admitted_later() {
         .await
         .unwrap();
     let admit = || readers::admit(&world.server, &acme.name, &acme.roles, Readers::Admitted);
-    assert_eq!(admit().await.unwrap(), Progress::SomeBusy);
+    assert_eq!(admit().await.unwrap(), GrantProgress::SomeBusy);
     let secret = acme.secrets.readonly.expose_secret();
     let reader = world.cluster.connect_as(&acme.roles.readonly, secret, &acme.name).await;
     let reader = reader.unwrap();
@@ -64,7 +64,7 @@ async fn relations_that_a_client_changes_are_admitted_later() {
         .batch_execute("COMMIT; BEGIN; SELECT nextval('early_id_seq')")
         .await
         .unwrap();
-    assert_eq!(admit().await.unwrap(), Progress::Complete);
+    assert_eq!(admit().await.unwrap(), GrantProgress::Complete);
     reader.batch_execute("SELECT * FROM guarded").await.unwrap();
     session.batch_execute("COMMIT").await.unwrap();
     let kept: String = session.query_one(comments, &[]).await.unwrap().get(0);

@@ -4,83 +4,56 @@
 
 mod support;
 
-use support::{Database, World, numbered};
-use tdb_engines::postgres::capture::CapturedChange;
+use support::Replay;
 
-struct Replay {
-    world: World,
-    workspace: Database,
-    build: Database,
-    changes: Vec<CapturedChange>,
+/// Sends the messages in a new session, replays what was captured and compares.
+async fn same(replay: &mut Replay, messages: &[&str]) {
+    let session = replay.world.session(&replay.workspace).await;
+    for message in messages {
+        session.batch_execute(message).await.unwrap();
+    }
+    let known = replay.changes.len();
+    replay.prove().await;
+    assert!(replay.changes.len() > known, "{messages:#?}");
 }
 
-impl Replay {
-    async fn start() -> Self {
-        let world = World::start().await;
-        let workspace = world.workspace("app_dev").await;
-        world.base_template("app_v1").await;
-        let build = world.tenant("app_build", "app_v1").await;
-        Self {
-            world,
-            workspace,
-            build,
-            changes: Vec::new(),
-        }
+/// Sends the messages, the last of which makes a change that is broken at once.
+async fn broken(replay: &Replay, messages: &[&str], reason: &str) {
+    let session = replay.world.session(&replay.workspace).await;
+    for message in messages {
+        session.batch_execute(message).await.unwrap();
     }
-
-    /// Sends the messages in a new session, replays what was captured and compares.
-    async fn same(&mut self, messages: &[&str]) {
-        let session = self.world.session(&self.workspace).await;
-        for message in messages {
-            session.batch_execute(message).await.unwrap();
-        }
-        let captured = self.world.drain(&self.workspace).await;
-        assert!(!captured.is_empty(), "{messages:#?}");
-        for captured in captured {
-            assert_eq!(captured.change.broken, None, "{:?}", captured.change.texts());
-            self.changes.push(captured);
-        }
-        let applied = self.world.bring_up(&self.build, &numbered(&self.changes)).await;
-        applied.unwrap_or_else(|error| panic!("{messages:#?}: {error:?}"));
-        let workspace = self.world.fingerprint(&self.workspace).await;
-        let difference = workspace.diff(&self.world.fingerprint(&self.build).await);
-        assert_eq!(difference, vec![], "{messages:#?}");
-    }
-
-    /// Sends the messages, the last of which makes a change that is broken at once.
-    async fn broken(&mut self, messages: &[&str], reason: &str) {
-        let session = self.world.session(&self.workspace).await;
-        for message in messages {
-            session.batch_execute(message).await.unwrap();
-        }
-        let mut captured = self.world.drain(&self.workspace).await;
-        let change = captured.pop().unwrap().change;
-        let broken = change.broken.unwrap_or_default();
-        assert!(broken.contains(reason), "{messages:#?}: {broken}");
-    }
+    let mut captured = replay.world.drain(&replay.workspace).await;
+    let change = captured.pop().unwrap().change;
+    let broken = change.broken.unwrap_or_default();
+    assert!(broken.contains(reason), "{messages:#?}: {broken}");
 }
 
 #[tokio::test]
 async fn reset_role_returns_to_the_owner_where_a_change_is_replayed() {
     let mut replay = Replay::start().await;
-    replay
-        .same(&[
-            "DO $$ BEGIN CREATE TABLE a (i int); RESET ROLE; CREATE TABLE b (i int); END $$; CREATE TABLE c (i int)",
-        ])
-        .await;
-    replay
-        .same(&[
+    same(
+        &mut replay,
+        &["DO $$ BEGIN CREATE TABLE a (i int); RESET ROLE; CREATE TABLE b (i int); END $$; CREATE TABLE c (i int)"],
+    )
+    .await;
+    same(
+        &mut replay,
+        &[
             "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RESET ROLE; CREATE TABLE d (i int); END $$",
             "SELECT f()",
             "BEGIN; ALTER TABLE d ADD j int; DO $$ BEGIN EXECUTE 'RESET ROLE'; ALTER TABLE d ADD k int; END $$; COMMIT",
-        ])
-        .await;
-    replay
-        .same(&[
+        ],
+    )
+    .await;
+    same(
+        &mut replay,
+        &[
             "CREATE INDEX CONCURRENTLY ON a (i)",
             "DO $$ BEGIN RESET ROLE; DROP TABLE a; END $$",
-        ])
-        .await;
+        ],
+    )
+    .await;
     for leaves in [
         "SET LOCAL ROLE none",
         "SET ROLE 'none'",
@@ -90,15 +63,14 @@ async fn reset_role_returns_to_the_owner_where_a_change_is_replayed() {
         "EXECUTE 'SET ROLE none'",
     ] {
         let text = format!("DO $$ BEGIN {leaves}; DROP TABLE IF EXISTS e; CREATE TABLE e (i int); END $$");
-        replay.broken(&[&text], "write RESET ROLE instead").await;
+        broken(&replay, &[&text], "write RESET ROLE instead").await;
     }
 }
 
 #[tokio::test]
 async fn planted_code_never_reaches_the_role_of_the_deployment_by_reset_role() {
     let mut replay = Replay::start().await;
-    replay
-        .same(&["CREATE FUNCTION r() RETURNS text LANGUAGE plpgsql AS 'BEGIN RESET ROLE; RETURN current_user; END'; \
+    same(&mut replay, &["CREATE FUNCTION r() RETURNS text LANGUAGE plpgsql AS 'BEGIN RESET ROLE; RETURN current_user; END'; \
                  CREATE TABLE t (i int); \
                  DO $$ BEGIN EXECUTE format('COMMENT ON TABLE t IS %L', r() = (SELECT nspowner::regrole::text FROM pg_namespace \
                    WHERE nspname = 'public')); END $$"])
@@ -124,23 +96,20 @@ async fn strings_are_read_as_the_message_was_when_it_began() {
         "COMMENT ON COLUMN t.d IS 'a\\nb'",
         "SET backslash_quote = off; COMMENT ON TABLE u IS E'a\\'\\nb'",
     ];
-    replay.same(&all).await;
+    same(&mut replay, &all).await;
     let one = all[..3]
         .join("; ")
         .replace("it\\'s", "its")
         .replace("b\\''", "b'")
         .replace("TABLE t", "TABLE v");
-    replay
-        .same(&[&one.replace(" t.", " v.").replace("TABLE u", "TABLE w")])
-        .await;
+    same(&mut replay, &[&one.replace(" t.", " v.").replace("TABLE u", "TABLE w")]).await;
 }
 
 #[tokio::test]
 async fn execute_is_replayed_with_what_its_message_prepared() {
     let mut replay = Replay::start().await;
     let makes = "CREATE FUNCTION make(name text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('CREATE TABLE %I ()', name); END $$";
-    replay
-        .same(&[
+    same(&mut replay, &[
             makes,
             "PREPARE mk AS SELECT 1 AS a; CREATE TABLE t AS EXECUTE mk; CREATE TABLE other ()",
             "BEGIN; PREPARE args (int, text) AS SELECT $1 AS a, $2 || ')' AS b; COMMIT; \
@@ -154,27 +123,27 @@ async fn execute_is_replayed_with_what_its_message_prepared() {
         ])
         .await;
     let earlier = "whose text is in another message: write the query itself";
-    replay
-        .broken(
-            &["PREPARE far AS SELECT 1 AS a", "CREATE TABLE t7 AS EXECUTE far"],
-            earlier,
-        )
-        .await;
-    replay
-        .broken(
-            &[
-                "PREPARE far AS SELECT 1 AS a",
-                "CREATE TABLE t8 (); CREATE TABLE t9 AS EXECUTE far; CREATE TABLE t10 ()",
-            ],
-            earlier,
-        )
-        .await;
-    replay
-        .broken(
-            &["PREPARE far AS SELECT make('t11')", "CREATE TABLE t12 (); EXECUTE far"],
-            earlier,
-        )
-        .await;
+    broken(
+        &replay,
+        &["PREPARE far AS SELECT 1 AS a", "CREATE TABLE t7 AS EXECUTE far"],
+        earlier,
+    )
+    .await;
+    broken(
+        &replay,
+        &[
+            "PREPARE far AS SELECT 1 AS a",
+            "CREATE TABLE t8 (); CREATE TABLE t9 AS EXECUTE far; CREATE TABLE t10 ()",
+        ],
+        earlier,
+    )
+    .await;
+    broken(
+        &replay,
+        &["PREPARE far AS SELECT make('t11')", "CREATE TABLE t12 (); EXECUTE far"],
+        earlier,
+    )
+    .await;
     let session = replay.world.session(&replay.workspace).await;
     session.batch_execute("PREPARE far AS SELECT 1 AS a").await.unwrap();
     session.execute("CREATE TABLE t13 AS EXECUTE far", &[]).await.unwrap();
@@ -185,8 +154,7 @@ async fn execute_is_replayed_with_what_its_message_prepared() {
 #[tokio::test]
 async fn a_function_that_sets_settings_is_called_with_those_of_the_session() {
     let mut replay = Replay::start().await;
-    replay
-        .same(&[
+    same(&mut replay, &[
             "CREATE FUNCTION mk() RETURNS void LANGUAGE plpgsql SET search_path = '' SET datestyle = 'German' AS \
              $$ BEGIN CREATE TABLE public.a (i int); END $$",
             "SELECT mk()",
@@ -213,9 +181,7 @@ async fn a_function_that_sets_settings_is_called_with_those_of_the_session() {
         "SELECT mkp2(), now()",
         "SELECT mkp2() FROM t",
     ] {
-        replay
-            .broken(
-                &[
+        broken(&replay, &[
                     "DROP FUNCTION IF EXISTS mkp2; DROP TABLE IF EXISTS c; CREATE FUNCTION mkp2() RETURNS void LANGUAGE plpgsql SET \
                      search_path = '' AS $$ BEGIN CREATE TABLE public.c (i int); END $$",
                     message,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use tdb_engines::postgres::readers::{self, Progress};
+use tdb_engines::postgres::readers::{self, GrantProgress};
 use tdb_names::{ProjectId, ServerName};
 use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 use uuid::Uuid;
@@ -78,8 +78,8 @@ impl ReadAccess {
         let Some(readers) = row.due() else { return Ok(()) };
         let name = database_name(&row.physical)?;
         match self.admit(row, name, readers).await {
-            Ok(Progress::Complete) => return Ok(()),
-            Ok(Progress::SomeBusy) => {
+            Ok(GrantProgress::Complete) => return Ok(()),
+            Ok(GrantProgress::SomeBusy) => {
                 tracing::info!(database = %row.id, "clients change tables to which read access is to be granted; it will be retried");
             }
             Err(error) => {
@@ -122,7 +122,7 @@ impl ReadAccess {
         }
     }
 
-    async fn admit(&self, row: &DatabaseRoles, database: &str, readers: Readers) -> Result<Progress> {
+    async fn admit(&self, row: &DatabaseRoles, database: &str, readers: Readers) -> Result<GrantProgress> {
         let admitted = match readers {
             Readers::Admitted => readers::Readers::Admitted,
             Readers::Old | Readers::None => readers::Readers::None,
@@ -130,7 +130,7 @@ impl ReadAccess {
         let server = self.servers.admin(&row.physical.server).await?;
         let done = readers::admit(&server, database, &role_names(&row.physical), admitted).await;
         let progress = done.map_err(|e| upstream(&row.physical.server, e))?;
-        if progress == Progress::Complete {
+        if progress == GrantProgress::Complete {
             let tx = self.core.store.jobs().await?;
             database_roles::record_readers(&tx, row, readers).await?;
             tx.commit().await?;

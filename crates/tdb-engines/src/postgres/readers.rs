@@ -19,7 +19,7 @@ pub enum Readers {
 
 /// How far [`admit`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum GrantProgress {
     /// All is granted.
     Complete,
     /// Clients changed the definitions of some tables, for which nothing could be granted now.
@@ -34,7 +34,7 @@ pub async fn admit(
     database: &str,
     roles: &RoleNames,
     readers: Readers,
-) -> Result<Progress, EngineError> {
+) -> Result<GrantProgress, EngineError> {
     let [owner, readonly] = [&roles.owner, &roles.readonly].map(|name| quote(name));
     let (writers_role, readers_role) = (quote(WRITERS_ROLE), quote(READERS_ROLE));
     let grants = match readers {
@@ -51,7 +51,7 @@ pub async fn admit(
         ))
         .await?;
     let progress = match readers {
-        Readers::None => Progress::Complete,
+        Readers::None => GrantProgress::Complete,
         Readers::Admitted => admit_to_relations(&inside).await?,
     };
     let outside = server.maintenance().await?;
@@ -61,14 +61,14 @@ pub async fn admit(
 }
 
 /// After the default privileges, so that no table is left out that is created meanwhile.
-async fn admit_to_relations(inside: &Session) -> Result<Progress, EngineError> {
+async fn admit_to_relations(inside: &Session) -> Result<GrantProgress, EngineError> {
     inside.run("SET synchronous_commit = off").await?;
     match inside
         .run(include_str!("../../sql/postgres/readers_relations.sql"))
         .await
     {
-        Ok(_) => Ok(Progress::Complete),
-        Err(error) if error.has("55P03") => Ok(Progress::SomeBusy),
+        Ok(_) => Ok(GrantProgress::Complete),
+        Err(error) if error.has("55P03") => Ok(GrantProgress::SomeBusy),
         Err(error) => Err(error),
     }
 }

@@ -195,15 +195,8 @@ impl World {
         changes: &[NumberedChange],
         taken: &[String],
     ) -> Result<Applied, ApplyError> {
-        let plan = BringUp {
-            administrator: &self.server,
-            owner: &database.roles.owner,
-            attempt: Uuid::new_v4(),
-            changes,
-            taken,
-            limits: TimeLimits::default(),
-        };
-        apply::bring_up(&self.deployer(database), &plan, &|_| {}).await
+        self.bring_up_with(database, changes, taken, TimeLimits::default())
+            .await
     }
 
     pub(crate) async fn bring_up_within(
@@ -212,12 +205,22 @@ impl World {
         changes: &[NumberedChange],
         limits: TimeLimits,
     ) -> Result<Applied, ApplyError> {
+        self.bring_up_with(database, changes, &[], limits).await
+    }
+
+    async fn bring_up_with(
+        &self,
+        database: &Database,
+        changes: &[NumberedChange],
+        taken: &[String],
+        limits: TimeLimits,
+    ) -> Result<Applied, ApplyError> {
         let plan = BringUp {
             administrator: &self.server,
             owner: &database.roles.owner,
             attempt: Uuid::new_v4(),
             changes,
-            taken: &[],
+            taken,
             limits,
         };
         apply::bring_up(&self.deployer(database), &plan, &|_| {}).await
@@ -244,4 +247,47 @@ pub(crate) fn numbered(changes: &[CapturedChange]) -> Vec<NumberedChange> {
             change: captured.change.clone(),
         })
         .collect()
+}
+
+/// A workspace whose captured changes are replayed in a build.
+pub(crate) struct Replay {
+    pub(crate) world: World,
+    pub(crate) workspace: Database,
+    pub(crate) build: Database,
+    pub(crate) changes: Vec<CapturedChange>,
+}
+
+impl Replay {
+    pub(crate) async fn start() -> Self {
+        let world = World::start().await;
+        let workspace = world.workspace("app_dev").await;
+        world.base_template("app_v1").await;
+        let build = world.tenant("app_build", "app_v1").await;
+        Self {
+            world,
+            workspace,
+            build,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Drains the workspace; no change may be broken.
+    pub(crate) async fn drain(&mut self) {
+        let captured = self.world.drain(&self.workspace).await;
+        for captured in &captured {
+            assert_eq!(captured.change.broken, None, "{:?}", captured.change.texts());
+        }
+        self.changes.extend(captured);
+    }
+
+    /// Replays all changes in the build and compares it with the workspace.
+    pub(crate) async fn prove(&mut self) {
+        self.drain().await;
+        self.world
+            .bring_up(&self.build, &numbered(&self.changes))
+            .await
+            .unwrap();
+        let workspace = self.world.fingerprint(&self.workspace).await;
+        assert_eq!(workspace.diff(&self.world.fingerprint(&self.build).await), vec![]);
+    }
 }
