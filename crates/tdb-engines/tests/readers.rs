@@ -8,6 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use support::World;
 use tdb_engines::postgres::readers::{self, GrantProgress, Readers};
+use tokio::time::timeout;
 
 /// While one table's definition is being changed, changes of another one go on.
 #[tokio::test]
@@ -22,16 +23,14 @@ async fn admitting_readers_makes_no_ddl_of_a_client_fail() {
         .await
         .unwrap();
     let clients = async {
-        // Until the grants wait for the table.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let change = second.batch_execute("ALTER TABLE a_first ADD COLUMN more int");
-        let end = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            first.batch_execute("ROLLBACK").await
-        };
-        let (changed, ended) = tokio::join!(change, end);
-        changed.unwrap();
-        ended.unwrap();
+        let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'b_second'::regclass)";
+        let waits = async { while !second.query_one(waiting, &[]).await.unwrap().get::<_, bool>(0) {} };
+        timeout(Duration::from_secs(10), waits).await.unwrap();
+        second
+            .batch_execute("ALTER TABLE a_first ADD COLUMN more int")
+            .await
+            .unwrap();
+        first.batch_execute("ROLLBACK").await.unwrap();
     };
     tokio::join!(clients, world.admit_readers(&acme));
     world.admit_readers(&acme).await;
