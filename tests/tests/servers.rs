@@ -82,6 +82,45 @@ async fn a_second_server_takes_tenants_until_it_is_drained_and_is_removed_when_e
     api.post("/servers", enrolment(&cluster, "two")).ok();
 }
 
+#[test]
+fn a_server_is_registered_only_once() {
+    let (instance, cluster) = (Instance::start(), Cluster::start().unwrap());
+    let api = instance.api();
+    api.post("/servers", enrolment(&cluster, "two")).ok();
+    let identifier = "system identifier";
+    for (host, identified) in [("127.0.0.1", false), ("localhost", true)] {
+        let mut again = enrolment(&cluster, "again");
+        again["host"] = json!(host);
+        let problem = api.post("/servers", again).problem(409);
+        assert_eq!(problem["code"], "already_exists");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("{host}:{}", cluster.port())), "{detail}");
+        assert!(detail.contains("as \"two\""), "{detail}");
+        assert_eq!(detail.contains(identifier), identified, "{detail}");
+        api.get("/servers/again").problem(404);
+    }
+    // Of several registrations at the same time, one succeeds.
+    api.delete("/servers/two").ok();
+    let registered: Vec<u16> = std::thread::scope(|scope| {
+        let register = |name: &'static str| {
+            let (api, body) = (&api, enrolment(&cluster, name));
+            scope.spawn(move || api.post("/servers", body).status)
+        };
+        let begun = ["a", "b", "c", "d"].map(register);
+        begun.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(
+        registered.iter().filter(|status| **status == 201).count(),
+        1,
+        "{registered:?}"
+    );
+    assert_eq!(
+        registered.iter().filter(|status| **status == 409).count(),
+        3,
+        "{registered:?}"
+    );
+}
+
 #[tokio::test]
 async fn an_unsuitable_server_is_refused_with_what_it_lacks() {
     let instance = Instance::start();

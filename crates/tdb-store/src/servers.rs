@@ -124,6 +124,38 @@ async fn write(tx: &Tx, store: &Store, server: &Administrator, otherwise: &str) 
     Ok((written, Revision(sealed)))
 }
 
+/// How a registered server is the same as one that is to be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Twin {
+    /// They have the same host name and port.
+    Address(ServerName),
+    /// They have the same system identifier.
+    Identifier(ServerName),
+}
+
+/// The registered server that is the same as this one under another name; `None` if there is none. Until the end of the
+/// transaction, no other server is registered.
+pub async fn twin(tx: &Tx, endpoint: &ServerEndpoint, system_identifier: &str) -> Result<Option<Twin>> {
+    tx.execute("LOCK TABLE servers IN SHARE ROW EXCLUSIVE MODE", &[])
+        .await?;
+    let sql = "SELECT name, lower(host) = lower($2) AND port = $3 AS same_address FROM servers
+                WHERE name <> $1 AND (lower(host) = lower($2) AND port = $3 OR facts->>'system_identifier' = $4)
+                ORDER BY same_address DESC, name LIMIT 1";
+    let (name, port) = (endpoint.name.as_str(), i32::from(endpoint.port));
+    let row = tx
+        .query_opt(sql, &[&name, &endpoint.host, &port, &system_identifier])
+        .await?;
+    let twin = |row: Row| {
+        let name = parsed(&row, "name")?;
+        Ok(if column(&row, "same_address")? {
+            Twin::Address(name)
+        } else {
+            Twin::Identifier(name)
+        })
+    };
+    row.map(twin).transpose()
+}
+
 /// Records what a connection to the server has shown.
 pub async fn record_facts(tx: &Tx, name: &ServerName, version: i32, facts: &Value) -> Result<()> {
     let sql = "UPDATE servers SET version = $2, facts = $3, answered_at = now() WHERE name = $1";

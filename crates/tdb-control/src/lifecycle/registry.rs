@@ -14,7 +14,7 @@ use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
 use crate::lifecycle::servers::Servers;
-use crate::lifecycle::servers::{REMEMBERED_MAX, ServerEnrolment, facts, prepared, unfit};
+use crate::lifecycle::servers::{REMEMBERED_MAX, ServerEnrolment, facts, prepared, require_new, unfit};
 use crate::model::{ServerInfo, ServerStatus, ServerTest};
 use crate::page::Page;
 use crate::schema::templates::Templates;
@@ -69,6 +69,7 @@ impl Registry {
         let server = self.servers.handle(&enrolment.administrator());
         let probe = prepared(&server).await.map_err(not_there)?;
         let tx = self.core.store.jobs().await?;
+        require_new(&tx, &enrolment.endpoint, &probe).await?;
         let inserted = servers::insert(&tx, &self.core.store, &enrolment.administrator()).await?;
         let revision = inserted.ok_or_else(exists)?;
         servers::set_extensions(&tx, &name, &enrolment.extensions).await?;

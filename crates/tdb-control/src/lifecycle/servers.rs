@@ -11,7 +11,8 @@ use tdb_auth::ClientTls;
 use tdb_engines::postgres::{EngineError, Lack, Probe, Server};
 use tdb_names::{BlueprintName, ProjectId, ServerEndpoint, ServerName};
 use tdb_problems::ProblemCode;
-use tdb_store::servers::{self, Looked, Revision};
+use tdb_store::Tx;
+use tdb_store::servers::{self, Looked, Revision, Twin};
 use tokio::time::{Instant, timeout};
 
 use crate::core::Core;
@@ -144,12 +145,16 @@ impl Servers {
         let administrator = enrolment.administrator();
         let name = &administrator.endpoint.name;
         let server = self.handle(&administrator);
-        let probe = if self.is_enrolled(name).await? {
+        let enrolled = self.is_enrolled(name).await?;
+        let probe = if enrolled {
             self.prepared_in_time(&server).await?
         } else {
             Some(prepared(&server).await?)
         };
         let tx = self.core.store.jobs().await?;
+        if let Some(probe) = probe.as_ref().filter(|_| !enrolled) {
+            require_new(&tx, &administrator.endpoint, probe).await?;
+        }
         let revision = servers::upsert(&tx, &self.core.store, &administrator).await?;
         servers::set_extensions(&tx, name, &enrolment.extensions).await?;
         if let Some(probe) = &probe {
@@ -314,6 +319,27 @@ impl Servers {
     }
 }
 
+/// Fails if the server is registered under another name. Until the end of the transaction, no other server is
+/// registered.
+pub(crate) async fn require_new(tx: &Tx, endpoint: &ServerEndpoint, probe: &Probe) -> Result<()> {
+    let identifier = &probe.system_identifier;
+    let address = format!("{}:{}", endpoint.host, endpoint.port);
+    let (detail, hint) = match servers::twin(tx, endpoint, identifier).await? {
+        None => return Ok(()),
+        Some(Twin::Address(name)) => (
+            format!("the server at {address} is already registered as \"{name}\""),
+            "Use the existing server, or remove it first with DELETE /servers/{name}.",
+        ),
+        Some(Twin::Identifier(name)) => (
+            format!(
+                "the server at {address} is already registered as \"{name}\", or is a standby or a copy of it: both have the system identifier {identifier}"
+            ),
+            "Register the primary only. After a failover, give the existing server its new address in proxy.toml.",
+        ),
+    };
+    Err(ControlError::refused(ProblemCode::AlreadyExists, detail, hint))
+}
+
 /// Checks a server, and prepares it if it is suitable.
 pub(crate) async fn prepared(server: &Server) -> Result<Probe> {
     let name = &server.endpoint().name;
@@ -338,6 +364,7 @@ pub(crate) fn facts(probe: &Probe) -> Value {
     json!({
         "max_connections": probe.max_connections,
         "superuser_reserved_connections": probe.superuser_reserved,
+        "system_identifier": probe.system_identifier,
     })
 }
 

@@ -5,5 +5,6 @@ SELECT current_setting('server_version_num')::int4,
        rolcreatedb OR rolsuper,
        rolcreaterole OR rolsuper,
        pg_is_in_recovery(),
-       (SELECT count(*) FROM pg_database WHERE NOT datistemplate)
+       (SELECT count(*) FROM pg_database WHERE NOT datistemplate),
+       (SELECT system_identifier::text FROM pg_control_system())
 FROM pg_roles WHERE rolname = current_user

@@ -63,6 +63,9 @@ pub struct Probe {
     pub superuser_reserved: i32,
     /// The number of databases that are not templates, whichever program created them.
     pub databases: i64,
+    /// The identifier that `initdb` gave to the cluster. A physical standby and a copy of the data directory have the
+    /// same one.
+    pub system_identifier: String,
 }
 
 impl std::fmt::Debug for Server {
@@ -122,6 +125,7 @@ impl Server {
             max_connections: row.try_get(1)?,
             superuser_reserved: row.try_get(2)?,
             databases: row.try_get(7)?,
+            system_identifier: row.try_get(8)?,
         };
         let (superuser, creates_databases, creates_roles): (bool, bool, bool) =
             (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
