@@ -13,12 +13,50 @@ const PROMPT: Duration = Duration::from_secs(5);
 const BUILD_TIME_MAX: Duration = Duration::from_secs(40);
 const THAWED_TIME_MAX: Duration = Duration::from_secs(90);
 
+/// The limit for the first operations after a server froze, which find out that it does not answer.
+const FIRST_TIME_MAX: Duration = Duration::from_secs(8);
+
 fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    within(PROMPT, what, work)
+}
+
+fn within<T>(limit: Duration, what: &str, work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     let done = work();
     let took = begun.elapsed();
-    assert!(took < PROMPT, "{what} took {took:?}");
+    assert!(took < limit, "{what} took {took:?}");
     done
+}
+
+/// An instance with a second server, "ice", which is to freeze.
+fn with_ice() -> (Instance, Cluster) {
+    let (instance, cluster) = (Instance::start(), Cluster::start().unwrap());
+    let enrolment = json!({
+        "name": "ice", "host": "127.0.0.1", "port": cluster.port(), "tls": "disable",
+        "admin_user": cluster.superuser(), "admin_password": cluster.password(),
+    });
+    instance.api().post("/servers", enrolment).ok();
+    (instance, cluster)
+}
+
+/// Has new databases placed on one of the two servers.
+fn only(instance: &Instance, server: &str) {
+    for (name, action) in [("dev", "drain"), ("ice", "drain"), (server, "resume")] {
+        instance
+            .api()
+            .post(&format!("/servers/{name}/{action}"), json!({}))
+            .ok();
+    }
+}
+
+fn both(instance: &Instance) {
+    for name in ["dev", "ice"] {
+        instance.api().post(&format!("/servers/{name}/resume"), json!({})).ok();
+    }
+}
+
+fn new_tenant(name: &str, blueprint: &str) -> Value {
+    json!({"tenant_id": name, "databases": [{"blueprint": blueprint}]})
 }
 
 /// The value of a series of /metrics, with its labels.
@@ -74,13 +112,8 @@ async fn a_frozen_server_does_not_delay_a_start_and_is_prepared_when_it_answers(
 
 #[tokio::test]
 async fn a_frozen_server_does_not_slow_work_on_other_servers() {
-    let (instance, cluster) = (Instance::start(), Cluster::start().unwrap());
+    let (instance, cluster) = with_ice();
     let api = instance.api();
-    let enrolment = json!({
-        "name": "ice", "host": "127.0.0.1", "port": cluster.port(), "tls": "disable",
-        "admin_user": cluster.superuser(), "admin_password": cluster.password(),
-    });
-    api.post("/servers", enrolment).ok();
     // Workspaces and tenants on both servers, each on the one with the fewest databases.
     let made: Vec<Workspace> = ["fa", "fb", "fc", "fd", "fe", "ff"]
         .map(|name| instance.workspace(name))
@@ -222,4 +255,65 @@ async fn a_frozen_server_does_not_slow_work_on_other_servers() {
         let url = &cold[0].url;
         (psql(url, "CREATE TABLE IF NOT EXISTS thawed (id int)").code == 0).then_some(())
     });
+}
+
+#[test]
+fn nothing_is_placed_on_a_server_that_has_just_frozen() {
+    let (instance, cluster) = with_ice();
+    let api = instance.api();
+    only(&instance, "dev");
+    let workspace = instance.workspace("app");
+    psql(&workspace.url, "CREATE TABLE t (id int)").ok();
+    for name in ["d-one", "d-two", "d-three"] {
+        instance.tenant(name, "app");
+    }
+    only(&instance, "ice");
+    instance.tenant("i-one", "app");
+    both(&instance);
+    // The server with the fewest databases.
+    cluster.freeze().unwrap();
+    let made = within(FIRST_TIME_MAX, "the first tenant", || {
+        api.post("/tenants", new_tenant("first", "app")).ok()
+    });
+    assert_eq!(made["status"], "ready", "{made:#}");
+    assert_eq!(server_of(&instance, "first"), "dev");
+    promptly("the second tenant", || {
+        api.post("/tenants", new_tenant("second", "app")).ok()
+    });
+    assert_eq!(server_of(&instance, "second"), "dev");
+    promptly("a workspace", || instance.workspace("fresh"));
+
+    // There is no other server.
+    api.post("/servers/dev/drain", json!({})).ok();
+    let refused = promptly("a refused tenant", || api.post("/tenants", new_tenant("none", "app")));
+    let problem = refused.problem(504);
+    assert_eq!(problem["code"], "database_timed_out", "{problem:#}");
+    assert!(problem["detail"].to_string().contains("\\\"ice\\\""), "{problem:#}");
+    api.get("/tenants/none").problem(404);
+    let arguments = ["tenants", "create", "--name", "none", "--blueprint", "app"];
+    promptly("tdb", || instance.tdb(&arguments).fails_saying("ice"));
+    let refused = promptly("a refused workspace", || {
+        api.post("/workspaces", json!({"name": "nowhere", "database": "PostgreSQL"}))
+    });
+    refused.problem(504);
+    api.get("/workspaces/nowhere").problem(404);
+
+    // The list shows it.
+    let since = eventually(Duration::from_secs(20), "the server counts as silent", || {
+        let since = api.get("/servers/ice").ok()["silent_since"].clone();
+        (!since.is_null()).then_some(since)
+    });
+    assert_eq!(since, api.get("/servers/ice").ok()["answered_at"]);
+    assert_eq!(api.get("/servers/dev").ok()["silent_since"], Value::Null);
+    let listed = instance.tdb(&["servers", "list"]).ok().stdout;
+    let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    assert!(line("ice").contains("active, no answer since"), "{listed}");
+    assert!(!line("dev").contains("no answer"), "{listed}");
+
+    cluster.thaw().unwrap();
+    eventually(THAWED_TIME_MAX, "the server answers", || {
+        api.get("/servers/ice").ok()["silent_since"].is_null().then_some(())
+    });
+    promptly("a tenant", || api.post("/tenants", new_tenant("none", "app")).ok());
+    assert_eq!(server_of(&instance, "none"), "ice");
 }

@@ -215,5 +215,6 @@ fn render(server: model::ServerInfo) -> Server {
         tenant_databases: server.tenant_databases,
         created_at: server.created_at,
         answered_at: server.answered_at,
+        silent_since: server.silent_since,
     }
 }

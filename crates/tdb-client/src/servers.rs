@@ -59,6 +59,9 @@ pub struct Server {
     /// When the server last answered; null if it never has.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub answered_at: Option<OffsetDateTime>,
+    /// Since when the server has not answered; null while it answers. It is pinged every two seconds.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub silent_since: Option<OffsetDateTime>,
 }
 
 list! {

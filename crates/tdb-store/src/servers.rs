@@ -39,6 +39,8 @@ pub struct ServerRow {
     pub created_at: OffsetDateTime,
     /// When a process last received a reply from it.
     pub answered_at: Option<OffsetDateTime>,
+    /// Since when it has not replied; `None` while it does.
+    pub silent_since: Option<OffsetDateTime>,
 }
 
 /// How to log in to a server as administrator.
@@ -58,7 +60,15 @@ pub struct Administrator {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision(Vec<u8>);
 
-const COLUMNS: &str = "name, host, port, tls, opaque_names, status, version, facts, created_at, answered_at";
+/// Since when a server has not replied; NULL while it does. Servers are pinged every two seconds.
+const SILENT_SINCE: &str = "CASE WHEN answered_at < now() - interval '10 seconds' THEN answered_at END";
+
+fn select(rest: &str) -> String {
+    format!(
+        "SELECT name, host, port, tls, opaque_names, status, version, facts, created_at, answered_at,
+                {SILENT_SINCE} AS silent_since FROM servers {rest}"
+    )
+}
 
 impl ServerRow {
     fn from_row(row: &Row) -> Result<Self> {
@@ -70,6 +80,7 @@ impl ServerRow {
             facts: column(row, "facts")?,
             created_at: column(row, "created_at")?,
             answered_at: column(row, "answered_at")?,
+            silent_since: column(row, "silent_since")?,
         })
     }
 }
@@ -178,36 +189,31 @@ pub async fn names(tx: &Tx) -> Result<Vec<ServerName>> {
 
 /// Servers after `after`, by name, at most `limit`.
 pub async fn list(tx: &Tx, after: Option<&ServerName>, limit: i64) -> Result<Vec<ServerRow>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM servers WHERE $1::text IS NULL OR name COLLATE \"C\" > $1 ORDER BY name COLLATE \"C\" LIMIT $2"
-    );
+    let sql = select("WHERE $1::text IS NULL OR name COLLATE \"C\" > $1 ORDER BY name COLLATE \"C\" LIMIT $2");
     let rows = tx.query(&sql, &[&after.map(ServerName::as_str), &limit]).await?;
     rows.iter().map(ServerRow::from_row).collect()
 }
 
 /// The server of this name, if it is registered.
 pub async fn by_name(tx: &Tx, name: &ServerName) -> Result<Option<ServerRow>> {
-    let row = tx
-        .query_opt(
-            &format!("SELECT {COLUMNS} FROM servers WHERE name = $1"),
-            &[&name.as_str()],
-        )
-        .await?;
+    let row = tx.query_opt(&select("WHERE name = $1"), &[&name.as_str()]).await?;
     row.as_ref().map(ServerRow::from_row).transpose()
 }
 
-/// The active server with the fewest workspaces and tenant databases, preferably one that replies. (Builds, templates
-/// and spares are placed where those are.) For an existing blueprint, only servers of its workspace's major version
-/// count, so that fingerprints can be compared.
-pub async fn emptiest(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<ServerName>> {
-    let sql = "SELECT s.name FROM servers s
+/// The active servers, those with the fewest workspaces and tenant databases first, and those that do not reply last.
+/// (Builds, templates and spares are placed where those are.) For an existing blueprint, only servers of its workspace's
+/// major version count, so that fingerprints can be compared.
+pub async fn emptiest(tx: &Tx, project: &ProjectId, blueprint: &BlueprintName) -> Result<Vec<ServerName>> {
+    let sql = format!(
+        "SELECT s.name FROM servers s
                WHERE s.status = 'active' AND NOT EXISTS (
                    SELECT FROM workspaces w JOIN physical_databases p ON p.workspace_id = w.id JOIN servers o ON o.name = p.server
                    WHERE w.project_id = $1 AND w.blueprint = $2 AND o.version / 10000 <> s.version / 10000)
-               ORDER BY coalesce(s.answered_at < now() - interval '10 seconds', false),
-                        (SELECT count(*) FROM physical_databases p WHERE p.server = s.name AND p.template_id IS NULL), s.name LIMIT 1";
-    let row = tx.query_opt(sql, &[&project.as_str(), &blueprint.as_str()]).await?;
-    row.as_ref().map(|row| parsed(row, "name")).transpose()
+               ORDER BY ({SILENT_SINCE}) IS NOT NULL,
+                        (SELECT count(*) FROM physical_databases p WHERE p.server = s.name AND p.template_id IS NULL), s.name"
+    );
+    let rows = tx.query(&sql, &[&project.as_str(), &blueprint.as_str()]).await?;
+    rows.iter().map(|row| parsed(row, "name")).collect()
 }
 
 /// Stops placing new databases on a server. False if it is not registered.

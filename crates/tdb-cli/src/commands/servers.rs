@@ -140,13 +140,21 @@ fn render_list(list: &ServerList) -> String {
         table.row([
             server.name.clone(),
             format!("{}:{}", server.host, server.port),
-            server.status.to_string(),
+            status(server),
             optional(server.version.as_ref()),
             server.workspaces.to_string(),
             server.tenant_databases.to_string(),
         ]);
     }
     table.render_or("no servers")
+}
+
+/// Whether new databases are placed on it, and since when it has not answered.
+fn status(server: &Server) -> String {
+    match server.silent_since {
+        Some(since) => format!("{}, no answer since {} UTC", server.status, time_text(since)),
+        None => server.status.to_string(),
+    }
 }
 
 fn render_test(test: &ServerTest) -> String {
@@ -169,7 +177,7 @@ fn render(server: &Server) -> String {
     facts(&[
         ("server", server.name.clone()),
         ("address", format!("{}:{}", server.host, server.port)),
-        ("status", server.status.to_string()),
+        ("status", status(server)),
         ("tls", server.tls.to_string()),
         ("version", optional(server.version.as_ref())),
         (

@@ -190,6 +190,7 @@ async fn describe(tx: &Tx, rows: Vec<servers::ServerRow>) -> Result<Vec<ServerIn
         tenant_databases: used.tenant_databases,
         created_at: row.created_at,
         answered_at: row.answered_at,
+        silent_since: row.silent_since,
     });
     Ok(described.collect())
 }

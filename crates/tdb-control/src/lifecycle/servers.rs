@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tdb_auth::ClientTls;
@@ -37,8 +38,11 @@ pub struct ServerEnrolment {
 /// After this time a cached handle is compared with the store: another process may have changed the server.
 pub(crate) const REMEMBERED_MAX: Duration = Duration::from_secs(1);
 
-/// A server that does not answer a ping within this time counts as silent.
+/// A server that does not answer a periodic ping within this time counts as silent.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The same for a ping that a caller waits for.
+const CALLER_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// How long the start of a process waits for a server that was prepared before.
 const START_TIME_MAX: Duration = Duration::from_secs(2);
@@ -48,10 +52,16 @@ const START_TIME_MAX: Duration = Duration::from_secs(2);
 struct ServerCache {
     /// Handles with idle connections, as long as the stored record is the same.
     known: Mutex<HashMap<ServerName, Remembered>>,
-    /// Servers that did not answer the last ping.
-    silent: Mutex<HashSet<ServerName>>,
+    /// Servers that did not answer the last ping, and how it failed.
+    silent: Mutex<HashMap<ServerName, Silence>>,
     /// Servers that were not available when this process started: this release has not prepared them.
     unprepared: Mutex<HashSet<ServerName>>,
+}
+
+#[derive(Clone, Debug)]
+struct Silence {
+    code: ProblemCode,
+    reason: String,
 }
 
 #[derive(Clone, Debug)]
@@ -91,13 +101,14 @@ impl ServerCache {
 
     /// `true` if the server did not answer before.
     fn note_answer(&self, name: &ServerName) -> bool {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.remove(name).is_some()
     }
 
     /// `true` if the server answered before.
-    fn note_silence(&self, name: &ServerName) -> bool {
+    fn note_silence(&self, name: &ServerName, silence: Silence) -> bool {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.insert(name.clone())
+        silent.insert(name.clone(), silence).is_none()
     }
 
     fn note_unprepared(&self, name: &ServerName) {
@@ -115,10 +126,10 @@ impl ServerCache {
         unprepared.contains(name)
     }
 
-    /// Whether the server did not answer the last ping.
-    fn is_silent(&self, name: &ServerName) -> bool {
+    /// How the last ping failed, if the server did not answer it.
+    fn silence(&self, name: &ServerName) -> Option<Silence> {
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.contains(name)
+        silent.get(name).cloned()
     }
 }
 
@@ -168,15 +179,15 @@ impl Servers {
     /// `None` if the server is not available now; it is prepared when it responds.
     async fn prepared_in_time(&self, server: &Server) -> Result<Option<Probe>> {
         let name = &server.endpoint().name;
-        let reason = match timeout(START_TIME_MAX, prepared(server)).await {
+        let silence = match timeout(START_TIME_MAX, prepared(server)).await {
             Ok(Ok(probe)) => return Ok(Some(probe)),
-            Ok(Err(error @ ControlError::Upstream { .. })) => error.explained(),
+            Ok(Err(ControlError::Upstream { code, reason, .. })) => Silence { code, reason },
             Ok(Err(error)) => return Err(error),
-            Err(_) => format!("no answer within {START_TIME_MAX:?}"),
+            Err(_) => Silence::after(START_TIME_MAX),
         };
-        tracing::warn!(server = %name, error = %reason, "the server cannot be used now");
+        tracing::warn!(server = %name, error = %silence.reason, "the server cannot be used now");
         self.cache.note_unprepared(name);
-        self.cache.note_silence(name);
+        self.cache.note_silence(name, silence);
         Ok(None)
     }
 
@@ -219,15 +230,33 @@ impl Servers {
         Ok(row.is_some())
     }
 
-    /// The server for a new database of this blueprint.
+    /// The server for a new database of this blueprint: the emptiest one that answers now. Servers that did not answer
+    /// the last ping are tried last. Fails within a few seconds if no server answers.
     pub(crate) async fn place_for(&self, project: &ProjectId, blueprint: &BlueprintName) -> Result<ServerName> {
         let tx = self.core.store.jobs().await?;
-        let found = servers::emptiest(&tx, project, blueprint).await?;
+        let candidates = servers::emptiest(&tx, project, blueprint).await?;
         tx.rollback().await?;
-        found.ok_or_else(|| {
-            let detail = format!("there is no database server for \"{blueprint}\"");
-            let hint = "Register one with POST /servers, or in proxy.toml; a drained server gets no new databases.";
-            ControlError::refused(ProblemCode::NoServer, detail, hint)
+        let (mut answering, silent): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|name| self.cache.silence(name).is_none());
+        let others = answering.split_off(answering.len().min(1));
+        let mut failure = None;
+        for group in [answering, others, silent] {
+            let pings = group.iter().map(|name| self.require_answer_now(name));
+            for (name, answer) in group.iter().zip(join_all(pings).await) {
+                match answer {
+                    Ok(()) => return Ok(name.clone()),
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+        }
+        Err(match failure {
+            Some(error) => unanswered(blueprint, &error),
+            None => {
+                let detail = format!("there is no database server for \"{blueprint}\"");
+                let hint = "Register one with POST /servers, or in proxy.toml; a drained server gets no new databases.";
+                ControlError::refused(ProblemCode::NoServer, detail, hint)
+            }
         })
     }
 
@@ -282,15 +311,7 @@ impl Servers {
     /// Pings a server and records the result.
     pub(crate) async fn look_after(&self, name: &ServerName) -> Result<()> {
         let server = self.admin(name).await?;
-        let answer = match timeout(ANSWER_TIME_MAX, server.ping()).await {
-            Ok(answer) => answer.map_err(|e| upstream(name, e)),
-            Err(_) => Err(ControlError::Upstream {
-                code: ProblemCode::DatabaseTimedOut,
-                server: name.to_string(),
-                reason: format!("no answer within {ANSWER_TIME_MAX:?}"),
-            }),
-        };
-        match answer {
+        match self.ping(&server, ANSWER_TIME_MAX).await {
             Ok(()) => {
                 if self.cache.is_unprepared(name) {
                     self.prepare_late(&server).await?;
@@ -300,23 +321,77 @@ impl Servers {
                 }
                 Ok(servers::record_answer(&self.core.store, name).await?)
             }
-            Err(error) => {
-                if self.cache.note_silence(name) {
-                    tracing::warn!(server = %name, error = %error.explained(), "the database server does not answer");
+            // The failure is logged. It is not one of this task.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Pings a server, and notes if it does not answer. A server that has no free connection for the ping does answer.
+    async fn ping(&self, server: &Server, limit: Duration) -> Result<()> {
+        let name = &server.endpoint().name;
+        let silence = match timeout(limit, server.ping()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => match upstream(name, error) {
+                ControlError::Upstream { code, reason, .. } if code != ProblemCode::ServerBusy => {
+                    Silence { code, reason }
                 }
-                Ok(())
-            }
+                error => return Err(error),
+            },
+            Err(_) => Silence::after(limit),
+        };
+        let error = silence.of(name);
+        if self.cache.note_silence(name, silence) {
+            tracing::warn!(server = %name, error = %error.explained(), "the database server does not answer");
+        }
+        Err(error)
+    }
+
+    /// Fails within a few seconds if the server does not answer now.
+    pub(crate) async fn require_answer_now(&self, name: &ServerName) -> Result<()> {
+        let server = self.admin(name).await?;
+        self.ping(&server, CALLER_TIME_MAX).await
+    }
+
+    /// Fails if the server did not answer the last ping. Does not contact the server.
+    pub(crate) fn require_answered(&self, name: &ServerName) -> Result<()> {
+        match self.cache.silence(name) {
+            Some(silence) => Err(silence.of(name)),
+            None => Ok(()),
         }
     }
 
     /// Whether the server did not answer the last ping.
     pub(crate) fn is_silent(&self, name: &ServerName) -> bool {
-        self.cache.is_silent(name)
+        self.cache.silence(name).is_some()
     }
 
     pub(crate) fn forget(&self, name: &ServerName) {
         self.cache.remove(name);
     }
+}
+
+impl Silence {
+    fn after(limit: Duration) -> Self {
+        Self {
+            code: ProblemCode::DatabaseTimedOut,
+            reason: format!("no answer within {limit:?}"),
+        }
+    }
+
+    fn of(&self, server: &ServerName) -> ControlError {
+        ControlError::Upstream {
+            code: self.code,
+            server: server.to_string(),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// The error for a new database when no server answers. Nothing is created then.
+fn unanswered(blueprint: &BlueprintName, error: &ControlError) -> ControlError {
+    let detail = format!("no database server that may hold \"{blueprint}\" answers: {error}");
+    let hint = "Nothing was created. Try again when GET /servers shows a server that answers.";
+    ControlError::refused(error.code(), detail, hint)
 }
 
 /// Fails if the server is registered under another name. Until the end of the transaction, no other server is

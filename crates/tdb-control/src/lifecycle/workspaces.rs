@@ -313,6 +313,13 @@ impl Workspaces {
 
     /// The workspace, with its journal drained. 409 while it is being created or deleted.
     pub(crate) async fn ready(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
+        let row = self.ready_as_stored(identity, blueprint).await?;
+        self.drains.drain_row(&row).await?;
+        Ok(row)
+    }
+
+    /// The workspace, without contacting its server. 409 while it is being created or deleted.
+    pub(crate) async fn ready_as_stored(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<WorkspaceRow> {
         let row = self.row(identity, blueprint).await?;
         if row.status != Stored::Ready {
             let detail = format!("workspace \"{blueprint}\" is {}", row.status.as_str());
@@ -322,7 +329,6 @@ impl Workspaces {
                 "Try again in a moment.",
             ));
         }
-        self.drains.drain_row(&row).await?;
         Ok(row)
     }
 
@@ -365,6 +371,7 @@ impl Workspaces {
     }
 
     pub(crate) async fn schema_of(&self, physical: &Physical) -> Result<Schema> {
+        self.servers.require_answered(&physical.server)?;
         let server = self.servers.admin(&physical.server).await?;
         let tables = schema::describe(&server, database_name(physical)?).await;
         let tables = tables.map_err(|e| upstream(&physical.server, e))?;

@@ -242,6 +242,8 @@ pub struct ServerInfo {
     pub created_at: OffsetDateTime,
     /// When a process last received a reply from it.
     pub answered_at: Option<OffsetDateTime>,
+    /// Since when it has not replied; `None` while it does.
+    pub silent_since: Option<OffsetDateTime>,
 }
 
 impl ServerTest {
