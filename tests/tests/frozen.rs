@@ -317,3 +317,73 @@ fn nothing_is_placed_on_a_server_that_has_just_frozen() {
     promptly("a tenant", || api.post("/tenants", new_tenant("none", "app")).ok());
     assert_eq!(server_of(&instance, "none"), "ice");
 }
+
+#[test]
+fn tenants_get_the_newest_version_while_their_workspace_is_on_a_frozen_server() {
+    let (instance, cluster) = with_ice();
+    let api = instance.api();
+    only(&instance, "ice");
+    let [app, bare, gone] = ["app", "bare", "gone"].map(|name| instance.workspace(name));
+    both(&instance);
+    psql(&app.url, "CREATE TABLE t (id int)").ok();
+    psql(&gone.url, "CREATE TABLE t (id int)").ok();
+    psql(&bare.url, "CREATE TABLE t (id int)").ok();
+    only(&instance, "dev");
+    instance.tenant("one", "app");
+    // A version that no tenant has.
+    instance.tenant("two", "gone");
+    api.delete("/tenants/two?hard=true").ok();
+    // A change that no version has.
+    psql(&gone.url, "CREATE TABLE later (id int)").ok();
+    // Objects that no change accounts for, known before the server freezes.
+    psql(&app.url, "EXPLAIN ANALYZE CREATE TABLE ghost AS SELECT 1 AS x").ok();
+    api.post("/drift/refresh", json!({"blueprint": "app"})).ok();
+    eventually(BUILD_TIME_MAX, "the difference is known", || {
+        let drift = api.get("/drift?blueprint=app").ok();
+        drift["workspaces"].to_string().contains("ghost").then_some(())
+    });
+    both(&instance);
+
+    cluster.freeze().unwrap();
+    for (round, (name, blueprint)) in [("a-one", "app"), ("a-two", "app"), ("g-one", "gone")]
+        .iter()
+        .enumerate()
+    {
+        let limit = if round == 0 { FIRST_TIME_MAX } else { PROMPT };
+        let made = within(limit, "a tenant", || {
+            api.post("/tenants", new_tenant(name, blueprint)).ok()
+        });
+        assert_eq!(
+            (&made["status"], server_of(&instance, name)),
+            (&json!("ready"), json!("dev")),
+            "{made:#}"
+        );
+        assert_eq!(made["databases"][0]["version"], 2, "{made:#}");
+        let warnings = made["warnings"].to_string();
+        assert!(
+            warnings.contains("could not be checked for newer changes"),
+            "{warnings}"
+        );
+        let said = warnings.contains("when it was last compared") && warnings.contains("ghost");
+        assert_eq!(said, *blueprint == "app", "{warnings}");
+    }
+    // There is only the empty schema.
+    let refused = promptly("a refused tenant", || api.post("/tenants", new_tenant("empty", "bare")));
+    assert_eq!(refused.problem(504)["code"], "database_timed_out");
+    api.get("/tenants/empty").problem(404);
+    // A version that exists needs no look at the workspace.
+    let deployment = json!({"blueprint_name": "app", "version": 2, "deploy_all": true});
+    promptly("a deployment", || api.post("/deployments", deployment).ok());
+    let head = json!({"blueprint_name": "app", "deploy_all": true});
+    assert_eq!(
+        promptly("a deployment of head", || api.post("/deployments", head)).status,
+        504
+    );
+
+    cluster.thaw().unwrap();
+    let made = eventually(THAWED_TIME_MAX, "the workspace is looked at", || {
+        let answer = api.post("/tenants", new_tenant("empty", "bare"));
+        (answer.status != 504).then(|| answer.ok())
+    });
+    assert_eq!(made["databases"][0]["version"], 2, "{made:#}");
+}

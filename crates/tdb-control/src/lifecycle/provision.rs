@@ -7,6 +7,7 @@ use std::time::Duration;
 use tdb_engines::fault;
 use tdb_engines::postgres::Server;
 use tdb_engines::postgres::databases::{self, Origin};
+use tdb_engines::postgres::fingerprint::Difference;
 use tdb_names::{BlueprintName, DatabaseId, DatabaseName, ProjectId, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::physical::DatabaseKind;
@@ -15,7 +16,7 @@ use tdb_store::templates::TemplateRow;
 use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
 use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
-use tdb_store::{Tx, events, templates, tenants, versions, workspaces};
+use tdb_store::{Tx, drift, events, templates, tenants, versions, workspaces};
 use uuid::Uuid;
 
 use tokio::time::timeout;
@@ -78,6 +79,15 @@ async fn claim_spare(
     let wanted = choose_name(tx, &info, &logical_name(row), id).await?;
     tenants::take_over(tx, row.id, spare.id, &wanted).await?;
     Ok(Some(Made { id, present, wanted }))
+}
+
+/// A stored difference, as the comparison returned it.
+fn again(stored: drift::Difference) -> Difference {
+    Difference {
+        object: stored.object,
+        expected: stored.expected,
+        found: stored.found,
+    }
 }
 
 /// Creates and removes tenants' databases.
@@ -336,26 +346,32 @@ impl Provisioning {
         let server = server.clone();
         self.core
             .run_for(self, workspace.id.as_uuid(), move |provisioning| async move {
-                match Box::pin(provisioning.versions.of_head(&workspace, &server, SYSTEM)).await {
+                let problem = match Box::pin(provisioning.versions.of_head(&workspace, &server, SYSTEM)).await {
                     // A failure of the store or the server says nothing about head; the workers try again.
-                    Ok(_) | Err(HeadProblem::Other(_)) => Ok(()),
-                    Err(problem) => Err(problem.into_error(&workspace.blueprint)),
-                }
+                    Ok(_) | Err(HeadProblem::Other(_)) => return Ok(()),
+                    Err(HeadProblem::Unseen(error)) => match provisioning.versions.of_log(&workspace).await {
+                        Ok(Some(_)) => return Ok(()),
+                        Ok(None) => HeadProblem::Unseen(error),
+                        Err(problem) => problem,
+                    },
+                    Err(problem) => problem,
+                };
+                Err(problem.into_error(&workspace.blueprint))
             })
             .await
     }
 
     /// Warnings for tenants that get head: objects of the workspace that no change accounts for, and that no tenant
-    /// gets. Nothing if the comparison takes too long or the workspace is being changed.
+    /// gets. If the comparison takes too long, the result of the last stored one counts. Nothing while the workspace is
+    /// being changed.
     pub(crate) async fn uncaptured_warnings(&self, project: &ProjectId, databases: &[DatabaseRequest]) -> Vec<String> {
         let mut warnings = Vec::new();
         for database in databases.iter().filter(|database| database.version.is_none()) {
-            match timeout(LOOK_TIME_MAX, self.uncaptured_warning(project, &database.blueprint)).await {
-                Ok(Ok(warning)) => warnings.extend(warning),
-                Ok(Err(error)) => {
+            match self.uncaptured_warning(project, &database.blueprint).await {
+                Ok(warning) => warnings.extend(warning),
+                Err(error) => {
                     tracing::warn!(blueprint = %database.blueprint, error = %error.explained(), "a workspace could not be compared");
                 }
-                Err(_) => {}
             }
         }
         warnings
@@ -364,6 +380,7 @@ impl Provisioning {
     async fn uncaptured_warning(&self, project: &ProjectId, blueprint: &BlueprintName) -> Result<Option<String>> {
         let tx = self.core.store.project(project).await?;
         let workspace = workspaces::by_name(&tx, project, blueprint).await?;
+        let (stored, _) = drift::workspaces(&tx, project, Some(blueprint)).await?;
         tx.rollback().await?;
         let Some(workspace) = workspace.filter(|workspace| workspace.status == WorkspaceStatus::Ready) else {
             return Ok(None);
@@ -371,11 +388,22 @@ impl Provisioning {
         if self.deployed_version(&workspace).await?.is_some() {
             return Ok(None);
         }
-        let differences = self.proofs.uncaptured(&workspace).await?;
+        let compared = async {
+            self.servers.require_answered(&workspace.physical.server)?;
+            self.proofs.uncaptured(&workspace).await
+        };
+        let (when, differences) = match timeout(LOOK_TIME_MAX, compared).await {
+            Ok(Ok(differences)) => ("", differences),
+            Ok(Err(ControlError::Upstream { .. })) | Err(_) => {
+                let known = stored.into_iter().flat_map(|row| row.differences).map(again);
+                (", when it was last compared", known.collect())
+            }
+            Ok(Err(error)) => return Err(error),
+        };
         let warning = || {
             let what = shown(&differences);
             format!(
-                "the workspace \"{blueprint}\" has objects that no change accounts for, so tenants do not get them: {what}"
+                "the workspace \"{blueprint}\" has objects that no change accounts for, so tenants do not get them{when}: {what}"
             )
         };
         Ok((!differences.is_empty()).then(warning))
@@ -393,8 +421,16 @@ impl Provisioning {
         }
         let problem = match Box::pin(self.versions.of_head(workspace, &row.physical.server, SYSTEM)).await {
             Ok(version) => return Ok(version),
-            Err(HeadProblem::Other(error)) => return Err(error),
-            Err(problem) => problem.into_error(&row.blueprint),
+            Err(HeadProblem::Unseen(error)) => match self.versions.of_log(workspace).await {
+                Ok(Some(version)) => return self.unseen(row, version, &error).await,
+                Ok(None) => return Err(error),
+                Err(problem) => problem,
+            },
+            Err(problem) => problem,
+        };
+        let problem = match problem {
+            HeadProblem::Other(error) => return Err(error),
+            problem => problem.into_error(&row.blueprint),
         };
         let tx = self.core.store.jobs().await?;
         let version = versions::newest_deployed(&tx, workspace.id).await?;
@@ -406,9 +442,22 @@ impl Provisioning {
             "tenant \"{}\" got version {} of \"{}\" instead of the current schema: {problem}",
             row.tenant, version.number, row.blueprint
         );
+        self.warned(row, version, &warning).await
+    }
+
+    /// Notes that the workspace could not be looked at when the version was chosen.
+    async fn unseen(&self, row: &TenantDatabaseRow, version: VersionRow, error: &ControlError) -> Result<VersionRow> {
+        let warning = format!(
+            "tenant \"{}\" got version {} of \"{}\", although the workspace could not be checked for newer changes: {error}",
+            row.tenant, version.number, row.blueprint
+        );
+        self.warned(row, version, &warning).await
+    }
+
+    async fn warned(&self, row: &TenantDatabaseRow, version: VersionRow, warning: &str) -> Result<VersionRow> {
         tracing::warn!(%warning);
         let tx = self.core.store.jobs().await?;
-        tenants::set_warning(&tx, row.id, &warning).await?;
+        tenants::set_warning(&tx, row.id, warning).await?;
         tx.commit().await?;
         Ok(version)
     }

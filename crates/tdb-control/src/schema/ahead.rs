@@ -42,7 +42,7 @@ impl Ahead {
         }
         let head = match self.heads.of(row).await {
             Ok(head) => head,
-            Err(HeadProblem::Other(error)) => return Err(error),
+            Err(HeadProblem::Unseen(error) | HeadProblem::Other(error)) => return Err(error),
             // The next request for a version reports the problem; by then the changes that need the broken ones are
             // marked too.
             Err(HeadProblem::Broken { .. }) => return self.break_dependents(row).await,

@@ -54,11 +54,7 @@ impl Deployments {
     /// A dry run: what a deployment would do. Creates no version and no deployment.
     pub async fn plan(&self, identity: &Identity, request: DeploymentRequest) -> Result<Deployment> {
         identity.require(KeyScope::Read)?;
-        let workspace = self
-            .workspaces
-            .ready(identity, &request.blueprint)
-            .await
-            .map_err(|e| e.naming("blueprint"))?;
+        let workspace = self.workspace_of(identity, &request).await?;
         let goal = self.goal_of_plan(identity, &workspace, request.version).await?;
         let targets = self
             .targets(identity.project(), &workspace, &goal, &request.tenants)
@@ -91,11 +87,7 @@ impl Deployments {
             return self.find(identity, &id).await;
         }
         let blueprint = &request.blueprint;
-        let workspace = self
-            .workspaces
-            .ready(identity, blueprint)
-            .await
-            .map_err(|e| e.naming("blueprint"))?;
+        let workspace = self.workspace_of(identity, &request).await?;
         let author = identity.author();
         let version = match request.version {
             Some(number) => self.version_row(identity, &workspace, number).await?,
@@ -113,6 +105,15 @@ impl Deployments {
         };
         let id = self.begin(identity, &workspace, &goal, &request.tenants).await?;
         self.find(identity, &id).await
+    }
+
+    /// The workspace. Its server is needed only for head: an existing version does not change.
+    async fn workspace_of(&self, identity: &Identity, request: &DeploymentRequest) -> Result<WorkspaceRow> {
+        let row = match request.version {
+            Some(_) => self.workspaces.ready_as_stored(identity, &request.blueprint).await,
+            None => self.workspaces.ready(identity, &request.blueprint).await,
+        };
+        row.map_err(|e| e.naming("blueprint"))
     }
 
     async fn begin(

@@ -3,6 +3,7 @@
 //! database server is queried. A task that lost its lease appends nothing, and what it appended before is not appended
 //! again.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ use crate::schema::session_settings::{is_newly_set, newly_set};
 
 /// The time limit of a drain for callers that can wait; the proxy waits less.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
+/// After this time a drain before a read checks whether the server answers at all.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The length of a statement's excerpt in a warning, in characters.
 const EXCERPT_LEN: usize = 60;
 
@@ -92,18 +95,28 @@ impl Drains {
         self.in_time(Box::pin(self.drain_now(id, data))).await
     }
 
-    /// Drains before a read. Most reads find nothing in the journal and then take no lease.
+    /// Drains before a read. Most reads find nothing in the journal and then take no lease. If the server does not
+    /// answer, fails within a few seconds; at once, if that is known already.
     pub(crate) async fn drain_row(&self, row: &WorkspaceRow) -> Result<Drained> {
-        self.in_time(Box::pin(async {
-            let Some((server, place, journaled)) = self.journaled(row.id).await? else {
-                return Ok(Drained::default());
-            };
-            if journaled.is_empty() && !is_newly_set(row, &server, &place).await? {
-                return Ok(Drained::default());
-            }
-            self.drain_now(row.id, None).await
-        }))
-        .await
+        let name = &row.physical.server;
+        self.servers.require_answered(name)?;
+        let mut drain = pin!(self.in_time(Box::pin(self.drain_if_journaled(row))));
+        if let Ok(drained) = timeout(PATIENCE, drain.as_mut()).await {
+            return drained;
+        }
+        // It may take long because there is much to drain.
+        self.servers.require_answer_now(name).await?;
+        drain.await
+    }
+
+    async fn drain_if_journaled(&self, row: &WorkspaceRow) -> Result<Drained> {
+        let Some((server, place, journaled)) = self.journaled(row.id).await? else {
+            return Ok(Drained::default());
+        };
+        if journaled.is_empty() && !is_newly_set(row, &server, &place).await? {
+            return Ok(Drained::default());
+        }
+        self.drain_now(row.id, None).await
     }
 
     async fn in_time(&self, drain: impl Future<Output = Result<Drained>>) -> Result<Drained> {

@@ -29,6 +29,9 @@ pub(crate) enum HeadProblem {
     },
     Different(Vec<Difference>),
     Busy,
+    /// The workspace's server does not answer, or its journal could not be read in time. So changes may be missing in
+    /// the log.
+    Unseen(ControlError),
     Other(ControlError),
 }
 
@@ -47,7 +50,7 @@ impl From<StoreError> for HeadProblem {
 impl HeadProblem {
     pub(crate) fn into_error(self, blueprint: &BlueprintName) -> ControlError {
         match self {
-            HeadProblem::Other(error) => error,
+            HeadProblem::Unseen(error) | HeadProblem::Other(error) => error,
             HeadProblem::Broken {
                 first,
                 reason,
@@ -148,11 +151,26 @@ pub(crate) struct Heads {
 
 impl Heads {
     pub(crate) async fn of(&self, row: &WorkspaceRow) -> Result<Head, HeadProblem> {
-        Box::pin(self.drains.drain_row(row)).await?;
+        Box::pin(self.drains.drain_row(row)).await.map_err(unseen)?;
+        self.stored(row).await
+    }
+
+    /// Head without the changes that are still in the journal.
+    pub(crate) async fn stored(&self, row: &WorkspaceRow) -> Result<Head, HeadProblem> {
         let tx = self.core.store.jobs().await?;
         let all = changes::heads(&tx, row.id).await?;
         tx.rollback().await?;
         Head::of(all)
+    }
+}
+
+/// The problem if the journal cannot be drained.
+fn unseen(error: ControlError) -> HeadProblem {
+    match error.code() {
+        ProblemCode::DatabaseUnreachable | ProblemCode::DatabaseTimedOut | ProblemCode::TimedOut => {
+            HeadProblem::Unseen(error)
+        }
+        _ => HeadProblem::Other(error),
     }
 }
 

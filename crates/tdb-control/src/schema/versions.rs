@@ -73,6 +73,22 @@ impl Versions {
         }
     }
 
+    /// The version for a new tenant while the workspace cannot be looked at: the one with the changes of the log, else
+    /// the newest. `None` if there is only the empty schema.
+    pub(crate) async fn of_log(&self, row: &WorkspaceRow) -> Result<Option<VersionRow>, HeadProblem> {
+        let head = self.heads.stored(row).await?;
+        let version = match self.with_content(row, &head.hash).await? {
+            Some(version) => Some(version),
+            None => {
+                let tx = self.core.store.jobs().await?;
+                let newest = versions::newest_row(&tx, row.id).await?;
+                tx.rollback().await?;
+                newest
+            }
+        };
+        Ok(version.filter(|version| !version.change_ids.is_empty()))
+    }
+
     /// Like [`Versions::of_head`], for a deployment: objects of the workspace that no change accounts for are an error
     /// even if head is an existing version. That comparison is omitted while the workspace is being changed.
     pub(crate) async fn deployable_head(
