@@ -11,6 +11,7 @@ GRANT USAGE ON SCHEMA tdb TO tdb_migrators;  GRANT SELECT, INSERT, UPDATE ON tdb
 CREATE EVENT TRIGGER tdb_guard_end ON ddl_command_end EXECUTE FUNCTION tdb.guard();
 CREATE EVENT TRIGGER tdb_guard_drop ON sql_drop EXECUTE FUNCTION tdb.guard();
 ALTER EVENT TRIGGER tdb_guard_end DISABLE;  ALTER EVENT TRIGGER tdb_guard_drop DISABLE;
+:record
 ALTER EXTENSION plpgsql ADD SCHEMA tdb;  ALTER EXTENSION plpgsql ADD TABLE tdb.deployed_change;  ALTER EXTENSION plpgsql ADD TABLE tdb.setting;
 ALTER EXTENSION plpgsql ADD FUNCTION tdb.guard();
 ALTER EXTENSION plpgsql ADD EVENT TRIGGER tdb_guard_end;  ALTER EXTENSION plpgsql ADD EVENT TRIGGER tdb_guard_drop;

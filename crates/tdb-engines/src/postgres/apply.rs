@@ -7,6 +7,7 @@ pub(crate) mod failure;
 mod lone;
 mod mutex;
 pub(crate) mod plan;
+pub(crate) mod record;
 mod step;
 
 pub use failure::ApplyError;
@@ -21,6 +22,7 @@ use crate::postgres::fingerprint::{self, Fingerprint};
 use crate::postgres::login::DatabaseLogin;
 use crate::postgres::session::Session;
 use crate::postgres::session_settings;
+use crate::postgres::tenant_side;
 
 /// The result of [`bring_up`]: the database has all changes of the plan.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ pub async fn bring_up(
     let mut applied = Vec::new();
     let mut done = 0;
     let session = start(login, plan).await.map_err(|error| error.at(None, done))?;
-    let known = read_deployed(&session)
+    let known = guarded_record(&session, login, plan)
         .await
         .map_err(|error| StepError::from(error).at(None, done))?;
     let is_done = |id: i64| known.iter().any(|row| row.id == id && row.state == DeployedState::Done);
@@ -116,7 +118,33 @@ pub async fn bring_up(
 /// Reads the rows of `tdb.deployed_change`. `login` must be the database's deployer role.
 pub async fn deployed(login: &DatabaseLogin) -> Result<Vec<Deployed>, EngineError> {
     let session = login.open(&login.application_name).await?;
-    read_deployed(&session).await
+    Ok(read_deployed(&session).await?.rows)
+}
+
+/// Reads the rows and, if necessary, has the administrator protect their table.
+async fn guarded_record(
+    session: &Session,
+    login: &DatabaseLogin,
+    plan: &BringUp<'_>,
+) -> Result<Vec<Deployed>, EngineError> {
+    let record = read_deployed(session).await?;
+    if record.guard == Guard::Missing {
+        tenant_side::guard_record(plan.administrator, &login.database).await?;
+    }
+    Ok(record.rows)
+}
+
+/// The contents of `tdb.deployed_change`.
+struct Record {
+    rows: Vec<Deployed>,
+    guard: Guard,
+}
+
+/// Whether a trigger keeps code in a change from writing the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    Missing,
+    Present,
 }
 
 async fn start(login: &DatabaseLogin, plan: &BringUp<'_>) -> Result<Session, StepError> {
@@ -130,15 +158,24 @@ async fn start(login: &DatabaseLogin, plan: &BringUp<'_>) -> Result<Session, Ste
 }
 
 /// Reads as `tdb_migrators`: the deployer, which does not inherit, has no privileges in schema `tdb`.
-async fn read_deployed(session: &Session) -> Result<Vec<Deployed>, EngineError> {
+async fn read_deployed(session: &Session) -> Result<Record, EngineError> {
     session.run("BEGIN READ ONLY; SET LOCAL ROLE tdb_migrators").await?;
     let rows = session.rows(include_str!("../../sql/postgres/deployed.sql"), &[]).await;
     session.run("COMMIT").await?;
-    let mut known = Vec::new();
+    let mut record = Record {
+        rows: Vec::new(),
+        guard: Guard::Missing,
+    };
     for row in rows? {
-        let (id, checksum, state): (i64, &[u8], &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if row.try_get(0)? {
+            record.guard = Guard::Present;
+        }
+        let Some(id) = row.try_get::<_, Option<i64>>(1)? else {
+            continue;
+        };
+        let (checksum, state): (&[u8], &str) = (row.try_get(2)?, row.try_get(3)?);
         let checksum = Checksum::from_bytes(checksum);
-        known.push(Deployed {
+        record.rows.push(Deployed {
             id,
             checksum: checksum.ok_or_else(|| EngineError::Unexpected(format!("checksum of change {id}")))?,
             state: match state {
@@ -147,7 +184,7 @@ async fn read_deployed(session: &Session) -> Result<Vec<Deployed>, EngineError> 
             },
         });
     }
-    Ok(known)
+    Ok(record)
 }
 
 /// A grant would otherwise go to a role that is not the project's.

@@ -10,7 +10,8 @@ use tokio_postgres::Row;
 
 use crate::postgres::apply::failure::StepError;
 use crate::postgres::apply::plan::{BringUp, NumberedChange};
-use crate::postgres::change::{Checksum, ExtensionOwner};
+use crate::postgres::apply::record;
+use crate::postgres::change::ExtensionOwner;
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::server::Server;
@@ -312,12 +313,6 @@ pub(crate) async fn replay(
         .await
         .map_err(|error| StepError::while_running(said())(error))?;
     tenant_side::keep_extensions(&session).await?;
-    let checksum: Checksum = numbered.change.checksum();
-    session
-        .execute(
-            "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES ($1, $2, 'done')",
-            &[&numbered.id, &checksum.as_bytes().as_slice()],
-        )
-        .await?;
+    session.run(&record::of(record::INSERT_DONE, numbered)).await?;
     Ok(session.run("COMMIT").await?)
 }

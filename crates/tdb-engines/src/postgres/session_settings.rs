@@ -11,6 +11,7 @@ use pg_query::protobuf::{AlterRoleSetStmt, RoleSpec, RoleSpecType};
 
 use crate::postgres::apply::failure::StepError;
 use crate::postgres::apply::plan::{BringUp, NumberedChange};
+use crate::postgres::apply::record;
 use crate::postgres::change::{Change, Mode, Sql, Statement};
 use crate::postgres::deparse::written;
 use crate::postgres::error::EngineError;
@@ -162,13 +163,7 @@ pub(crate) async fn replay(
     }
     let text = numbered.change.texts().join("; ");
     session.run(APPLY).await.map_err(StepError::while_running(text))?;
-    let checksum = numbered.change.checksum();
-    session
-        .execute(
-            "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES ($1, $2, 'done')",
-            &[&numbered.id, &checksum.as_bytes().as_slice()],
-        )
-        .await?;
+    session.run(&record::of(record::INSERT_DONE, numbered)).await?;
     Ok(session.run("COMMIT").await?)
 }
 

@@ -8,6 +8,8 @@ use crate::postgres::session::{self, Session};
 
 /// Replaces the function that the guard's event triggers call.
 const GUARD: &str = include_str!("../../sql/postgres/guard.sql");
+/// Creates the trigger that keeps code in a change from writing `tdb.deployed_change`.
+const GUARD_RECORD: &str = include_str!("../../sql/postgres/guard_record.sql");
 
 /// Whether the roles of a tenant may run DDL in their database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +28,21 @@ pub async fn install(server: &Server, database: &str) -> Result<(), EngineError>
         .row("SELECT FROM pg_namespace WHERE nspname = 'tdb'", &[])
         .await?;
     if known.is_none() {
-        let sql = include_str!("../../sql/postgres/tenant_side.sql").replace(":guard", GUARD);
+        let sql = include_str!("../../sql/postgres/tenant_side.sql")
+            .replace(":guard", GUARD)
+            .replace(":record", GUARD_RECORD);
         inside.run(&sql).await?;
     }
+    leave(server, inside, database).await
+}
+
+/// Protects `tdb.deployed_change` in a database that a template of an older version gave no such trigger. The caller holds the
+/// deployment lock.
+pub(crate) async fn guard_record(server: &Server, database: &str) -> Result<(), EngineError> {
+    let inside = server.dedicated(database).await?;
+    inside
+        .run(&format!("BEGIN; SET LOCAL lock_timeout = '2s';\n{GUARD_RECORD}COMMIT"))
+        .await?;
     leave(server, inside, database).await
 }
 

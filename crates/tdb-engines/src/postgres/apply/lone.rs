@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::failure::StepError;
 use super::plan::{BringUp, NumberedChange};
+use super::record;
 use super::step::{BEGIN, Scope, prologue};
 use crate::postgres::change::{Mode, Statement};
 use crate::postgres::error::EngineError;
@@ -187,33 +188,27 @@ async fn look(session: &Session, index: &str) -> Result<Index, EngineError> {
 }
 
 async fn write_started(session: &Session, numbered: &NumberedChange) -> Result<Mark, EngineError> {
-    let checksum = numbered.change.checksum();
-    let sql = "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES ($1, $2, 'started') \
+    let sql = "INSERT INTO tdb.deployed_change (change_id, checksum, state) VALUES (:id, :checksum, 'started') \
                ON CONFLICT (change_id) DO NOTHING";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&numbered.id, &checksum.as_bytes().as_slice()];
-    Ok(match as_writer(session, sql, &parameters).await? {
+    Ok(match as_writer(session, &record::of(sql, numbered)).await? {
         0 => Mark::Found,
         _ => Mark::Fresh,
     })
 }
 
 async fn write_done(session: &Session, numbered: &NumberedChange) -> Result<(), EngineError> {
-    let sql = "UPDATE tdb.deployed_change SET state = 'done', at = now() WHERE change_id = $1";
-    as_writer(session, sql, &[&numbered.id]).await.map(drop)
+    let sql = "UPDATE tdb.deployed_change SET state = 'done', at = now() WHERE change_id = :id";
+    as_writer(session, &record::of(sql, numbered)).await.map(drop)
 }
 
-async fn as_writer(
-    session: &Session,
-    sql: &str,
-    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-) -> Result<u64, EngineError> {
+async fn as_writer(session: &Session, sql: &str) -> Result<u64, EngineError> {
     let role = quote(crate::postgres::server::MIGRATORS_ROLE);
     session
         .run(&format!(
             "{BEGIN}SET LOCAL ROLE {role}; SET LOCAL search_path = pg_catalog"
         ))
         .await?;
-    match session.execute(sql, parameters).await {
+    match session.execute(sql, &[]).await {
         Ok(count) => session.run("COMMIT").await.map(|()| count),
         Err(error) => {
             let _ = session.run("ROLLBACK").await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::failure::StepError;
 use super::plan::{BringUp, NumberedChange};
+use super::record;
 use crate::postgres::change::{Change, Mode, Statement};
 use crate::postgres::error::ErrorClass;
 use crate::postgres::extensions::Extension;
@@ -116,14 +117,8 @@ async fn inside(session: &Session, plan: &BringUp<'_>, numbered: &NumberedChange
     session
         .run("SET LOCAL ROLE tdb_migrators; SET LOCAL search_path = pg_catalog")
         .await?;
-    let checksum = numbered.change.checksum();
-    let written = session
-        .execute(
-            include_str!("../../../sql/postgres/deployed_record.sql"),
-            &[&numbered.id, &checksum.as_bytes().as_slice()],
-        )
-        .await;
-    match written {
+    let insert = record::of(include_str!("../../../sql/postgres/deployed_record.sql"), numbered);
+    match session.execute(&insert, &[]).await {
         Ok(0) => {
             let message = "code in the change wrote to tdb.deployed_change, which only TenantsDB may write";
             Err(StepError::refused(message.to_owned(), None))
