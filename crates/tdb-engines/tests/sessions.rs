@@ -64,6 +64,12 @@ async fn reset_role_returns_to_the_owner_where_a_change_is_replayed() {
     ] {
         let text = format!("DO $$ BEGIN {leaves}; DROP TABLE IF EXISTS e; CREATE TABLE e (i int); END $$");
         broken(&replay, &[&text], "write RESET ROLE instead").await;
+        let function = format!(
+            "CREATE OR REPLACE FUNCTION leaves() RETURNS void LANGUAGE plpgsql AS \
+             $$ BEGIN {leaves}; DROP TABLE IF EXISTS e; CREATE TABLE e (i int); END $$"
+        );
+        let said = "function \"leaves\" ran DDL, and its";
+        broken(&replay, &[&function, "SELECT leaves()"], said).await;
     }
 }
 
@@ -190,4 +196,82 @@ async fn a_function_that_sets_settings_is_called_with_those_of_the_session() {
             )
             .await;
     }
+}
+
+#[tokio::test]
+async fn a_function_that_sets_settings_in_its_body_is_called_with_those_of_the_session() {
+    let mut replay = Replay::start().await;
+    let other = "SET search_path = other, public";
+    let first = [
+        "CREATE SCHEMA app; CREATE SCHEMA other; CREATE FUNCTION mkb() RETURNS void LANGUAGE plpgsql AS $$\nBEGIN\n\
+           PERFORM set_config('search_path', 'app', true);\n  CREATE TABLE b (i int);\nEND $$",
+        "SELECT mkb()",
+        "CREATE FUNCTION inline() RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN CREATE TABLE a (i int); SET LOCAL search_path = app; CREATE TABLE c (i int); END $$",
+        "CREATE FUNCTION dyn() RETURNS void LANGUAGE plpgsql AS $$\nBEGIN\n  EXECUTE 'CREATE TABLE d' || ' (i int)';\n\
+           EXECUTE 'SET search_path TO app';\n  EXECUTE 'CREATE TABLE e' || ' (i int)';\nEND $$",
+        "CREATE FUNCTION mksql() RETURNS int LANGUAGE sql AS \
+         $$ CREATE TABLE f (i int); SELECT set_config('search_path', 'app', true); CREATE TABLE g (i int); SELECT 1 $$",
+        other,
+        "SELECT inline()",
+    ];
+    same(&mut replay, &first).await;
+    same(&mut replay, &[other, "SELECT dyn()"]).await;
+    same(&mut replay, &[other, "SELECT mksql()"]).await;
+    let unknown = "the session's own value is not known";
+    for (body, message) in [
+        (
+            "PERFORM set_config('search_path', 'app', true)",
+            "DO $$ BEGIN PERFORM mkx(); END $$",
+        ),
+        ("SET LOCAL search_path = app", "SELECT mkx(), now()"),
+        (
+            "PERFORM set_config('search_path', 'app,' || current_setting('search_path'), true)",
+            "SELECT mkx()",
+        ),
+    ] {
+        let function = format!(
+            "DROP FUNCTION IF EXISTS mkx; DROP TABLE IF EXISTS app.x; CREATE FUNCTION mkx() RETURNS void LANGUAGE plpgsql AS \
+             $$ BEGIN {body}; CREATE TABLE x (i int); END $$"
+        );
+        broken(&replay, &[&function, message], unknown).await;
+    }
+}
+
+#[tokio::test]
+async fn a_function_counts_as_it_was_when_it_was_called() {
+    let mut replay = Replay::start().await;
+    let once = "FUNCTION once() RETURNS void LANGUAGE plpgsql SET search_path = '' AS $$ BEGIN CREATE TABLE public.o (i int); END $$";
+    let dropped = format!("BEGIN; CREATE {once}; SELECT once(); DROP FUNCTION once(); COMMIT");
+    same(&mut replay, &[&dropped]).await;
+    let replaced = "CREATE OR REPLACE FUNCTION once() RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$";
+    same(
+        &mut replay,
+        &["DROP TABLE o", &format!("CREATE {once}"), "SELECT once()", replaced],
+    )
+    .await;
+    // Set only after the call.
+    same(
+        &mut replay,
+        &[
+            "CREATE SCHEMA other; CREATE FUNCTION late() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE l (i int); END $$",
+            "SET search_path = other, public; SELECT late()",
+            "ALTER FUNCTION late() SET search_path = ''",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_journal_that_records_no_functions_is_upgraded_by_a_drain() {
+    let mut replay = Replay::start().await;
+    let makes = "FUNCTION mk() RETURNS void LANGUAGE plpgsql SET search_path = '' AS $$ BEGIN CREATE TABLE public.a (i int); END $$";
+    let session = replay.world.session(&replay.workspace).await;
+    session.batch_execute(&format!("CREATE {makes}")).await.unwrap();
+    session.batch_execute("SELECT mk()").await.unwrap();
+    let administrator = replay.world.cluster.connect(&replay.workspace.name).await.unwrap();
+    let older = "ALTER TABLE tdb.ddl_event DROP COLUMN functions";
+    administrator.batch_execute(older).await.unwrap();
+    replay.prove().await;
+    same(&mut replay, &["DROP TABLE a; SELECT mk()"]).await;
 }

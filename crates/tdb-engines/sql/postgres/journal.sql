@@ -26,6 +26,8 @@ CREATE TABLE tdb.ddl_event (
   context text,
   -- The names of the session's temporary relations, if a table was created.
   temporary text[],
+  -- The functions of the calls that have a SET clause or set something in their body, and others of their names.
+  functions jsonb,
   -- Whether the change log has it. Such a row is kept until its message can have no further transaction.
   drained boolean NOT NULL DEFAULT false
 );

@@ -5,7 +5,7 @@ WITH first AS (
 ), message AS (
   SELECT DISTINCT pid, stmt_at FROM tdb.ddl_event JOIN first USING (xid)
 ), setting AS MATERIALIZED (
-  -- The functions with a SET clause, and those with the same name.
+  -- The functions with a SET clause, and those with the same name, for rows of an older journal.
   SELECT p.proname, jsonb_build_object('schema', quote_ident(n.nspname), 'name', p.proname, 'sets',
            ARRAY(SELECT split_part(s, '=', 1) FROM unnest(p.proconfig) s)) AS described
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -18,7 +18,7 @@ SELECT e.seq, e.xid::text AS xid, e.pid, coalesce(e.backend_start, m.backend_sta
        coalesce(e.query, CASE WHEN row_number() OVER (PARTITION BY e.pid, e.stmt_at ORDER BY e.seq) = 1 THEN m.query END) AS query,
        e.search_path, e.role_name, coalesce(r.rolsuper, false) AS by_superuser, e.session_role, e.settings, e.context,
        e.temporary, e.drained,
-       (SELECT jsonb_agg(s.described) FROM setting s WHERE strpos(e.context, s.proname) > 0) AS functions
+       coalesce(e.functions, (SELECT jsonb_agg(s.described) FROM setting s WHERE strpos(e.context, s.proname) > 0)) AS functions
   FROM tdb.ddl_event e LEFT JOIN tdb.ddl_message m ON m.pid = e.pid AND m.stmt_at = e.stmt_at
   LEFT JOIN pg_roles r ON r.rolname = e.role_name
  WHERE e.xid IN (SELECT xid FROM first) OR e.drained AND (e.pid, e.stmt_at) IN (SELECT pid, stmt_at FROM message)

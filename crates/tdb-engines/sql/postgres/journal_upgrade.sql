@@ -5,6 +5,6 @@ BEGIN;
 SET LOCAL lock_timeout = '500ms';
 ALTER TABLE tdb.ddl_event
   ALTER settings DROP NOT NULL, ALTER backend_start DROP NOT NULL, ALTER query DROP NOT NULL,
-  ADD xact_at timestamptz, ADD context text, ADD temporary text[], ADD drained boolean NOT NULL DEFAULT false;
+  ADD xact_at timestamptz, ADD context text, ADD temporary text[], ADD functions jsonb, ADD drained boolean NOT NULL DEFAULT false;
 :functions
 COMMIT;

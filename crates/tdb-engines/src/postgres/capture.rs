@@ -3,6 +3,7 @@
 
 mod alignment;
 mod attribution;
+mod bodies;
 mod context;
 mod expected;
 pub mod inverse;
@@ -275,6 +276,10 @@ fn take(split: &Split<'_>, taken: &Taken<'_>, source: Source<'_>, change: &mut C
                     statement.settings = session.settings;
                 }
                 Err(reason) => break_with(change, reason),
+            }
+            let called = units.iter().flat_map(|unit| outside::called(unit.row));
+            if let Err(reason) = bodies::refuse_roles(called) {
+                break_with(change, reason);
             }
             change.statements.push(Statement { role, ..statement });
         }

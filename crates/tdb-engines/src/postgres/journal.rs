@@ -18,7 +18,7 @@ const TRANSACTIONS_MAX: i64 = 5_000;
 
 /// Settings that can change the meaning of a statement. The journal records those that the client, the role or the database
 /// has set.
-const SETTINGS: [&str; 19] = [
+pub(super) const SETTINGS: [&str; 19] = [
     "DateStyle",
     "IntervalStyle",
     "TimeZone",
@@ -71,13 +71,14 @@ pub struct Event {
     pub session_role: String,
     /// The recorded settings that the client, the role or the database had set, by name.
     pub settings: BTreeMap<String, String>,
-    /// Functions that its context may name and that have a SET clause, and others with the same names.
+    /// Functions that its context may name and that have a SET clause or set something in their body, and others with the
+    /// same names.
     pub functions: Vec<Function>,
     /// Whether the row has been confirmed before.
     pub state: EventState,
 }
 
-/// A function of the database, as it was when the journal was read.
+/// A function of the database, as it was when the row was written; in older journals, when the journal was read.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Function {
     /// Its schema, with quotes where necessary.
@@ -86,6 +87,9 @@ pub struct Function {
     pub name: String,
     /// The settings in its SET clauses.
     pub sets: Vec<String>,
+    /// Its body, if it sets a role or a recorded setting.
+    #[serde(default)]
+    pub body: Option<String>,
 }
 
 /// A message that a client sent: a simple Query, or one statement of the extended protocol.
@@ -227,9 +231,12 @@ async fn read_rows(session: &Session) -> Result<Vec<tokio_postgres::Row>, Engine
 }
 
 async fn upgrade(session: &Session, owner: &str) -> Result<(), EngineError> {
-    session
-        .run(&script(include_str!("../../sql/postgres/journal_upgrade.sql"), owner))
-        .await
+    let oldest = "SELECT WHERE pg_catalog.to_regclass('tdb.ddl_message') IS NULL";
+    let text = match session.row(oldest, &[]).await? {
+        Some(_) => include_str!("../../sql/postgres/journal_upgrade.sql"),
+        None => include_str!("../../sql/postgres/journal_upgrade_functions.sql"),
+    };
+    session.run(&script(text, owner)).await
 }
 
 fn script(text: &str, owner: &str) -> String {
@@ -238,6 +245,7 @@ fn script(text: &str, owner: &str) -> String {
         .map(|name| format!("current_setting('{name}')"))
         .collect();
     text.replace(":functions", include_str!("../../sql/postgres/journal_functions.sql"))
+        .replace(":log_event", include_str!("../../sql/postgres/journal_log_event.sql"))
         .replace(":values", &values.join(", "))
         .replace(":names", &format!("'{{{}}}'", SETTINGS.join(",")))
         .replace(":owner", &quote(owner))

@@ -13,5 +13,14 @@ pub(super) fn run_by_function(caller: &Caller) -> Option<&str> {
     }
 }
 
+/// The same, if the function of the context line `line` ran it itself.
+pub(super) fn run_in<'a>(caller: &'a Caller, line: &str) -> Option<&'a str> {
+    let Caller::Function(context) = caller else {
+        return None;
+    };
+    let (statement, rest) = context.strip_prefix(STATEMENT)?.split_once("\"\n")?;
+    (rest.lines().next() == Some(line)).then_some(statement)
+}
+
 /// The beginning of the context line about a statement that a function runs, unless the server translates messages.
 pub(super) const STATEMENT: &str = "SQL statement \"";

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attribution::is_about;
+use super::bodies;
+use super::context::STATEMENT;
 use super::split::Split;
 use super::tree::walk;
 use super::units::Unit;
@@ -31,19 +33,21 @@ pub(super) fn session<'a>(split: &Split<'_>, units: &[Unit<'a>], row: &Unit<'a>)
 }
 
 /// The same for a statement all of whose rows have settings of functions. If it only calls the function that sets them, the
-/// call depends on nothing but the schema that has the function, and on how its arguments are read.
+/// call depends on nothing but the schema that has the function, and on how its arguments are read. A function whose body sets
+/// them may also read them before.
 fn within<'a>(split: &Split<'_>, row: &'a Event) -> Result<Session<'a>, String> {
     let names = overridden(row);
     let known = outermost(row).filter(|function| {
-        let sets = |name: &&str| function.sets.iter().any(|set| set.eq_ignore_ascii_case(name));
+        let in_clause = |name: &&str| function.sets.iter().any(|set| set.eq_ignore_ascii_case(name));
+        let sets = |name: &&str| in_clause(name) || bodies::sets(function, name) && !bodies::reads_settings(function);
         only_calls(split, &names) && names.iter().all(sets)
     });
     let Some(function) = known else {
         let names: Vec<&str> = names.into_iter().collect();
         return Err(format!(
-            "a function with SET {} ran DDL, and the session's own value is not known: call that function with a SELECT or CALL \
+            "a function that sets {} ran DDL, and the session's own value is not known: call that function with a SELECT or CALL \
              that does nothing else",
-            names.join(" and SET ")
+            names.join(" and ")
         ));
     };
     let is_inside = |name: &String| names.iter().any(|set| name.eq_ignore_ascii_case(set));
@@ -64,14 +68,28 @@ fn within<'a>(split: &Split<'_>, row: &'a Event) -> Result<Session<'a>, String> 
 
 /// The settings that functions in whose calls the row was written set.
 fn overridden(row: &Event) -> BTreeSet<&str> {
-    let Caller::Function(context) = &row.caller else {
-        return BTreeSet::new();
+    let in_clauses = called(row).flat_map(|function| function.sets.iter().map(String::as_str));
+    let in_bodies = calls(row).flat_map(|line| {
+        let functions = row.functions.iter().filter(move |function| may_be(line, function));
+        functions.flat_map(move |function| bodies::set_before(function, line, row))
+    });
+    in_clauses.chain(in_bodies).collect()
+}
+
+/// The functions in whose calls the row may have been written.
+pub(super) fn called(row: &Event) -> impl Iterator<Item = &Function> {
+    row.functions
+        .iter()
+        .filter(|function| calls(row).any(|line| may_be(line, function)))
+}
+
+/// The context lines about calls.
+fn calls(row: &Event) -> impl Iterator<Item = &str> {
+    let context = match &row.caller {
+        Caller::Function(context) => context.as_str(),
+        Caller::Client | Caller::Unknown => "",
     };
-    let called = |function: &&Function| context.lines().any(|line| may_be(line, function));
-    let functions = row.functions.iter().filter(called);
-    functions
-        .flat_map(|function| function.sets.iter().map(String::as_str))
-        .collect()
+    context.lines().filter(|line| !line.starts_with(STATEMENT))
 }
 
 /// The function that the statement called, if the context tells it from the others with its name.
@@ -83,7 +101,7 @@ fn outermost(row: &Event) -> Option<&Function> {
     let mut functions = row.functions.iter().filter(|function| may_be(line, function));
     let function = functions.next()?;
     functions
-        .all(|other| other.schema == function.schema && other.sets == function.sets)
+        .all(|other| (&other.schema, &other.sets, &other.body) == (&function.schema, &function.sets, &function.body))
         .then_some(function)
 }
 

@@ -24,9 +24,8 @@ fn found(text: &str, depth: u32) -> Option<&'static str> {
     if !mentions || depth == 0 {
         return None;
     }
-    let scanned = pg_query::scan(text).ok()?;
-    let words: Vec<String> = scanned.tokens.iter().filter_map(|token| word(text, token)).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words = words(text);
+    let words: Vec<&str> = words.iter().map(|(word, _)| word.as_str()).collect();
     let none = |value: &str| ["none", "'none'", "\"none\""].contains(&value);
     let role = |name: &str| ["role", "'role'", "\"role\""].contains(&name);
     let sets_none = |window: &[&str]| match window {
@@ -46,13 +45,18 @@ fn found(text: &str, depth: u32) -> Option<&'static str> {
     words.iter().find_map(|word| found(inside(word)?, depth - 1))
 }
 
-fn word(text: &str, token: &ScanToken) -> Option<String> {
-    let (from, to) = (usize::try_from(token.start).ok()?, usize::try_from(token.end).ok()?);
-    text.get(from..to).map(str::to_ascii_lowercase)
+/// The tokens of a text in lower case, with their offsets; none if it has no tokens of PostgreSQL.
+pub(super) fn words(text: &str) -> Vec<(String, usize)> {
+    let scanned = pg_query::scan(text).map(|scanned| scanned.tokens).unwrap_or_default();
+    let word = |token: &ScanToken| {
+        let (from, to) = (usize::try_from(token.start).ok()?, usize::try_from(token.end).ok()?);
+        Some((text.get(from..to)?.to_ascii_lowercase(), from))
+    };
+    scanned.iter().filter_map(word).collect()
 }
 
 /// The content of a string, with its escapes, which do not matter for words.
-fn inside(word: &str) -> Option<&str> {
+pub(super) fn inside(word: &str) -> Option<&str> {
     if let Some(quoted) = word.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
         return Some(quoted);
     }
