@@ -15,6 +15,7 @@ pub(crate) mod journals;
 pub(crate) mod leftovers;
 pub(crate) mod plan;
 pub(crate) mod proof;
+pub(crate) mod repair;
 pub(crate) mod reverts;
 pub(crate) mod rollout;
 pub(crate) mod session_settings;

@@ -193,6 +193,20 @@ pub async fn of_ids(tx: &Tx, workspace: WorkspaceId, ids: &[u32]) -> Result<Vec<
     rows.iter().map(ChangeRow::from_row).collect()
 }
 
+/// For those of `objects` that pending changes changed: the number of each such change, and the object's identity.
+pub async fn pending_of_objects(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    objects: &[String],
+) -> Result<Vec<(u32, String)>, StoreError> {
+    let sql = "SELECT c.id, o.object FROM changes c, jsonb_array_elements_text(c.objects) AS o(object)
+                WHERE c.workspace_id = $1 AND c.state = 'pending' AND o.object = ANY ($2)";
+    let rows = tx.query(sql, &[&workspace.as_uuid(), &objects]).await?;
+    rows.iter()
+        .map(|row| Ok((count(row, "id")?, column(row, "object")?)))
+        .collect()
+}
+
 /// The change that came from this transaction of the workspace's database.
 pub async fn by_xid(tx: &Tx, workspace: WorkspaceId, xid: i64) -> Result<Option<ChangeRow>, StoreError> {
     let sql = format!("{SELECT} WHERE workspace_id = $1 AND xid = $2");

@@ -15,7 +15,7 @@ use crate::lifecycle::workspaces::Workspaces;
 use crate::model::{Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts};
 use crate::page::Page;
 use crate::schema::drain::Drains;
-use crate::schema::failing::{drops, repair};
+use crate::schema::repair::{Leftover, created, repair};
 
 /// Blueprints and their change log.
 #[derive(Clone)]
@@ -69,19 +69,21 @@ impl Blueprints {
         let undeployed = changes::undeployed(&tx, row.id, page.after.unwrap_or(0), page.limit.rows()).await?;
         let found = changes::of_ids(&tx, row.id, &undeployed).await?;
         let versions: HashMap<u32, u32> = changes::first_versions(&tx, row.id).await?.into_iter().collect();
+        let all = || found.iter().filter(|change| change.state == Stored::Broken);
+        let objects: Vec<String> = all().flat_map(created).collect();
+        let mut earlier: HashMap<String, Vec<u32>> = HashMap::new();
+        if !objects.is_empty() {
+            for (id, object) in changes::pending_of_objects(&tx, row.id, &objects).await? {
+                earlier.entry(object).or_default().push(id);
+            }
+        }
         tx.rollback().await?;
-        let broken: Vec<u32> = found
-            .iter()
-            .filter(|change| change.state == Stored::Broken)
-            .map(|change| change.id)
-            .collect();
+        let broken: Vec<u32> = all().map(|change| change.id).collect();
+        let left = Leftover::of(all(), &earlier);
         let undeclared: Vec<Vec<String>> = found.iter().map(undeclared).collect();
         let undeclared = undeclared.concat();
-        // Later changes can need what earlier ones created.
-        let all = found.iter().rev().filter(|change| change.state == Stored::Broken);
-        let drops: Vec<String> = all.flat_map(|change| drops(&change.tags, &change.objects)).collect();
         let shown = found.into_iter().map(|change| ChangeInfo {
-            repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken, &undeclared, Some(&drops))),
+            repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken, &undeclared, Some(&left))),
             ..info(change, &versions)
         });
         Ok(shown.collect())

@@ -10,7 +10,7 @@ use tdb_engines::postgres::apply::{ApplyError, NumberedChange};
 use tdb_engines::postgres::capture::repeat::{self, Unrepeatable};
 use tdb_engines::postgres::change::Statement;
 use tdb_engines::postgres::fingerprint::{Difference, Fingerprint};
-use tdb_names::{BlueprintName, RoleName, ServerName};
+use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::changes::{self, ChangeState};
 use tdb_store::workspaces::{self, WorkspaceRow};
@@ -20,6 +20,7 @@ use crate::error::{ControlError, Result};
 use crate::lifecycle::memberships::role_taken;
 use crate::schema::builds::{BuildError, Builds, schema_of};
 use crate::schema::differences::shown;
+use crate::schema::repair::skip_request;
 use crate::schema::templates::Templates;
 
 /// A change that cannot be replayed.
@@ -340,77 +341,14 @@ pub(crate) fn numbered(ids: &[u32]) -> String {
     }
 }
 
-/// The request that skips these changes.
-pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
-    let numbers: Vec<String> = ids.iter().map(u32::to_string).collect();
-    format!(
-        "DELETE /workspaces/{blueprint}/diff {{\"ddl_ids\": [{}]}}",
-        numbers.join(", ")
-    )
-}
-
-/// What to do about broken changes, some of which name roles that are not declared. `drops` are statements that drop what they
-/// created, as far as that is known; `None` if the caller does not know what they did.
-pub(crate) fn repair(
-    blueprint: &BlueprintName,
-    broken: &[u32],
-    undeclared: &[String],
-    drops: Option<&[String]>,
-) -> String {
-    let mut declarable = undeclared.iter().filter_map(|role| RoleName::to_declare(role).ok());
-    if let Some(role) = declarable.next() {
-        return format!(
-            "Declare the role with POST /projects/{{id}}/roles {{\"name\": \"{role}\"}} and run the statements again; {} leaves out what cannot be \
-             replayed.",
-            skip_request(blueprint, broken)
-        );
-    }
-    let them = if broken.len() == 1 { "it" } else { "they" };
-    let keep = match drops {
-        None => format!("How to keep what {them} did is in GET /workspaces/{blueprint}/diff."),
-        Some([]) => format!(
-            "To keep what {them} did, undo it in {blueprint}_dev if it cannot be run twice, and run it again, with names and values \
-             written out."
-        ),
-        Some(drops) => format!(
-            "To keep what {them} made, then run in {blueprint}_dev: {}; followed by the statements that create it, and anything that was \
-             dropped with it, with names and values written out.",
-            drops.join("; ")
-        ),
-    };
-    format!(
-        "{} leaves out what cannot be replayed. {keep}",
-        skip_request(blueprint, broken)
-    )
-}
-
-/// The statements that drop what the statements with these command tags created: with IF EXISTS they have no effect where the
-/// objects do not exist. `objects` are identities in the order of `tags`; without an object for each tag the result is empty.
-pub(crate) fn drops(tags: &[String], objects: &[String]) -> Vec<String> {
-    if tags.len() != objects.len() {
-        return Vec::new();
-    }
-    let pairs = tags.iter().zip(objects).rev();
-    let drop = |(tag, object): (&String, &String)| {
-        let kind = droppable(tag)?;
-        // Later changes that need the relation must be left out together with it, so what depends on it goes too.
-        let cascade = if RELATIONS.contains(&kind) { " CASCADE" } else { "" };
-        Some(format!("DROP {kind} IF EXISTS {object}{cascade}"))
-    };
-    pairs.filter_map(drop).collect()
-}
-
-/// The kind of object that a command creates, if the object's identity is what DROP takes.
-fn droppable(tag: &str) -> Option<&str> {
+/// The kind of object that a command creates, if its facts contain its identity.
+pub(crate) fn droppable(tag: &str) -> Option<&str> {
     let created = tag.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS"));
     let kind = if tag == "SELECT INTO" { "TABLE" } else { created? };
     DROPPABLE.contains(&kind).then_some(kind)
 }
 
-/// The kinds of objects that views and foreign keys need.
-const RELATIONS: [&str; 3] = ["MATERIALIZED VIEW", "TABLE", "VIEW"];
-
-/// The kinds of objects whose identity is what DROP takes.
+/// The kinds of objects whose facts contain their identities.
 const DROPPABLE: [&str; 11] = [
     "DOMAIN",
     "FUNCTION",
@@ -433,39 +371,5 @@ mod tests {
     fn changes_are_named_as_people_count_them() {
         assert_eq!(numbered(&[3]), "change 3");
         assert_eq!(numbered(&[3, 4, 7]), "changes 3, 4 and 7");
-        let blueprint = "app".parse().unwrap();
-        assert_eq!(
-            skip_request(&blueprint, &[3, 4]),
-            "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]}"
-        );
-        assert_eq!(
-            repair(&blueprint, &[3], &["anon".to_owned()], None),
-            "Declare the role with POST /projects/{id}/roles {\"name\": \"anon\"} and run the statements again; \
-             DELETE /workspaces/app/diff {\"ddl_ids\": [3]} leaves out what cannot be replayed."
-        );
-        let [tags, objects] = [
-            ["CREATE TABLE", "CREATE TABLE AS", "ALTER TABLE"],
-            ["public.a", "s.\"B\"", "public.a"],
-        ]
-        .map(|words| words.map(str::to_owned));
-        let drops = drops(&tags, &objects);
-        assert_eq!(
-            drops,
-            [
-                "DROP TABLE IF EXISTS s.\"B\" CASCADE",
-                "DROP TABLE IF EXISTS public.a CASCADE"
-            ]
-        );
-        assert_eq!(
-            repair(&blueprint, &[3], &[], Some(&drops)),
-            "DELETE /workspaces/app/diff {\"ddl_ids\": [3]} leaves out what cannot be replayed. To keep what it made, then run in app_dev: \
-             DROP TABLE IF EXISTS s.\"B\" CASCADE; DROP TABLE IF EXISTS public.a CASCADE; followed by the statements that create it, and \
-             anything that was dropped with it, with names and values written out."
-        );
-        assert_eq!(
-            repair(&blueprint, &[3, 4], &[], Some(&[])),
-            "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]} leaves out what cannot be replayed. To keep what they did, undo it in app_dev \
-             if it cannot be run twice, and run it again, with names and values written out."
-        );
     }
 }

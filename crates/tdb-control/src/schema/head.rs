@@ -14,7 +14,8 @@ use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::schema::differences::shown;
 use crate::schema::drain::Drains;
-use crate::schema::failing::{numbered, repair};
+use crate::schema::failing::numbered;
+use crate::schema::repair::repair;
 
 /// Why head cannot become a version.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use tdb_engines::postgres::fingerprint::Difference;
 use tdb_store::workspaces::WorkspaceRow;
 
 use crate::error::Result;
-use crate::schema::failing::{Trials, drops};
+use crate::schema::failing::{Trials, droppable};
 use crate::schema::head::Head;
 
 /// Differences between head and the workspace that the changes outside head do not account for.
@@ -50,14 +50,14 @@ impl Leftovers {
         let by_value: Vec<String> = by_value.collect();
         let concerned = |objects: &[String], text: &str| objects.iter().any(|object| repeat::concerns(object, text));
         let accounted = |difference: &Difference| match (&difference.expected, &difference.found) {
-            (None, found) => {
-                concerned(&left, &difference.object) || found.as_ref().is_some_and(|found| concerned(&left, found))
-            }
+            (None, found) => concerned(&left, &difference.object) || found.as_ref().is_some_and(|found| concerned(&left, found)),
             // The order of columns depends on many changes; the columns are separate facts.
             (Some(_), Some(_)) if difference.object.starts_with("columns of ") => concerned(&left, &difference.object),
             (Some(_), _) => concerned(&left, &difference.object) && !concerned(&by_value, &difference.object),
         };
-        let named = |tags: &[String], objects: &[String]| !tags.is_empty() && drops(tags, objects).len() == tags.len();
+        let named = |tags: &[String], objects: &[String]| {
+            !tags.is_empty() && tags.len() == objects.len() && tags.iter().all(|tag| droppable(tag).is_some())
+        };
         Ok(Unaccounted {
             all_named: changes
                 .iter()

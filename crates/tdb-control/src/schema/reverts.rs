@@ -30,7 +30,8 @@ use crate::schema::blueprints::info;
 use crate::schema::builds::BuildError;
 use crate::schema::builds::Builds;
 use crate::schema::drain::Drains;
-use crate::schema::failing::{Failing, Trials, repair};
+use crate::schema::failing::{Failing, Trials};
+use crate::schema::repair::repair;
 use crate::schema::templates::Templates;
 
 /// The application name of the session that runs the inverse.

@@ -5,6 +5,7 @@ mod alignment;
 mod attribution;
 mod bodies;
 mod context;
+mod effects;
 mod expected;
 pub mod inverse;
 mod kind;
@@ -137,6 +138,8 @@ fn captured(rows: &[&Event], parts: &mut Parts) -> Option<CapturedChange> {
     if change.statements.is_empty() && change.broken.is_none() {
         return None;
     }
+    change.created = effects::created(rows);
+    change.altered = effects::altered(rows, &change.created);
     let lone = change
         .statements
         .iter()
@@ -207,7 +210,7 @@ fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Chang
 
 fn broken(rows: &[&Event], reason: String) -> Change {
     Change {
-        statements: rows.first().map(|row| as_written(row)).into_iter().collect(),
+        statements: as_written(rows).into_iter().collect(),
         broken: Some(reason),
         ..Change::default()
     }
@@ -219,7 +222,7 @@ fn extensions(rows: &[&Event]) -> Change {
         match administrators(row) {
             Ok(statement) => change.statements.push(statement),
             Err(reason) => {
-                change.statements.push(as_written(row));
+                change.statements.extend(as_written(&[row]));
                 break_with(&mut change, reason);
             }
         }
@@ -319,20 +322,18 @@ fn statement(sql: Sql, mode: Mode, units: &[Unit<'_>], row: &Unit<'_>, owner: &s
 }
 
 /// For a broken change: the whole text of the message, so that users see what ran.
-fn as_written(row: &Event) -> Statement {
-    Statement {
+fn as_written(rows: &[&Event]) -> Option<Statement> {
+    let row = rows.first()?;
+    let units = units::gather(rows);
+    Some(Statement {
         sql: Sql::text(row.message.query.trim()),
-        tags: vec![row.tag.clone()],
-        objects: row
-            .objects
-            .iter()
-            .filter_map(|object| object.identity.clone())
-            .collect(),
+        tags: units.iter().map(|unit| unit.row.tag.clone()).collect(),
+        objects: units.iter().flat_map(Unit::identities).map(str::to_owned).collect(),
         search_path: row.search_path.clone(),
         role: None,
         settings: row.settings.clone(),
         mode: Mode::Transactional,
-    }
+    })
 }
 
 /// The text and mode with which to replay a statement, or the reason why it cannot be replayed.

@@ -23,6 +23,21 @@ pub struct Change {
     /// Those of `roles` that the project had not declared. If there is one, the change is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undeclared: Vec<String>,
+    /// The objects that it created, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub created: Vec<Created>,
+    /// The identities of the objects that it altered or dropped and did not create, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub altered: Vec<String>,
+}
+
+/// An object that a change created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// Its kind as in DROP, such as `TEXT SEARCH CONFIGURATION`.
+    pub kind: String,
+    /// Its identity as in the journal, which DROP takes after the kind.
+    pub identity: String,
 }
 
 /// One statement of a change, with the session state that its meaning depends on.
@@ -144,8 +159,8 @@ pub enum LeftOutKind {
 pub struct Checksum([u8; 32]);
 
 impl Change {
-    /// The checksum of the statements' texts, roles, search_paths and settings, and of `broken`. Modes, tags, object
-    /// identities and statements that are left out do not count.
+    /// The checksum of the statements' texts, roles, search_paths and settings, and of `broken`. Modes, tags, objects and
+    /// statements that are left out do not count.
     pub fn checksum(&self) -> Checksum {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         let mut feed = |text: &str| {

@@ -1,0 +1,93 @@
+//! What a transaction did to objects, from its journal rows: what it created, by kind, so that a repair can drop it, and
+//! what else it changed.
+
+use super::repeat::concerns;
+use crate::postgres::change::Created;
+use crate::postgres::journal::{Event, EventKind, Object};
+
+/// The kinds of objects whose identity is what DROP takes after IF EXISTS, as in the tag of their CREATE statement.
+const KINDS: [&str; 27] = [
+    "AGGREGATE",
+    "CAST",
+    "COLLATION",
+    "CONVERSION",
+    "DOMAIN",
+    "EXTENSION",
+    "FOREIGN TABLE",
+    "FUNCTION",
+    "INDEX",
+    "MATERIALIZED VIEW",
+    "OPERATOR",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "POLICY",
+    "PROCEDURE",
+    "PUBLICATION",
+    "RULE",
+    "SCHEMA",
+    "SEQUENCE",
+    "SERVER",
+    "STATISTICS",
+    "TABLE",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "TRIGGER",
+    "TYPE",
+    "VIEW",
+];
+
+/// The objects that the rows' statements created, in order and without the parts of others, such as the index of a primary
+/// key.
+pub(super) fn created(rows: &[&Event]) -> Vec<Created> {
+    let mut created: Vec<Created> = Vec::new();
+    for row in rows.iter().filter(|row| row.kind != EventKind::Drop) {
+        let Some(kind) = kind_of(&row.tag) else { continue };
+        let own = row.objects.iter().filter(|object| is_of(object, kind));
+        for identity in own.filter_map(|object| object.identity.clone()) {
+            let one = Created {
+                kind: kind.to_owned(),
+                identity,
+            };
+            if !created.contains(&one) {
+                created.push(one);
+            }
+        }
+    }
+    created
+}
+
+/// The objects that the rows' statements altered or dropped and did not create, in order.
+pub(super) fn altered(rows: &[&Event], created: &[Created]) -> Vec<String> {
+    let mut altered: Vec<String> = Vec::new();
+    let others = rows
+        .iter()
+        .filter(|row| row.kind == EventKind::Drop || kind_of(&row.tag).is_none());
+    let objects = others.flat_map(|row| &row.objects);
+    for identity in objects.filter_map(|object| object.identity.as_ref()) {
+        let is_part = created.iter().any(|created| concerns(&created.identity, identity));
+        if !is_part && !altered.contains(identity) {
+            altered.push(identity.clone());
+        }
+    }
+    altered
+}
+
+/// The kind of object that a statement with this tag creates.
+fn kind_of(tag: &str) -> Option<&str> {
+    let created = tag.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS"));
+    let kind = if tag == "SELECT INTO" { "TABLE" } else { created? };
+    KINDS.contains(&kind).then_some(kind)
+}
+
+/// Whether PostgreSQL's name for the object's type is that of the kind.
+fn is_of(object: &Object, kind: &str) -> bool {
+    let found = object.kind.as_deref().unwrap_or_default();
+    match kind {
+        "DOMAIN" => found == "type",
+        "STATISTICS" => found == "statistics object",
+        "TYPE" => found == "type" || found == "composite type",
+        // A row of the administrator names the extension only.
+        "EXTENSION" => found == "extension" || found.is_empty(),
+        other => found.eq_ignore_ascii_case(other),
+    }
+}
