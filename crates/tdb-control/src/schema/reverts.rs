@@ -174,7 +174,7 @@ impl Reverts {
         match course.check() {
             Ok(()) => Ok(inverse),
             Err(Astray::Different(object)) => {
-                let reason = format!("undoing it would leave {object} different from what it was");
+                let reason = format!("undoing it would not restore {object}");
                 Err(refused(change.id, &reason, None).into())
             }
             Err(Astray::ChangedLater(object)) => {
@@ -214,7 +214,7 @@ impl Reverts {
                     return Ok(needed(change.id, &Failing { change: later, reason }));
                 }
             }
-            Ok(refused(change.id, &format!("{object} was changed since"), None))
+            Ok(refused(change.id, &format!("a later change changed {object}"), None))
         };
         let named = searched.await;
         Box::pin(self.templates.remove(&build)).await?;
