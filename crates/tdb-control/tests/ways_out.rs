@@ -261,6 +261,27 @@ async fn a_change_that_was_skipped_before_its_replay_differed_blocks_nothing() {
     assert!(refused.to_string().contains("smuggled"), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_skipped_change_of_a_table_hides_no_column_that_it_does_not_name() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    let before = "CREATE TABLE t (id int); CREATE TABLE kept (id int); INSERT INTO kept VALUES (1), (2)";
+    world.ddl("app", before).await;
+    world.tenant("acme", "app").await;
+    let unreplayable = "ALTER TABLE t ADD COLUMN other int; GRANT SELECT ON t TO pg_monitor";
+    world.ddl("app", unreplayable).await;
+    world.skip("app", &[2]).await.unwrap();
+    let by_data = "DO $$ DECLARE k record; BEGIN FOR k IN SELECT id FROM kept LOOP
+                     EXECUTE format('ALTER TABLE t ADD COLUMN c_%s int', k.id); END LOOP; END $$";
+    world.ddl("app", by_data).await;
+    let refused = world.refused_deployment("app").await;
+    assert_eq!(recommended(refused.hint().unwrap()), [3], "{refused}");
+    assert!(refused.to_string().contains("depends on data"), "{refused}");
+    world.skip("app", &[3]).await.unwrap();
+    world.ddl("app", "ALTER TABLE t ADD COLUMN fine int").await;
+    completed(&world).await;
+}
+
 async fn revert(world: &World, id: u32) -> Result<Reverted, ControlError> {
     world
         .control

@@ -49,11 +49,12 @@ impl Leftovers {
             .flat_map(|(suspect, _)| suspect.change.objects());
         let by_value: Vec<String> = by_value.collect();
         let concerned = |objects: &[String], text: &str| objects.iter().any(|object| repeat::concerns(object, text));
+        let changed = |fact: &str| changes.iter().any(|left| repeat::may_have_changed(&left.change, fact));
         let accounted = |difference: &Difference| match (&difference.expected, &difference.found) {
-            (None, found) => concerned(&left, &difference.object) || found.as_ref().is_some_and(|found| concerned(&left, found)),
+            (None, found) => changed(&difference.object) || found.as_ref().is_some_and(|found| concerned(&left, found)),
             // The order of columns depends on many changes; the columns are separate facts.
-            (Some(_), Some(_)) if difference.object.starts_with("columns of ") => concerned(&left, &difference.object),
-            (Some(_), _) => concerned(&left, &difference.object) && !concerned(&by_value, &difference.object),
+            (Some(_), Some(_)) if difference.object.starts_with("columns of ") => changed(&difference.object),
+            (Some(_), _) => changed(&difference.object) && !concerned(&by_value, &difference.object),
         };
         let named = |tags: &[String], objects: &[String]| {
             !tags.is_empty() && tags.len() == objects.len() && tags.iter().all(|tag| droppable(tag).is_some())

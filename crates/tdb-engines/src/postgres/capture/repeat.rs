@@ -2,11 +2,12 @@
 //! possible reason, for a replay that is already known to differ from the workspace.
 
 use pg_query::NodeEnum;
+use pg_query::protobuf::{AlterTableType, Node};
 use serde_json::Value;
 
 use super::tree::{strings, walk};
 use super::units::components;
-use crate::postgres::change::Change;
+use crate::postgres::change::{Change, Statement};
 
 /// Why the replay of a change can differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,42 @@ pub fn concerns(identity: &str, fact: &str) -> bool {
     let part: Vec<String> = components(identity).collect();
     let whole: Vec<String> = components(fact).collect();
     !part.is_empty() && whole.windows(part.len()).any(|window| window == part.as_slice())
+}
+
+/// Whether a change may have changed the object of a fact: it changed an object that the fact contains. A column is not changed by
+/// an ALTER TABLE that names other columns only.
+pub fn may_have_changed(change: &Change, fact: &str) -> bool {
+    let is_about = |statement: &&Statement| statement.objects.iter().any(|object| concerns(object, fact));
+    let names_it = |statement: &Statement| match fact.strip_prefix("column ").and_then(|of| components(of).last()) {
+        Some(column) => columns(&statement.sql.to_string()).is_none_or(|named| named.contains(&column)),
+        None => true,
+    };
+    change.statements.iter().filter(is_about).any(names_it)
+}
+
+/// The columns that an ALTER TABLE changes, if it changes nothing else; `None` for any other statement.
+fn columns(text: &str) -> Option<Vec<String>> {
+    let parsed = pg_query::parse(text, 0).ok()?;
+    let [raw] = <[_; 1]>::try_from(parsed.protobuf.stmts).ok()?;
+    let NodeEnum::AlterTableStmt(stmt) = raw.stmt?.node? else {
+        return None;
+    };
+    let column = |command: Node| match command.node? {
+        NodeEnum::AlterTableCmd(command) => match (command.subtype(), command.def.and_then(|def| def.node)) {
+            (AlterTableType::AtAddColumn, Some(NodeEnum::ColumnDef(def))) => Some(def.colname),
+            (
+                AlterTableType::AtColumnDefault
+                | AlterTableType::AtSetNotNull
+                | AlterTableType::AtDropNotNull
+                | AlterTableType::AtAlterColumnType
+                | AlterTableType::AtDropColumn,
+                _,
+            ) => Some(command.name),
+            _ => None,
+        },
+        _ => None,
+    };
+    stmt.cmds.into_iter().map(column).collect()
 }
 
 fn of_text(text: &str) -> Option<Unrepeatable> {
@@ -160,10 +197,10 @@ fn written(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::change::{Mode, Sql, Statement};
+    use crate::postgres::change::{Mode, Sql};
 
-    fn suspected(sql: &str) -> Option<Unrepeatable> {
-        let statement = Statement {
+    fn statement(sql: &str) -> Statement {
+        Statement {
             sql: Sql::text(sql),
             tags: Vec::new(),
             objects: Vec::new(),
@@ -171,9 +208,12 @@ mod tests {
             role: None,
             settings: Default::default(),
             mode: Mode::Transactional,
-        };
+        }
+    }
+
+    fn suspected(sql: &str) -> Option<Unrepeatable> {
         unrepeatable(&Change {
-            statements: vec![statement],
+            statements: vec![statement(sql)],
             ..Change::default()
         })
     }
@@ -222,6 +262,54 @@ mod tests {
             ("CREATE TABLE t (word text DEFAULT 'now')", None),
         ] {
             assert_eq!(suspected(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn an_alter_table_changes_the_columns_that_it_names() {
+        for (sql, fact, expected) in [
+            (
+                "ALTER TABLE t ADD COLUMN a int, ALTER b SET NOT NULL",
+                "column public.t.a",
+                true,
+            ),
+            (
+                "ALTER TABLE t ADD COLUMN a int, ALTER b SET NOT NULL",
+                "column public.t.b",
+                true,
+            ),
+            (
+                "ALTER TABLE t ADD COLUMN a int, ALTER b SET NOT NULL",
+                "column public.t.c",
+                false,
+            ),
+            (
+                "ALTER TABLE t ADD COLUMN a int, ALTER b SET NOT NULL",
+                "table public.t",
+                true,
+            ),
+            ("ALTER TABLE t ADD PRIMARY KEY (c)", "column public.t.c", true),
+            (
+                "DO $$ BEGIN ALTER TABLE t ADD COLUMN a int; END $$",
+                "column public.t.c",
+                true,
+            ),
+            (
+                "ALTER TABLE t ADD COLUMN \"My.c\" int",
+                "column public.t.\"My.c\"",
+                true,
+            ),
+            ("ALTER TABLE t ADD COLUMN c int", "column public.other.c", false),
+        ] {
+            let statement = Statement {
+                objects: vec!["public.t".to_owned()],
+                ..statement(sql)
+            };
+            let change = Change {
+                statements: vec![statement],
+                ..Change::default()
+            };
+            assert_eq!(may_have_changed(&change, fact), expected, "{sql}: {fact}");
         }
     }
 
