@@ -235,6 +235,32 @@ fn another_project_that_has_not_declared_the_role_is_not_a_member_of_it() {
     assert_eq!(answer["databases"][0]["version"], 2, "{answer:#}");
 }
 
+/// The repair names all roles, and drops what the change created before its statements are run again.
+#[test]
+fn a_broken_change_that_created_what_it_grants_is_repaired_as_it_says() {
+    let (api, id) = stranger("repair@example.org");
+    let url = workspace_of(&api, "granted");
+    let made = "BEGIN; CREATE TABLE made (id int PRIMARY KEY); GRANT SELECT ON made TO anon, authenticated; COMMIT";
+    psql(&url, made).ok();
+    let diff = api.get("/workspaces/granted/diff").ok();
+    let repair = diff["changes"][0]["repair"].as_str().expect("a repair");
+    for role in ["anon", "authenticated"] {
+        let request = format!("POST /projects/{{id}}/roles {{\"name\": \"{role}\"}}");
+        assert!(repair.contains(&request), "{repair}");
+        api.post(&format!("/projects/{id}/roles"), json!({"name": role})).ok();
+    }
+    api.delete("/workspaces/granted/diff/1").ok();
+    let (_, drops) = repair.split_once("granted_dev: ").expect("statements");
+    let (drops, _) = drops.split_once("; followed").expect("statements");
+    psql(&url, drops).ok();
+    psql(&url, made).ok();
+    let tenant = json!({"tenant_id": "g1", "databases": [{"blueprint": "granted"}]});
+    api.post("/tenants", tenant).ok();
+    eventually(std::time::Duration::from_secs(60), "the tenant is ready", || {
+        (api.get("/tenants/g1").ok()["status"] == "ready").then_some(())
+    });
+}
+
 #[test]
 fn names_and_rights_are_checked() {
     let (api, path) = (instance().api(), format!("/projects/{}/roles", project()));

@@ -1,6 +1,6 @@
 //! What to do about broken changes: which request leaves them out of head, and how to drop what they left in the workspace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use tdb_engines::postgres::change::Change;
 use tdb_names::{BlueprintName, RoleName};
@@ -76,14 +76,39 @@ pub(crate) fn repair(
     undeclared: &[String],
     left: Option<&Leftover>,
 ) -> String {
-    let mut declarable = undeclared.iter().filter_map(|role| RoleName::to_declare(role).ok());
-    if let Some(role) = declarable.next() {
-        return format!(
-            "Declare the role with POST /projects/{{id}}/roles {{\"name\": \"{role}\"}} and run the statements again; {} leaves out what cannot be \
-             replayed.",
+    let roles: BTreeSet<&str> = undeclared.iter().map(String::as_str).collect();
+    let (declarable, others): (Vec<&str>, Vec<&str>) =
+        roles.into_iter().partition(|role| RoleName::to_declare(role).is_ok());
+    let mut text = match (declare(&declarable), left) {
+        (None, left) => skip_and_keep(blueprint, broken, left),
+        (Some(declare), Some(left)) if !left.drops.is_empty() => {
+            format!("{declare}. {}", skip_and_keep(blueprint, broken, Some(left)))
+        }
+        (Some(declare), _) => format!(
+            "{declare} and run the statements again; {} leaves out what cannot be replayed.",
             skip_request(blueprint, broken)
-        );
+        ),
+    };
+    for role in others {
+        text.push_str(&format!(
+            " Role \"{role}\" cannot be declared: leave it out of the statements."
+        ));
     }
+    text
+}
+
+/// The requests that declare roles, without a full stop; `None` without roles.
+fn declare(roles: &[&str]) -> Option<String> {
+    let request = |role: &&str| format!("POST /projects/{{id}}/roles {{\"name\": \"{role}\"}}");
+    let requests: Vec<String> = roles.iter().map(request).collect();
+    match requests.as_slice() {
+        [] => None,
+        [one] => Some(format!("Declare the role with {one}")),
+        all => Some(format!("Declare the roles with {}", all.join(", "))),
+    }
+}
+
+fn skip_and_keep(blueprint: &BlueprintName, broken: &[u32], left: Option<&Leftover>) -> String {
     let them = if broken.len() == 1 { "it" } else { "they" };
     let keep = match left {
         None => format!("How to keep what {them} did is in GET /workspaces/{blueprint}/diff."),
@@ -139,6 +164,15 @@ mod tests {
         left.altered = vec!["public.t".to_owned()];
         let also = " Also undo what it changed in public.t if it cannot be run twice, and run it again.";
         assert_eq!(repair(&blueprint, &[3], &[], Some(&left)), [made, also].concat());
+        left.altered.clear();
+        let roles = ["web", "anon", "pg_monitor"].map(str::to_owned);
+        let declare = "Declare the roles with POST /projects/{id}/roles {\"name\": \"anon\"}, \
+                       POST /projects/{id}/roles {\"name\": \"web\"}. ";
+        let leave = " Role \"pg_monitor\" cannot be declared: leave it out of the statements.";
+        assert_eq!(
+            repair(&blueprint, &[3], &roles, Some(&left)),
+            [declare, made, leave].concat()
+        );
         assert_eq!(
             repair(&blueprint, &[3, 4], &[], Some(&Leftover::default())),
             "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]} leaves out what cannot be replayed. To keep what they did, undo it in app_dev \
