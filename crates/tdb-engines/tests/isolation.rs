@@ -350,6 +350,13 @@ async fn code_in_a_change_cannot_forge_what_is_recorded_as_deployed() {
         developer.batch_execute(sql).await.unwrap();
     }
     let changes = numbered(&world.drain(&workspace).await);
+    // Adds the parameters of statements to the context of errors.
+    let admin = world.cluster.connect("postgres").await.unwrap();
+    let verbose = format!(
+        "ALTER ROLE {} SET log_parameter_max_length_on_error = -1",
+        globex.roles.deployer
+    );
+    admin.batch_execute(&verbose).await.unwrap();
     for database in [&acme, &globex] {
         world.bring_up(database, &changes[..2]).await.unwrap();
     }
