@@ -387,3 +387,45 @@ fn tenants_get_the_newest_version_while_their_workspace_is_on_a_frozen_server() 
     });
     assert_eq!(made["databases"][0]["version"], 2, "{made:#}");
 }
+
+#[test]
+fn queries_and_roles_do_not_wait_for_a_server_that_is_known_to_be_frozen() {
+    let (instance, cluster) = with_ice();
+    let api = instance.api();
+    only(&instance, "ice");
+    let cold = instance.workspace("cold");
+    psql(&cold.url, "CREATE TABLE t (id int)").ok();
+    // More than are queried at the same time.
+    let frozen = ["i-one", "i-two", "i-three", "i-four", "i-five"];
+    for name in frozen {
+        instance.tenant(name, "cold");
+    }
+    only(&instance, "dev");
+    instance.tenant("well", "cold");
+    let project = api.get("/projects").ok()["projects"][0]["project_id"].clone();
+    let roles = format!("/projects/{}/roles", project.as_str().unwrap());
+    api.post(&roles, json!({"name": "early"})).ok();
+
+    cluster.freeze().unwrap();
+    eventually(Duration::from_secs(20), "the server counts as silent", || {
+        let since = api.get("/servers/ice").ok()["silent_since"].clone();
+        (!since.is_null()).then_some(())
+    });
+    let query = json!({"all_tenants": true, "blueprint": "cold", "query": "SELECT 1"});
+    let answer = promptly("a query in all tenants", || api.post("/admin/query", query).ok());
+    for result in answer["results"].as_array().unwrap() {
+        let silent = frozen.iter().any(|name| result["tenant_id"] == *name);
+        assert_eq!(result["error"].is_null(), !silent, "{result:#}");
+    }
+    let role = promptly("a role", || api.post(&roles, json!({"name": "anon"})).ok());
+    let text = role.to_string();
+    assert!(text.contains("\\\"ice\\\" does not have the role yet"), "{role:#}");
+    assert!(!text.contains("\\\"dev\\\" does not"), "{role:#}");
+    // Whether objects on the frozen server refer to it cannot be found out.
+    let refused = promptly("a deletion", || api.delete(&format!("{roles}/early")));
+    assert_eq!(refused.problem(504)["code"], "database_timed_out");
+    cluster.thaw().unwrap();
+    eventually(THAWED_TIME_MAX, "the role can be deleted", || {
+        (api.delete(&format!("{roles}/early")).status == 200).then_some(())
+    });
+}

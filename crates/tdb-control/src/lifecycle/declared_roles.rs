@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tdb_engines::postgres::declared_roles as engine;
 use tdb_engines::postgres::journal;
@@ -11,7 +12,7 @@ use tdb_names::{ProjectId, RoleName, ServerName};
 use tdb_problems::ProblemCode;
 use tdb_store::declared_roles::{self, DeclaredRoleRow, OwnedDatabase};
 use tdb_store::servers;
-use tdb_store::workspaces::{self, WorkspaceStatus};
+use tdb_store::workspaces::{self, WorkspaceRow, WorkspaceStatus};
 use tokio::time::timeout;
 
 use crate::core::Core;
@@ -76,14 +77,19 @@ impl DeclaredRoles {
         Ok(role)
     }
 
-    /// Creates, or drops, the role on the servers of the project. Returns a sentence for each that could not be reached.
+    /// Creates, or drops, the role on the servers of the project, on all at the same time. Returns a sentence for each that could not be reached.
     async fn converge(&self, project: &ProjectId, role: &RoleName) -> Result<Vec<String>> {
         let tx = self.core.store.project(project).await?;
         let servers = declared_roles::servers(&tx, project).await?;
         tx.rollback().await?;
+        let work = servers.iter().map(|server| async move {
+            self.servers.require_answered(server)?;
+            self.servers.require_answer_now(server).await?;
+            self.memberships.converge_on(server).await
+        });
         let mut unreached = Vec::new();
-        for server in &servers {
-            if let Err(error) = self.memberships.converge_on(server).await {
+        for (server, converged) in servers.iter().zip(join_all(work).await) {
+            if let Err(error) = converged {
                 tracing::warn!(%server, %role, error = %error.explained(), "declared roles could not be updated; it will be retried");
                 unreached.push(format!("server \"{server}\" does not have the role yet: {error}"));
             }
@@ -190,6 +196,7 @@ impl DeclaredRoles {
                 continue;
             };
             let oids: Vec<u32> = of_server.iter().map(|place| place.oid).collect();
+            self.servers.require_answered(server)?;
             let referring = engine::referring(&self.servers.admin(server).await?, role.as_str(), &oids).await;
             let referring = referring.map_err(|e| upstream(server, e))?;
             let of_role = of_server.iter().filter(|place| referring.contains(&place.oid));
@@ -209,7 +216,9 @@ impl DeclaredRoles {
         let tx = self.core.store.project(project).await?;
         let rows = workspaces::list(&tx, project, None, i64::MAX).await?;
         tx.rollback().await?;
-        for row in rows.iter().filter(|row| row.status == WorkspaceStatus::Ready) {
+        let open =
+            |row: &&WorkspaceRow| row.status == WorkspaceStatus::Ready && !self.servers.is_silent(&row.physical.server);
+        for row in rows.iter().filter(open) {
             let server = self.servers.admin(&row.physical.server).await?;
             if let Err(error) = journal::open_to_declared_roles(&server, database_name(&row.physical)?).await {
                 tracing::warn!(workspace = %row.id, %error, "the journal could not be opened to declared roles");

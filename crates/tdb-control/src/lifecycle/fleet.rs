@@ -139,6 +139,8 @@ impl Queries {
     /// Opens a session in the role that matches the rights of the query. If the login is refused because a client
     /// changed the role, the role is restored first.
     async fn open_query(&self, id: Uuid, physical: &Physical, access: Access) -> Result<Query> {
+        // A query in all tenants would wait for one login after the other.
+        self.placement.servers.require_answered(&physical.server)?;
         let role = match access {
             Access::ReadWrite => As::Owner,
             Access::ReadOnly => {
