@@ -15,6 +15,7 @@ use crate::backend::{
 };
 use crate::frame::{Frame, FrameError, HEADER_LEN, Piece, READ_LEN_MAX, Reader};
 use crate::frontend::{self, Request};
+use crate::report::is_fatal;
 
 /// The number of unanswered requests from which on no more should be read from the client. It is far larger than the number
 /// of replies in one of the server's writes (8 KiB), so that waiting for replies always ends.
@@ -91,6 +92,15 @@ struct Replies {
     copy: Copy,
     transaction: Transaction,
     trust: Trust,
+    session: Session,
+}
+
+/// Whether the server has ended the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    Running,
+    /// The server has sent a FATAL error. It closes the connection, and messages that it has not read are lost.
+    Ended,
 }
 
 /// Whether a part of the reply to the first request in the queue has arrived.
@@ -129,6 +139,7 @@ impl Flow {
                 copy: Copy::No,
                 transaction: Transaction::Idle,
                 trust: Trust::Certain,
+                session: Session::Running,
             },
         }
     }
@@ -153,20 +164,24 @@ impl Flow {
         Ok((piece, id))
     }
 
-    /// Takes the next piece of `bytes` from the server; see [`Self::from_client`]. ReadyForQuery is always returned as a
-    /// frame. The id is that of the request that the frame answers, completely or in part.
+    /// Takes the next piece of `bytes` from the server; see [`Self::from_client`]. ReadyForQuery and ErrorResponse are always
+    /// returned as frames. The id is that of the request that the frame answers, completely or in part.
     pub fn from_server<'s, 'b: 's>(
         &'s mut self,
         bytes: &mut &'b [u8],
         read: impl Fn(u8) -> bool,
     ) -> Result<(Piece<'s>, Option<RequestId>), FrameError> {
         let replies = &mut self.replies;
-        let read = |tag| tag == READY_FOR_QUERY || read(tag);
+        let read = |tag| tag == READY_FOR_QUERY || tag == ERROR || read(tag);
         let piece = self.server.next(bytes, read, |header| {
             replies.answered(header.tag);
         })?;
         let id = match &piece {
             Piece::Frame(frame) if frame.tag() == READY_FOR_QUERY => replies.ready(Transaction::of(frame)),
+            Piece::Frame(frame) if frame.tag() == ERROR && is_fatal(frame.body()) => {
+                replies.session = Session::Ended;
+                replies.answered(ERROR)
+            }
             Piece::Frame(frame) => replies.answered(frame.tag()),
             Piece::Span(_) | Piece::Spent => None,
         };
@@ -204,6 +219,11 @@ impl Flow {
     pub fn owes_ready(&self) -> bool {
         let last = self.replies.owed.back().map(|owed| owed.request);
         matches!(last, Some(Request::Query | Request::FunctionCall | Request::Sync))
+    }
+
+    /// Whether the server has ended the session with a FATAL error. It is the last message of the session.
+    pub fn is_ended(&self) -> bool {
+        self.replies.session == Session::Ended
     }
 
     /// Whether the client has sent Terminate.

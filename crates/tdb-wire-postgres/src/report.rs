@@ -215,6 +215,13 @@ pub fn parse_parameter(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((texts.next()?, texts.next()?))
 }
 
+/// Whether the body of an ErrorResponse, or its beginning, has a severity after which the server ends the session. The field `V`,
+/// which is not translated, is one of the first two. Copies nothing.
+pub fn is_fatal(body: &[u8]) -> bool {
+    body.split(|byte| *byte == 0)
+        .any(|field| matches!(field, b"VFATAL" | b"VPANIC"))
+}
+
 /// Whether a notice's body has the SQLSTATE of the journal's marker. Copies nothing.
 pub fn is_journal_marker(body: &[u8]) -> bool {
     let marker = SqlState::Journaled.code().as_bytes();
@@ -264,5 +271,7 @@ mod tests {
         assert_eq!(parse(b"\0\0\0"), Parsed::default());
         assert!(is_journal_marker(b"SNOTICE\0CTD001\0Mddl 1\0\0"));
         assert!(!is_journal_marker(b"SNOTICE\0C00000\0MCTD001\0\0"));
+        assert!(is_fatal(b"SFATAL\0VFATAL\0C57P01\0\0") && is_fatal(b"SPANIK\0VPANIC\0"));
+        assert!(!is_fatal(b"SERROR\0VERROR\0MVFATAL\0\0"));
     }
 }

@@ -470,6 +470,18 @@ fn notices_and_the_servers_last_error_need_no_request() {
 }
 
 #[test]
+fn a_fatal_error_ends_the_session_and_others_do_not() {
+    for (body, ended) in [
+        (b"SERROR\0VERROR\0C57014\0\0", false),
+        (b"SFATAL\0VFATAL\0C57P01\0\0", true),
+    ] {
+        let mut flow = Flow::new();
+        passed(&mut flow, b"Q", &[(b'E', body)]);
+        assert_eq!(flow.is_ended(), ended);
+    }
+}
+
+#[test]
 fn terminate_is_the_last_frame_of_a_client() {
     let mut flow = Flow::new();
     let bytes = [frame(b'Q', b"x"), frame(b'X', b""), frame(b'Q', b"y")].concat();

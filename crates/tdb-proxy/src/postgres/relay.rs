@@ -151,9 +151,11 @@ impl<'a> Relay<'a> {
         .await
     }
 
-    /// Whether the proxy can send the client a message: the last message to it is complete.
+    /// Whether the proxy can send the client a message: the last message to it is complete, and was not the server's reason for
+    /// ending the session.
     pub(crate) fn can_insert_message(&self) -> bool {
-        self.flow.is_server_at_boundary() && self.down.is_empty() && !self.is_draining()
+        let is_complete = self.flow.is_server_at_boundary() && self.down.is_empty() && !self.is_draining();
+        is_complete && !self.flow.is_ended()
     }
 
     /// Whether the server has sent a message that answers no request.
@@ -208,8 +210,9 @@ impl<'a> Relay<'a> {
         }
         ended.map(|outcome| match outcome {
             Ok(()) => End::Server,
-            // The server may reset the connection after Terminate.
-            Err(End::ServerLost(_)) if self.flow.is_terminated() => End::Server,
+            // The server resets the connection if it has not read all messages when it ends the session, and may do so after
+            // Terminate.
+            Err(End::ServerLost(_)) if self.flow.is_terminated() || self.flow.is_ended() => End::Server,
             Err(end) => end,
         })
     }

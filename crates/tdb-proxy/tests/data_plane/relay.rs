@@ -211,6 +211,32 @@ async fn the_servers_last_error_reaches_the_client() {
     assert_eq!(wire.read().await, None);
 }
 
+/// Found by the differential test: the server resets the connection, because it has not read all messages.
+#[tokio::test]
+async fn no_message_follows_the_servers_last_error() {
+    let lab = Lab::start().await;
+    for (user, database) in [(TENANT_USER, TENANT), (WORKSPACE_USER, WORKSPACE)] {
+        for _ in 0..10 {
+            let mut wire = Wire::login(&lab, user, database).await.unwrap();
+            wire.send(|out| {
+                frontend::query("SELECT pg_terminate_backend(pg_backend_pid())", out).unwrap();
+                // More than the server reads at once.
+                for _ in 0..1_000 {
+                    frontend::query("SELECT 8", out).unwrap();
+                }
+            })
+            .await;
+            let mut errors = Vec::new();
+            while let Some(frame) = wire.read().await {
+                if frame.tag == b'E' {
+                    errors.push(frame.field(b'C').unwrap());
+                }
+            }
+            assert_eq!(errors, ["57P01"]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_protocol_violation_closes_the_client_and_its_server_session() {
     let lab = Lab::start().await;
