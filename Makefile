@@ -75,6 +75,12 @@ fuzz: ## Fuzz one target for TIME seconds, by default 60 (ARGS=flow; needs cargo
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
 	cargo +nightly fuzz run $(if $(filter splitter,$(ARGS)),--features splitter) $(or $(ARGS),flow) -- -max_total_time=$(or $(TIME),60)
 
+.PHONY: soak
+soak: ## Compare the proxy with PostgreSQL, message by message, for TIME seconds, by default 600 (SEED=number)
+	@scripts/bootstrap test
+	cargo build $(BINARIES)
+	TDB_SOAK=$(or $(TIME),600) TDB_TEST_SEED=$(or $(SEED),$$(date +%s)) cargo test -p tdb-tests --test differential -- --nocapture
+
 .PHONY: bench
 bench: ## Compare with PgBouncer and HAProxy, which it installs with their services disabled (ARGS="relay" …)
 	@scripts/bootstrap bench

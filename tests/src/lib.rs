@@ -5,6 +5,7 @@
 mod api;
 mod audit;
 mod binaries;
+pub mod differential;
 pub mod files;
 mod fixture;
 pub mod installation;
