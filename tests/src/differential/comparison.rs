@@ -8,6 +8,7 @@
 //!   depends on the other clients. The notifications of each sender are compared separately, in their order. Those from a
 //!   client that vanished are not compared: it is unknown what the server read of its messages.
 //! - The RowDescription of a cancelled query, and the outcome of a query that races with its cancellation: both are correct.
+//! - Notices of the proxy in the workspace, about the changes that it captures: they have no source file, unlike the server's.
 //! - The stream of a client that vanished: it is unknown how much it received.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::fmt::Write;
 use super::client::{Ending, Recording};
 use super::round::Round;
 use super::script::{Cancellation, Finish, Listening, Script};
+use super::twins::WORKSPACE;
 use crate::Frame;
 
 /// How many messages before the first difference are shown.
@@ -100,6 +102,7 @@ fn view(round: &Round, recordings: &[Recording], number: usize) -> View {
                     notifications.entry(sender).or_default().push(text);
                 }
             }
+            b'N' if script.tag.tenant == WORKSPACE && frame.field(b'F').is_none() => {}
             _ if cancellations
                 .get(&segment)
                 .is_some_and(|how| depends_on_time(*how, frame)) => {}

@@ -117,13 +117,16 @@ impl Script {
         cancellations
     }
 
-    /// The messages before the first step: the client's rows, and its LISTEN. The rows are replaced, because a tenant may have
-    /// rows of an earlier run of the same script.
+    /// The messages before the first step: the client's rows, and its LISTEN. What an earlier run of the same script has left in the
+    /// database is removed.
     pub fn setup(&self) -> Vec<Message> {
-        let tag = &self.tag;
+        let (tag, table) = (&self.tag, self.tag.table());
         let rows = format!(
-            "DO $$BEGIN DELETE FROM item WHERE owner = '{tag}';
-             INSERT INTO item SELECT '{tag}', i, 'row ' || i FROM generate_series(1, 12) i; END$$"
+            "DO $$BEGIN
+               IF to_regclass('{table}') IS NOT NULL THEN DROP TABLE {table}; END IF;
+               DELETE FROM item WHERE owner = '{tag}';
+               INSERT INTO item SELECT '{tag}', i, 'row ' || i FROM generate_series(1, 12) i;
+             END$$"
         );
         let mut messages = vec![Message::Query(rows)];
         if self.listening == Listening::ToAll {
@@ -133,14 +136,15 @@ impl Script {
     }
 
     /// The messages after the last step: they end an open transaction, select a summary of the client's rows, so that what was
-    /// committed is compared, and delete them.
+    /// committed is compared, and remove them and the script's table.
     pub fn conclusion(&self) -> Vec<Message> {
         let tag = &self.tag;
         let summary = format!(
             "SELECT '{tag}', count(*), md5(string_agg(format('%s %s', id, pad), ',' ORDER BY id)) FROM item WHERE owner = '{tag}'"
         );
         let delete = format!("DELETE FROM item WHERE owner = '{tag}'");
-        let texts = ["ROLLBACK".to_owned(), summary, delete];
+        let drop = format!("DROP TABLE IF EXISTS {}", tag.table());
+        let texts = ["ROLLBACK".to_owned(), summary, delete, drop];
         let mut messages = vec![Message::Sync];
         messages.extend(texts.map(Message::Query));
         messages
@@ -256,6 +260,13 @@ fn bytes(out: &mut Vec<u8>, value: Option<&[u8]>) {
 
 fn len16(len: usize) -> [u8; 2] {
     u16::try_from(len).expect("few values").to_be_bytes()
+}
+
+impl Tag {
+    /// The name of a table that only this script uses.
+    pub fn table(&self) -> String {
+        format!("t_{}_{}", self.client, self.script)
+    }
 }
 
 impl fmt::Display for Tag {

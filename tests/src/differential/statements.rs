@@ -71,6 +71,7 @@ pub struct Statements {
     tag: String,
     /// For advisory locks, which the clients of a database share.
     lock: u64,
+    table: String,
     listening: Listening,
     notified: u32,
     copied: u32,
@@ -81,6 +82,7 @@ impl Statements {
         Self {
             tag: tag.to_string(),
             lock: tag.script * 100 + tag.client as u64,
+            table: tag.table(),
             listening,
             notified: 0,
             copied: 0,
@@ -148,6 +150,9 @@ impl Statements {
     }
 
     fn state(&mut self, random: &mut Random) -> String {
+        if random.chance(20) {
+            return self.ddl(random);
+        }
         let (tag, lock) = (&self.tag, self.lock);
         match random.below(36) {
             0 | 1 => format!("PREPARE q AS SELECT '{tag}', $1 + 1"),
@@ -165,6 +170,19 @@ impl Statements {
             11 if self.listening == Listening::No => "DISCARD ALL".to_owned(),
             12 if self.listening == Listening::No => "UNLISTEN *".to_owned(),
             _ => (*random.pick(&STATE)).to_owned(),
+        }
+    }
+
+    /// A change of the schema; a workspace journals it. The objects are those of this script only.
+    fn ddl(&self, random: &mut Random) -> String {
+        let table = &self.table;
+        match random.below(8) {
+            0..3 => format!("CREATE TABLE {table} (x int)"),
+            3 => format!("ALTER TABLE {table} ADD COLUMN y text DEFAULT 'y'"),
+            4 => format!("CREATE INDEX ON {table} (x)"),
+            5 => format!("COMMENT ON TABLE {table} IS 'a comment'"),
+            6 => format!("INSERT INTO {table} VALUES (1), (2) RETURNING '{}', x + 0", self.tag),
+            _ => format!("DROP TABLE IF EXISTS {table}"),
         }
     }
 

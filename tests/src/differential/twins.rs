@@ -1,9 +1,9 @@
 //! Tenants with twins. The twin of a tenant's database is a copy of its files on the same server, so that both have the same
 //! oids, and its role has the same privileges as the tenant's; clients log in to it directly.
 
-use serde_json::Value;
+use std::time::Duration;
 
-use crate::{Instance, in_database, psql, url_with};
+use crate::{Instance, Workspace, database_of, eventually, in_database, psql, url_with};
 
 /// What the tenants' databases contain. Each client has separate rows, and `owner` is its tag.
 const SCHEMA: &str = r"
@@ -15,30 +15,34 @@ CREATE FUNCTION fail(words text) RETURNS text LANGUAGE plpgsql AS
   $$BEGIN RAISE EXCEPTION 'failed %', words USING ERRCODE = 'P7777', DETAIL = 'a detail', COLUMN = 'c', TABLE = 't'; END$$;
 ";
 const BLUEPRINT: &str = "mix";
+/// The name of the workspace among the tenants. The relay of its sessions differs: it captures DDL.
+pub const WORKSPACE: &str = "workspace";
 const PASSWORD: &str = "twin";
+const COPY_TIME_MAX: Duration = Duration::from_secs(60);
 
 pub struct Twins {
     pub instance: Instance,
-    pub tenants: Vec<Twin>,
+    twins: Vec<Twin>,
 }
 
 /// The two ways to reach the data of a tenant.
-pub struct Twin {
-    pub tenant: String,
+struct Twin {
+    tenant: String,
     /// Through the proxy.
-    pub proxied: String,
+    proxied: String,
     /// The twin database, without the proxy.
-    pub direct: String,
+    direct: String,
 }
 
 impl Twins {
-    /// Starts an instance with these tenants.
+    /// Starts an instance with these tenants, and the workspace as another one with the name [`WORKSPACE`].
     pub fn start(tenants: &[&str]) -> Self {
         let instance = Instance::start();
         let workspace = instance.workspace(BLUEPRINT);
         psql(&workspace.url, SCHEMA).ok();
-        let tenants = tenants.iter().map(|name| Twin::create(&instance, name)).collect();
-        Self { instance, tenants }
+        let mut twins: Vec<Twin> = tenants.iter().map(|name| Twin::of_tenant(&instance, name)).collect();
+        twins.push(Twin::of_workspace(&instance, &workspace));
+        Self { instance, twins }
     }
 
     pub fn proxied(&self, tenant: &str) -> String {
@@ -50,25 +54,38 @@ impl Twins {
     }
 
     fn find(&self, tenant: &str) -> &Twin {
-        let twin = self.tenants.iter().find(|twin| twin.tenant == tenant);
+        let twin = self.twins.iter().find(|twin| twin.tenant == tenant);
         twin.unwrap_or_else(|| panic!("no tenant {tenant}"))
     }
 }
 
 impl Twin {
-    fn create(instance: &Instance, name: &str) -> Self {
+    fn of_tenant(instance: &Instance, name: &str) -> Self {
         let tenant = instance.tenant(name, BLUEPRINT);
-        let database = &tenant.answer["databases"][0]["connection"]["database"];
-        let database = Value::as_str(database).expect("a database");
-        let role = psql(&tenant.url, "SELECT current_user").ok().text().to_owned();
+        Self::create(instance, name, &tenant.url)
+    }
+
+    /// Without the event triggers that journal DDL: what they add must not reach the client.
+    fn of_workspace(instance: &Instance, workspace: &Workspace) -> Self {
+        let twin = Self::create(instance, WORKSPACE, &workspace.url);
+        let disable = "SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger \\gexec";
+        let admin = instance.server_url(&database_of(&twin.direct));
+        psql(&admin, disable).ok();
+        twin
+    }
+
+    fn create(instance: &Instance, name: &str, url: &str) -> Self {
+        let database = database_of(url);
+        let role = psql(url, "SELECT current_user").ok().text().to_owned();
         let twin = format!("twin_{name}");
         let admin = instance.server_url("postgres");
-        // The session of psql above can end later than psql.
-        let ends = format!(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()"
-        );
-        psql(&admin, &ends).ok();
-        psql(&admin, &format!("CREATE DATABASE {twin} TEMPLATE {database}")).ok();
+        // A template must have no sessions: that of psql above can end later than psql, and the control plane connects too.
+        let ends =
+            format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{database}'");
+        let copy = format!("{ends};\nCREATE DATABASE {twin} TEMPLATE {database};");
+        eventually(COPY_TIME_MAX, "the database is copied", || {
+            (psql(&admin, &copy).code == 0).then_some(())
+        });
         let grants = format!(
             "CREATE ROLE {twin} LOGIN PASSWORD '{PASSWORD}';
              GRANT tdb_writers TO {twin};
@@ -79,7 +96,7 @@ impl Twin {
         psql(&in_database(&admin, &twin), &grants).ok();
         Self {
             tenant: name.to_owned(),
-            proxied: tenant.url,
+            proxied: url.to_owned(),
             direct: url_with(&admin, Some(&twin), Some(PASSWORD), Some(&twin)),
         }
     }
