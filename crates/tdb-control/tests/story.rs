@@ -62,3 +62,37 @@ async fn a_schema_reaches_tenants_and_so_does_a_change() {
     assert!(world.diff("myapp").await.is_empty());
     world.no_drift("myapp").await;
 }
+
+/// The process that holds the results is also the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_results_of_all_tenants_share_one_limit() {
+    let world = World::start().await;
+    world.workspace("wide").await;
+    for name in ["a", "b", "c", "d"] {
+        world.tenant(name, "wide").await;
+    }
+    let answers = async |sql: &str| {
+        let query = TenantQuery {
+            blueprint: blueprint("wide"),
+            tenants: TenantChoice::All,
+            sql: sql.to_owned(),
+        };
+        world.control.queries.in_tenants(&world.identity, query).await.unwrap()
+    };
+    // Each result is below its own limit of 16 MiB; the first statement's result is discarded and does not count.
+    let rows = "SELECT repeat('x', 12000) FROM generate_series(1, 1000)";
+    let results = answers(&format!("{rows}; {rows}")).await;
+    let results: Vec<_> = results.iter().map(|one| one.outcome.as_ref().unwrap()).collect();
+    let kept: usize = results.iter().map(|result| result.rows.len() * 12_000).sum();
+    assert!((31_000_000..32 << 20).contains(&kept), "{kept} bytes");
+    for result in results {
+        assert_eq!((result.row_count, result.truncated), (1000, result.rows.len() < 1000));
+    }
+    for one in answers("SELECT repeat('x', 900000)::int").await {
+        let failure = one.outcome.unwrap_err();
+        assert_eq!(
+            (failure.sqlstate.as_str(), failure.message.chars().count()),
+            ("22P02", 1001)
+        );
+    }
+}

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tdb_contract::{Prepared, Repair};
 use tdb_engines::postgres::EngineError;
 use tdb_engines::postgres::extensions::written;
-use tdb_engines::postgres::query::{self, Access, Query, QueryLimits};
+use tdb_engines::postgres::query::{self, Access, Query, QueryLimits, ResultBudget};
 use tdb_names::{BlueprintName, ServerName, TenantName};
 use tdb_store::physical::Physical;
 use tdb_store::tenants;
@@ -30,6 +30,11 @@ use crate::schema::extensions::{Extensions, for_the_role};
 /// The application name of the API's sessions. It must not contain a customer's name.
 const APPLICATION: &str = "tdb-query";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// The memory of the results of one request, in bytes: the process is also the proxy, and a request can ask thousands of
+/// tenants for 16 MiB each.
+const RESULTS_LEN_MAX: usize = 32 * 1024 * 1024;
+/// The most characters of one tenant's error message; a message can contain a value of a megabyte.
+const MESSAGE_LEN_MAX: usize = 1_000;
 
 /// Queries of the API.
 #[derive(Clone)]
@@ -71,7 +76,8 @@ impl Queries {
     }
 
     /// Runs the query in each tenant, as the owner's role or, with a key of scope read, as the read-only role. The
-    /// results are in the order of the tenants. An unknown tenant is an error; a failure in one tenant is its result.
+    /// results are in the order of the tenants. An unknown tenant is an error; a failure in one tenant is its result. All
+    /// results together take at most 32 MiB; those that have no room left are truncated.
     pub async fn in_tenants(&self, identity: &Identity, query: TenantQuery) -> Result<Vec<TenantQueryResult>> {
         identity.require(KeyScope::Read)?;
         self.workspaces
@@ -97,6 +103,7 @@ impl Queries {
         };
         let (access, sql) = (access_of(identity), query.sql.as_str());
         let width = self.core.settings.deployments_per_server.get();
+        let budget = &ResultBudget::new(RESULTS_LEN_MAX);
         // Servers are queried independently: one that does not respond delays only its own tenants.
         let mut of_server: HashMap<ServerName, Vec<(usize, FleetRow)>> = HashMap::new();
         for (place, row) in chosen.into_iter().enumerate() {
@@ -104,7 +111,7 @@ impl Queries {
             of_server.entry(server).or_default().push((place, row));
         }
         let asked = of_server.into_values().map(|rows| {
-            let each = |(place, row)| async move { (place, self.query_one(row, access, sql).await) };
+            let each = |(place, row)| async move { (place, self.query_one(row, access, sql, budget).await) };
             stream::iter(rows).map(each).buffer_unordered(width).collect::<Vec<_>>()
         });
         let mut results = join_all(asked).await.concat();
@@ -112,12 +119,18 @@ impl Queries {
         Ok(results.into_iter().map(|(_, result)| result).collect())
     }
 
-    async fn query_one(&self, row: FleetRow, access: Access, sql: &str) -> TenantQueryResult {
+    async fn query_one(
+        &self,
+        row: FleetRow,
+        access: Access,
+        sql: &str,
+        budget: &Arc<ResultBudget>,
+    ) -> TenantQueryResult {
         let tenant = row.database.tenant.clone();
         let failure = |sqlstate: &str, message: String| {
             Err(SqlFailure {
                 sqlstate: sqlstate.to_owned(),
-                message,
+                message: shortened(message),
                 statement: None,
             })
         };
@@ -128,7 +141,7 @@ impl Queries {
         let (id, physical) = (row.database.id.as_uuid(), &row.database.physical);
         let outcome = match self.open_query(id, physical, access).await {
             Err(error) => failure(error.sqlstate().unwrap_or("08006"), error.to_string()),
-            Ok(query) => match query.run(sql, access).await {
+            Ok(query) => match query.sharing(budget).run(sql, access).await {
                 Ok(result) => Ok(shown(result)),
                 Err(error) => failure(error.sqlstate().as_str(), error.to_string()),
             },
@@ -189,6 +202,15 @@ fn advised(error: ControlError, sql: &str, warnings: &[String]) -> ControlError 
         }
         other => other,
     }
+}
+
+fn shortened(mut message: String) -> String {
+    if let Some((cut, _)) = message.char_indices().nth(MESSAGE_LEN_MAX) {
+        message.truncate(cut);
+        message.shrink_to_fit();
+        message.push('…');
+    }
+    message
 }
 
 fn shown(result: query::QueryResult) -> QueryResult {

@@ -1,8 +1,10 @@
 //! Runs a user's query as a role that can reach one database, with limits on time and on the size of the result.
 
+mod budget;
 mod connection;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -13,6 +15,8 @@ use tokio_postgres::types::Type;
 
 use crate::postgres::error::{EngineError, SqlState};
 use crate::postgres::login::DatabaseLogin;
+pub use budget::ResultBudget;
+use budget::Share;
 use connection::{Connection, Head, server_error, unexpected};
 
 /// Limits of one query.
@@ -65,6 +69,7 @@ pub struct Column {
 pub struct Query {
     connection: Connection,
     limits: QueryLimits,
+    budget: Arc<ResultBudget>,
 }
 
 impl Query {
@@ -77,7 +82,18 @@ impl Query {
             limits.time.as_millis()
         );
         let connection = crate::postgres::session::within(LOGIN_TIME_MAX, Connection::open(login, &options)).await?;
-        Ok(Self { connection, limits })
+        Ok(Self {
+            connection,
+            limits,
+            // The columns of a result are limited by the length of their frame.
+            budget: ResultBudget::new(usize::MAX),
+        })
+    }
+
+    /// Takes the memory of the result from `budget`, which other queries share. The result is truncated when it is used up.
+    pub fn sharing(self, budget: &Arc<ResultBudget>) -> Self {
+        let budget = Arc::clone(budget);
+        Self { budget, ..self }
     }
 
     /// The server process of the session.
@@ -88,19 +104,20 @@ impl Query {
     /// Runs the query and closes the session. [`EngineError::Sql`] is an error in the user's text. Not cancel safe: a
     /// dropped future closes the connection, and the server then ends the statement.
     pub async fn run(mut self, sql: &str, access: Access) -> Result<QueryResult, EngineError> {
-        let limits = self.limits;
+        let (limits, budget) = (self.limits, self.budget);
         let work = async {
             match access {
                 Access::ReadWrite => self.connection.query(sql).await?,
                 Access::ReadOnly => {
                     self.connection.query(BEGIN_READ_ONLY).await?;
-                    let begun = collect(&mut self.connection, &limits).await?;
+                    let begun = collect(&mut self.connection, &limits, &budget).await?;
                     refuse_writing(sql, &begun.result)?;
                     self.connection.statement(sql).await?;
                 }
             }
-            let mut answer = collect(&mut self.connection, &limits).await?;
+            let mut answer = collect(&mut self.connection, &limits, &budget).await?;
             name_types(&mut self.connection, &mut answer, &limits).await?;
+            answer.share.keep();
             Ok::<_, EngineError>(answer.result)
         };
         crate::postgres::session::within(limits.time + ANSWER_MARGIN, work).await
@@ -158,19 +175,34 @@ const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Added to the time limit for the transfer of the result.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
-#[derive(Default)]
 struct Answer {
     result: QueryResult,
     types: Vec<TypeId>,
     bytes: usize,
+    share: Share,
+}
+
+impl Answer {
+    fn new(budget: &Arc<ResultBudget>) -> Self {
+        Self {
+            result: QueryResult::default(),
+            types: Vec::new(),
+            bytes: 0,
+            share: Share::of(budget),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct TypeId(u32);
 
 /// Reads up to ReadyForQuery and keeps the last statement's result. Returns the server's error, if any, after reading all.
-async fn collect(connection: &mut Connection, limits: &QueryLimits) -> Result<Answer, EngineError> {
-    let mut answer = Answer::default();
+async fn collect(
+    connection: &mut Connection,
+    limits: &QueryLimits,
+    budget: &Arc<ResultBudget>,
+) -> Result<Answer, EngineError> {
+    let mut answer = Answer::new(budget);
     let mut failed = None;
     loop {
         let head = connection.head().await?;
@@ -179,12 +211,12 @@ async fn collect(connection: &mut Connection, limits: &QueryLimits) -> Result<An
             b'd' => connection.skip(head).await?,
             b'T' => {
                 let body = connection.body(head).await?;
-                answer = Answer::default();
+                answer = Answer::new(budget);
                 describe(body, &mut answer).ok_or_else(|| unexpected("a malformed row description"))?;
             }
             b'C' => {
                 let body = connection.body(head).await?;
-                complete(&body, &mut answer);
+                complete(&body, &mut answer, budget);
             }
             b'G' => {
                 connection.body(head).await?;
@@ -219,6 +251,9 @@ fn describe(mut body: Bytes, answer: &mut Answer) -> Option<()> {
             type_name: String::new(),
         });
     }
+    if !answer.share.takes_columns(&answer.result.columns) {
+        (answer.result.columns, answer.result.truncated) = (Vec::new(), true);
+    }
     Some(())
 }
 
@@ -229,7 +264,9 @@ async fn keep_row(
     limits: &QueryLimits,
 ) -> Result<(), EngineError> {
     let room = limits.bytes.saturating_sub(answer.bytes);
-    if answer.result.truncated || answer.result.rows.len() >= limits.rows || head.len > room {
+    let is_full = answer.result.truncated || answer.result.rows.len() >= limits.rows || head.len > room;
+    // Taken before the row is read, so that the rows being read count too.
+    if is_full || !answer.share.takes_row(head.len, answer.types.len()) {
         answer.result.truncated = true;
         return connection.skip(head).await;
     }
@@ -276,13 +313,13 @@ fn value(text: &str, id: Option<TypeId>) -> Value {
 }
 
 /// A CommandComplete: `SELECT 3`, `INSERT 0 1`, `CREATE TABLE`.
-fn complete(body: &[u8], answer: &mut Answer) {
+fn complete(body: &[u8], answer: &mut Answer, budget: &Arc<ResultBudget>) {
     let tag = String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(body)).into_owned();
     let words: Vec<&str> = tag.split(' ').filter(|word| word.parse::<u64>().is_err()).collect();
     let count = tag.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
     if !answer.result.command.is_empty() {
         // There was no row description since the last statement, so this one returns no rows.
-        *answer = Answer::default();
+        *answer = Answer::new(budget);
     }
     answer.result.command = words.join(" ");
     answer.result.row_count = count;
@@ -310,8 +347,8 @@ async fn name_types(connection: &mut Connection, answer: &mut Answer, limits: &Q
         ))
         .await?;
         // In a failed transaction the lookup fails too; then the oids are used as names.
-        let found = collect(connection, limits).await.unwrap_or_default();
-        for row in found.result.rows {
+        let found = collect(connection, limits, &ResultBudget::new(usize::MAX)).await;
+        for row in found.map(|found| found.result.rows).unwrap_or_default() {
             if let [Value::String(id), Value::String(name)] = row.as_slice() {
                 names.extend(id.parse().ok().map(|id: u32| (id, name.clone())));
             }
