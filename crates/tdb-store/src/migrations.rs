@@ -94,11 +94,12 @@ const MIGRATIONS: [Migration; 15] = [
         sql: include_str!("../migrations/0015_declared_role_faults.sql"),
     },
 ];
-/// If two programs start at once, the second waits this long for the first. A lock on a table is waited for only
+/// If two programs start at once, the second waits this long for the first. The limit of the statement is longer, so that the
+/// error is that of the lock (55P03). A lock on a table is waited for only
 /// briefly at a time, so that the transactions of a running process, which queue behind that wait, are neither slowed
 /// down nor chosen as the victims of a deadlock (PostgreSQL checks for one after a second).
-const LOCK: &str = "SET lock_timeout = '60s'; SET statement_timeout = '60s';
-    SELECT pg_advisory_lock(8390876222181731424); SET lock_timeout = '300ms'";
+const LOCK: &str = "SET lock_timeout = '60s'; SET statement_timeout = '65s';
+    SELECT pg_advisory_lock(8390876222181731424); SET lock_timeout = '300ms'; SET statement_timeout = '60s'";
 const LOCKED_TIME_MAX: Duration = Duration::from_secs(60);
 const LOCKED_PAUSE: Duration = Duration::from_millis(100);
 const VERSION_MIN: i32 = 130_000;
@@ -219,7 +220,13 @@ async fn check_server(client: &Client) -> Result<(), SetupError> {
 
 /// Waits for the lock longer than the usual limit for a reply of the store.
 async fn locked(client: &Client) -> Result<(), SetupError> {
-    client.batch_execute(LOCK).await.map_err(|_| SetupError::Locked)
+    client.batch_execute(LOCK).await.map_err(|error| {
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            SetupError::Locked
+        } else {
+            SetupError::Store(error.into())
+        }
+    })
 }
 
 async fn listed(client: &Client) -> Result<Vec<MigrationStatus>, SetupError> {

@@ -61,6 +61,28 @@ async fn programs_that_start_concurrently_migrate_once() {
     Store::connect(&settings(&cluster), key, &tls()).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_session_that_ends_while_it_waits_for_the_lock_is_not_reported_as_a_running_migration() {
+    let world = World::start().await;
+    let superuser = world.superuser().await;
+    superuser
+        .batch_execute("SELECT pg_advisory_lock(8390876222181731424)")
+        .await
+        .unwrap();
+    let (url, tls) = (world.url(), tls());
+    let waiting = migrate(&url, &world.master_key, &tls);
+    let terminating = async {
+        // Other tests use other databases of the cluster.
+        let terminate = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND NOT l.granted
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        while superuser.query_one(terminate, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
+    };
+    let (migrated, ()) = tokio::join!(waiting, terminating);
+    let error = migrated.unwrap_err();
+    assert!(matches!(error, SetupError::Store(_)), "{error}");
+}
+
 /// Applying the access rules locks every table, and other processes often hold locks on some of them.
 #[tokio::test]
 async fn a_start_beside_running_processes_waits_for_none_of_their_transactions() {
