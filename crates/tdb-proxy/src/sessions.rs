@@ -33,6 +33,18 @@ pub(crate) struct Sessions {
     closing: Cell<Option<EndReason>>,
 }
 
+impl EndReason {
+    /// Orders the reasons by how little time they leave: a shutdown its configured time, which may be long, the reasons of a
+    /// route a few seconds for the transaction, the last one none.
+    fn strictness(self) -> u8 {
+        match self {
+            EndReason::Shutdown => 0,
+            EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired => 1,
+            EndReason::Now => 2,
+        }
+    }
+}
+
 /// An open session: what it uses, and the request to end it.
 pub(crate) struct LiveSession {
     pub id: u64,
@@ -107,10 +119,13 @@ impl Sessions {
 }
 
 impl LiveSession {
-    /// Requests the end of this session, and wakes its task.
+    /// Requests the end of this session, and wakes its task. A later reason never gives the session more time.
     pub(crate) fn request_end(&self, reason: EndReason) {
-        // A later reason does not give more time to a session that must end immediately.
-        if self.end.get() != Some(EndReason::Now) {
+        if self
+            .end
+            .get()
+            .is_none_or(|earlier| earlier.strictness() < reason.strictness())
+        {
             self.end.set(Some(reason));
         }
         if let Some(waker) = self.waker.borrow_mut().take() {
@@ -139,5 +154,37 @@ impl Drop for Registered<'_> {
             }
         }
         self.sessions.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tdb_names::DatabaseId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_stricter_reason_stays_whatever_the_order() {
+        use EndReason::{CredentialExpired, CredentialRevoked, DatabaseClosed, Now, Shutdown};
+        for (earlier, later, kept) in [
+            (Shutdown, Shutdown, Shutdown),
+            (Shutdown, CredentialRevoked, CredentialRevoked),
+            (CredentialRevoked, Shutdown, CredentialRevoked),
+            (DatabaseClosed, Shutdown, DatabaseClosed),
+            (CredentialExpired, Shutdown, CredentialExpired),
+            (CredentialRevoked, Now, Now),
+            (Now, Shutdown, Now),
+            (Now, CredentialRevoked, Now),
+        ] {
+            let sessions = Sessions::default();
+            let kind = RouteKind::Tenant(DatabaseId::from_uuid(Uuid::from_u128(1)));
+            let registered = sessions
+                .register(kind, CredentialId::from_uuid(Uuid::from_u128(2)), NonZeroU32::MIN)
+                .unwrap();
+            sessions.end(earlier, |_, _| true);
+            sessions.end_all(later);
+            assert_eq!(registered.live.end.get(), Some(kept), "{earlier:?}, then {later:?}");
+        }
     }
 }
