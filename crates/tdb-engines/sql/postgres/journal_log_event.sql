@@ -1,10 +1,12 @@
 -- Calls functions that work only in an event trigger, so a direct call by a user fails (39P03) and rows cannot be forged. Only
 -- a transaction that the same message has prepared can hold the lock on the message's row; without a timeout the session would
 -- wait for itself.
-CREATE OR REPLACE FUNCTION tdb.log_event(p_event text, p_tag text, p_path text, p_role text, p_context text) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+-- It reads the context itself, since only with a superuser's rights can a function set lc_messages, and the reader of the journal
+-- needs the context's lines untranslated.
+CREATE OR REPLACE FUNCTION tdb.log_event(p_event text, p_tag text, p_path text, p_role text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' SET lc_messages = 'C' AS $$
 DECLARE
-  o jsonb; d jsonb; s bigint; message tid; is_new boolean; set_here jsonb; temporary text[]; called jsonb;
+  o jsonb; d jsonb; s bigint; message tid; is_new boolean; set_here jsonb; temporary text[]; called jsonb; calls text;
 BEGIN
   -- These maintain data. The administrator's own work is no change either.
   IF p_tag IN ('REFRESH MATERIALIZED VIEW', 'REINDEX')
@@ -41,7 +43,10 @@ BEGIN
   IF p_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') AND pg_my_temp_schema() <> 0 THEN
     temporary := ARRAY(SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind <> 'i');
   END IF;
-  IF strpos(p_context, E'\n') > 0 THEN
+  GET DIAGNOSTICS calls = PG_CONTEXT;
+  -- Its first lines are this function and the trigger function, and the assignment between them after an error here.
+  calls := nullif(regexp_replace(calls, E'^[^\n]*\n(PL/pgSQL assignment [^\n]*\n)?[^\n]*\n?', ''), '');
+  IF calls IS NOT NULL THEN
     -- Now, since the rest of the transaction can alter or drop them.
     SELECT coalesce(jsonb_agg(jsonb_build_object('schema', quote_ident(nspname), 'name', proname, 'sets', sets, 'body', body)), '[]')
       INTO called FROM (
@@ -52,17 +57,28 @@ BEGIN
           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
          WHERE n.nspname NOT IN ('tdb', 'pg_catalog')
            AND p.proname = ANY (ARRAY(SELECT replace(coalesce(m[1], m[2]), '""', '"')
-                                        FROM regexp_matches(right(p_context, 4000), E'"((?:[^"]|"")+)"[( ]|([^\\s."()]+)\\(', 'g') m)::name[])) f
+                                        FROM regexp_matches(right(calls, 4000), E'"((?:[^"]|"")+)"[( ]|([^\\s."()]+)\\(', 'g') m)::name[])) f
      WHERE any_sets;
   END IF;
   INSERT INTO tdb.ddl_event(xact_at, event, tag, objects, dropped, search_path, role_name, session_role, settings, context,
                             temporary, functions)
   VALUES (transaction_timestamp(), p_event, p_tag, o, d, p_path, p_role, session_user, set_here,
-          -- Its first line is the trigger function itself. A long one is that of a long statement in a function.
-          CASE WHEN strpos(p_context, E'\n') > 0 THEN
-            CASE WHEN length(p_context) > 4000 THEN right(p_context, 1000) ELSE substr(p_context, strpos(p_context, E'\n') + 1) END
-          END,
+          -- A long one is that of a long statement in a function.
+          CASE WHEN length(calls) > 4000 THEN right(calls, 1000) ELSE calls END,
           nullif(temporary, '{}'), called)
   RETURNING seq INTO s;
   RETURN s;
 END $$;
+-- Runs with the caller's search_path and role, so all names and operators are qualified.
+CREATE OR REPLACE FUNCTION tdb.capture() RETURNS event_trigger LANGUAGE plpgsql SET client_min_messages = notice AS $$
+DECLARE s bigint;
+BEGIN
+  s := tdb.log_event(TG_EVENT, TG_TAG, pg_catalog.current_setting('search_path'), CURRENT_USER::pg_catalog.text);
+  IF s IS NOT NULL AND pg_catalog.current_setting('tdb.session', true) OPERATOR(pg_catalog.<>) '' THEN
+    RAISE NOTICE USING ERRCODE = 'TD001', MESSAGE = 'ddl ' OPERATOR(pg_catalog.||) s::pg_catalog.text;
+  END IF;
+END $$;
+REVOKE ALL ON FUNCTION tdb.capture() FROM PUBLIC;
+-- The trigger function runs with the rights of the role that runs the statement, which can be a declared role.
+GRANT EXECUTE ON FUNCTION tdb.log_event(text, text, text, text) TO PUBLIC;
+ALTER EXTENSION plpgsql ADD FUNCTION tdb.log_event(text, text, text, text);

@@ -1,7 +1,8 @@
 -- Reads whole transactions, since a part of one would become a separate change. Also reads the drained rows of the same
--- messages, which are needed to determine the statements that the new transactions ran.
+-- messages, which are needed to determine the statements that the new transactions ran. Fails if an older version installed the
+-- journal: a table, a column or the logging function is then missing.
 WITH first AS (
-  SELECT xid FROM tdb.ddl_event WHERE NOT drained GROUP BY xid ORDER BY max(seq) LIMIT $1
+  SELECT xid FROM tdb.ddl_event WHERE NOT drained AND 'tdb.log_event(text,text,text,text)'::regprocedure IS NOT NULL GROUP BY xid ORDER BY max(seq) LIMIT $1
 ), message AS (
   SELECT DISTINCT pid, stmt_at FROM tdb.ddl_event JOIN first USING (xid)
 ), setting AS MATERIALIZED (

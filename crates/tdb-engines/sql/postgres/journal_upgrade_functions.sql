@@ -1,7 +1,8 @@
--- Upgrades the form of the journal that did not record functions. The lock waits for transactions with DDL for a short time only;
+-- Upgrades the forms of the journal that did not record functions, or that recorded a context which the server had translated. The old
+-- logging function stays, since a session may be about to call it. The lock waits for transactions with DDL for a short time only;
 -- the next drain tries again.
 BEGIN;
 SET LOCAL lock_timeout = '500ms';
-ALTER TABLE tdb.ddl_event ADD functions jsonb;
+ALTER TABLE tdb.ddl_event ADD COLUMN IF NOT EXISTS functions jsonb;
 :log_event
 COMMIT;

@@ -208,7 +208,7 @@ const OPEN: &str = include_str!("../../sql/postgres/journal_open.sql");
 pub async fn read(server: &Server, database: &str, owner: &str) -> Result<Vec<Event>, EngineError> {
     let session = server.session(database).await?;
     let rows = match read_rows(&session).await {
-        Err(error) if error.has(UNDEFINED_TABLE) || error.has(UNDEFINED_COLUMN) => {
+        Err(error) if UNDEFINED.iter().any(|code| error.has(code)) => {
             upgrade(&session, owner).await?;
             read_rows(&session).await
         }
@@ -218,8 +218,8 @@ pub async fn read(server: &Server, database: &str, owner: &str) -> Result<Vec<Ev
     events(&rows)
 }
 
-const UNDEFINED_TABLE: &str = "42P01";
-const UNDEFINED_COLUMN: &str = "42703";
+/// The errors for a table, a column and a function that do not exist.
+const UNDEFINED: [&str; 3] = ["42P01", "42703", "42883"];
 
 async fn read_rows(session: &Session) -> Result<Vec<tokio_postgres::Row>, EngineError> {
     session

@@ -1,4 +1,5 @@
-//! PostgreSQL's context lines about the calls in which a statement ran.
+//! PostgreSQL's context lines about the calls in which a statement ran. The journal records them in English, whatever
+//! `lc_messages` the server, the database or the role has.
 
 use crate::postgres::journal::Caller;
 
@@ -22,5 +23,5 @@ pub(super) fn run_in<'a>(caller: &'a Caller, line: &str) -> Option<&'a str> {
     (rest.lines().next() == Some(line)).then_some(statement)
 }
 
-/// The beginning of the context line about a statement that a function runs, unless the server translates messages.
+/// The beginning of the context line about a statement that a function runs.
 pub(super) const STATEMENT: &str = "SQL statement \"";
