@@ -29,6 +29,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use crate::postgres::change::{Change, ExtensionOwner, LeftOut, LeftOutKind, Mode, Sql, Statement};
+use crate::postgres::ident::unquoted;
 use crate::postgres::journal::{Caller, Event, EventKind, EventState, Message};
 use kind::Kind;
 use matching::{GoesOn, Portion, Taken};
@@ -431,7 +432,7 @@ fn rewritten(text: &str, owner: &str) -> Result<Sql, String> {
 fn administrators(row: &Event) -> Result<Statement, String> {
     let unknown = || "the extension is not named in the journal".to_owned();
     let made = row.objects.first().ok_or_else(unknown)?;
-    let part = |part: &Option<String>| part.as_deref().map(units::unquoted).ok_or_else(unknown);
+    let part = |part: &Option<String>| part.as_deref().map(unquoted).ok_or_else(unknown);
     let (name, schema) = (part(&made.identity)?, part(&made.schema)?);
     let version = made.version.clone().ok_or_else(unknown)?;
     Ok(Statement {
@@ -462,7 +463,7 @@ fn extension(unit: &Unit<'_>, cascade: bool) -> Result<Sql, String> {
     let name = made.identity.as_deref().ok_or_else(unknown)?;
     let version = made.version.as_deref().ok_or_else(unknown)?;
     let schema = made.schema.as_deref().ok_or_else(unknown)?;
-    let made = crate::postgres::extensions::statement(&units::unquoted(name), &units::unquoted(schema), version);
+    let made = crate::postgres::extensions::statement(&unquoted(name), &unquoted(schema), version);
     let cascade = if cascade { " CASCADE" } else { "" };
     Ok(Sql::text(format!("{made}{cascade}")))
 }

@@ -15,7 +15,7 @@ use crate::postgres::apply::record;
 use crate::postgres::change::{Change, Mode, Sql, Statement};
 use crate::postgres::deparse::written;
 use crate::postgres::error::EngineError;
-use crate::postgres::ident::{literal, quote};
+use crate::postgres::ident::{literal, parts, quote, unquoted};
 use crate::postgres::server::Server;
 
 /// Sets the settings in `tdb.setting` of the current database for its roles. Idempotent.
@@ -172,12 +172,10 @@ fn clause(name: &str, value: &str) -> String {
     if name != "search_path" {
         return plain(value);
     }
-    let names: Vec<String> = names(value).iter().map(|name| plain(name)).collect();
-    if names.is_empty() {
-        "''".to_owned()
-    } else {
-        names.join(", ")
-    }
+    let names = parts(value, &[","])
+        .into_iter()
+        .map(|name| plain(&unquoted(name.trim())));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// A plain literal (`'…'`), or an escape string if the text contains a backslash.
@@ -187,32 +185,6 @@ fn plain(text: &str) -> String {
     } else {
         literal(text).trim_start_matches('E').to_owned()
     }
-}
-
-/// The names in a list as PostgreSQL stores it: separated by commas, quoted where necessary.
-fn names(list: &str) -> Vec<String> {
-    let (mut names, mut name) = (Vec::new(), String::new());
-    let (mut quoted, mut any) = (false, false);
-    let mut characters = list.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => name.extend(characters.next()),
-            '"' => (quoted, any) = (!quoted, true),
-            ',' if !quoted => {
-                names.push(std::mem::take(&mut name));
-                any = true;
-            }
-            blank if !quoted && blank.is_whitespace() => {}
-            other => {
-                name.push(other);
-                any = true;
-            }
-        }
-    }
-    if any {
-        names.push(name);
-    }
-    names
 }
 
 #[cfg(test)]

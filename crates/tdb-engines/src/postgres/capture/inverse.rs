@@ -8,11 +8,10 @@ use pg_query::protobuf::{
     RenameStmt,
 };
 
-use super::split::last_component;
 use crate::postgres::change::{Change, Mode, Sql, Statement};
 use crate::postgres::error::EngineError;
 use crate::postgres::fingerprint::Fingerprint;
-use crate::postgres::ident::{literal, quote};
+use crate::postgres::ident::{last_name, literal, parent, parts, quote};
 use crate::postgres::login::DatabaseLogin;
 use crate::postgres::schema::{Column, Table};
 
@@ -240,9 +239,9 @@ impl Context<'_> {
                 format!("ALTER TABLE {table} RENAME COLUMN {new} TO {old}")
             }
             ObjectType::ObjectTabconstraint => {
-                let (_, table) = identity
-                    .rsplit_once(" on ")
-                    .ok_or("the table is not named in the journal")?;
+                let [_, table] = parts(&identity, &[" on "])[..] else {
+                    return Err("the table is not named in the journal".to_owned());
+                };
                 format!("ALTER TABLE {table} RENAME CONSTRAINT {new} TO {old}")
             }
             _ => return Err("no inverse of such a renaming is certain".to_owned()),
@@ -299,7 +298,7 @@ impl Context<'_> {
         let name = range.map(|range| range.relname.as_str()).unwrap_or_default();
         let mut found: Vec<&String> = self.statement.objects.iter().collect();
         // Identities of constraints and triggers have the form `name on relation`.
-        found.retain(|identity| last_component(identity) == name && identity.contains(" on ") == name.contains(" on "));
+        found.retain(|identity| last_name(identity) == name && parts(identity, &[" on "]).len() == 1);
         found.dedup();
         match found.as_slice() {
             [identity] => Ok((*identity).clone()),
@@ -317,12 +316,6 @@ fn made_by_query(stmt: &CreateTableAsStmt) -> &'static str {
 
 fn target(stmt: &CreateTableAsStmt) -> Option<&RangeVar> {
     stmt.into.as_ref().and_then(|into| into.rel.as_ref())
-}
-
-/// An identity without its last component.
-fn parent(identity: &str) -> Option<&str> {
-    let separator = if identity.ends_with('"') { ".\"" } else { "." };
-    identity.get(..identity.rfind(separator)?)
 }
 
 /// Finds a table by its identity; names in descriptions do not contain the schema `public`.

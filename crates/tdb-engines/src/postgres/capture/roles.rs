@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::split::Split;
 use super::tree::walk;
 use crate::postgres::change::{Change, Sql};
+use crate::postgres::ident::{parts, unquoted};
 use crate::postgres::journal::{Caller, Event};
 use crate::postgres::server::{READERS_ROLE, WRITERS_ROLE};
 
@@ -137,12 +138,12 @@ pub(super) fn symbolic_path(path: &str, owner: &str) -> String {
     if !path.contains(owner) {
         return path.to_owned();
     }
-    let quoted = format!("\"{owner}\"");
-    let part = |part: &str| match part.trim() {
-        found if found == owner || found == quoted => USER.to_owned(),
+    let symbolic = |name: &str| match name.trim() {
+        found if unquoted(found) == owner => USER.to_owned(),
         other => other.to_owned(),
     };
-    path.split(',').map(part).collect::<Vec<_>>().join(", ")
+    let names = parts(path, &[","]).into_iter().map(symbolic);
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// The identity with `"$user"` for the owner's schema, so that it is valid in every database.
@@ -182,6 +183,17 @@ fn word_len(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_keeps_its_schemas_whatever_their_names_contain() {
+        for (path, symbolic) in [
+            (r#"r_w, "a,b",public"#, r#""$user", "a,b", public"#),
+            (r#""r_w", "x,  r_w,y""#, r#""$user", "x,  r_w,y""#),
+            (r#""say ""r_w"",r_w""#, r#""say ""r_w"",r_w""#),
+        ] {
+            assert_eq!(symbolic_path(path, "r_w"), symbolic);
+        }
+    }
 
     #[test]
     fn a_word_ends_where_its_identifier_does() {

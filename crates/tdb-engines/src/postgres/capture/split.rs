@@ -8,6 +8,7 @@ use super::expected::{Expected, expected};
 use super::kind::{Control, Kind};
 use super::tree::{strings, walk};
 use crate::postgres::deparse::deparse;
+use crate::postgres::ident::last_name;
 use crate::postgres::journal::Event;
 
 /// One statement of a message.
@@ -278,7 +279,7 @@ impl Split<'_> {
         }
         let identity = row.objects.iter().find_map(|object| object.identity.as_deref());
         let identity = identity.ok_or("the index is not named in the journal")?;
-        stmt.idxname = last_component(identity);
+        stmt.idxname = last_name(identity);
         deparse(raw).map(Some)
     }
 
@@ -329,11 +330,4 @@ impl Split<'_> {
         stmt.missing_ok = true;
         deparse(raw).map(Some)
     }
-}
-
-/// The last name, unquoted, of an identity such as `public."My Table"`.
-pub(super) fn last_component(identity: &str) -> String {
-    let separator = if identity.ends_with('"') { ".\"" } else { "." };
-    let start = identity.rfind(separator).map_or(0, |at| at + 1);
-    super::units::unquoted(identity.get(start..).unwrap_or(identity))
 }

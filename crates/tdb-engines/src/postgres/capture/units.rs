@@ -1,5 +1,6 @@
 //! Groups the journal rows of a message into units: the one or two rows of one executed statement.
 
+use crate::postgres::ident::{parts, unquoted};
 use crate::postgres::journal::{Event, EventKind};
 
 /// The rows of one executed statement: its row and, if there is a second one, the row of the objects that it dropped.
@@ -42,28 +43,8 @@ impl<'a> Unit<'a> {
 
 /// The names in an identity such as `public."My Table"`, `trg on public.t`, `f(integer)`.
 pub(super) fn components(identity: &str) -> impl Iterator<Item = String> {
-    let mut parts = Vec::new();
-    let mut part = String::new();
-    let mut quoted = false;
-    let mut characters = identity.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => part.extend(characters.next()),
-            '"' => quoted = !quoted,
-            '.' | '(' | ')' | ',' | ' ' if !quoted => parts.push(std::mem::take(&mut part)),
-            other => part.push(other),
-        }
-    }
-    parts.push(part);
-    parts.into_iter().filter(|part| !part.is_empty())
-}
-
-/// A single identifier without its quotes.
-pub(super) fn unquoted(identifier: &str) -> String {
-    match identifier.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inside) => inside.replace("\"\"", "\""),
-        None => identifier.to_owned(),
-    }
+    let names = parts(identity, &[".", "(", ")", ",", " "]).into_iter().map(unquoted);
+    names.filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -76,6 +57,5 @@ mod tests {
         assert_eq!(parts(r#"public."My.Table""#), ["public", "My.Table"]);
         assert_eq!(parts("trg on public.t"), ["trg", "on", "public", "t"]);
         assert_eq!(parts(r#"s.f(integer,"a""b")"#), ["s", "f", "integer", "a\"b"]);
-        assert_eq!(unquoted(r#""uuid-ossp""#), "uuid-ossp");
     }
 }
