@@ -85,7 +85,7 @@ fn certainty(node: &NodeEnum, tree: &Value) -> Certainty {
     }
 }
 
-/// The beginning of the command tag. The first word is always exact.
+/// The beginning of the command tag. The first word is exact, if there is one.
 fn tag(node: &NodeEnum) -> &'static str {
     match node {
         NodeEnum::CreateStmt(_) => "CREATE TABLE",
@@ -117,11 +117,48 @@ fn tag(node: &NodeEnum) -> &'static str {
         NodeEnum::ReassignOwnedStmt(_) => "REASSIGN OWNED",
         NodeEnum::DropStmt(_) | NodeEnum::DropOwnedStmt(_) => "DROP",
         NodeEnum::CreateExtensionStmt(_) => "CREATE EXTENSION",
-        other => match format!("{other:?}") {
-            name if name.starts_with("Alter") || name.starts_with("Rename") => "ALTER",
-            name if name.starts_with("Drop") => "DROP",
-            _ => "CREATE",
-        },
+        NodeEnum::DropUserMappingStmt(_) | NodeEnum::DropSubscriptionStmt(_) => "DROP",
+        NodeEnum::AlterTableStmt(_)
+        | NodeEnum::AlterTableMoveAllStmt(_)
+        | NodeEnum::AlterExtensionStmt(_)
+        | NodeEnum::AlterExtensionContentsStmt(_)
+        | NodeEnum::AlterDefaultPrivilegesStmt(_)
+        | NodeEnum::AlterCollationStmt(_)
+        | NodeEnum::AlterFdwStmt(_)
+        | NodeEnum::AlterForeignServerStmt(_)
+        | NodeEnum::AlterUserMappingStmt(_)
+        | NodeEnum::AlterEventTrigStmt(_)
+        | NodeEnum::AlterFunctionStmt(_)
+        | NodeEnum::AlterOpFamilyStmt(_)
+        | NodeEnum::AlterOperatorStmt(_)
+        | NodeEnum::AlterTypeStmt(_)
+        | NodeEnum::AlterStatsStmt(_)
+        | NodeEnum::AlterTsdictionaryStmt(_)
+        | NodeEnum::AlterTsconfigurationStmt(_)
+        | NodeEnum::AlterPublicationStmt(_)
+        | NodeEnum::AlterSubscriptionStmt(_)
+        | NodeEnum::AlterObjectDependsStmt(_)
+        | NodeEnum::AlterObjectSchemaStmt(_)
+        | NodeEnum::AlterOwnerStmt(_)
+        | NodeEnum::RenameStmt(_) => "ALTER",
+        NodeEnum::DefineStmt(_)
+        | NodeEnum::CreateFdwStmt(_)
+        | NodeEnum::CreateForeignServerStmt(_)
+        | NodeEnum::CreateForeignTableStmt(_)
+        | NodeEnum::CreateUserMappingStmt(_)
+        | NodeEnum::CreateAmStmt(_)
+        | NodeEnum::CreateEventTrigStmt(_)
+        | NodeEnum::CreatePlangStmt(_)
+        | NodeEnum::CreateOpClassStmt(_)
+        | NodeEnum::CreateOpFamilyStmt(_)
+        | NodeEnum::CreateStatsStmt(_)
+        | NodeEnum::CreateConversionStmt(_)
+        | NodeEnum::CreateCastStmt(_)
+        | NodeEnum::CreateTransformStmt(_)
+        | NodeEnum::CreatePublicationStmt(_)
+        | NodeEnum::CreateSubscriptionStmt(_) => "CREATE",
+        // Of a newer version of PostgreSQL: every tag begins like this.
+        _ => "",
     }
 }
 
@@ -210,5 +247,60 @@ fn object_name(object: &pg_query::protobuf::Node) -> Option<String> {
     match last?.node.as_ref()? {
         NodeEnum::String(name) => Some(name.sval.clone()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split::split;
+
+    #[test]
+    fn the_tag_begins_with_what_the_statement_does() {
+        let beginnings = [
+            ("ALTER TABLE t ADD a int", "ALTER"),
+            ("ALTER TABLE t RENAME TO u", "ALTER"),
+            ("ALTER TABLE ALL IN TABLESPACE a SET TABLESPACE b", "ALTER"),
+            ("ALTER VIEW v SET SCHEMA s", "ALTER"),
+            ("ALTER TYPE t OWNER TO CURRENT_USER", "ALTER"),
+            ("ALTER TYPE t ADD ATTRIBUTE a int", "ALTER"),
+            ("ALTER FUNCTION f DEPENDS ON EXTENSION e", "ALTER"),
+            ("ALTER FUNCTION f() STABLE", "ALTER"),
+            ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC", "ALTER"),
+            ("ALTER EXTENSION e UPDATE", "ALTER"),
+            ("ALTER EXTENSION e ADD TABLE t", "ALTER"),
+            ("ALTER OPERATOR +(a, b) SET (RESTRICT = NONE)", "ALTER"),
+            ("ALTER OPERATOR FAMILY f USING btree DROP FUNCTION 1 (a)", "ALTER"),
+            ("ALTER TEXT SEARCH DICTIONARY d (a = b)", "ALTER"),
+            ("ALTER TEXT SEARCH CONFIGURATION c DROP MAPPING FOR word", "ALTER"),
+            ("ALTER COLLATION c REFRESH VERSION", "ALTER"),
+            ("ALTER STATISTICS s SET STATISTICS 1", "ALTER"),
+            ("ALTER PUBLICATION p ADD TABLE t", "ALTER"),
+            ("ALTER SERVER s VERSION 'a'", "ALTER"),
+            ("ALTER USER MAPPING FOR PUBLIC SERVER s OPTIONS (a 'b')", "ALTER"),
+            ("DROP USER MAPPING FOR PUBLIC SERVER s", "DROP"),
+            ("DROP SUBSCRIPTION s", "DROP"),
+            ("CREATE AGGREGATE g (int) (SFUNC = f, STYPE = int)", "CREATE"),
+            ("CREATE STATISTICS s ON a, b FROM t", "CREATE"),
+            ("CREATE CAST (a AS b) WITHOUT FUNCTION", "CREATE"),
+            ("CREATE CONVERSION c FOR 'UTF8' TO 'LATIN1' FROM f", "CREATE"),
+            ("CREATE OPERATOR FAMILY f USING btree", "CREATE"),
+            (
+                "CREATE OPERATOR CLASS c FOR TYPE t USING btree AS OPERATOR 1 <",
+                "CREATE",
+            ),
+            ("CREATE FOREIGN TABLE f () SERVER s", "CREATE"),
+            ("CREATE SERVER s FOREIGN DATA WRAPPER w", "CREATE"),
+            ("CREATE USER MAPPING FOR PUBLIC SERVER s", "CREATE"),
+            ("CREATE PUBLICATION p", "CREATE"),
+            (
+                "CREATE TRANSFORM FOR t LANGUAGE l (FROM SQL WITH FUNCTION f(internal))",
+                "CREATE",
+            ),
+        ];
+        for (text, beginning) in beginnings {
+            let statements = split(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let expected = statements.first().and_then(|one| one.expected.as_ref());
+            assert_eq!(expected.map(|row| row.tag), Some(beginning), "{text}");
+        }
     }
 }
