@@ -55,6 +55,9 @@ impl Instance {
         let unsettled: Vec<String> = column(
             store,
             "SELECT format('%s__%s %s %s', blueprint, tenant, status, step) FROM control_plane.tenant_databases WHERE status <> 'ready'
+             UNION ALL SELECT format('%s__%s %s of a tenant that is %s', d.blueprint, d.tenant, d.access, t.status)
+             FROM control_plane.tenant_databases d JOIN control_plane.tenants t ON t.project_id = d.project_id AND t.name = d.tenant
+             WHERE d.access <> CASE t.status WHEN 'deleted' THEN 'closed' ELSE 'open' END
              UNION ALL SELECT format('%s_dev %s %s', blueprint, status, step) FROM control_plane.workspaces WHERE status <> 'ready'
              UNION ALL SELECT format('tenant %s %s', name, status) FROM control_plane.tenants
              WHERE status NOT IN ('ready', 'suspended', 'deleted')

@@ -29,6 +29,9 @@ enum Scenario {
     /// With an available spare, which the tenant takes and which is replaced.
     TenantOfSpare,
     TenantDeletion,
+    /// The tenant can be restored; its databases are closed.
+    SoftDeletion,
+    Restore,
     Drain,
     Deployment,
     Settings,
@@ -45,6 +48,8 @@ fn scenarios_of(point: &str) -> &'static [Scenario] {
         ["clone", ..] => &[Scenario::FirstTenant, Scenario::TenantOfSpare],
         ["tenant", "create", ..] | ["template", ..] | ["build", ..] | ["version", ..] => &[Scenario::TenantCreation],
         ["tenant", "delete", ..] => &[Scenario::TenantDeletion],
+        ["tenant", "close", ..] => &[Scenario::SoftDeletion],
+        ["tenant", "open", ..] => &[Scenario::Restore],
         ["drain", ..] | ["journal", ..] => &[Scenario::Drain],
         ["settings", ..] => &[Scenario::Settings],
         ["deploy", ..] | ["deployment", ..] => &[Scenario::Deployment],
@@ -120,7 +125,13 @@ impl Victim {
     async fn prepare(&mut self, scenario: Scenario) {
         let n = self.next();
         match scenario {
-            Scenario::TenantDeletion => drop(self.instance.tenant(&format!("gone{n}"), "kill")),
+            Scenario::TenantDeletion | Scenario::SoftDeletion => {
+                drop(self.instance.tenant(&format!("gone{n}"), "kill"));
+            }
+            Scenario::Restore => {
+                self.instance.tenant(&format!("gone{n}"), "kill");
+                self.instance.api().delete(&format!("/tenants/gone{n}")).ok();
+            }
             Scenario::WorkspaceDeletion => drop(self.instance.workspace(&format!("gone{n}"))),
             Scenario::Deployment => {
                 self.change();
@@ -175,6 +186,8 @@ impl Victim {
                 api.try_send("POST", "/tenants", Some(body))
             }
             Scenario::TenantDeletion => api.try_send("DELETE", &format!("/tenants/gone{n}?hard=true"), None),
+            Scenario::SoftDeletion => api.try_send("DELETE", &format!("/tenants/gone{n}"), None),
+            Scenario::Restore => api.try_send("POST", &format!("/tenants/gone{n}/restore"), Some(json!({}))),
             Scenario::Deployment => api.try_send(
                 "POST",
                 "/deployments",
@@ -212,6 +225,15 @@ impl Victim {
                 }
             }
             Scenario::TenantDeletion => gone(instance, &format!("/tenants/gone{n}"), "?hard=true"),
+            Scenario::SoftDeletion | Scenario::Restore => {
+                // A restore was killed before the tenant was restored, so what it opened is closed again.
+                accepts(instance, n, false).await;
+                instance
+                    .api()
+                    .post(&format!("/tenants/gone{n}/restore"), json!({}))
+                    .ok();
+                accepts(instance, n, true).await;
+            }
             Scenario::WorkspaceDeletion => gone(instance, &format!("/workspaces/gone{n}"), ""),
             Scenario::Deployment => {
                 let jobs = instance.api().get("/deployments").ok();
@@ -264,6 +286,20 @@ fn blueprint_of(scenario: Scenario, number: usize) -> String {
         Scenario::FirstTenant => format!("fresh{number}"),
         _ => "kill".to_owned(),
     }
+}
+
+/// Waits until the server accepts connections to the database of the deleted or restored tenant, or refuses them.
+async fn accepts(instance: &Instance, number: usize, accepted: bool) {
+    let server = instance.server("postgres").await;
+    let sql = "SELECT FROM pg_database WHERE datname = $1 AND datallowconn = $2";
+    let database = format!("kill__gone{number}");
+    let (server, database) = (&server, &database);
+    let what = format!("connections to {database} are accepted: {accepted}");
+    tdb_tests::eventually_async(Duration::from_secs(60), &what, || async move {
+        let found = server.query_opt(sql, &[database, &accepted]).await;
+        found.expect("the databases").map(drop)
+    })
+    .await;
 }
 
 /// Deleted automatically after the restart, or by a repeated request.

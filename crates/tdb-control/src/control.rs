@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::lifecycle::accounts::Accounts;
+use crate::lifecycle::closing::Closing;
 use crate::lifecycle::creations::Creations;
 use crate::lifecycle::credentials::Credentials;
 use crate::lifecycle::declared_roles::DeclaredRoles;
@@ -255,10 +256,17 @@ impl TenantParts {
             servers: servers.clone(),
             workspaces: base.workspaces.clone(),
         };
+        let closing = Closing {
+            core: core.clone(),
+            servers: servers.clone(),
+            read_access: base.read_access.clone(),
+            settings: settings.clone(),
+        };
         let provisioning = Provisioning {
             core: core.clone(),
             servers: servers.clone(),
             placement: base.placement.clone(),
+            closing: closing.clone(),
             creations: schemas.creations.clone(),
             read_access: base.read_access.clone(),
             settings: settings.clone(),
@@ -271,8 +279,7 @@ impl TenantParts {
                 core: core.clone(),
                 servers: servers.clone(),
                 placement: base.placement.clone(),
-                read_access: base.read_access.clone(),
-                settings: settings.clone(),
+                closing,
                 provisioning: provisioning.clone(),
                 returned: returned.clone(),
             },

@@ -2,6 +2,7 @@
 //! their databases are.
 
 pub(crate) mod accounts;
+pub(crate) mod closing;
 pub(crate) mod creations;
 pub(crate) mod credentials;
 pub(crate) mod declared_roles;

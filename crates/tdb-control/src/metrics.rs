@@ -45,7 +45,7 @@ impl Gauges {
             drain_lag,
             jobs: labelled(
                 "jobs",
-                "Creations and deletions that are not finished, by kind and state.",
+                "Databases that are being created, deleted, opened or closed, by kind and state.",
                 &["kind", "state"],
             )?,
             spares: labelled("spares", "Spare databases, by state.", &["state"])?,

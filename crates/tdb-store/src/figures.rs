@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use crate::row::{column, total};
+use crate::tenants::UNFINISHED;
 use crate::tx::Tx;
 
 /// Counts by label.
@@ -10,7 +11,7 @@ pub struct Figures {
     /// The drain lag of the ready workspace that has waited longest, in seconds. Everything committed earlier is in the
     /// change logs.
     pub drain_lag: f64,
-    /// Unfinished creations and deletions, by kind and state.
+    /// Databases that are being created, deleted, opened or closed, by kind and state.
     pub jobs: Vec<(String, String, u32)>,
     /// Spare databases by state.
     pub spares: Vec<(String, u32)>,
@@ -25,15 +26,18 @@ pub async fn read(tx: &Tx) -> Result<Figures, StoreError> {
     let lag = "SELECT coalesce(extract(epoch FROM max(now() - coalesce(drained_at, created_at))), 0)::float8 AS lag
                  FROM workspaces WHERE status = 'ready'";
     // A job that failed before counts as failing even while it is running: that is what an operator needs to see.
-    let jobs = "SELECT kind, CASE WHEN attempts > 0 THEN 'failing'
+    let jobs = format!(
+        "SELECT kind, CASE WHEN attempts > 0 THEN 'failing'
                               WHEN EXISTS (SELECT FROM leases l WHERE l.name = lease AND l.lease_until > now()) THEN 'running'
                               ELSE 'waiting' END AS state, count(*) AS n
                   FROM (SELECT 'workspace' AS kind, attempts, 'database:' || id AS lease FROM workspaces WHERE status <> 'ready'
-                        UNION ALL SELECT 'tenant_database', attempts, 'database:' || id FROM tenant_databases WHERE status <> 'ready'
+                        UNION ALL SELECT 'tenant_database', d.attempts, 'database:' || d.id FROM tenant_databases d
+                                    JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant WHERE {UNFINISHED}
                         UNION ALL SELECT 'template', t.attempts, 'builds:' || t.workspace_id || ':' || p.server
                                     FROM templates t JOIN physical_databases p ON p.template_id = t.id
                                    WHERE t.status <> 'published' AND NOT (t.status IN ('building', 'spare') AND t.step = 'adopted')) AS work
-                 GROUP BY 1, 2";
+                 GROUP BY 1, 2"
+    );
     let spares = "SELECT CASE step WHEN 'adopted' THEN 'ready' ELSE 'making' END AS label, count(*) AS n
                     FROM templates WHERE status = 'spare' GROUP BY 1";
     let deployments = "SELECT status AS label, count(*) AS n FROM deployments GROUP BY 1";
@@ -47,7 +51,7 @@ pub async fn read(tx: &Tx) -> Result<Figures, StoreError> {
         targets: labelled(tx, targets).await?,
         ..Figures::default()
     };
-    for row in &tx.query(jobs, &[]).await? {
+    for row in &tx.query(&jobs, &[]).await? {
         figures
             .jobs
             .push((column(row, "kind")?, column(row, "state")?, total(row, "n")?));

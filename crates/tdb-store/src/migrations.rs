@@ -17,7 +17,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In the order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 15] = [
+const MIGRATIONS: [Migration; 16] = [
     Migration {
         number: 1,
         name: "initial",
@@ -92,6 +92,11 @@ const MIGRATIONS: [Migration; 15] = [
         number: 15,
         name: "declared_role_faults",
         sql: include_str!("../migrations/0015_declared_role_faults.sql"),
+    },
+    Migration {
+        number: 16,
+        name: "database_access",
+        sql: include_str!("../migrations/0016_database_access.sql"),
     },
 ];
 /// If two programs start at once, the second waits this long for the first. The limit of the statement is longer, so that the

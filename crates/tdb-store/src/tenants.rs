@@ -1,6 +1,8 @@
 //! Tables `tenants` and `tenant_databases`. A tenant's status says whether clients may connect; that of a database,
 //! whether it exists.
 
+use std::time::Duration;
+
 use tdb_names::{BlueprintName, DatabaseId, ProjectId, TenantName, UserName, WorkspaceId};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -38,6 +40,22 @@ words! {
     }
 }
 
+words! {
+    /// Whether the server accepts connections to a tenant database.
+    DatabaseAccess {
+        /// It accepts connections.
+        Open = "open",
+        /// It is being opened or closed, or that was interrupted.
+        Changing = "changing",
+        /// It refuses connections.
+        Closed = "closed",
+    }
+}
+
+/// The work that is left on a database `d` of a tenant `t`: it is being created or dropped, or has to be closed or opened.
+pub(crate) const UNFINISHED: &str = "(d.status <> 'ready' OR t.status = 'deleting' \
+                                      OR d.access <> CASE t.status WHEN 'deleted' THEN 'closed' ELSE 'open' END)";
+
 /// A tenant.
 #[derive(Clone, Debug)]
 pub struct TenantRow {
@@ -69,6 +87,8 @@ pub struct TenantDatabaseRow {
     pub workspace: WorkspaceId,
     /// Whether it exists.
     pub status: DatabaseStatus,
+    /// Whether the server accepts connections to it, if it exists.
+    pub access: DatabaseAccess,
     /// The version that it has, or will have once it is created.
     pub version: Option<u32>,
     /// The version that was requested; `None` for the default.
@@ -118,6 +138,7 @@ impl TenantDatabaseRow {
             blueprint: parsed(row, "blueprint")?,
             workspace: WorkspaceId::from_uuid(column(row, "workspace_id")?),
             status: parsed(row, "status")?,
+            access: parsed(row, "access")?,
             version: optional("version")?,
             wanted_version: optional("wanted_version")?,
             template: column(row, "template_id")?,
@@ -206,7 +227,7 @@ pub async fn deleting(tx: &Tx) -> Result<Vec<(ProjectId, TenantName)>, StoreErro
 
 fn select_databases(rest: &str) -> String {
     format!(
-        "SELECT d.id, d.project_id, d.tenant, d.blueprint, d.workspace_id, d.status, d.version, d.wanted_version, d.template_id,
+        "SELECT d.id, d.project_id, d.tenant, d.blueprint, d.workspace_id, d.status, d.access, d.version, d.wanted_version, d.template_id,
                 d.step, d.attempts, d.last_error, d.created_at, t.status AS tenant_status, {},
                 EXISTS (SELECT FROM deployment_targets g WHERE g.database_id = d.id AND g.status = 'running') AS migrating
            FROM tenant_databases d JOIN tenants t ON t.project_id = d.project_id AND t.name = d.tenant {} {rest}",
@@ -321,12 +342,35 @@ pub async fn deployed_to(
     rows.iter().map(one).collect()
 }
 
-/// Unfinished creations and deletions that no process works on.
+/// Databases with unfinished work that no process works on.
 pub async fn unfinished(tx: &Tx) -> Result<Vec<FleetRow>, StoreError> {
-    let rest = "WHERE (d.status <> 'ready' OR t.status = 'deleting') AND d.not_before <= now()
-                  AND NOT EXISTS (SELECT FROM leases l WHERE l.name = 'database:' || d.id AND l.lease_until > now())
-                ORDER BY d.created_at LIMIT 200";
-    databases(tx, rest, &[]).await
+    let rest = format!(
+        "WHERE {UNFINISHED} AND d.not_before <= now()
+           AND NOT EXISTS (SELECT FROM leases l WHERE l.name = 'database:' || d.id AND l.lease_until > now())
+         ORDER BY d.created_at LIMIT 200"
+    );
+    databases(tx, &rest, &[]).await
+}
+
+/// Leaves the existing databases of a tenant to the caller: workers do not close or open them for `pause`.
+pub async fn defer(tx: &Tx, project: &ProjectId, tenant: &TenantName, pause: Duration) -> Result<(), StoreError> {
+    let sql = "UPDATE tenant_databases SET not_before = now() + $3 * interval '1 second'
+                WHERE project_id = $1 AND tenant = $2 AND status = 'ready'";
+    tx.execute(sql, &[&project.as_str(), &tenant.as_str(), &pause.as_secs_f64()])
+        .await?;
+    Ok(())
+}
+
+/// Records that a database is going to be closed or opened, or that it is.
+pub async fn set_access(tx: &Tx, id: DatabaseId, access: DatabaseAccess) -> Result<(), StoreError> {
+    let sql = match access {
+        DatabaseAccess::Changing => "UPDATE tenant_databases SET access = $2 WHERE id = $1 AND status = 'ready'",
+        DatabaseAccess::Open | DatabaseAccess::Closed => {
+            "UPDATE tenant_databases SET access = $2, attempts = 0, last_error = NULL WHERE id = $1 AND status = 'ready'"
+        }
+    };
+    tx.execute(sql, &[&id.as_uuid(), &access.as_str()]).await?;
+    Ok(())
 }
 
 /// Sets the template that a database is cloned from, and with it the version. False if it is not being created any

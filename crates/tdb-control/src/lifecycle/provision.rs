@@ -1,4 +1,4 @@
-//! A tenant's database: cloned from a template, or removed. Every step can be repeated; the database is identified by
+//! A tenant's database: cloned from a template, closed, opened, or removed. Every step can be repeated; the database is identified by
 //! uuid and oid.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tdb_problems::ProblemCode;
 use tdb_store::physical::DatabaseKind;
 use tdb_store::settings::{self, NewTenants};
 use tdb_store::templates::TemplateRow;
-use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantDatabaseRow};
+use tdb_store::tenants::{DatabaseStatus, TenantDatabaseRow};
 use tdb_store::versions::VersionRow;
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{Tx, drift, events, templates, tenants, versions, workspaces};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
 use crate::leases::{Lease, Subject};
+use crate::lifecycle::closing::Closing;
 use crate::lifecycle::creations::Creations;
 use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::{ServerInfo, choose_name, database_name, role_names};
@@ -96,6 +97,7 @@ pub(crate) struct Provisioning {
     pub(crate) core: Arc<Core>,
     pub(crate) servers: Servers,
     pub(crate) placement: Placement,
+    pub(crate) closing: Closing,
     pub(crate) creations: Creations,
     pub(crate) read_access: ReadAccess,
     pub(crate) settings: Settings,
@@ -108,7 +110,16 @@ impl Provisioning {
     /// Creates databases that were just recorded, in parallel, and returns their warnings. A failed step is not an
     /// error of the caller: it is in the row, and the workers continue.
     pub(crate) async fn finish_new(&self, made: &[DatabaseId]) -> Result<Vec<String>> {
-        let work = made.iter().map(|id| {
+        self.finish_each(made).await;
+        let tx = self.core.store.jobs().await?;
+        let warnings = tenants::warnings(&tx, made).await?;
+        tx.rollback().await?;
+        Ok(warnings)
+    }
+
+    /// Does what is left on these databases, in parallel. A failure is logged, and the workers continue.
+    pub(crate) async fn finish_each(&self, ids: &[DatabaseId]) {
+        let work = ids.iter().map(|id| {
             let id = *id;
             self.core.run_for(self, id.as_uuid(), move |provisioning| async move {
                 provisioning.finish(id).await
@@ -116,16 +127,12 @@ impl Provisioning {
         });
         for done in futures_util::future::join_all(work).await {
             if let Err(error) = done {
-                tracing::warn!(error = %error.explained(), "a tenant's database is not ready yet");
+                tracing::warn!(error = %error.explained(), "work on a tenant's database is not complete yet");
             }
         }
-        let tx = self.core.store.jobs().await?;
-        let warnings = tenants::warnings(&tx, made).await?;
-        tx.rollback().await?;
-        Ok(warnings)
     }
 
-    /// Does what is left of a creation or deletion.
+    /// Does what is left of a creation or deletion, or of closing or opening.
     pub(crate) async fn finish(&self, id: DatabaseId) -> Result<()> {
         let lease = self.core.leases.take(Subject::Database(id.as_uuid())).await?;
         self.finish_under(&lease, id).await
@@ -139,13 +146,12 @@ impl Provisioning {
         let tx = self.core.store.jobs().await?;
         let row = tenants::database(&tx, id).await?;
         tx.rollback().await?;
-        let Some(FleetRow { database, .. }) = row else {
-            return Ok(());
-        };
+        let Some(row) = row else { return Ok(()) };
+        let database = &row.database;
         let done = match database.status {
-            DatabaseStatus::Ready => return Ok(()),
-            DatabaseStatus::Provisioning => Box::pin(self.build_database(lease, &database)).await,
-            DatabaseStatus::Deleting => Box::pin(self.remove_database(lease, &database)).await,
+            DatabaseStatus::Ready => Box::pin(self.closing.finish(lease, &row)).await,
+            DatabaseStatus::Provisioning => Box::pin(self.build_database(lease, database)).await,
+            DatabaseStatus::Deleting => Box::pin(self.remove_database(lease, database)).await,
         };
         if let Err(error) = &done {
             self.placement

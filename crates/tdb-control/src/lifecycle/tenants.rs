@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
 use tdb_engines::fault;
-use tdb_engines::postgres::databases;
 use tdb_names::{DatabaseId, DatabaseName, ProjectId, TenantName, UserName};
 use tdb_problems::ProblemCode;
 use tdb_store::tenants::{DatabaseStatus as Stored, FleetRow, NewDatabase, TenantRow, TenantStatus as StoredTenant};
@@ -17,14 +18,13 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::core::Core;
-use crate::error::{ControlError, Result, upstream};
+use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
+use crate::leases::Subject;
+use crate::lifecycle::closing::Closing;
 use crate::lifecycle::place::Placement;
-use crate::lifecycle::place::database_name;
 use crate::lifecycle::provision::Provisioning;
-use crate::lifecycle::readers::ReadAccess;
 use crate::lifecycle::servers::Servers;
-use crate::lifecycle::settings::Settings;
 use crate::model::{
     DatabaseRequest, DatabaseStatus, Deletion, IsolationLevel, NewTenant, Tenant, TenantDatabase, TenantRequest,
     TenantStatus,
@@ -40,6 +40,9 @@ struct Receipt {
 }
 
 const ENVIRONMENT: &str = "production";
+/// Workers close the databases of a deleted tenant if the request has not done so this long after the longest wait for
+/// the proxies.
+const CLOSE_LATE: Duration = Duration::from_secs(2);
 
 /// Tenants: list, create, suspend, delete, restore.
 #[derive(Clone)]
@@ -47,8 +50,7 @@ pub struct Tenants {
     pub(crate) core: Arc<Core>,
     pub(crate) servers: Servers,
     pub(crate) placement: Placement,
-    pub(crate) read_access: ReadAccess,
-    pub(crate) settings: Settings,
+    pub(crate) closing: Closing,
     pub(crate) provisioning: Provisioning,
     /// Notified when a tenant is restored that may have missed a deployment.
     pub(crate) returned: Arc<Notify>,
@@ -230,17 +232,10 @@ impl Tenants {
     async fn delete_softly(&self, project: &ProjectId, name: &TenantName) -> Result<Tenant> {
         let from = [StoredTenant::Ready, StoredTenant::Suspended];
         self.shut(project, name, &from, StoredTenant::Deleted).await?;
-        // Beyond the proxies: the server itself then refuses a client that knows an upstream password.
-        for row in self
-            .fleet_of(project, name)
-            .await?
-            .iter()
-            .filter(|row| row.database.status == Stored::Ready)
-        {
-            let server = self.servers.admin(&row.database.physical.server).await?;
-            let closed = databases::close(&server, database_name(&row.database.physical)?).await;
-            closed.map_err(|e| upstream(&row.database.physical.server, e))?;
-        }
+        // Beyond the proxies: the server itself then refuses a client that knows an upstream password. If it cannot be
+        // reached now, the workers close the databases later.
+        let existing = self.existing_databases(project, name).await?;
+        self.provisioning.finish_each(&existing).await;
         self.tenant_now(project, name).await
     }
 
@@ -333,26 +328,38 @@ impl Tenants {
         if row.status != StoredTenant::Deleted {
             return Err(wrong_state(name, row.status, StoredTenant::Ready));
         }
-        // The databases are opened before the status changes, so that an admitted client finds its database.
-        for row in self
-            .fleet_of(project, name)
-            .await?
-            .iter()
-            .filter(|row| row.database.status == Stored::Ready)
-        {
-            let server = self.servers.admin(&row.database.physical.server).await?;
-            let name = database_name(&row.database.physical)?;
-            let opened = databases::reopen(&server, name).await;
-            opened.map_err(|e| upstream(&row.database.physical.server, e))?;
-            self.settings.guard_before_use(&row.database, name).await?;
-            let id = row.database.id.as_uuid();
-            self.read_access.admit_before_use(id, name).await?;
-        }
-        self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
-            .await?;
+        self.reopen(project, name).await?;
         self.returned.notify_one();
         self.core.wait_for_proxies().await?;
         self.tenant_now(project, name).await
+    }
+
+    /// Opens the databases before the status changes, so that an admitted client finds its database. The leases are held
+    /// until then: workers close the databases of a deleted tenant.
+    async fn reopen(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+        let mut held = Vec::new();
+        for id in self.existing_databases(project, name).await? {
+            let lease = self.core.leases.take(Subject::Database(id.as_uuid())).await?;
+            held.push((id, lease));
+        }
+        let mut work = async {
+            for (id, lease) in &held {
+                self.closing.open_for_restore(lease, *id).await?;
+            }
+            self.change(project, name, &[StoredTenant::Deleted], StoredTenant::Ready)
+                .await
+        }
+        .boxed();
+        for (_, lease) in &held {
+            work = lease.during(work);
+        }
+        work.await
+    }
+
+    async fn existing_databases(&self, project: &ProjectId, name: &TenantName) -> Result<Vec<DatabaseId>> {
+        let fleet = self.fleet_of(project, name).await?;
+        let existing = fleet.iter().filter(|row| row.database.status == Stored::Ready);
+        Ok(existing.map(|row| row.database.id).collect())
     }
 
     /// Changes the status if it is one of `from`, and waits until the tenant's sessions are closed.
@@ -381,12 +388,20 @@ impl Tenants {
             return Err(wrong_state(name, row.status, to));
         }
         events::tenant_changed(&tx, project, name).await?;
+        if to == StoredTenant::Deleted {
+            // The caller closes the databases when the proxies have ended the sessions.
+            let pause = self.core.settings.acknowledge_wait + CLOSE_LATE;
+            tenants::defer(&tx, project, name, pause).await?;
+        }
         if to != StoredTenant::Ready {
             for row in tenants::of_tenant(&tx, project, name).await? {
                 events::database_closed(&tx, project, name, row.database.id).await?;
             }
         }
         tx.commit().await?;
+        if to == StoredTenant::Deleted {
+            fault::point("tenant.close.intended");
+        }
         Ok(())
     }
 
