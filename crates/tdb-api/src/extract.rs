@@ -1,6 +1,8 @@
 //! The inputs of handlers: the identity and query parameters, the body, the names in the path. Unknown fields and
 //! parameters are refused by name.
 
+use std::time::Duration;
+
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
@@ -13,6 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tdb_control::{Control, Identity};
 use tdb_problems::ProblemCode;
+use tokio::time::timeout;
 
 use crate::document::Document;
 use crate::refusal::{Answer, Refusal};
@@ -20,6 +23,8 @@ use crate::typed;
 
 /// The maximum length of a body. SQL text is the longest input.
 pub(crate) const BODY_LEN_MAX: usize = 1024 * 1024;
+/// The time for a body. Some are read before the client is authenticated.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// How much of a body that is too long is read and discarded, so that the client can read the response.
 const DISCARD_LEN_MAX: usize = 16 * 1024 * 1024;
 
@@ -109,6 +114,17 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 pub(crate) async fn read_body(body: HttpBody) -> Answer<Bytes> {
+    read_within(body, BODY_TIME_MAX).await
+}
+
+async fn read_within(body: HttpBody, limit: Duration) -> Answer<Bytes> {
+    timeout(limit, received(body)).await.unwrap_or_else(|_| {
+        let detail = format!("the body was not complete after {} seconds", limit.as_secs());
+        Err(Refusal::new(ProblemCode::MalformedRequest, detail))
+    })
+}
+
+async fn received(body: HttpBody) -> Answer<Bytes> {
     let mut stream = body.into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(part) = stream.next().await {
@@ -163,7 +179,20 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_refused_after_its_time() {
+        let parts = stream::iter([Ok::<_, Infallible>("{")]).chain(stream::pending());
+        let limit = Duration::from_millis(50);
+        let refusal = read_within(HttpBody::from_stream(parts), limit).await.unwrap_err();
+        assert_eq!(refusal.code, ProblemCode::MalformedRequest);
+        assert_eq!(read_within(HttpBody::from("{}"), limit).await.unwrap(), "{}");
+    }
 
     #[test]
     fn the_key_is_taken_from_either_header() {

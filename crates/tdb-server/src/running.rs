@@ -1,7 +1,6 @@
 //! The composition root: all parts are created here once, from the bottom up, and stopped in reverse order. The data plane
 //! has a separate thread and runtime, so that the control plane cannot delay clients' data.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, thread};
@@ -27,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::certificate;
 use crate::config::{self, Config, Server};
 use crate::health::{Health, ProxyState};
+use crate::http::{self, HttpLimits};
 use crate::sockets::Sockets;
 
 /// Jobs stop between two steps, and a step consists of a few statements.
@@ -260,9 +260,9 @@ impl Running {
             data_plane: CancellationToken::new(),
             failures,
         };
-        running.listen("the API", sockets.api, tdb_api::router(control.clone()), failed.clone())?;
+        running.listen("the API", sockets.api, tdb_api::router(control.clone()))?;
         let health = Health::new(registry, control.clone(), running.proxy.clone())?;
-        running.listen("metrics", sockets.metrics, health.router(), failed.clone())?;
+        running.listen("metrics", sockets.metrics, health.router())?;
         control.jobs.start(&running.jobs, &running.jobs_stop);
         running.run_data_plane(data_plane, sockets.proxy, failed)?;
         running.proxy.accepts();
@@ -299,25 +299,11 @@ impl Running {
     }
 
     /// Serves HTTP until the shutdown; running requests are answered.
-    fn listen(
-        &self,
-        whose: &'static str,
-        socket: std::net::TcpListener,
-        router: Router,
-        failed: mpsc::Sender<Error>,
-    ) -> Result<()> {
+    fn listen(&self, whose: &'static str, socket: std::net::TcpListener, router: Router) -> Result<()> {
         let listener = TcpListener::from_std(socket).with_context(|| format!("cannot listen for {whose}"))?;
-        let stop = self.http_stop.clone();
-        self.http.spawn(async move {
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            let served = axum::serve(listener, service)
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await;
-            if let Err(error) = served {
-                // If the channel is full, another part failed first; only its error is reported.
-                let _ = failed.try_send(Error::new(error).context(format!("{whose} stopped")));
-            }
-        });
+        let (stop, tasks) = (self.http_stop.clone(), self.http.clone());
+        self.http
+            .spawn(http::serve(listener, router, HttpLimits::default(), stop, tasks));
         Ok(())
     }
 
