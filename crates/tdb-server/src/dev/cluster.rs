@@ -4,12 +4,15 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::process::Child;
+use tokio::time::timeout;
 
 use super::directory::Directory;
 use super::postgres::ADMINISTRATOR;
@@ -18,6 +21,8 @@ use super::programs::Programs;
 /// The prefix of temporary names; the process id of the creating process follows.
 const UNFINISHED: &str = "postgres.new-";
 const PASSWORD: &str = "initdb-password";
+/// initdb takes seconds; on a slow disk, a minute.
+const INIT_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Resources that are removed at the end of an attempt, also if it fails.
 struct Attempt {
@@ -80,7 +85,7 @@ pub(crate) async fn make(
         anyhow!("cannot run {}/initdb: {error}{hint}", programs.bin().display())
     })?;
     attempt.group = child.id();
-    let output = child.wait_with_output().await?;
+    let output = output_within(INIT_TIME_MAX, child).await?;
     attempt.group = None;
     ensure!(
         output.status.success(),
@@ -90,6 +95,12 @@ pub(crate) async fn make(
     );
     fs::rename(&fresh, directory.file(name))?;
     Ok(())
+}
+
+/// The output of initdb when it has ended. On an error, the caller kills it.
+async fn output_within(limit: Duration, child: Child) -> Result<Output> {
+    let ended = timeout(limit, child.wait_with_output()).await;
+    Ok(ended.with_context(|| format!("initdb did not end within {limit:?}"))??)
 }
 
 /// Removes incomplete clusters of earlier attempts. Errors are ignored: the initdb of a killed process may still be writing,
@@ -110,5 +121,21 @@ fn reach_hint(path: &Path, programs: &Programs, advice: &str) -> String {
     match (programs.account(), path.ancestors().find(closed)) {
         (Some(_), Some(dir)) => format!("\nThe user postgres cannot access {}; {advice}.", dir.display()),
         (None, _) | (Some(_), None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_initdb_that_does_not_end_is_an_error() {
+        let child = tokio::process::Command::new("sleep")
+            .arg("60")
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let error = output_within(Duration::from_millis(50), child).await.unwrap_err();
+        assert_eq!(error.to_string(), "initdb did not end within 50ms");
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use secrecy::SecretString;
 use tokio::process::Child;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster;
 use super::directory::Directory;
@@ -89,13 +89,19 @@ impl Postgres {
     }
 
     /// Stops it with a fast shutdown: sessions are ended and all committed data is on disk.
-    pub(crate) async fn stop(mut self) -> Result<()> {
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.stop_within(STOP_TIME_MAX).await
+    }
+
+    /// `limit`: for each of the two kinds of shutdown.
+    async fn stop_within(mut self, limit: Duration) -> Result<()> {
         let Some(pid) = self.child.id() else { return Ok(()) };
         signal(pid.cast_signed(), Signal::SIGINT)?;
-        if tokio::time::timeout(STOP_TIME_MAX, self.child.wait()).await.is_err() {
+        if timeout(limit, self.child.wait()).await.is_err() {
             // Immediate shutdown: the next start recovers from the write-ahead log.
             signal(pid.cast_signed(), Signal::SIGQUIT)?;
-            self.child.wait().await?;
+            let stopped = timeout(limit, self.child.wait()).await;
+            stopped.with_context(|| format!("PostgreSQL (process {pid}) does not stop"))??;
         }
         Ok(())
     }
@@ -267,6 +273,22 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_stop_of_a_postgresql_that_ignores_signals_ends_with_an_error() {
+        let script = "trap '' INT QUIT; echo ready; while :; do sleep 1; done";
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut ready = [0; 6];
+        tokio::io::AsyncReadExt::read_exact(child.stdout.as_mut().unwrap(), &mut ready)
+            .await
+            .unwrap();
+        let stubborn = Postgres { child, port: 0 };
+        let limit = Duration::from_millis(100);
+        let stopped = timeout(Duration::from_secs(30), stubborn.stop_within(limit)).await;
+        assert!(stopped.unwrap().unwrap_err().to_string().ends_with("does not stop"));
+    }
 
     #[tokio::test]
     async fn an_orphan_is_stopped_and_its_data_used_again() {

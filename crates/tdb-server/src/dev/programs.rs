@@ -5,15 +5,23 @@ use std::ffi::OsStr;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::unistd::{Uid, User};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, Uid, User};
 use tokio::process::Command;
 
 const DEBIAN: &str = "/usr/lib/postgresql";
 /// The oldest supported major version for workspaces and tenants.
 const OLDEST: u32 = 15;
+
+/// `postgres --version` only prints a line; a wrapper of a package manager or a network file system can be slow.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
 
 /// The directory of `initdb` and `postgres`.
 #[derive(Clone, Debug)]
@@ -46,7 +54,7 @@ impl Programs {
             "PostgreSQL's initdb and postgres are neither on PATH nor in /usr/lib/postgresql/*/bin; \
              install the Debian package postgresql, or set PG_BIN_DIR to their directory",
         )?;
-        let found = version_of(&bin)?;
+        let found = version_of(&bin, VERSION_TIME_MAX)?;
         ensure!(
             found >= OLDEST,
             "the PostgreSQL in {} is version {found}, and {OLDEST} or later is needed; install the Debian package \
@@ -124,16 +132,29 @@ fn on_path() -> Option<PathBuf> {
     found.find(|dir| is_complete(dir))
 }
 
-/// The major version.
-fn version_of(bin: &Path) -> Result<u32> {
+/// The major version. Fails if the program does not end within `limit`.
+fn version_of(bin: &Path, limit: Duration) -> Result<u32> {
     let postgres = bin.join("postgres");
     let cannot = |why: &str| format!("cannot determine the version of {}{why}", postgres.display());
-    let output = std::process::Command::new(&postgres)
+    let mut child = std::process::Command::new(&postgres)
         .arg("--version")
         // This process handles Ctrl-C.
         .process_group(0)
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| cannot(""))?;
+    let deadline = Instant::now() + limit;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+            child.wait()?;
+            bail!(cannot(&format!(": it did not end within {limit:?}")));
+        }
+        sleep(POLL);
+    }
+    let output = child.wait_with_output()?;
     // postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1), or 19devel
     let printed = String::from_utf8_lossy(&output.stdout);
     let version = printed.split_whitespace().nth(2).unwrap_or_default();
@@ -163,4 +184,22 @@ fn account() -> Result<Option<Account>> {
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed_and_reported() {
+        let dir = tempfile::TempDir::new().unwrap();
+        // Another process writes the file: while this process has it open, a program that another test starts can inherit it.
+        let write = std::process::Command::new("sh")
+            .args(["-c", "printf '#!/bin/sh\nsleep 60\n' > postgres && chmod 755 postgres"])
+            .current_dir(dir.path())
+            .status();
+        assert!(write.unwrap().success());
+        let error = version_of(dir.path(), Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().ends_with("it did not end within 50ms"), "{error}");
+    }
 }
