@@ -23,11 +23,7 @@ pub enum KeyScope {
     Admin,
 }
 
-const SCOPES: [(KeyScope, &str); 3] = [
-    (KeyScope::Read, "read"),
-    (KeyScope::Write, "write"),
-    (KeyScope::Admin, "admin"),
-];
+const SCOPES: [KeyScope; 3] = [KeyScope::Read, KeyScope::Write, KeyScope::Admin];
 
 /// The API key that a request was authenticated with, and its project.
 #[derive(Clone, Debug)]
@@ -112,10 +108,11 @@ impl Identity {
 impl KeyScope {
     /// The scope in JSON and in the store: `read`, `write` or `admin`.
     pub fn as_str(self) -> &'static str {
-        SCOPES
-            .iter()
-            .find(|(scope, _)| *scope == self)
-            .map_or("read", |(_, text)| text)
+        match self {
+            KeyScope::Read => "read",
+            KeyScope::Write => "write",
+            KeyScope::Admin => "admin",
+        }
     }
 }
 
@@ -129,8 +126,8 @@ impl FromStr for KeyScope {
     type Err = ControlError;
 
     fn from_str(text: &str) -> Result<Self> {
-        let found = SCOPES.iter().find(|(_, name)| *name == text);
-        found.map(|(scope, _)| *scope).ok_or_else(|| ControlError::Invalid {
+        let found = SCOPES.into_iter().find(|scope| scope.as_str() == text);
+        found.ok_or_else(|| ControlError::Invalid {
             field: "scopes",
             rule: "must be \"read\", \"write\" or \"admin\"".to_owned(),
         })

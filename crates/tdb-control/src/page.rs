@@ -25,9 +25,9 @@ impl<K> Default for Page<K> {
 pub struct Limit(NonZeroU32);
 
 impl Limit {
-    /// The largest limit that a request may ask for.
+    /// The largest limit of a list. The API allows less, and reads one entry more than the request asks for.
     pub const MAX: u32 = 100_000;
-    /// The limit of a request that names none: 100.
+    /// The limit of [`Page::default`].
     pub const DEFAULT: Limit = Limit(NonZeroU32::new(100).unwrap());
 
     /// `None` unless `limit` is between 1 and [`Limit::MAX`].

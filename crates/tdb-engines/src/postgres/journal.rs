@@ -13,7 +13,8 @@ use crate::postgres::ident::quote;
 use crate::postgres::server::Server;
 use crate::postgres::session::{Session, leave};
 
-/// The most transactions that one call reads, to bound memory. The next drain reads the rest.
+/// The most transactions that one call reads; the next drain reads the rest. The number of rows has no limit: a transaction can have
+/// any number, and the confirmed rows of the same messages are read too.
 const TRANSACTIONS_MAX: i64 = 5_000;
 
 /// Settings that can change the meaning of a statement. The journal records those that the client, the role or the database
