@@ -69,4 +69,9 @@ pub const REFUSED: &[&str] = &[
     "SELECT set_config('transaction_'\n'read_only', NULL, false), put()",
     "SELECT set_config(n, NULL, false), put() FROM (VALUES ('transaction_read_only')) v (n)",
     "SELECT query_to_xml('SELECT set_config(''transaction_read_only'', NULL, false)', true, true, ''), put()",
+    "SELECT ts_stat('SELECT set_config(''transaction_read_only'', NULL, false)::tsvector'), put()",
+    "SELECT ('SELECT set_config(''transaction_read_only'', NULL, false)::tsvector'::text).ts_stat, put()",
+    "SELECT x /**/ . \"ts_stat\", put() FROM unnest(ARRAY['SELECT set_config(''transaction_read_only'', NULL, false)::tsvector']) x",
+    "SELECT x.U&\"ts\\005fstat\", put() FROM unnest(ARRAY['SELECT set_config(''transaction_read_only'', NULL, false)::tsvector']) x",
+    "SELECT ((ARRAY['SELECT set_config(''transaction_read_only'', NULL, false)::tsvector'])[1] COLLATE \"C\").TS_STAT.*, put()",
 ];

@@ -9,8 +9,8 @@
 //!
 //! PostgreSQL 15 has one more way: `set_config('transaction_read_only', NULL, …)` in any query resets the transaction to
 //! `READ WRITE` without a check, as does RESET in a function. For this version, the name that is passed to `set_config` must
-//! be visible in the text, and functions that run SQL text cannot be called. A function of the schema that runs SQL text
-//! from its arguments is not detected.
+//! be visible in the text, and functions that run SQL text cannot be called, also not as `x.f`. A function of the schema that
+//! runs SQL text from its arguments is not detected.
 
 use crate::tokens::{ScanSettings, Token, Tokens};
 
@@ -231,19 +231,25 @@ fn of_reset(tokens: &[Token<'_>]) -> Effect {
 }
 
 /// Whether a text calls a function that runs SQL text, or `set_config` with neither the plain name of another setting nor a
-/// plain string as the value.
+/// plain string as the value. A function with one argument can be called as `x.f`, where `x` is any expression or relation.
 fn may_reset(tokens: Tokens<'_>) -> bool {
     let mut tokens = tokens.peekable();
+    let mut is_attribute = false;
     while let Some(token) = tokens.next() {
+        let follows_dot = std::mem::replace(&mut is_attribute, token == Token::Other(b'.'));
         let (Token::Word(name) | Token::Quoted(name) | Token::Escaped(name)) = token else {
             continue;
         };
-        if tokens.peek() != Some(&Token::Other(b'(')) {
+        let is_called = tokens.peek() == Some(&Token::Other(b'('));
+        if !is_called && !follows_dot {
             continue;
         }
         let name = name.to_ascii_lowercase();
         if matches!(token, Token::Escaped(_)) || RUN_TEXT.iter().any(|prefix| name.starts_with(prefix)) {
             return true;
+        }
+        if !is_called {
+            continue;
         }
         if name == b"set_config" {
             tokens.next();
@@ -378,6 +384,10 @@ mod tests {
             ),
             ("SELECT set_config(name, NULL, false)", Effect::Refused(Writing::Reset)),
             ("SELECT set_config(a || b, 'x', false)", Effect::Refused(Writing::Reset)),
+            ("SELECT (a::text).crosstab2", Effect::Refused(Writing::Reset)),
+            ("SELECT $1 . \"crosstab\"", Effect::Refused(Writing::Reset)),
+            ("SELECT a.U&\"b\" FROM a", Effect::Refused(Writing::Reset)),
+            ("SELECT ts_stat, a.set_config, a.b FROM a", Effect::Reads),
             (
                 "SELECT set_config('search_path', set_config(n, NULL, true), true)",
                 Effect::Refused(Writing::Reset),
