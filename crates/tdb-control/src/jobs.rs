@@ -231,7 +231,9 @@ impl Jobs {
             );
         }
         for (project, name) in leaving {
-            self.tenants.forget(&project, &name).await?;
+            if let Err(error) = self.tenants.forget(&project, &name).await {
+                tracing::warn!(%project, tenant = %name, error = %error.explained(), "a deleted tenant's row could not be deleted; it will be retried");
+            }
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! The sweep: drops databases that no row refers to, and deletes rows whose database is gone or whose time is over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tdb_engines::postgres::{databases, roles};
 use tdb_names::ServerName;
 use tdb_store::{database_roles, deployments, events, idempotency, physical, servers, sessions, templates};
 
-use crate::core::Core;
+use crate::core::{Core, limited};
 use crate::error::{Result, upstream};
 use crate::leases::Subject;
 use crate::lifecycle::memberships::Memberships;
@@ -18,6 +19,8 @@ use crate::schema::stock::DEMAND;
 /// Longer than any row stays in a journal.
 const SESSIONS_KEPT_DAYS: i32 = 30;
 const EVENTS_KEPT_DAYS: i32 = 7;
+/// The time limit of one step on a server.
+const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Removes databases, roles and rows that are no longer needed.
 #[derive(Clone)]
@@ -52,7 +55,23 @@ impl Sweep {
         self.deployments.catch_up().await
     }
 
+    /// A step that fails does not stop the others. What protects the databases from each other comes first.
     async fn sweep_server(&self, name: &ServerName) -> Result<()> {
+        limited("disabled roles", STEP_TIME_MAX, self.drop_disabled_roles(name)).await;
+        limited("roles of databases", STEP_TIME_MAX, self.repairs.repair_roles_on(name)).await;
+        limited("shared roles", STEP_TIME_MAX, self.memberships.converge_on(name)).await;
+        self.sweep_databases(name).await
+    }
+
+    async fn drop_disabled_roles(&self, name: &ServerName) -> Result<()> {
+        let server = self.servers.admin(name).await?;
+        for role in roles::drop_disabled(&server).await.map_err(|e| upstream(name, e))? {
+            tracing::info!(server = %name, role, "a disabled role is dropped");
+        }
+        Ok(())
+    }
+
+    async fn sweep_databases(&self, name: &ServerName) -> Result<()> {
         // Read before the list of databases: what is recorded as created was there. A row that changes afterwards is
         // not touched.
         let tx = self.core.store.jobs().await?;
@@ -74,13 +93,10 @@ impl Sweep {
         tx.commit().await?;
         for orphan in found.iter().filter(|found| !recorded.has(found.id, found.oid)) {
             tracing::warn!(server = %name, database = %orphan.name, "a database that no row refers to is dropped");
-            let dropped = databases::drop(&server, &orphan.name).await;
-            dropped.map_err(|e| upstream(name, e))?;
+            if let Err(error) = databases::drop(&server, &orphan.name).await {
+                tracing::warn!(server = %name, database = %orphan.name, %error, "the database could not be dropped; it will be retried");
+            }
         }
-        for role in roles::drop_disabled(&server).await.map_err(|e| upstream(name, e))? {
-            tracing::info!(server = %name, role, "a disabled role is dropped");
-        }
-        self.repairs.repair_roles_on(name).await?;
-        self.memberships.converge_on(name).await
+        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 use tdb_store::physical::Physical;
 
 use crate::core::Core;
-use crate::error::{Result, upstream};
+use crate::error::{ControlError, Result, upstream};
 use crate::leases::Subject;
 use crate::lifecycle::place::Placement;
 use crate::lifecycle::place::role_names;
@@ -87,23 +87,48 @@ impl Repairs {
     /// A database whose roles cannot be restored now is left to the next sweep and does not stop the others.
     async fn repair_roles(&self, name: &ServerName, rows: Vec<DatabaseRoles>) -> Result<Repair> {
         let server = self.servers.admin(name).await?;
-        let expected: Vec<Expected> = rows.iter().map(|row| self.expected(row)).collect::<Result<_>>()?;
+        let (mut checked, mut expected) = (Vec::new(), Vec::new());
+        for row in &rows {
+            match self.expected(row) {
+                Ok(state) => {
+                    checked.push(row);
+                    expected.push(state);
+                }
+                Err(error) => not_checked(row, &error),
+            }
+        }
         let found = role_states::inspect(&server, &expected).await;
         let found = found.map_err(|e| upstream(name, e))?;
         let mut outcome = Repair::NotNeeded;
-        for ((row, expected), differing) in rows.iter().zip(&expected).zip(found) {
-            if differing.is_empty() {
-                if row.fault.is_some() {
-                    self.record_repair(row).await?;
-                }
-                continue;
-            }
-            let lease = self.core.leases.take(Subject::Roles(row.id)).await?;
-            if lease.during(self.repair_alone(&server, row, expected)).await? {
-                outcome = Repair::Done;
+        for ((row, expected), differing) in checked.into_iter().zip(&expected).zip(found) {
+            match self.repair_found(&server, row, expected, &differing).await {
+                Ok(Repair::Done) => outcome = Repair::Done,
+                Ok(Repair::NotNeeded) => {}
+                Err(error) => not_checked(row, &error),
             }
         }
         Ok(outcome)
+    }
+
+    async fn repair_found(
+        &self,
+        server: &Server,
+        row: &DatabaseRoles,
+        expected: &Expected,
+        differing: &[Differing],
+    ) -> Result<Repair> {
+        if differing.is_empty() {
+            if row.fault.is_some() {
+                self.record_repair(row).await?;
+            }
+            return Ok(Repair::NotNeeded);
+        }
+        let lease = self.core.leases.take(Subject::Roles(row.id)).await?;
+        if lease.during(self.repair_alone(server, row, expected)).await? {
+            Ok(Repair::Done)
+        } else {
+            Ok(Repair::NotNeeded)
+        }
     }
 
     /// Checks again under the lease and restores. `false` if the roles are still not as recorded.
@@ -144,6 +169,10 @@ impl Repairs {
             },
         })
     }
+}
+
+fn not_checked(row: &DatabaseRoles, error: &ControlError) {
+    tracing::warn!(database = %row.id, error = %error.explained(), "could not check and restore the roles of a database; it will be retried");
 }
 
 fn described(differing: &[Differing]) -> String {
