@@ -500,3 +500,65 @@ async fn what_a_broken_change_replaced_is_not_dropped() {
     world.ddl("app", "CREATE TABLE rest (i int)").await;
     completed(&world).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_may_be_the_cause_of_a_difference_are_named_with_ddl_that_repairs_it() {
+    let world = World::start().await;
+    let by_row =
+        "DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM cfg LOOP EXECUTE format('_', r.n); END LOOP; END $$";
+    let (drop, alter) = (
+        by_row.replace('_', "DROP TABLE %I"),
+        by_row.replace('_', "ALTER TABLE %I ALTER i SET DEFAULT 5"),
+    );
+    let rows = "CREATE TABLE a (i int); CREATE TABLE cfg (n text); INSERT INTO cfg VALUES ('a')";
+    let cases: [(&str, &[&str], &str, &[&str]); 3] = [
+        (
+            "times",
+            &["CREATE TABLE kept ()", "CREATE TABLE t (at timestamptz DEFAULT 'now')"],
+            "change 2 may be the cause, because 'now' in it",
+            &["ALTER TABLE t ALTER at SET DEFAULT now()"],
+        ),
+        (
+            "drops",
+            &[rows, &drop],
+            "change 2 may be the cause, because what it does depends on data",
+            &["CREATE TABLE IF NOT EXISTS a (i int)", "DROP TABLE a"],
+        ),
+        (
+            "alters",
+            &[rows, &alter],
+            "change 2 may be the cause, because what it does depends on data",
+            &["ALTER TABLE a ALTER i SET DEFAULT 5"],
+        ),
+    ];
+    for (name, made, told, repairs) in cases {
+        world.workspace(name).await;
+        for sql in made {
+            world.ddl(name, sql).await;
+        }
+        is_repaired(&world, name, told, repairs).await;
+    }
+    world.workspace("mixed").await;
+    world.ddl("mixed", "CREATE TABLE a (i int)").await;
+    let session = world.session("mixed_dev").await;
+    let all = "BEGIN; DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM pg_tables WHERE schemaname = 'public' LOOP
+                 EXECUTE format('ALTER TABLE %I ADD u int', r.tablename); END LOOP; END $$";
+    session.batch_execute(all).await.unwrap();
+    world.ddl("mixed", "CREATE TABLE mid (i int)").await;
+    session.batch_execute("CREATE TABLE last (); COMMIT").await.unwrap();
+    let repairs = ["ALTER TABLE mid ADD IF NOT EXISTS u int", "ALTER TABLE mid DROP u"];
+    is_repaired(&world, "mixed", "change 3 may be the cause", &repairs).await;
+}
+
+/// Whether the refusal of a version says `told`, and `repairs` permits one.
+async fn is_repaired(world: &World, name: &str, told: &str, repairs: &[&str]) {
+    let refused = world.refused_deployment(name).await;
+    assert_eq!(refused.code().as_str(), "head_differs", "{name}: {refused}");
+    assert!(refused.to_string().contains(told), "{name}: {refused}");
+    assert!(refused.hint().unwrap().contains("IF NOT EXISTS"), "{name}: {refused}");
+    for sql in repairs {
+        world.ddl(name, sql).await;
+    }
+    let job = world.deploy(name).await;
+    assert_eq!(job.summary.status, DeploymentStatus::Completed, "{name}: {job:#?}");
+}

@@ -160,6 +160,43 @@ impl Trials {
         Ok(found)
     }
 
+    /// The changes among `ids` that may be why their replay differs, each with the reason: those that changed a differing object, or else
+    /// all that depend on data, since those can change more objects in a replay than in the workspace.
+    pub(crate) async fn perhaps_unrepeatable(
+        &self,
+        row: &WorkspaceRow,
+        ids: &[u32],
+        differences: &[Difference],
+    ) -> Result<Vec<Failing>> {
+        let proven = self.in_versions(row).await?;
+        let changes = self.builds.numbered_changes(row, ids).await?.into_iter();
+        let changes = changes.filter(|change| !proven.contains(&change.id));
+        let why = |numbered: &NumberedChange| {
+            let time = || repeat::perhaps_a_time(&numbered.change).map(Unrepeatable::Value);
+            repeat::unrepeatable(&numbered.change).or_else(time)
+        };
+        let suspects: Vec<_> = changes
+            .filter_map(|change| why(&change).map(|why| (change, why)))
+            .collect();
+        let differs = |object: &String| differences.iter().any(|one| repeat::concerns(object, &one.object));
+        let (own, others): (Vec<_>, Vec<_>) = suspects
+            .into_iter()
+            .partition(|(numbered, _)| numbered.change.objects().iter().any(differs));
+        let suspects = if own.is_empty() {
+            let by_data = others.into_iter().filter(|(_, why)| *why == Unrepeatable::Data);
+            by_data.collect()
+        } else {
+            own
+        };
+        let named = suspects.into_iter().filter_map(|(numbered, why)| {
+            Some(Failing {
+                change: u32::try_from(numbered.id).ok()?,
+                reason: because(&why),
+            })
+        });
+        Ok(named.collect())
+    }
+
     /// Changes among `ids` whose replay does not create what they created in the workspace, so that later ones fail. `rest` is
     /// the result of the changes that do not fail.
     async fn blamed(

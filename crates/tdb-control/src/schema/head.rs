@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::schema::differences::shown;
 use crate::schema::drain::Drains;
-use crate::schema::failing::numbered;
+use crate::schema::failing::{Failing, numbered};
 use crate::schema::repair::repair;
 
 /// Why head cannot become a version.
@@ -28,7 +28,11 @@ pub(crate) enum HeadProblem {
         /// Roles that they name and that the project had not declared.
         undeclared: Vec<String>,
     },
-    Different(Vec<Difference>),
+    Different {
+        differences: Vec<Difference>,
+        /// Changes that may be the cause.
+        perhaps: Vec<Failing>,
+    },
     Busy,
     /// The workspace's server does not answer, or its journal could not be read in time. So changes may be missing in
     /// the log.
@@ -68,14 +72,15 @@ impl HeadProblem {
                     &repair(blueprint, &all, &undeclared, None),
                 )
             }
-            HeadProblem::Different(differences) => {
-                let hint = "Something changed the workspace without being captured. Undo that (DROP ... IF EXISTS for what it created), or repeat it \
-                            as DDL after that.";
-                let detail = format!(
+            HeadProblem::Different { differences, perhaps } => {
+                let mut detail = format!(
                     "the changes of \"{blueprint}\" do not give the workspace's schema: {}",
                     shown(&differences)
                 );
-                ControlError::refused(ProblemCode::HeadDiffers, detail, hint)
+                for Failing { change, reason } in &perhaps {
+                    detail.push_str(&format!("; change {change} may be the cause, because {reason}"));
+                }
+                ControlError::refused(ProblemCode::HeadDiffers, detail, &equalize(&perhaps))
             }
             HeadProblem::Busy => {
                 let detail = format!("the workspace of \"{blueprint}\" is currently being modified");
@@ -83,6 +88,21 @@ impl HeadProblem {
             }
         }
     }
+}
+
+/// How to make the workspace's schema and that of the changes equal again.
+fn equalize(perhaps: &[Failing]) -> String {
+    let uncaptured = "Something changed the workspace without being captured. Undo that (DROP ... IF EXISTS for what it created), or repeat it \
+                      as DDL after that.";
+    if perhaps.is_empty() {
+        return uncaptured.to_owned();
+    }
+    let ids: Vec<u32> = perhaps.iter().map(|one| one.change).collect();
+    format!(
+        "If {} caused it, run DDL that has the same result in the workspace and in a replay, with names and values written out: ALTER ... \
+         SET DEFAULT now(); CREATE ... IF NOT EXISTS and then DROP for what only a replay creates or keeps. If not: {uncaptured}",
+        numbered(&ids)
+    )
 }
 
 /// The current head of a workspace.

@@ -104,7 +104,10 @@ impl Versions {
         let replayed = self.facts_of(row, version.number).await?;
         match Box::pin(self.proofs.prove_again(row, replayed.as_ref())).await? {
             // The changes of a version were replayed when it was created, so none of them is the cause.
-            Proof::Different(differences) => Err(HeadProblem::Different(differences)),
+            Proof::Different(differences) => Err(HeadProblem::Different {
+                differences,
+                perhaps: Vec::new(),
+            }),
             Proof::Equal | Proof::Impossible { .. } | Proof::Busy => Ok(version),
         }
     }
@@ -163,8 +166,11 @@ impl Versions {
                 (false, Some(reason))
             }
             Proof::Different(differences) => {
-                let problem = self.breaking(row, &head, &differences).await?;
-                return Err(problem.unwrap_or(HeadProblem::Different(differences)));
+                if let Some(problem) = self.breaking(row, &head, &differences).await? {
+                    return Err(problem);
+                }
+                let perhaps = self.trials.perhaps_unrepeatable(row, &head.ids, &differences).await?;
+                return Err(HeadProblem::Different { differences, perhaps });
             }
             Proof::Busy => return Err(HeadProblem::Busy),
         };

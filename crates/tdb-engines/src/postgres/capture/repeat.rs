@@ -62,6 +62,16 @@ pub fn unrepeatable(change: &Change) -> Option<Unrepeatable> {
         .find_map(|statement| of_text(&statement.sql.to_string()))
 }
 
+/// The first constant in a change that is a time constant if its type is that of a time, such as the default `'now'` of a column.
+pub fn perhaps_a_time(change: &Change) -> Option<String> {
+    let texts = change.statements.iter().map(|statement| statement.sql.to_string());
+    let nodes = texts.filter_map(|text| pg_query::parse(&text, 0).ok());
+    let mut nodes = nodes
+        .flat_map(|parsed| parsed.protobuf.stmts)
+        .filter_map(|raw| raw.stmt?.node);
+    nodes.find_map(|node| time_in(&serde_json::to_value(node).ok()?, "AConst"))
+}
+
 /// Whether the object of a fact contains an identity of the journal as whole names: `column public.t.a` contains
 /// `public.t`, but `view app_public.orders` does not contain `public.orders`.
 pub fn concerns(identity: &str, fact: &str) -> bool {
@@ -123,7 +133,7 @@ fn of_node(node: &NodeEnum) -> Option<Unrepeatable> {
         NodeEnum::SelectStmt(stmt) if stmt.into_clause.is_none() => {
             Some(value_in(&tree).map_or(Unrepeatable::Data, Unrepeatable::Value))
         }
-        _ => time_in(&tree)
+        _ => time_in(&tree, "TypeCast")
             .or_else(|| bound_in(&tree).and_then(value_in))
             .map(Unrepeatable::Value),
     }
@@ -158,15 +168,13 @@ fn value_in(tree: &Value) -> Option<String> {
     found
 }
 
-fn time_in(tree: &Value) -> Option<String> {
+/// The first time constant in a node of this kind.
+fn time_in(tree: &Value, kind: &str) -> Option<String> {
     let mut found = None;
     walk(tree, &mut |key, value| {
-        let cast = (key == "TypeCast").then(|| value.get("arg").map(strings).unwrap_or_default());
-        let time = cast
-            .into_iter()
-            .flatten()
-            .find(|text| TIMES.contains(&text.trim().to_lowercase().as_str()));
-        if let Some(time) = time {
+        let constants = if key == kind { strings(value) } else { Vec::new() };
+        let is_time = |text: &String| TIMES.contains(&text.trim().to_lowercase().as_str());
+        if let Some(time) = constants.into_iter().find(is_time) {
             found.get_or_insert_with(|| format!("'{time}'"));
         }
     });
@@ -262,6 +270,26 @@ mod tests {
             ("CREATE TABLE t (word text DEFAULT 'now')", None),
         ] {
             assert_eq!(suspected(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_constant_may_be_a_time() {
+        for (sql, expected) in [
+            ("CREATE TABLE t (at timestamptz DEFAULT 'Now')", Some("'Now'")),
+            ("ALTER TABLE t ALTER d SET DEFAULT 'today'", Some("'today'")),
+            (
+                "CREATE VIEW v AS SELECT 1 FROM t WHERE d < 'tomorrow'",
+                Some("'tomorrow'"),
+            ),
+            ("CREATE TABLE now (now int DEFAULT 1)", None),
+            ("CREATE TYPE e AS ENUM ('now')", None),
+        ] {
+            let change = Change {
+                statements: vec![statement(sql)],
+                ..Change::default()
+            };
+            assert_eq!(perhaps_a_time(&change).as_deref(), expected, "{sql}");
         }
     }
 
