@@ -73,6 +73,17 @@ const TABLE: &str = "CREATE TABLE";
 fn statements_of_a_message_are_matched_to_what_the_journal_has() {
     use EventKind::{Drop, End};
     let cases: &[Case<'_>] = &[
+        // The first statements are about the temporary table, which hides the other one.
+        (
+            "CREATE TEMP TABLE a (i int); ALTER TABLE a ADD t int; ALTER TABLE public.a ADD r int",
+            &[(End, "ALTER TABLE", "public.a")],
+            Ok(&["ALTER TABLE public.a ADD r int"]),
+        ),
+        (
+            "CREATE TABLE pg_temp.a AS SELECT 1; CREATE INDEX ON a (i); DROP TABLE a; DROP TABLE public.a",
+            &[(Drop, "DROP TABLE", "public.a")],
+            Ok(&["DROP TABLE public.a"]),
+        ),
         (
             "CREATE TABLE a ();",
             &[(End, TABLE, "public.a")],

@@ -173,7 +173,10 @@ fn read_message(portions: &[(u64, &[&Event], GoesOn)], owner: &str) -> Vec<Chang
     let rows: Vec<&Event> = portions.iter().flat_map(|(_, rows, _)| rows.iter().copied()).collect();
     let text = &*lexing::independent(&first.message.query, &rows);
     let statements = match split::split(text) {
-        Ok(statements) => statements,
+        Ok(mut statements) => {
+            temporary::may_be_about(&mut statements);
+            statements
+        }
         Err(reason) => {
             return portions
                 .iter()

@@ -1,9 +1,10 @@
-//! Detects tables that are created from temporary tables, which do not exist where the change is replayed.
+//! Temporary tables: they hide others of the same name in their session, and do not exist where a change is replayed.
 
 use serde_json::Value;
 
+use super::expected::Certainty;
 use super::split::Split;
-use super::tree::walk;
+use super::tree::{strings, walk};
 use crate::postgres::journal::Event;
 
 /// An error with the reason if the statement creates a table from a temporary table. `row` contains the names of the
@@ -45,6 +46,29 @@ pub(super) fn refuse(split: &Split<'_>, row: &Event) -> Result<(), String> {
             "it reads the temporary table \"{name}\", which only its session has"
         )),
         None => Ok(()),
+    }
+}
+
+/// Marks the statements of a message that can be about a temporary relation which an earlier one created: those write no row.
+pub(super) fn may_be_about(statements: &mut [Split<'_>]) {
+    let mut hiding: Vec<String> = Vec::new();
+    for split in statements {
+        let mut is_hidden = false;
+        walk(&split.tree, &mut |_, value| {
+            let Some(name) = text(value, "relname") else { return };
+            let schema = text(value, "schemaname").unwrap_or_default();
+            is_hidden |= schema.is_empty() && hiding.iter().any(|known| known == name);
+            if text(value, "relpersistence") == Some("t") || schema == "pg_temp" {
+                hiding.push(name.to_owned());
+            }
+        });
+        let dropped = split.tree.pointer("/DropStmt/objects").and_then(Value::as_array);
+        for object in dropped.into_iter().flatten() {
+            is_hidden |= matches!(&strings(object)[..], [name] if hiding.contains(name));
+        }
+        if let Some(expected) = split.expected.as_mut().filter(|_| is_hidden) {
+            expected.certainty = Certainty::Perhaps;
+        }
     }
 }
 
