@@ -1,20 +1,24 @@
 //! The places of workspaces' journals.
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lru::LruCache;
 use tdb_names::{ServerName, WorkspaceId};
 use tdb_store::workspaces::WorkspaceRow;
 
 use crate::error::Result;
 use crate::lifecycle::place::database_name;
 
-const PLACES_MAX: usize = 10_000;
+const PLACES_MAX: NonZeroUsize = match NonZeroUsize::new(10_000) {
+    Some(places) => places,
+    None => NonZeroUsize::MIN,
+};
 
 /// A cache that makes drains faster.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct JournalPlaces {
-    places: Mutex<HashMap<WorkspaceId, Arc<JournalPlace>>>,
+    places: Mutex<LruCache<WorkspaceId, Arc<JournalPlace>>>,
 }
 
 /// The place of a ready workspace's journal. It never changes.
@@ -25,9 +29,17 @@ pub(crate) struct JournalPlace {
     pub owner: String,
 }
 
+impl Default for JournalPlaces {
+    fn default() -> Self {
+        Self {
+            places: Mutex::new(LruCache::new(PLACES_MAX)),
+        }
+    }
+}
+
 impl JournalPlaces {
     pub(crate) fn place(&self, id: WorkspaceId) -> Option<Arc<JournalPlace>> {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.get(&id).cloned()
     }
 
@@ -38,15 +50,12 @@ impl JournalPlaces {
             owner: row.physical.roles.owner.name.clone(),
         });
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= PLACES_MAX {
-            places.clear();
-        }
-        places.insert(row.id, place.clone());
+        places.put(row.id, place.clone());
         Ok(place)
     }
 
     pub(crate) fn forget(&self, id: WorkspaceId) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.remove(&id);
+        places.pop(&id);
     }
 }

@@ -2,10 +2,11 @@
 //! nothing is being changed. Only this finds changes that fire no event trigger: EXPLAIN ANALYZE of a CREATE TABLE AS,
 //! REINDEX of an invalid index, a superuser's update of a catalog.
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lru::LruCache;
 use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::fingerprint::{self, CatalogState, Difference, Fingerprint};
 use tdb_engines::postgres::journal;
@@ -29,7 +30,10 @@ use crate::schema::leftovers::Leftovers;
 const QUIET_TIME_MAX: Duration = Duration::from_secs(5);
 const QUIET_TRIES: u32 = 5;
 /// The number of workspaces whose last comparison is cached.
-const COMPARED_MAX: usize = 1024;
+const COMPARED_MAX: NonZeroUsize = match NonZeroUsize::new(1024) {
+    Some(workspaces) => workspaces,
+    None => NonZeroUsize::MIN,
+};
 
 /// The result of a comparison of a workspace with a replay.
 #[derive(Debug)]
@@ -48,12 +52,17 @@ pub(crate) enum Proof {
 
 /// The state of a workspace's catalogs when it was last equal to the result of this number of changes. A cache: without
 /// an entry, the comparison is repeated.
-#[derive(Default)]
-struct Compared(Mutex<HashMap<WorkspaceId, (u32, CatalogState)>>);
+struct Compared(Mutex<LruCache<WorkspaceId, (u32, CatalogState)>>);
+
+impl Default for Compared {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(COMPARED_MAX)))
+    }
+}
 
 impl Compared {
     fn is_equal(&self, id: WorkspaceId, changes: u32, state: &CatalogState) -> bool {
-        let compared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         compared
             .get(&id)
             .is_some_and(|(seen, equal)| *seen == changes && equal == state)
@@ -61,11 +70,7 @@ impl Compared {
 
     fn note(&self, id: WorkspaceId, changes: u32, state: CatalogState) {
         let mut compared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if compared.len() >= COMPARED_MAX && !compared.contains_key(&id) {
-            let oldest = compared.keys().next().copied();
-            oldest.and_then(|id| compared.remove(&id));
-        }
-        compared.insert(id, (changes, state));
+        compared.put(id, (changes, state));
     }
 }
 

@@ -2,13 +2,14 @@
 //! compare the result, record it. After an exit at any point the next claim continues: the tenant's database records
 //! which changes it has.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use lru::LruCache;
 use tdb_contract::Repair;
 use tdb_engines::fault;
 use tdb_engines::postgres::ErrorClass;
@@ -39,7 +40,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// How long no target is started on a server that lacks a resource.
 const SERVER_PAUSE: Duration = Duration::from_secs(5);
 /// The number of versions whose changes are cached.
-const VERSIONS_KEPT: usize = 16;
+const VERSIONS_KEPT: NonZeroUsize = match NonZeroUsize::new(16) {
+    Some(versions) => versions,
+    None => NonZeroUsize::MIN,
+};
 
 /// A version's changes, shared by all targets.
 type ReplayChanges = Arc<Vec<NumberedChange>>;
@@ -63,7 +67,7 @@ pub(crate) struct Rollouts {
     builds: Builds,
     wake: Arc<Notify>,
     /// A cache; versions never change.
-    kept: Arc<Mutex<HashMap<(WorkspaceId, u32), ReplayChanges>>>,
+    kept: Arc<Mutex<LruCache<(WorkspaceId, u32), ReplayChanges>>>,
 }
 
 impl Rollouts {
@@ -82,7 +86,7 @@ impl Rollouts {
             repairs: repairs.clone(),
             builds: builds.clone(),
             wake: wake.clone(),
-            kept: Arc::default(),
+            kept: Arc::new(Mutex::new(LruCache::new(VERSIONS_KEPT))),
         }
     }
 
@@ -271,10 +275,7 @@ impl Rollouts {
         };
         let changes: ReplayChanges = Arc::new(self.builds.numbered_changes(&row, &version.change_ids).await?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= VERSIONS_KEPT {
-            kept.clear();
-        }
-        kept.insert(key, changes.clone());
+        kept.put(key, changes.clone());
         Ok(changes)
     }
 

@@ -1,10 +1,10 @@
 //! Connections to a database server as its administrator. They run constant SQL with `search_path = pg_catalog`, never SQL
 //! that a user wrote, and call no code of users.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lru::LruCache;
 use secrecy::SecretString;
 use tdb_auth::ClientTls;
 use tdb_names::ServerEndpoint;
@@ -20,10 +20,11 @@ const APPLICATION_NAME: &str = "tdb";
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// The first version with `CREATE DATABASE … STRATEGY`.
 const VERSION_MIN: i32 = 150_000;
-/// The most idle administrator sessions per database, and the most databases with idle sessions. Without idle sessions,
-/// each drain of a journal would need a login.
+/// The most idle administrator sessions per database and per server. Without idle sessions, each drain of a journal would
+/// need a login; each one occupies a connection of the server, whose default limit is 100. Beyond the limit, the database
+/// that was used least recently loses its sessions.
 const IDLE_PER_DATABASE_MAX: usize = 2;
-const IDLE_DATABASES_MAX: usize = 16;
+const IDLE_MAX: usize = 40;
 
 /// The template of new workspaces and of the first template of a workspace.
 pub(crate) const BASE: &str = "tdb_base";
@@ -49,7 +50,8 @@ struct Inner {
     user: String,
     secret: SecretString,
     tls: ClientTls,
-    idle: Mutex<HashMap<String, Vec<Session>>>,
+    /// By database. An entry has at least one session, so their number is limited by `IDLE_MAX`.
+    idle: Mutex<LruCache<String, Vec<Session>>>,
 }
 
 /// The properties of a server that [`Server::probe`] reads.
@@ -82,7 +84,7 @@ impl Server {
             user,
             secret,
             tls,
-            idle: Mutex::default(),
+            idle: Mutex::new(LruCache::unbounded()),
         }))
     }
 
@@ -208,7 +210,11 @@ impl Server {
     pub(crate) async fn session(&self, database: &str) -> Result<Session, EngineError> {
         let idle = {
             let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.get_mut(database).and_then(|sessions| sessions.pop())
+            let session = idle.get_mut(database).and_then(|sessions| sessions.pop());
+            if idle.peek(database).is_some_and(Vec::is_empty) {
+                idle.pop(database);
+            }
+            session
         };
         match idle.filter(|session| !session.is_closed()) {
             Some(session) => Ok(session),
@@ -223,22 +229,18 @@ impl Server {
             return;
         }
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() >= IDLE_DATABASES_MAX && !idle.contains_key(database) {
-            idle.retain(|name, _| name == MAINTENANCE);
-        }
-        let sessions = idle.entry(database.to_owned()).or_default();
+        let sessions = idle.get_or_insert_mut(database.to_owned(), Vec::new);
         if sessions.len() < IDLE_PER_DATABASE_MAX {
             sessions.push(session);
+        }
+        if idle.iter().map(|(_, sessions)| sessions.len()).sum::<usize>() > IDLE_MAX {
+            idle.pop_lru();
         }
     }
 
     /// Closes the idle sessions of a database, which would prevent renaming or dropping it.
     pub(crate) fn forget(&self, database: &str) {
-        self.0
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(database);
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop(database);
     }
 
     /// A new session, which is not shared.
