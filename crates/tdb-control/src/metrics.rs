@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Gauge, IntGaugeVec, Opts, Registry};
-use tdb_store::figures::{self, Figures};
+use tdb_store::deployments::{DeploymentStatus, TargetStatus};
+use tdb_store::figures::{self, Figures, JobState, SpareState};
+use tdb_store::physical::DatabaseKind;
 use tokio::time::sleep;
 
 use crate::core::{Core, limited};
@@ -13,12 +15,6 @@ use crate::error::Result;
 
 const READ_EVERY: Duration = Duration::from_secs(10);
 const READ_TIME_MAX: Duration = Duration::from_secs(10);
-
-const KINDS: [&str; 3] = ["workspace", "tenant_database", "template"];
-const JOB_STATES: [&str; 3] = ["waiting", "running", "failing"];
-const SPARE_STATES: [&str; 2] = ["making", "ready"];
-const DEPLOYMENT_STATUSES: [&str; 3] = ["running", "completed", "failed"];
-const TARGET_STATUSES: [&str; 6] = ["pending", "running", "retrying", "done", "skipped", "failed"];
 
 #[derive(Clone, Debug)]
 struct Gauges {
@@ -60,24 +56,31 @@ impl Gauges {
 
     fn show(&self, figures: &Figures) {
         self.drain_lag.set(figures.drain_lag);
-        for kind in KINDS {
-            for state in JOB_STATES {
-                let of = |(k, s, _): &&(String, String, u32)| k == kind && s == state;
+        for &kind in DatabaseKind::ALL {
+            for &state in JobState::ALL {
+                let of = |(k, s, _): &&(DatabaseKind, JobState, u32)| *k == kind && *s == state;
                 let n = figures.jobs.iter().find(of).map_or(0, |(_, _, n)| *n);
-                self.jobs.with_label_values(&[kind, state]).set(i64::from(n));
+                let labels = [kind.as_str(), state.as_str()];
+                self.jobs.with_label_values(&labels).set(i64::from(n));
             }
         }
-        set_all(&self.spares, &SPARE_STATES, &figures.spares);
-        set_all(&self.deployments, &DEPLOYMENT_STATUSES, &figures.deployments);
-        set_all(&self.targets, &TARGET_STATUSES, &figures.targets);
+        set_all(&self.spares, SpareState::ALL, SpareState::as_str, &figures.spares);
+        let statuses = DeploymentStatus::ALL;
+        set_all(
+            &self.deployments,
+            statuses,
+            DeploymentStatus::as_str,
+            &figures.deployments,
+        );
+        set_all(&self.targets, TargetStatus::ALL, TargetStatus::as_str, &figures.targets);
     }
 }
 
 /// A label without a figure is set to 0 instead of keeping its old value.
-fn set_all(gauges: &IntGaugeVec, labels: &[&str], figures: &[(String, u32)]) {
-    for label in labels {
-        let n = figures.iter().find(|(of, _)| of == label).map_or(0, |(_, n)| *n);
-        gauges.with_label_values(&[*label]).set(i64::from(n));
+fn set_all<L: Copy + PartialEq>(gauges: &IntGaugeVec, all: &[L], word: fn(L) -> &'static str, figures: &[(L, u32)]) {
+    for &label in all {
+        let n = figures.iter().find(|(of, _)| *of == label).map_or(0, |(_, n)| *n);
+        gauges.with_label_values(&[word(label)]).set(i64::from(n));
     }
 }
 
@@ -122,5 +125,21 @@ impl Metrics {
         tx.rollback().await?;
         gauges.show(&figures);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_the_store_has_a_gauge_from_the_start() {
+        let registry = Registry::new();
+        let gauges = Gauges::register(&registry).unwrap();
+        gauges.show(&Figures::default());
+        let series: usize = registry.gather().iter().map(|family| family.get_metric().len()).sum();
+        let jobs = DatabaseKind::ALL.len() * JobState::ALL.len();
+        let labels = jobs + SpareState::ALL.len() + DeploymentStatus::ALL.len() + TargetStatus::ALL.len();
+        assert_eq!(series, labels + 1, "the drain lag has no label");
     }
 }

@@ -1,9 +1,35 @@
 //! Counts over the whole installation, for metrics, by one query per table.
 
+use std::str::FromStr;
+
+use crate::deployments::{DeploymentStatus, TargetStatus};
 use crate::error::StoreError;
-use crate::row::{column, total};
+use crate::physical::DatabaseKind;
+use crate::row::{column, parsed, total, words};
 use crate::tenants::UNFINISHED;
 use crate::tx::Tx;
+
+words! {
+    /// The state of unfinished work on a database.
+    JobState {
+        /// No process works on it.
+        Waiting = "waiting",
+        /// A process works on it.
+        Running = "running",
+        /// The last attempt failed.
+        Failing = "failing",
+    }
+}
+
+words! {
+    /// Whether a spare can be used.
+    SpareState {
+        /// It is being created.
+        Making = "making",
+        /// It can be used.
+        Ready = "ready",
+    }
+}
 
 /// Counts by label.
 #[derive(Clone, Debug, Default)]
@@ -12,13 +38,13 @@ pub struct Figures {
     /// change logs.
     pub drain_lag: f64,
     /// Databases that are being created, deleted, opened or closed, by kind and state.
-    pub jobs: Vec<(String, String, u32)>,
+    pub jobs: Vec<(DatabaseKind, JobState, u32)>,
     /// Spare databases by state.
-    pub spares: Vec<(String, u32)>,
+    pub spares: Vec<(SpareState, u32)>,
     /// Deployments by status.
-    pub deployments: Vec<(String, u32)>,
+    pub deployments: Vec<(DeploymentStatus, u32)>,
     /// Targets of running deployments by status.
-    pub targets: Vec<(String, u32)>,
+    pub targets: Vec<(TargetStatus, u32)>,
 }
 
 /// Reads the counts. In a transaction of [`crate::Store::jobs`].
@@ -54,14 +80,14 @@ pub async fn read(tx: &Tx) -> Result<Figures, StoreError> {
     for row in &tx.query(&jobs, &[]).await? {
         figures
             .jobs
-            .push((column(row, "kind")?, column(row, "state")?, total(row, "n")?));
+            .push((parsed(row, "kind")?, parsed(row, "state")?, total(row, "n")?));
     }
     Ok(figures)
 }
 
-async fn labelled(tx: &Tx, sql: &str) -> Result<Vec<(String, u32)>, StoreError> {
+async fn labelled<L: FromStr>(tx: &Tx, sql: &str) -> Result<Vec<(L, u32)>, StoreError> {
     let rows = tx.query(sql, &[]).await?;
     rows.iter()
-        .map(|row| Ok((column(row, "label")?, total(row, "n")?)))
+        .map(|row| Ok((parsed(row, "label")?, total(row, "n")?)))
         .collect()
 }

@@ -129,15 +129,16 @@ impl StepProgress {
     }
 }
 
-/// The kind of row that a database belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DatabaseKind {
-    /// A row of `workspaces`.
-    Workspace,
-    /// A row of `templates`.
-    Template,
-    /// A row of `tenant_databases`.
-    TenantDatabase,
+words! {
+    /// The kind of row that a database belongs to.
+    DatabaseKind {
+        /// A row of `workspaces`.
+        Workspace = "workspace",
+        /// A row of `templates`.
+        Template = "template",
+        /// A row of `tenant_databases`.
+        TenantDatabase = "tenant_database",
+    }
 }
 
 impl DatabaseKind {

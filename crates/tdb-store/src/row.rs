@@ -35,6 +35,9 @@ macro_rules! words {
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
         impl $name {
+            /// All variants.
+            pub const ALL: &'static [Self] = &[$($name::$variant),+];
+
             /// The word that is stored in the table.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }

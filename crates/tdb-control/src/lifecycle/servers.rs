@@ -88,8 +88,11 @@ impl ServerCache {
         all.insert(name.clone(), remembered);
     }
 
+    /// Forgets a server: another one may get its name.
     fn remove(&self, name: &ServerName) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.note_answer(name);
+        self.note_prepared(name);
     }
 
     fn set_major(&self, name: &ServerName, revision: &Revision, pg_major: u32) {
@@ -474,4 +477,19 @@ pub(crate) fn unfit(server: &ServerName, error: EngineError) -> ControlError {
         format!("database server \"{server}\" cannot be used: {error}"),
         hint,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_server_leaves_nothing_for_the_next_one_of_its_name() {
+        let (cache, name) = (ServerCache::default(), "east".parse().unwrap());
+        cache.note_silence(&name, Silence::after(ANSWER_TIME_MAX));
+        cache.note_unprepared(&name);
+        cache.remove(&name);
+        assert!(cache.silence(&name).is_none());
+        assert!(!cache.is_unprepared(&name));
+    }
 }
