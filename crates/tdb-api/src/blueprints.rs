@@ -7,7 +7,7 @@ use tdb_client::blueprints::{
 };
 use tdb_client::lists::Success;
 use tdb_client::workspaces::Engine;
-use tdb_control::{Control, Identity, model};
+use tdb_control::{Control, EntryKind, Identity, model};
 use tdb_names::BlueprintName;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -75,7 +75,7 @@ async fn list_versions(
 }
 
 fn named(text: &str) -> Answer<BlueprintName> {
-    text.parse().map_err(|_| Refusal::not_found("blueprint", text))
+    text.parse().map_err(|_| Refusal::not_found(EntryKind::Blueprint, text))
 }
 
 fn render(blueprint: model::Blueprint, identity: &Identity) -> Blueprint {

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use tdb_client::deployments::{CreateDeployment, Job, JobList, JobStatus, Target, TargetError, TargetStatus};
 use tdb_client::lists::{Created, Success};
 use tdb_client::versions::VersionNumber;
-use tdb_control::{Control, model};
+use tdb_control::{Control, EntryKind, model};
 use tdb_names::{JobId, TenantName};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -95,7 +95,8 @@ async fn retry_deployment(
 }
 
 pub(crate) fn job(text: &str) -> Answer<JobId> {
-    text.parse().map_err(|_| Refusal::not_found("deployment", text))
+    text.parse()
+        .map_err(|_| Refusal::not_found(EntryKind::Deployment, text))
 }
 
 fn parse(request: CreateDeployment) -> Answer<model::DeploymentRequest> {

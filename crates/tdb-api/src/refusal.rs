@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tdb_control::ControlError;
+use tdb_control::{ControlError, EntryKind};
 use tdb_problems::ProblemCode;
 
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Refusal {
         Self::new(ProblemCode::InvalidValue, format!("\"{field}\" {rule}")).about(field)
     }
 
-    pub(crate) fn not_found(what: &'static str, name: &str) -> Self {
+    pub(crate) fn not_found(what: EntryKind, name: &str) -> Self {
         let name = name.to_owned();
         ControlError::NotFound { what, name }.into()
     }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tdb_client::lists::{Created, Done, Success};
 use tdb_client::servers::{RegisterServer, Server, ServerList, ServerStatus, ServerTest, TlsMode};
-use tdb_control::{Control, ServerEnrolment, model};
+use tdb_control::{Control, EntryKind, ServerEnrolment, model};
 use tdb_names::{ServerEndpoint, ServerName};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -133,7 +133,7 @@ async fn resume_server(
 }
 
 fn named(text: &str) -> Answer<ServerName> {
-    text.parse().map_err(|_| Refusal::not_found("server", text))
+    text.parse().map_err(|_| Refusal::not_found(EntryKind::Server, text))
 }
 
 fn parse(request: RegisterServer) -> Answer<ServerEnrolment> {

@@ -14,7 +14,7 @@ use tdb_client::tenants::{
 };
 use tdb_client::versions::VersionNumber;
 use tdb_client::workspaces::Engine;
-use tdb_control::{Control, model};
+use tdb_control::{Control, EntryKind, model};
 use tdb_names::TenantName;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -197,7 +197,7 @@ async fn list_tenant_deployments(
 }
 
 fn named(text: &str) -> Answer<TenantName> {
-    text.parse().map_err(|_| Refusal::not_found("tenant", text))
+    text.parse().map_err(|_| Refusal::not_found(EntryKind::Tenant, text))
 }
 
 fn parse(request: CreateTenant) -> Answer<model::TenantRequest> {

@@ -11,7 +11,7 @@ use tdb_client::workspaces::{
     Change, ChangeList, ChangeState, Column, CreateWorkspace, Engine, Part, Revert, Schema, SchemaKind, SkipChanges,
     Table, Tables, Workspace, WorkspaceList, WorkspaceSchema, WorkspaceStatus,
 };
-use tdb_control::{Control, ControlError, model};
+use tdb_control::{Control, ControlError, EntryKind, model};
 use tdb_names::BlueprintName;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -150,7 +150,7 @@ async fn skip_change(
         .await?;
     let change = skipped.into_iter().next();
     let change = change.ok_or(ControlError::NotFound {
-        what: "change",
+        what: EntryKind::Change,
         name: ddl_id,
     })?;
     Ok(Json(Success::of(render_change(change))))
@@ -213,11 +213,11 @@ async fn query_workspace(
 
 /// A text that is not a valid name does not name any object.
 pub(crate) fn named(text: &str) -> Answer<BlueprintName> {
-    text.parse().map_err(|_| Refusal::not_found("workspace", text))
+    text.parse().map_err(|_| Refusal::not_found(EntryKind::Workspace, text))
 }
 
 fn change_number(text: &str) -> Answer<u32> {
-    text.parse().map_err(|_| Refusal::not_found("change", text))
+    text.parse().map_err(|_| Refusal::not_found(EntryKind::Change, text))
 }
 
 pub(crate) fn check_engine(field: &str, text: &str) -> Answer<()> {

@@ -6,10 +6,12 @@ use std::io;
 use std::time::Duration;
 
 use tdb_engines::postgres::{EngineError, ErrorClass};
-use tdb_names::ServerName;
+use tdb_names::{BlueprintName, ServerName, TenantName};
 use tdb_problems::ProblemCode;
 use tdb_store::StoreError;
 use thiserror::Error;
+
+use crate::entry::EntryKind;
 
 pub(crate) type Result<T, E = ControlError> = std::result::Result<T, E>;
 
@@ -31,20 +33,36 @@ pub enum ControlError {
     /// The project has no entry of this name or id.
     #[error("{what} \"{name}\" does not exist")]
     NotFound {
-        /// The kind of entry, such as `tenant`.
-        what: &'static str,
+        /// The kind of entry.
+        what: EntryKind,
         /// The name or id, as requested.
         name: String,
+    },
+    /// The tenant does not exist, or has no database of the blueprint.
+    #[error("tenant \"{tenant}\" with blueprint \"{blueprint}\" does not exist")]
+    NoDatabase {
+        /// The tenant, as requested.
+        tenant: TenantName,
+        /// The blueprint, as requested.
+        blueprint: BlueprintName,
     },
     /// There is an entry of this name.
     #[error("{what} \"{name}\" already exists")]
     Exists {
-        /// The kind of entry, such as `tenant`.
-        what: &'static str,
+        /// The kind of entry.
+        what: EntryKind,
         /// The name.
         name: String,
         /// What to do; by default, the endpoint that lists entries of this kind.
         hint: Option<String>,
+    },
+    /// The tenant has a database of the blueprint.
+    #[error("tenant \"{tenant}\" with blueprint \"{blueprint}\" already exists")]
+    DatabaseExists {
+        /// The tenant.
+        tenant: TenantName,
+        /// The blueprint.
+        blueprint: BlueprintName,
     },
     /// The request is valid but cannot be carried out in the current state.
     #[error("{detail}")]
@@ -108,8 +126,8 @@ impl ControlError {
         match self {
             ControlError::Unauthorized => ProblemCode::Unauthorized,
             ControlError::Forbidden { .. } => ProblemCode::Forbidden,
-            ControlError::NotFound { .. } => ProblemCode::NotFound,
-            ControlError::Exists { .. } => ProblemCode::AlreadyExists,
+            ControlError::NotFound { .. } | ControlError::NoDatabase { .. } => ProblemCode::NotFound,
+            ControlError::Exists { .. } | ControlError::DatabaseExists { .. } => ProblemCode::AlreadyExists,
             ControlError::Refused { code, .. }
             | ControlError::Upstream { code, .. }
             | ControlError::Unavailable { code, .. } => *code,
@@ -122,9 +140,10 @@ impl ControlError {
     /// What the caller can do, a full sentence.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            ControlError::Exists { what, hint, .. } => hint.as_deref().or_else(|| whereabouts(what)),
+            ControlError::Exists { what, hint, .. } => hint.as_deref().or_else(|| what.whereabouts()),
             ControlError::Refused { hint, .. } | ControlError::Query { hint, .. } => hint.as_deref(),
-            ControlError::NotFound { what, .. } => whereabouts(what),
+            ControlError::NotFound { what, .. } => what.whereabouts(),
+            ControlError::NoDatabase { .. } | ControlError::DatabaseExists { .. } => EntryKind::Tenant.whereabouts(),
             _ => None,
         }
     }
@@ -173,7 +192,7 @@ impl ControlError {
         }
     }
 
-    pub(crate) fn not_found(what: &'static str, name: impl Display) -> Self {
+    pub(crate) fn not_found(what: EntryKind, name: impl Display) -> Self {
         ControlError::NotFound {
             what,
             name: name.to_string(),
@@ -201,7 +220,7 @@ impl ControlError {
     }
 
     /// The same error with another kind of entry: a blueprint and its workspace have one name.
-    pub(crate) fn naming(self, what: &'static str) -> Self {
+    pub(crate) fn naming(self, what: EntryKind) -> Self {
         match self {
             ControlError::NotFound { name, .. } => ControlError::NotFound { what, name },
             other => other,
@@ -223,24 +242,6 @@ fn sentence(code: &ProblemCode) -> String {
     let mut chars = title.chars();
     let first = chars.next().map(|c| c.to_ascii_lowercase());
     first.into_iter().chain(chars).collect()
-}
-
-/// A hint that names the endpoint that lists such entries.
-fn whereabouts(what: &str) -> Option<&'static str> {
-    match what {
-        "API key" => Some("GET /apikeys lists the API keys."),
-        "blueprint" => Some("GET /blueprints lists the blueprints."),
-        "change" => Some("GET /workspaces/{id}/diff lists the changes."),
-        "credential" => Some("GET /credentials lists the credentials."),
-        "deployment" => Some("GET /deployments lists the deployments."),
-        "project" => Some("GET /projects lists the projects."),
-        "role" => Some("GET /projects/{id}/roles lists the declared roles."),
-        "server" => Some("GET /servers lists the servers."),
-        "tenant" => Some("GET /tenants lists the tenants."),
-        "version" => Some("GET /blueprints/{name}/versions lists the versions."),
-        "workspace" => Some("GET /workspaces lists the workspaces."),
-        _ => None,
-    }
 }
 
 impl From<StoreError> for ControlError {
@@ -332,6 +333,29 @@ mod tests {
     use tdb_engines::postgres::SqlState;
 
     use super::*;
+
+    #[test]
+    fn an_error_about_a_tenants_database_names_the_tenant_and_the_blueprint() {
+        let (tenant, blueprint): (TenantName, BlueprintName) = ("acme".parse().unwrap(), "shop".parse().unwrap());
+        let missing = ControlError::NoDatabase {
+            tenant: tenant.clone(),
+            blueprint: blueprint.clone(),
+        };
+        let exists = ControlError::DatabaseExists { tenant, blueprint };
+        for (error, code, text) in [
+            (missing, ProblemCode::NotFound, "does not exist"),
+            (exists, ProblemCode::AlreadyExists, "already exists"),
+        ] {
+            assert_eq!(
+                error.to_string(),
+                format!("tenant \"acme\" with blueprint \"shop\" {text}")
+            );
+            assert_eq!(
+                (error.code(), error.hint()),
+                (code, Some("GET /tenants lists the tenants."))
+            );
+        }
+    }
 
     #[test]
     fn a_full_queue_a_timeout_and_an_outage_are_different_codes() {

@@ -4,6 +4,7 @@
 mod attempt;
 mod control;
 mod core;
+mod entry;
 mod error;
 mod idempotency;
 mod identity;
@@ -21,6 +22,7 @@ mod throttle;
 
 pub use crate::core::{ControlSettings, Signup};
 pub use control::{Control, Parts};
+pub use entry::EntryKind;
 pub use error::ControlError;
 pub use idempotency::{IdempotencyKey, Kept, Once};
 pub use identity::{Identity, KeyScope};

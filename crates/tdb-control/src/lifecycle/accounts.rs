@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
@@ -118,7 +119,7 @@ impl Accounts {
         let tx = self.core.store.project(identity.project()).await?;
         let own = projects::by_id(&tx, identity.project()).await?;
         tx.rollback().await?;
-        let own = own.ok_or_else(|| ControlError::not_found("project", identity.project()))?;
+        let own = own.ok_or_else(|| ControlError::not_found(EntryKind::Project, identity.project()))?;
         checked_reference("name", name)?;
         if let Some(begun) = identity.receipt()? {
             return self.go_on_founding(own.account, name, begun).await;
@@ -186,7 +187,7 @@ impl Accounts {
         let tx = self.core.store.project(id).await?;
         match projects::delete(&tx, id).await? {
             ProjectDeletion::Deleted => tx.commit().await?,
-            ProjectDeletion::Unknown => return Err(ControlError::not_found("project", id)),
+            ProjectDeletion::Unknown => return Err(ControlError::not_found(EntryKind::Project, id)),
             ProjectDeletion::NotEmpty => {
                 let detail = format!("project \"{id}\" has workspaces or tenants");
                 let hint = "First delete its tenants permanently (DELETE /tenants/{id}?hard=true) and its workspaces.";
@@ -214,7 +215,7 @@ impl Accounts {
         };
         tx.commit().await?;
         self.core.wait_for_proxies().await?;
-        let made = rotated.ok_or_else(|| ControlError::not_found("credential", id))?;
+        let made = rotated.ok_or_else(|| ControlError::not_found(EntryKind::Credential, id))?;
         let made = NewCredential {
             connection: self.credentials.connection_of(&made, None),
             databases: Vec::new(),
@@ -232,7 +233,7 @@ impl Accounts {
         let ids = ids
             .filter(|(named, id)| *named || id.as_str() == reference)
             .map(|(_, id)| id);
-        only("project", reference, ids.collect(), |id| id.to_string())
+        only(EntryKind::Project, reference, ids.collect(), |id| id.to_string())
     }
 
     /// The API keys of the project, oldest first. Needs the scope admin.
@@ -256,7 +257,7 @@ impl Accounts {
         if let Some(made) = identity.receipt::<KeyReceipt>()? {
             let row = api_keys::by_id(&tx, identity.project(), made.id).await?;
             tx.rollback().await?;
-            let row = row.ok_or_else(|| ControlError::not_found("API key", made.id))?;
+            let row = row.ok_or_else(|| ControlError::not_found(EntryKind::ApiKey, made.id))?;
             return Ok(NewApiKey {
                 info: key_info(row)?,
                 key: made.key.into(),
@@ -283,7 +284,7 @@ impl Accounts {
         identity.require(KeyScope::Admin)?;
         let tx = self.core.store.project(identity.project()).await?;
         let rows = api_keys::by_reference(&tx, identity.project(), reference).await?;
-        let key = only("API key", reference, rows, |row| row.id.to_string())?;
+        let key = only(EntryKind::ApiKey, reference, rows, |row| row.id.to_string())?;
         if api_keys::lock_admins(&tx, identity.project()).await? == [(key.id, false)] {
             let detail = format!(
                 "API key \"{}\" is the project's last one with the scope admin",

@@ -11,6 +11,7 @@ use tdb_store::{Tx, credentials, tenants, workspaces};
 use time::OffsetDateTime;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::readers::ReadAccess;
@@ -79,7 +80,7 @@ impl Credentials {
         let made = match receipt {
             Some(Receipt { id, password }) => {
                 let row = credentials::by_id(&tx, project, id).await?;
-                let row = row.ok_or_else(|| ControlError::not_found("credential", id))?;
+                let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Credential, id))?;
                 Made {
                     row,
                     password: password.into(),
@@ -127,7 +128,7 @@ impl Credentials {
         identity.require(KeyScope::Write)?;
         let tx = self.core.store.project(identity.project()).await?;
         let rows = credentials::by_reference(&tx, identity.project(), reference).await?;
-        let row = only("credential", reference, rows, |row| row.id.to_string())?;
+        let row = only(EntryKind::Credential, reference, rows, |row| row.id.to_string())?;
         credentials::revoke(&tx, identity.project(), row.id).await?;
         tx.commit().await?;
         self.core.wait_for_proxies().await
@@ -154,13 +155,13 @@ async fn opened(tx: &Tx, project: &ProjectId, scope: CredentialScope) -> Result<
         CredentialScope::Project => (Scope::Project, Vec::new()),
         CredentialScope::Workspace(blueprint) => {
             let row = workspaces::by_name(tx, project, &blueprint).await?;
-            row.ok_or_else(|| ControlError::not_found("workspace", &blueprint))?;
+            row.ok_or_else(|| ControlError::not_found(EntryKind::Workspace, &blueprint))?;
             let database = DatabaseName::Workspace(blueprint.clone());
             (Scope::Workspace(blueprint), vec![database])
         }
         CredentialScope::Tenant(tenant) => {
             let row = tenants::by_name(tx, project, &tenant).await?;
-            row.ok_or_else(|| ControlError::not_found("tenant", &tenant))?;
+            row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, &tenant))?;
             let fleet = tenants::of_tenant(tx, project, &tenant).await?;
             let database = |row: tenants::FleetRow| DatabaseName::Tenant {
                 blueprint: row.database.blueprint,

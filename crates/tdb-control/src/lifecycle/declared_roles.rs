@@ -16,6 +16,7 @@ use tdb_store::workspaces::{self, WorkspaceRow, WorkspaceStatus};
 use tokio::time::timeout;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::accounts::Accounts;
@@ -66,13 +67,15 @@ impl DeclaredRoles {
             Some(receipt) => receipt.project,
             None => self.record_declaration(identity, project, &to_declare(name)?).await?,
         };
-        let name = name.parse().map_err(|_| ControlError::not_found("role", name))?;
+        let name = name
+            .parse()
+            .map_err(|_| ControlError::not_found(EntryKind::Role, name))?;
         let mut unreached = self.converge(&project, &name).await?;
         self.open_journals(&project).await?;
         let tx = self.core.store.project(&project).await?;
         let row = declared_roles::by_name(&tx, &project, &name).await?;
         tx.rollback().await?;
-        let mut role = declared(row.ok_or_else(|| ControlError::not_found("role", &name))?);
+        let mut role = declared(row.ok_or_else(|| ControlError::not_found(EntryKind::Role, &name))?);
         role.warnings.append(&mut unreached);
         Ok(role)
     }
@@ -110,7 +113,7 @@ impl DeclaredRoles {
         let tx = self.core.store.jobs().await?;
         if !declared_roles::insert(&tx, &project, name).await? {
             return Err(ControlError::Exists {
-                what: "role",
+                what: EntryKind::Role,
                 name: name.to_string(),
                 hint: None,
             });
@@ -154,14 +157,16 @@ impl DeclaredRoles {
     pub async fn delete(&self, identity: &Identity, project: &str, name: &str) -> Result<RoleName> {
         identity.require(KeyScope::Admin)?;
         let project = self.accounts.project_of(identity, project).await?;
-        let role = name.parse().map_err(|_| ControlError::not_found("role", name))?;
+        let role = name
+            .parse()
+            .map_err(|_| ControlError::not_found(EntryKind::Role, name))?;
         let tx = self.core.store.project(&project).await?;
         let known = declared_roles::by_name(&tx, &project, &role).await?;
         let places = declared_roles::places(&tx, &project).await?;
         let rows = workspaces::list(&tx, &project, None, i64::MAX).await?;
         tx.rollback().await?;
         if known.is_none() {
-            return Err(ControlError::not_found("role", name));
+            return Err(ControlError::not_found(EntryKind::Role, name));
         }
         for row in &rows {
             self.drains.drain_if_possible(row).await;

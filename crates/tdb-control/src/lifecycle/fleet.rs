@@ -16,6 +16,7 @@ use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use uuid::Uuid;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, query_failed};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::place::As;
@@ -83,7 +84,7 @@ impl Queries {
         self.workspaces
             .row(identity, &query.blueprint)
             .await
-            .map_err(|e| e.naming("blueprint"))?;
+            .map_err(|e| e.naming(EntryKind::Blueprint))?;
         let tx = self.core.store.project(identity.project()).await?;
         let fleet = tenants::of_blueprint(&tx, identity.project(), &query.blueprint).await?;
         tx.rollback().await?;
@@ -92,8 +93,10 @@ impl Queries {
             TenantChoice::Named(names) => {
                 let known = |name: &TenantName| fleet.iter().any(|row: &FleetRow| row.database.tenant == *name);
                 if let Some(unknown) = names.iter().find(|name| !known(name)) {
-                    let name = format!("{unknown}\" with blueprint \"{}", query.blueprint);
-                    return Err(ControlError::NotFound { what: "tenant", name });
+                    return Err(ControlError::NoDatabase {
+                        tenant: unknown.clone(),
+                        blueprint: query.blueprint,
+                    });
                 }
                 fleet
                     .into_iter()

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use tokio::time::timeout;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::leases::{Lease, Subject};
 use crate::lifecycle::closing::Closing;
@@ -277,7 +278,7 @@ impl Provisioning {
         if let Some(template) = chosen {
             return Ok(Chosen::Template(Box::new(template)));
         }
-        let workspace = workspace.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))?;
+        let workspace = workspace.ok_or_else(|| ControlError::not_found(EntryKind::Workspace, &row.blueprint))?;
         let info = ServerInfo {
             name: &row.physical.server,
             opaque_names: self.servers.names_are_opaque(&row.physical.server).await?,
@@ -420,7 +421,7 @@ impl Provisioning {
             let tx = self.core.store.jobs().await?;
             let version = versions::by_number(&tx, workspace.id, number).await?;
             tx.rollback().await?;
-            return version.ok_or_else(|| ControlError::not_found("version", number));
+            return version.ok_or_else(|| ControlError::not_found(EntryKind::Version, number));
         }
         if let Some(version) = self.deployed_version(workspace).await? {
             return Ok(version);

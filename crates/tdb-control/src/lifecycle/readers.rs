@@ -11,6 +11,7 @@ use tdb_store::database_roles::{self, DatabaseRoles, Readers};
 use uuid::Uuid;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::leases::Subject;
 use crate::lifecycle::memberships::Memberships;
@@ -98,7 +99,7 @@ impl ReadAccess {
         let tx = self.core.store.jobs().await?;
         let row = database_roles::by_id(&tx, id).await?;
         tx.rollback().await?;
-        let row = row.ok_or_else(|| ControlError::not_found("database", id))?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Database, id))?;
         match row.readers {
             Readers::Admitted => Ok(()),
             Readers::Old | Readers::None => {

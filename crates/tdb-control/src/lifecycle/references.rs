@@ -4,12 +4,13 @@ use tdb_names::ProjectId;
 use tdb_problems::ProblemCode;
 use uuid::Uuid;
 
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 
 const NAME_LEN_MAX: usize = 64;
 
 /// The entry that a name or an id refers to. An id takes precedence; a name that several entries have is an error.
-pub(crate) fn only<T>(what: &'static str, reference: &str, mut found: Vec<T>, id: fn(&T) -> String) -> Result<T> {
+pub(crate) fn only<T>(what: EntryKind, reference: &str, mut found: Vec<T>, id: fn(&T) -> String) -> Result<T> {
     if let Some(at) = found.iter().position(|one| id(one) == reference) {
         return Ok(found.swap_remove(at));
     }

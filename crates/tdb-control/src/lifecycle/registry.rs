@@ -10,6 +10,7 @@ use tdb_store::{Tx, physical, projects, servers, templates};
 use tokio::time::sleep;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
@@ -45,7 +46,7 @@ impl Registry {
         let row = servers::by_name(&tx, name).await?;
         let described = describe(&tx, row.into_iter().collect()).await?.pop();
         tx.rollback().await?;
-        described.ok_or_else(|| ControlError::not_found("server", name))
+        described.ok_or_else(|| ControlError::not_found(EntryKind::Server, name))
     }
 
     /// Checks the server, prepares it and records it. New databases may then be placed there.
@@ -56,7 +57,7 @@ impl Registry {
             return self.find(identity, &name).await;
         }
         let exists = || ControlError::Exists {
-            what: "server",
+            what: EntryKind::Server,
             name: name.to_string(),
             hint: None,
         };
@@ -106,7 +107,7 @@ impl Registry {
         self.require_operator(identity, KeyScope::Admin).await?;
         let tx = self.core.store.jobs().await?;
         if !servers::drain(&tx, name).await? {
-            return Err(ControlError::not_found("server", name));
+            return Err(ControlError::not_found(EntryKind::Server, name));
         }
         tx.commit().await?;
         self.find(identity, name).await
@@ -117,7 +118,7 @@ impl Registry {
         self.require_operator(identity, KeyScope::Admin).await?;
         let tx = self.core.store.jobs().await?;
         if !servers::resume(&tx, name).await? {
-            return Err(ControlError::not_found("server", name));
+            return Err(ControlError::not_found(EntryKind::Server, name));
         }
         tx.commit().await?;
         self.find(identity, name).await
@@ -129,7 +130,7 @@ impl Registry {
         let tx = self.core.store.jobs().await?;
         // Locks the row: a placement on this server commits before this, or is refused.
         if !servers::drain(&tx, name).await? {
-            return Err(ControlError::not_found("server", name));
+            return Err(ControlError::not_found(EntryKind::Server, name));
         }
         let used = physical::used_on(&tx, name).await?;
         if used.workspaces > 0 || used.tenant_databases > 0 {

@@ -17,6 +17,7 @@ use tdb_store::servers::{self, Looked, Revision, Twin};
 use tokio::time::{Instant, timeout};
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 
 /// A server with its administrator's login.
@@ -304,7 +305,7 @@ impl Servers {
             },
             (Looked::Gone | Looked::Same, _) => {
                 self.cache.remove(name);
-                return Err(ControlError::not_found("server", name));
+                return Err(ControlError::not_found(EntryKind::Server, name));
             }
         };
         self.cache.insert(name, remembered.clone());

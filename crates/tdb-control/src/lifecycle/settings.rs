@@ -16,6 +16,7 @@ use tdb_store::workspaces::WorkspaceRow;
 use tokio::time::timeout;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
@@ -77,7 +78,7 @@ impl Settings {
         let found = settings::of(&tx, row.id).await?;
         let (counts, waiting) = settings::waiting(&tx, row.id, NAMED_MAX).await?;
         tx.rollback().await?;
-        let found = found.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))?;
+        let found = found.ok_or_else(|| ControlError::not_found(EntryKind::Workspace, &row.blueprint))?;
         let waiting = waiting.into_iter().map(|tenant| WaitingTenant {
             tenant: tenant.tenant,
             attempts: tenant.attempts,

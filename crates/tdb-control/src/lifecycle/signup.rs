@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::core::{Core, Signup};
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::KeyScope;
 use crate::lifecycle::accounts::{Accounts, ProjectReceipt, with_counts};
@@ -90,7 +91,7 @@ impl Users {
         let made = self.accounts.insert_project(&tx, Uuid::new_v4(), name, seeds).await?;
         if !users::insert(&tx, Uuid::new_v4(), &email.0, &hash.to_text()).await? {
             return Err(ControlError::Exists {
-                what: "user",
+                what: EntryKind::User,
                 name: email.0,
                 hint: Some("Log in with POST /login.".to_owned()),
             });

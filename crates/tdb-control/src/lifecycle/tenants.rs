@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
@@ -180,7 +181,7 @@ impl Tenants {
         physical: &tdb_store::physical::Physical,
     ) -> Result<DatabaseId> {
         let workspace = workspaces::by_name_held(tx, project, &request.blueprint).await?;
-        let workspace = workspace.ok_or_else(|| ControlError::not_found("blueprint", &request.blueprint))?;
+        let workspace = workspace.ok_or_else(|| ControlError::not_found(EntryKind::Blueprint, &request.blueprint))?;
         if workspace.status != WorkspaceStatus::Ready {
             let detail = format!("workspace \"{}\" is {}", request.blueprint, workspace.status.as_str());
             return Err(ControlError::refused(
@@ -211,11 +212,9 @@ impl Tenants {
         if tenants::insert_database(tx, &database).await? {
             return Ok(id);
         }
-        let name = format!("{tenant}\" with blueprint \"{}", request.blueprint);
-        Err(ControlError::Exists {
-            what: "tenant",
-            name,
-            hint: None,
+        Err(ControlError::DatabaseExists {
+            tenant: tenant.clone(),
+            blueprint: request.blueprint.clone(),
         })
     }
 
@@ -243,7 +242,7 @@ impl Tenants {
         let tx = self.core.store.project(project).await?;
         tenants::lock(&tx, project, name)
             .await?
-            .ok_or_else(|| ControlError::not_found("tenant", name))?;
+            .ok_or_else(|| ControlError::not_found(EntryKind::Tenant, name))?;
         let from = [
             StoredTenant::Ready,
             StoredTenant::Suspended,
@@ -324,7 +323,7 @@ impl Tenants {
         let tx = self.core.store.project(project).await?;
         let row = tenants::by_name(&tx, project, name).await?;
         tx.rollback().await?;
-        let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, name))?;
         if row.status != StoredTenant::Deleted {
             return Err(wrong_state(name, row.status, StoredTenant::Ready));
         }
@@ -383,7 +382,7 @@ impl Tenants {
     ) -> Result<()> {
         let tx = self.core.store.project(project).await?;
         let row = tenants::lock(&tx, project, name).await?;
-        let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, name))?;
         if !tenants::change_status(&tx, project, name, from, to).await? {
             return Err(wrong_state(name, row.status, to));
         }
@@ -415,10 +414,10 @@ impl Tenants {
     async fn tenant_now(&self, project: &ProjectId, name: &TenantName) -> Result<Tenant> {
         let tx = self.core.store.project(project).await?;
         let row = tenants::by_name(&tx, project, name).await?;
-        let row = row.ok_or_else(|| ControlError::not_found("tenant", name))?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, name))?;
         let described = self.describe_tenants(&tx, project, vec![row]).await?.pop();
         tx.rollback().await?;
-        described.ok_or_else(|| ControlError::not_found("tenant", name))
+        described.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, name))
     }
 
     async fn describe_tenants(&self, tx: &Tx, project: &ProjectId, rows: Vec<TenantRow>) -> Result<Vec<Tenant>> {

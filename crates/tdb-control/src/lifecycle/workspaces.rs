@@ -17,6 +17,7 @@ use tdb_store::{StoreError, Tx, credentials, database_roles, events, templates, 
 use uuid::Uuid;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
@@ -96,7 +97,7 @@ impl Workspaces {
         let tx = self.core.store.project(project).await?;
         if !workspaces::insert(&tx, id, project, blueprint, &physical).await? {
             return Err(ControlError::Exists {
-                what: "workspace",
+                what: EntryKind::Workspace,
                 name: blueprint.to_string(),
                 hint: None,
             });
@@ -308,7 +309,7 @@ impl Workspaces {
         let tx = self.core.store.project(identity.project()).await?;
         let row = workspaces::by_name(&tx, identity.project(), blueprint).await?;
         tx.rollback().await?;
-        row.ok_or_else(|| ControlError::not_found("workspace", blueprint))
+        row.ok_or_else(|| ControlError::not_found(EntryKind::Workspace, blueprint))
     }
 
     /// The workspace, with its journal drained. 409 while it is being created or deleted.
@@ -336,7 +337,7 @@ impl Workspaces {
         let tx = self.core.store.project(&row.project).await?;
         let described = self.describe_all(&tx, &row.project, vec![row.clone()]).await?.pop();
         tx.rollback().await?;
-        described.ok_or_else(|| ControlError::not_found("workspace", &row.blueprint))
+        described.ok_or_else(|| ControlError::not_found(EntryKind::Workspace, &row.blueprint))
     }
 
     async fn describe_all(&self, tx: &Tx, project: &ProjectId, rows: Vec<WorkspaceRow>) -> Result<Vec<Workspace>> {

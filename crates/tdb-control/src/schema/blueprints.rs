@@ -9,6 +9,7 @@ use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{Tx, tenants, workspaces};
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::workspaces::Workspaces;
@@ -44,12 +45,12 @@ impl Blueprints {
             .workspaces
             .row(identity, name)
             .await
-            .map_err(|e| e.naming("blueprint"))?;
+            .map_err(|e| e.naming(EntryKind::Blueprint))?;
         self.drains.drain_if_possible(&row).await;
         let tx = self.core.store.project(identity.project()).await?;
         let described = describe_blueprints(&tx, vec![row.clone()]).await?.pop();
         tx.rollback().await?;
-        let mut blueprint = described.ok_or_else(|| ControlError::not_found("blueprint", name))?;
+        let mut blueprint = described.ok_or_else(|| ControlError::not_found(EntryKind::Blueprint, name))?;
         if row.status == WorkspaceStatus::Ready {
             blueprint.schema = Some(self.workspaces.schema_of(&row.physical).await?);
         }

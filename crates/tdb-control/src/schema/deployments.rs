@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
@@ -113,7 +114,7 @@ impl Deployments {
             Some(_) => self.workspaces.ready_as_stored(identity, &request.blueprint).await,
             None => self.workspaces.ready(identity, &request.blueprint).await,
         };
-        row.map_err(|e| e.naming("blueprint"))
+        row.map_err(|e| e.naming(EntryKind::Blueprint))
     }
 
     async fn begin(
@@ -188,7 +189,7 @@ impl Deployments {
         identity.require(KeyScope::Read)?;
         let tx = self.core.store.project(identity.project()).await?;
         let row = deployments::by_id(&tx, identity.project(), job).await?;
-        let row = row.ok_or_else(|| ControlError::not_found("deployment", job))?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Deployment, job))?;
         let targets = deployments::targets(&tx, job).await?;
         tx.rollback().await?;
         Ok(Deployment {
@@ -207,7 +208,7 @@ impl Deployments {
         identity.require(KeyScope::Read)?;
         let tx = self.core.store.project(identity.project()).await?;
         if tenants::by_name(&tx, identity.project(), name).await?.is_none() {
-            return Err(ControlError::not_found("tenant", name));
+            return Err(ControlError::not_found(EntryKind::Tenant, name));
         }
         let (after, limit) = (page.after.as_ref(), page.limit.rows());
         let rows = deployments::list(&tx, identity.project(), Some(name), after, limit).await?;
@@ -229,7 +230,7 @@ impl Deployments {
         identity.require(KeyScope::Write)?;
         let tx = self.core.store.project(identity.project()).await?;
         let row = deployments::by_id(&tx, identity.project(), job).await?;
-        row.ok_or_else(|| ControlError::not_found("deployment", job))?;
+        row.ok_or_else(|| ControlError::not_found(EntryKind::Deployment, job))?;
         if deployments::retry_failed(&tx, identity.project(), job).await? == 0 {
             let detail = format!("deployment \"{job}\" has no failed tenant");
             return Err(ControlError::refused(ProblemCode::NothingToRetry, detail, ""));
@@ -365,8 +366,10 @@ fn chosen(fleet: Vec<FleetRow>, choice: &TenantChoice, blueprint: &BlueprintName
         TenantChoice::Named(names) => {
             let known: BTreeSet<&TenantName> = fleet.iter().map(|row| &row.database.tenant).collect();
             if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
-                let name = format!("{unknown}\" with blueprint \"{blueprint}");
-                return Err(ControlError::NotFound { what: "tenant", name });
+                return Err(ControlError::NoDatabase {
+                    tenant: unknown.clone(),
+                    blueprint: blueprint.clone(),
+                });
             }
             Ok(fleet
                 .into_iter()

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep};
 
 use crate::core::{Core, limited};
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
@@ -130,7 +131,7 @@ impl Drifts {
     async fn require_blueprint(&self, identity: &Identity, blueprint: Option<&BlueprintName>) -> Result<()> {
         let Some(name) = blueprint else { return Ok(()) };
         let row = self.workspaces.row(identity, name).await;
-        row.map(drop).map_err(|e| e.naming("blueprint"))
+        row.map(drop).map_err(|e| e.naming(EntryKind::Blueprint))
     }
 
     /// Runs the requested comparisons and, less often, those that are due by their age.
@@ -277,7 +278,7 @@ impl Drifts {
         let tx = self.core.store.jobs().await?;
         let row = versions::facts(&tx, workspace, version, pg_major).await?;
         tx.rollback().await?;
-        let row = row.ok_or_else(|| ControlError::not_found("fact list of version", version))?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::FactList, version))?;
         let facts = Arc::new(Fingerprint {
             hash: row.hash,
             facts: row.facts,

@@ -15,6 +15,7 @@ use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{changes, servers, workspaces};
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, query_failed, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::place::database_name;
@@ -331,7 +332,7 @@ fn refused(server: &ServerName, name: &str, error: ExtensionError) -> ControlErr
             rule: format!("is \"{name}\", which server \"{server}\" does not have in this version"),
         },
         ExtensionError::Exists { .. } => ControlError::Exists {
-            what: "extension",
+            what: EntryKind::Extension,
             name: name.to_owned(),
             hint: None,
         },

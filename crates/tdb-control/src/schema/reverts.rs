@@ -18,6 +18,7 @@ use tdb_store::workspaces::{self, WorkspaceRow};
 use uuid::Uuid;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
@@ -70,7 +71,7 @@ impl Reverts {
         let log = changes::all(&tx, row.id).await?;
         tx.rollback().await?;
         let change = log.iter().find(|change| change.id == id);
-        let change = change.ok_or_else(|| ControlError::not_found("change", id))?;
+        let change = change.ok_or_else(|| ControlError::not_found(EntryKind::Change, id))?;
         may_be_reverted(change)?;
         let inverse = Box::pin(self.proven_inverse(row, &log, change)).await?;
         let login = self.placement.login(&row.physical, As::Owner, APPLICATION).await?;
@@ -289,7 +290,7 @@ impl Reverts {
         };
         let dispensable = match without {
             Ok(()) => true,
-            Err(error) if error.code().status() == 409 => false,
+            Err(error) if error.code() == ProblemCode::ChangeNeeded => false,
             Err(error) => return Err(error),
         };
         let tx = self.core.store.project(identity.project()).await?;

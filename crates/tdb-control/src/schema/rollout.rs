@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result, upstream};
 use crate::lifecycle::place::As;
 use crate::lifecycle::place::Placement;
@@ -271,7 +272,7 @@ impl Rollouts {
         let number = versions::by_number(&tx, workspace, version).await?;
         tx.rollback().await?;
         let (Some(row), Some(version)) = (row, number) else {
-            return Err(ControlError::not_found("version", version));
+            return Err(ControlError::not_found(EntryKind::Version, version));
         };
         let changes: ReplayChanges = Arc::new(self.builds.numbered_changes(&row, &version.change_ids).await?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

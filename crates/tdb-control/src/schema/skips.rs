@@ -10,6 +10,7 @@ use tdb_store::changes::{self, ChangeState, ChangeUse, HeadRow};
 use tdb_store::workspaces::{self, WorkspaceRow};
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
@@ -88,7 +89,7 @@ impl Skips {
 fn may_be_skipped(heads: &[HeadRow], ids: &BTreeSet<u32>) -> Result<()> {
     for id in ids {
         let change = heads.iter().find(|change| change.id == *id);
-        let change = change.ok_or_else(|| ControlError::not_found("change", id))?;
+        let change = change.ok_or_else(|| ControlError::not_found(EntryKind::Change, id))?;
         match change.state {
             ChangeState::Pending | ChangeState::Broken => {}
             ChangeState::Skipped | ChangeState::Reverted => {

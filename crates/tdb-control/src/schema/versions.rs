@@ -12,6 +12,7 @@ use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{Tx, changes, templates, versions, workspaces};
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::{Lease, Subject};
@@ -53,7 +54,7 @@ impl Versions {
             .workspaces
             .row(identity, name)
             .await
-            .map_err(|e| e.naming("blueprint"))?;
+            .map_err(|e| e.naming(EntryKind::Blueprint))?;
         let tx = self.core.store.project(identity.project()).await?;
         let rows = versions::list(&tx, row.id, page.after.unwrap_or(0), page.limit.rows()).await?;
         tx.rollback().await?;

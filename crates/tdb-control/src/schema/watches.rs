@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
+use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::model::{DeploymentStatus, DeploymentTarget, JobSummary};
@@ -96,7 +97,7 @@ impl Watches {
         let tx = self.core.store.project(project).await?;
         let row = deployments::by_id(&tx, project, job).await?;
         tx.rollback().await?;
-        let row = row.ok_or_else(|| ControlError::not_found("deployment", job))?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Deployment, job))?;
         let watched = match self.known(job) {
             Some(watched) => watched,
             None => {
