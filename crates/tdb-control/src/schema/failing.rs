@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tdb_engines::postgres::ErrorClass;
 use tdb_engines::postgres::apply::{ApplyError, NumberedChange};
 use tdb_engines::postgres::capture::repeat::{self, Unrepeatable};
-use tdb_engines::postgres::change::Statement;
+use tdb_engines::postgres::change::{Statement, made_by};
 use tdb_engines::postgres::fingerprint::{Difference, Fingerprint};
 use tdb_names::{BlueprintName, ServerName};
 use tdb_problems::ProblemCode;
@@ -380,9 +380,7 @@ pub(crate) fn numbered(ids: &[u32]) -> String {
 
 /// The kind of object that a command creates, if its facts contain its identity.
 pub(crate) fn droppable(tag: &str) -> Option<&str> {
-    let created = tag.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS"));
-    let kind = if tag == "SELECT INTO" { "TABLE" } else { created? };
-    DROPPABLE.contains(&kind).then_some(kind)
+    made_by(tag).filter(|kind| DROPPABLE.contains(kind))
 }
 
 /// The kinds of objects whose facts contain their identities.

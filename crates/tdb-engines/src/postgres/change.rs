@@ -40,6 +40,14 @@ pub struct Created {
     pub identity: String,
 }
 
+/// The kind of object that a statement with this command tag creates, as in DROP.
+pub fn made_by(tag: &str) -> Option<&str> {
+    match tag {
+        "SELECT INTO" => Some("TABLE"),
+        other => other.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS")),
+    }
+}
+
 /// One statement of a change, with the session state that its meaning depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {

@@ -9,7 +9,7 @@ use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::roles::RoleNames;
 use crate::postgres::server::{BASE, CLOSE_WRITERS, Server, TEMPLATE_ROLE};
-use crate::postgres::session::{Session, leave, wait_for_none};
+use crate::postgres::session::{Session, wait_for_none};
 
 /// For CREATE and DROP DATABASE, which copy and delete files. CREATE also waits up to 5 s for sessions of its template.
 const CLONE_TIME_MAX: Duration = Duration::from_secs(300);
@@ -170,10 +170,7 @@ async fn hand_over(server: &Server, name: &str, from: &str, to: &str, then: &str
         literal(to)
     );
     inside.run(&sql).await?;
-    let outside = server.maintenance().await?;
-    leave(&outside, inside, name).await?;
-    server.keep_maintenance(outside);
-    Ok(())
+    server.leave(inside, name).await
 }
 
 /// Renames a database. It must not have sessions ([`EngineError::Busy`]). If it is already renamed, nothing is done.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::postgres::error::EngineError;
 use crate::postgres::server::Server;
-use crate::postgres::session::{Session, leave};
+use crate::postgres::session::Session;
 
 /// The facts of a schema and their hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +34,7 @@ pub struct Difference {
 pub async fn take(server: &Server, database: &str, owner: &str) -> Result<Fingerprint, EngineError> {
     let inside = server.dedicated(database).await?;
     let fingerprint = take_in(&inside, owner).await?;
-    let outside = server.maintenance().await?;
-    leave(&outside, inside, database).await?;
-    server.keep_maintenance(outside);
+    server.leave(inside, database).await?;
     Ok(fingerprint)
 }
 

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::quote;
 use crate::postgres::server::Server;
-use crate::postgres::session::{Session, leave};
+use crate::postgres::session::Session;
 
 /// The most transactions that one call reads; the next drain reads the rest. The number of rows has no limit: a transaction can have
 /// any number, and the confirmed rows of the same messages are read too.
@@ -187,10 +187,7 @@ pub async fn install(server: &Server, database: &str, owner: &str) -> Result<(),
             .await?;
     }
     inside.run(OPEN).await?;
-    let outside = server.maintenance().await?;
-    leave(&outside, inside, database).await?;
-    server.keep_maintenance(outside);
-    Ok(())
+    server.leave(inside, database).await
 }
 
 /// Allows declared roles to run captured DDL in a workspace that an older version created. Idempotent.

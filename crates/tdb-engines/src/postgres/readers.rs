@@ -6,7 +6,7 @@ use crate::postgres::error::EngineError;
 use crate::postgres::ident::{literal, quote};
 use crate::postgres::roles::RoleNames;
 use crate::postgres::server::{CLOSE_WRITERS, READERS_ROLE, Server, WRITERS_ROLE};
-use crate::postgres::session::{Session, leave};
+use crate::postgres::session::Session;
 
 /// Whether a database has a read-only credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +54,7 @@ pub async fn admit(
         Readers::None => GrantProgress::Complete,
         Readers::Admitted => admit_to_relations(&inside).await?,
     };
-    let outside = server.maintenance().await?;
-    leave(&outside, inside, database).await?;
-    server.keep_maintenance(outside);
+    server.leave(inside, database).await?;
     Ok(progress)
 }
 

@@ -243,6 +243,14 @@ impl Server {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop(database);
     }
 
+    /// Closes a session of a database, and waits until its server process has ended.
+    pub(crate) async fn leave(&self, inside: Session, database: &str) -> Result<(), EngineError> {
+        let outside = self.maintenance().await?;
+        leave(&outside, inside, database).await?;
+        self.keep_maintenance(outside);
+        Ok(())
+    }
+
     /// A new session, which is not shared.
     pub(crate) async fn dedicated(&self, database: &str) -> Result<Session, EngineError> {
         // row_security: policies are code of users, and a superuser bypasses them anyway. jit: the planner

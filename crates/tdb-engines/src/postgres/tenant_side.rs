@@ -4,7 +4,7 @@
 use crate::postgres::error::EngineError;
 use crate::postgres::ident::literal;
 use crate::postgres::server::Server;
-use crate::postgres::session::{self, Session};
+use crate::postgres::session::Session;
 
 /// Replaces the function that the guard's event triggers call.
 const GUARD: &str = include_str!("../../sql/postgres/guard.sql");
@@ -33,7 +33,7 @@ pub async fn install(server: &Server, database: &str) -> Result<(), EngineError>
             .replace(":record", GUARD_RECORD);
         inside.run(&sql).await?;
     }
-    leave(server, inside, database).await
+    server.leave(inside, database).await
 }
 
 /// Protects `tdb.deployed_change` in a database that a template of an older version gave no such trigger. The caller holds the
@@ -43,7 +43,7 @@ pub(crate) async fn guard_record(server: &Server, database: &str) -> Result<(), 
     inside
         .run(&format!("BEGIN; SET LOCAL lock_timeout = '2s';\n{GUARD_RECORD}COMMIT"))
         .await?;
-    leave(server, inside, database).await
+    server.leave(inside, database).await
 }
 
 /// Allows or refuses DDL in a tenant's database. Also replaces the guard's function, which may be of an older version.
@@ -60,7 +60,7 @@ pub async fn set_ddl(server: &Server, database: &str, ddl: TenantDdl) -> Result<
             literal(value)
         ))
         .await?;
-    leave(server, inside, database).await
+    server.leave(inside, database).await
 }
 
 /// Installs the event trigger that keeps tenants from dropping extensions that only a superuser can create. Runs in the
@@ -73,11 +73,4 @@ pub(crate) async fn keep_extensions(session: &Session) -> Result<(), EngineError
     session
         .run(include_str!("../../sql/postgres/keep_extensions.sql"))
         .await
-}
-
-async fn leave(server: &Server, inside: Session, database: &str) -> Result<(), EngineError> {
-    let outside = server.maintenance().await?;
-    session::leave(&outside, inside, database).await?;
-    server.keep_maintenance(outside);
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //! what else it changed.
 
 use super::repeat::concerns;
-use crate::postgres::change::Created;
+use crate::postgres::change::{Created, made_by};
 use crate::postgres::journal::{Event, EventKind, Object};
 
 /// The kinds of objects whose identity is what DROP takes after IF EXISTS, as in the tag of their CREATE statement.
@@ -74,9 +74,7 @@ pub(super) fn altered(rows: &[&Event], created: &[Created]) -> Vec<String> {
 
 /// The kind of object that a statement with this tag creates.
 fn kind_of(tag: &str) -> Option<&str> {
-    let created = tag.strip_prefix("CREATE ").map(|kind| kind.trim_end_matches(" AS"));
-    let kind = if tag == "SELECT INTO" { "TABLE" } else { created? };
-    KINDS.contains(&kind).then_some(kind)
+    made_by(tag).filter(|kind| KINDS.contains(kind))
 }
 
 /// Whether PostgreSQL's name for the object's type is that of the kind.
