@@ -286,9 +286,13 @@ fn upstream_code(error: &EngineError) -> ProblemCode {
             (_, "57014" | "55P03") => ProblemCode::DatabaseTimedOut,
             (ErrorClass::Retry | ErrorClass::Failed, _) => ProblemCode::DatabaseFailed,
         },
-        EngineError::Unfit(_) | EngineError::Lacks(_) | EngineError::NoDatabase { .. } | EngineError::Unexpected(_) => {
-            ProblemCode::DatabaseFailed
-        }
+        EngineError::Locked { .. } => ProblemCode::DatabaseTimedOut,
+        EngineError::Refused(_)
+        | EngineError::Writes(_)
+        | EngineError::Unfit(_)
+        | EngineError::Lacks(_)
+        | EngineError::NoDatabase { .. }
+        | EngineError::Unexpected(_) => ProblemCode::DatabaseFailed,
         EngineError::RoleTaken { .. } => ProblemCode::RoleTaken,
     }
 }
@@ -305,6 +309,11 @@ pub(crate) fn query_failed(server: &ServerName, error: EngineError) -> ControlEr
             sqlstate: sqlstate.as_str().to_owned(),
             message,
             hint,
+        },
+        error @ EngineError::Writes(_) => ControlError::Query {
+            sqlstate: error.sqlstate().as_str().to_owned(),
+            message: error.to_string(),
+            hint: None,
         },
         other => upstream(server, other),
     }

@@ -33,6 +33,18 @@ pub enum EngineError {
         /// The HINT field.
         hint: Option<String>,
     },
+    /// TenantsDB refused to apply a change, or found that it has not been applied; the text says why.
+    #[error("{0}")]
+    Refused(String),
+    /// Another deployer held the deployment lock until the time limit.
+    #[error("the deployment lock of this database is held by {holder}")]
+    Locked {
+        /// The session that holds it.
+        holder: String,
+    },
+    /// A text that may write, with read access.
+    #[error("{0} with a key that may only read")]
+    Writes(String),
     /// The connection cannot be made as configured: TLS or an authentication method is missing or unusable.
     #[error("{0}")]
     Unfit(String),
@@ -143,6 +155,9 @@ impl EngineError {
             EngineError::Sql { sqlstate, .. } => sqlstate.clone(),
             EngineError::Unreachable(_) | EngineError::Deadline(_) => SqlState::new("08006"),
             EngineError::NoDatabase { .. } => SqlState::new("3D000"),
+            EngineError::Refused(_) => SqlState::new("55000"),
+            EngineError::Locked { .. } => SqlState::new("55P03"),
+            EngineError::Writes(_) => SqlState::new("25006"),
             EngineError::RoleTaken { .. } => SqlState::new("42710"),
             EngineError::Busy { .. } => SqlState::new("55006"),
             EngineError::Unfit(_) | EngineError::Lacks(_) => SqlState::new("0A000"),
@@ -199,6 +214,19 @@ mod tests {
         ];
         for (code, class) in cases {
             assert_eq!(SqlState::new(code).class(), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_did_not_report_has_a_class_too() {
+        let holder = "another session".to_owned();
+        let cases = [
+            (EngineError::Locked { holder }, "55P03", ErrorClass::Retry),
+            (EngineError::Refused(String::new()), "55000", ErrorClass::Failed),
+            (EngineError::Writes(String::new()), "25006", ErrorClass::Failed),
+        ];
+        for (error, code, class) in cases {
+            assert_eq!((error.sqlstate().as_str(), error.class()), (code, class), "{error:?}");
         }
     }
 }

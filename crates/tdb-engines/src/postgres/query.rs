@@ -13,7 +13,7 @@ use tdb_wire_postgres::reading::{Effect, Release, examine};
 use tdb_wire_postgres::tokens::{ScanSettings, Strings};
 use tokio_postgres::types::Type;
 
-use crate::postgres::error::{EngineError, SqlState};
+use crate::postgres::error::EngineError;
 use crate::postgres::login::DatabaseLogin;
 pub use budget::ResultBudget;
 use budget::Share;
@@ -157,12 +157,7 @@ fn refuse_writing(sql: &str, settings: &QueryResult) -> Result<(), EngineError> 
     let Effect::Refused(writing) = examine(sql.as_bytes(), release, std::iter::once(scan)) else {
         return Ok(());
     };
-    Err(EngineError::Sql {
-        sqlstate: SqlState::new("25006"),
-        message: format!("{} with a key that may only read", writing.message()),
-        detail: writing.detail().map(str::to_owned),
-        hint: None,
-    })
+    Err(EngineError::Writes(writing.message().to_owned()))
 }
 
 /// Runs `sql`, which may write, in a new session.

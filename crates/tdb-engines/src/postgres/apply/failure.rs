@@ -35,16 +35,9 @@ pub(crate) struct StepError {
 
 impl StepError {
     pub(crate) fn refused(message: String, statement: Option<String>) -> Self {
-        let error = EngineError::Sql {
-            sqlstate: SqlState::new("55000"),
-            message,
-            detail: None,
-            hint: None,
-        };
         Self {
-            class: ErrorClass::Failed,
-            error,
             statement,
+            ..Self::from(EngineError::Refused(message))
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::failure::StepError;
-use crate::postgres::error::{EngineError, ErrorClass, SqlState};
+use crate::postgres::error::EngineError;
 use crate::postgres::session::Session;
 
 const PREFIX: &str = "tdb-deploy/";
@@ -49,14 +49,5 @@ pub(super) async fn acquire(session: &Session, polls: u32) -> Result<(), StepErr
     let holder = holder.map_or("another session".to_owned(), |pid| {
         format!("the session with pid {pid}")
     });
-    Err(StepError {
-        class: ErrorClass::Retry,
-        error: EngineError::Sql {
-            sqlstate: SqlState::new("55P03"),
-            message: format!("the deployment lock of this database is held by {holder}"),
-            detail: None,
-            hint: None,
-        },
-        statement: None,
-    })
+    Err(EngineError::Locked { holder }.into())
 }
