@@ -2,7 +2,7 @@
 //! at any of them, a restart continues, or the sweep removes what is left.
 
 /// All fault points, in the order in which a creation, a deletion, a drain and a deployment reach them.
-pub const POINTS: [&str; 32] = [
+pub const POINTS: [&str; 35] = [
     "workspace.create.intended",
     "workspace.create.roles",
     "workspace.create.cloned",
@@ -29,6 +29,9 @@ pub const POINTS: [&str; 32] = [
     "tenant.create.recorded",
     "tenant.create.adopted",
     "tenant.create.renamed",
+    "tenant.close.intended",
+    "tenant.close.closed",
+    "tenant.open.opened",
     "tenant.delete.intended",
     "tenant.delete.dropped",
     "deploy.claimed",
