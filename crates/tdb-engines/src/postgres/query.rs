@@ -246,7 +246,12 @@ fn describe(mut body: Bytes, answer: &mut Answer) -> Option<()> {
             type_name: String::new(),
         });
     }
-    if !answer.share.takes_columns(&answer.result.columns) {
+    let lens = answer
+        .result
+        .columns
+        .iter()
+        .map(|column| size_of::<Column>() + column.name.len());
+    if !answer.share.takes_columns(lens) {
         (answer.result.columns, answer.result.truncated) = (Vec::new(), true);
     }
     Some(())

@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use super::Column;
-
 /// The memory, in bytes, that the results of several queries may use together. It is an estimate: the bytes of the rows as
 /// received from the server, and the size of the values that contain them.
 #[derive(Debug)]
@@ -48,9 +46,8 @@ impl Share {
         self.takes(len.saturating_add(columns.saturating_mul(size_of::<Value>())))
     }
 
-    /// Takes the memory of the description of `columns`; `false` if that is more than is left.
-    pub(super) fn takes_columns(&mut self, columns: &[Column]) -> bool {
-        let lens = columns.iter().map(|column| size_of::<Column>() + column.name.len());
+    /// Takes the memory of the descriptions of columns, `lens` bytes each; `false` if that is more than is left.
+    pub(super) fn takes_columns(&mut self, lens: impl Iterator<Item = usize>) -> bool {
         self.takes(lens.sum())
     }
 
