@@ -440,6 +440,7 @@ fn jobs(base: &BaseParts, schemas: &SchemaParts, fleet: &TenantParts, watches: &
             core: core.clone(),
             servers: servers.clone(),
             repairs: base.repairs.clone(),
+            read_access: base.read_access.clone(),
             memberships: base.placement.memberships.clone(),
             deployments: fleet.deployments.clone(),
         },

@@ -11,6 +11,7 @@ use crate::core::{Core, limited};
 use crate::error::{Result, upstream};
 use crate::leases::Subject;
 use crate::lifecycle::memberships::Memberships;
+use crate::lifecycle::readers::ReadAccess;
 use crate::lifecycle::repairs::Repairs;
 use crate::lifecycle::servers::Servers;
 use crate::schema::deployments::Deployments;
@@ -28,6 +29,7 @@ pub(crate) struct Sweep {
     pub(crate) core: Arc<Core>,
     pub(crate) servers: Servers,
     pub(crate) repairs: Repairs,
+    pub(crate) read_access: ReadAccess,
     pub(crate) memberships: Memberships,
     pub(crate) deployments: Deployments,
 }
@@ -60,6 +62,7 @@ impl Sweep {
         limited("disabled roles", STEP_TIME_MAX, self.drop_disabled_roles(name)).await;
         limited("roles of databases", STEP_TIME_MAX, self.repairs.repair_roles_on(name)).await;
         limited("shared roles", STEP_TIME_MAX, self.memberships.converge_on(name)).await;
+        limited("rights of readers", STEP_TIME_MAX, self.read_access.restore_on(name)).await;
         self.sweep_databases(name).await
     }
 

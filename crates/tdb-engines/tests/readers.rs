@@ -69,3 +69,40 @@ async fn relations_that_a_client_changes_are_admitted_later() {
     let kept: String = session.query_one(comments, &[]).await.unwrap().get(0);
     assert_eq!(kept, "it's \\keptkept");
 }
+
+/// The read-only role can take on the group's role, and DROP OWNED removes the group's default privileges.
+#[tokio::test]
+async fn default_privileges_that_a_client_removed_are_found_and_granted_again() {
+    let world = World::with_template().await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let globex = world.tenant("app__globex", "app_v1").await;
+    let owner = world.session(&acme).await;
+    owner.batch_execute("CREATE TABLE early (id int)").await.unwrap();
+    let nothing: [String; 0] = [];
+    let both = [acme.name.as_str(), globex.name.as_str()];
+    let lacking = || readers::lacking(&world.server, &both);
+    assert_eq!(lacking().await.unwrap().len(), 2);
+    for database in [&acme, &globex] {
+        world.admit_readers(database).await;
+    }
+    assert_eq!(lacking().await.unwrap(), nothing);
+    let secret = acme.secrets.readonly.expose_secret();
+    let reader = world.cluster.connect_as(&acme.roles.readonly, secret, &acme.name).await;
+    let reader = reader.unwrap();
+    let removed = "BEGIN READ WRITE; SET LOCAL ROLE tdb_readers; DROP OWNED BY CURRENT_USER; COMMIT";
+    reader.batch_execute(removed).await.unwrap();
+    assert_eq!(lacking().await.unwrap(), [acme.name.clone()]);
+    world.admit_readers(&acme).await;
+    assert_eq!(lacking().await.unwrap(), nothing);
+    owner.batch_execute("CREATE TABLE late (id int)").await.unwrap();
+    reader.batch_execute("SELECT * FROM early, late").await.unwrap();
+
+    // No other privilege of a group can be removed so.
+    for group in ["tdb_writers", "tdb_readers"] {
+        let session = if group == "tdb_writers" { &owner } else { &reader };
+        let removed = format!("BEGIN READ WRITE; SET LOCAL ROLE {group}; DROP OWNED BY CURRENT_USER; COMMIT");
+        session.batch_execute(&removed).await.unwrap();
+    }
+    owner.batch_execute("SELECT lo_create(0)").await.unwrap();
+    reader.batch_execute("SELECT * FROM early, late").await.unwrap();
+}

@@ -123,6 +123,43 @@ impl ReadAccess {
         }
     }
 
+    /// Grants again the default privileges for reading that roles of the databases on a server removed, which one query finds.
+    /// A database that fails does not stop the others; the next sweep tries again.
+    pub(crate) async fn restore_on(&self, name: &ServerName) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
+        let rows = database_roles::on_server(&tx, name).await?;
+        tx.rollback().await?;
+        let rows = rows.iter().filter(|row| row.readers == Readers::Admitted);
+        let admitted: Vec<_> = rows
+            .filter_map(|row| Some((row, database_name(&row.physical).ok()?)))
+            .collect();
+        if admitted.is_empty() {
+            return Ok(());
+        }
+        let databases: Vec<&str> = admitted.iter().map(|(_, database)| *database).collect();
+        let server = self.servers.admin(name).await?;
+        let lacking = readers::lacking(&server, &databases).await;
+        let lacking = lacking.map_err(|e| upstream(name, e))?;
+        let lacking = admitted
+            .iter()
+            .filter(|(_, database)| lacking.iter().any(|found| found == database));
+        for (row, database) in lacking {
+            tracing::warn!(database = %row.id, server = %name, "a client removed default privileges for reading; they are granted again");
+            if let Err(error) = self.admit_again(row, database).await {
+                tracing::warn!(database = %row.id, error = %error.explained(), "read access to a database could not be granted; it will be retried");
+            }
+        }
+        Ok(())
+    }
+
+    /// The database is recorded as one without readers until all is granted, so that it is due if that fails.
+    async fn admit_again(&self, row: &DatabaseRoles, database: &str) -> Result<()> {
+        let tx = self.core.store.jobs().await?;
+        database_roles::record_readers(&tx, row, Readers::None).await?;
+        tx.commit().await?;
+        self.admit(row, database, Readers::Admitted).await.map(drop)
+    }
+
     async fn admit(&self, row: &DatabaseRoles, database: &str, readers: Readers) -> Result<GrantProgress> {
         let admitted = match readers {
             Readers::Admitted => readers::Readers::Admitted,

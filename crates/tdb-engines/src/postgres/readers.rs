@@ -58,6 +58,15 @@ pub async fn admit(
     Ok(progress)
 }
 
+/// The databases among `databases`, which have readers, whose default privileges for reading a client removed. Runs one query.
+pub async fn lacking(server: &Server, databases: &[&str]) -> Result<Vec<String>, EngineError> {
+    let session = server.maintenance().await?;
+    let text = include_str!("../../sql/postgres/readers_lacking.sql");
+    let rows = session.rows(text, &[&databases]).await?;
+    server.keep_maintenance(session);
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// After the default privileges, so that no table is left out that is created meanwhile.
 async fn admit_to_relations(inside: &Session) -> Result<GrantProgress, EngineError> {
     inside.run("SET synchronous_commit = off").await?;
