@@ -101,6 +101,7 @@ async fn a_client_that_changes_its_role_does_not_lock_others_out_or_keep_access(
         assert_eq!(sqlstate(&refused), "25006", "{change}");
     }
     let query = json!({"blueprint": "locks", "tenant_id": "l-one", "query": "SELECT 1"});
+    let session = tenant.connect().await;
     session
         .batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'known'")
         .await
@@ -114,13 +115,13 @@ async fn a_client_that_changes_its_role_does_not_lock_others_out_or_keep_access(
 async fn a_changed_role_that_cannot_be_restored_is_shown_until_it_is() {
     let (_, tenants) = instance().simple("shown", &["s-one"]);
     let session = tenants[0].connect().await;
-    for sql in [
-        "ALTER ROLE CURRENT_USER PASSWORD 'x'",
-        "BEGIN",
-        "ALTER ROLE CURRENT_USER PASSWORD 'y'",
-    ] {
-        session.batch_execute(sql).await.unwrap();
-    }
+    let row = session.query_one("SELECT current_user::text", &[]).await.unwrap();
+    let change = "ALTER ROLE CURRENT_USER PASSWORD 'x'";
+    session.batch_execute(change).await.unwrap();
+    // The repair would end a session of the role itself.
+    let session = instance().server("postgres").await;
+    let held = format!("BEGIN; ALTER ROLE {} PASSWORD 'y'", row.get::<_, &str>(0));
+    session.batch_execute(&held).await.unwrap();
     let refused = connect(&tenants[0].url)
         .await
         .expect_err("the role is held by the open transaction");
@@ -147,14 +148,37 @@ async fn the_sweep_restores_roles_without_logins() {
     let row = session.query_one(sql, &[]).await.unwrap();
     let (role, database): (&str, &str) = (row.get(0), row.get(1));
     let direct = url_with(&instance().server_url(database), Some(role), Some("known"), None);
-    connect(&direct)
+    let outliving = connect(&direct)
         .await
         .expect("until the sweep the client's password opens the server");
     eventually_async(SWEPT, "the role is set again", async || {
         connect(&direct).await.is_err().then_some(())
     })
     .await;
+    eventually_async(SWEPT, "the sessions of the role have ended", async || {
+        let ended = [&outliving, &session].map(|session| session.batch_execute("SELECT"));
+        let [first, second] = ended;
+        (first.await.is_err() && second.await.is_err()).then_some(())
+    })
+    .await;
     connect(&tenants[0].url).await.unwrap();
+}
+
+/// It logged in with a password that the sweep has not yet replaced.
+#[tokio::test]
+async fn suspending_a_tenant_ends_sessions_that_use_no_proxy() {
+    let (_, tenants) = instance().simple("outside", &["ou-one"]);
+    let session = tenants[0].connect().await;
+    let sql = "SELECT current_user::text, current_database()::text";
+    let row = session.query_one(sql, &[]).await.unwrap();
+    let (role, database): (&str, &str) = (row.get(0), row.get(1));
+    let server = instance().server(database).await;
+    let direct = url_with(&instance().server_url(database), Some(role), Some("known"), None);
+    let known = format!("ALTER ROLE {role} PASSWORD 'known'");
+    server.batch_execute(&known).await.unwrap();
+    let outside = connect(&direct).await.unwrap();
+    instance().api().post("/tenants/ou-one/suspend", json!({})).ok();
+    outside.batch_execute("SELECT").await.unwrap_err();
 }
 
 #[test]
@@ -296,6 +320,30 @@ fn a_read_only_credential_reads_later_objects() {
         .ok();
     let url = url_of(&developer, "later_dev");
     psql(&url, "SELECT * FROM t, deployed").ok();
+}
+
+#[tokio::test]
+async fn the_sweep_restores_default_privileges_for_reading() {
+    let (_, tenants) = instance().simple("dropped", &["dr-one"]);
+    let reader = read_only("dr-one", "dropped__dr-one");
+    psql(&reader, "SELECT * FROM t").ok();
+    let session = tenants[0].connect().await;
+    let sql = "SELECT current_user || '_ro', current_database()::text";
+    let row = session.query_one(sql, &[]).await.unwrap();
+    let (role, database): (&str, &str) = (row.get(0), row.get(1));
+    let server = instance().server(database).await;
+    let removed = format!(
+        "SET SESSION AUTHORIZATION {role}; BEGIN READ WRITE; SET LOCAL ROLE tdb_readers; DROP OWNED BY CURRENT_USER; COMMIT"
+    );
+    server.batch_execute(&removed).await.unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    eventually_async(SWEPT, "a later table is readable", async || {
+        let made = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let table = format!("CREATE TABLE after_{made} (id int)");
+        session.batch_execute(&table).await.unwrap();
+        (psql(&reader, &format!("SELECT * FROM after_{made}")).code == 0).then_some(())
+    })
+    .await;
 }
 
 /// A database of the first milestone, whose read-only role can read the whole server.

@@ -395,6 +395,36 @@ async fn code_in_a_change_cannot_forge_what_is_recorded_as_deployed() {
     world.bring_up(&acme, &changes).await.unwrap();
 }
 
+/// Otherwise the tenant could log in as the deployer until the deployment ends.
+#[tokio::test]
+async fn a_deployers_password_that_code_in_a_change_sets_is_restored_after_the_change() {
+    let world = World::start().await;
+    world.base_template("app_v1").await;
+    let workspace = world.workspace("app_dev").await;
+    let acme = world.tenant("app__acme", "app_v1").await;
+    let developer = world.session(&workspace).await;
+    for sql in [
+        "CREATE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN t; END $f$",
+        "CREATE TABLE t (a text)",
+        "ALTER TABLE t ADD b text DEFAULT norm('x')",
+        "ALTER TABLE t ADD c text DEFAULT norm('x')",
+    ] {
+        developer.batch_execute(sql).await.unwrap();
+    }
+    let changes = numbered(&world.drain(&workspace).await);
+    world.bring_up(&acme, &changes[..2]).await.unwrap();
+    let owner = world.session(&acme).await;
+    let planted = "INSERT INTO t VALUES ('x');
+        CREATE OR REPLACE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql AS $f$ BEGIN
+          SET ROLE none; ALTER ROLE CURRENT_USER PASSWORD 'known'; RESET ROLE; RETURN t; END $f$";
+    owner.batch_execute(planted).await.unwrap();
+    let applied = world.bring_up(&acme, &changes).await.unwrap();
+    assert_eq!(applied.applied, [3, 4], "the deployment's own session continues");
+    world.deployer(&acme).check().await.unwrap();
+    let known = world.cluster.connect_as(&acme.roles.deployer, "known", &acme.name);
+    assert!(known.await.is_err());
+}
+
 /// A deferred trigger that defers itself again runs at COMMIT, after the row was recorded. It can only make its own change fail.
 #[tokio::test]
 async fn a_trigger_that_runs_at_commit_cannot_write_what_is_recorded_as_deployed() {

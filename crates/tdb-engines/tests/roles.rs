@@ -527,21 +527,27 @@ async fn roles_that_a_client_changed_are_found_by_one_query_and_set_again() {
     );
     assert_eq!(found[1], []);
 
-    // If a client's open transaction locks a role, the repair soon fails, so that it does not delay the repair of others.
-    owner
-        .batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'held'")
-        .await
-        .unwrap();
+    // A session that logged in with the changed password cannot keep it, or delay the repair by an open transaction.
+    let held = "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'held'";
+    owner.batch_execute(held).await.unwrap();
+    let other = world.session(&globex).await;
+    role_states::repair(&world.server, &all[0], &found[0]).await.unwrap();
+    assert_eq!(role_states::inspect(&world.server, &all).await.unwrap(), nothing);
+    for session in [&owner, &deployer, &readonly] {
+        session.batch_execute("SELECT").await.unwrap_err();
+    }
+    other.batch_execute("SELECT").await.unwrap();
+    // If another role's open transaction locks a role, the repair soon fails, so that it does not delay the repair of others.
+    let held = format!("BEGIN; ALTER ROLE {} CONNECTION LIMIT 0", acme.roles.owner);
+    admin.batch_execute(&held).await.unwrap();
     let begun = std::time::Instant::now();
     let held = role_states::repair(&world.server, &all[0], &found[0])
         .await
         .unwrap_err();
     assert_eq!(held.sqlstate().as_str(), "55P03");
     assert!(begun.elapsed() < std::time::Duration::from_secs(10));
-    owner.batch_execute("ROLLBACK").await.unwrap();
+    admin.batch_execute("ROLLBACK").await.unwrap();
 
-    role_states::repair(&world.server, &all[0], &found[0]).await.unwrap();
-    assert_eq!(role_states::inspect(&world.server, &all).await.unwrap(), nothing);
     for login in [world.owner(&acme), world.deployer(&acme), world.readonly(&acme)] {
         login.check().await.unwrap();
     }

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
 use tdb_engines::fault;
+use tdb_engines::postgres::activity;
 use tdb_names::{DatabaseId, DatabaseName, ProjectId, TenantName, UserName};
 use tdb_problems::ProblemCode;
 use tdb_store::tenants::{DatabaseStatus as Stored, FleetRow, NewDatabase, TenantRow, TenantStatus as StoredTenant};
@@ -19,11 +20,11 @@ use uuid::Uuid;
 
 use crate::core::Core;
 use crate::entry::EntryKind;
-use crate::error::{ControlError, Result};
+use crate::error::{ControlError, Result, upstream};
 use crate::identity::{Identity, KeyScope};
 use crate::leases::Subject;
 use crate::lifecycle::closing::Closing;
-use crate::lifecycle::place::Placement;
+use crate::lifecycle::place::{Placement, role_names};
 use crate::lifecycle::provision::Provisioning;
 use crate::lifecycle::servers::Servers;
 use crate::model::{
@@ -299,7 +300,27 @@ impl Tenants {
             StoredTenant::Suspended,
         )
         .await?;
+        self.end_sessions(identity.project(), name).await?;
         self.tenant_now(identity.project(), name).await
+    }
+
+    /// Ends sessions that a client opened without a proxy, with a password that it had set. Those of deployments continue. A server
+    /// that does not answer does not stop the suspension.
+    async fn end_sessions(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+        let fleet = self.fleet_of(project, name).await?;
+        for row in fleet.iter().filter(|row| row.database.status == Stored::Ready) {
+            let physical = &row.database.physical;
+            let names = role_names(physical);
+            let ended = async {
+                let server = self.servers.admin(&physical.server).await?;
+                let ended = activity::end_sessions(&server, &[&names.owner, &names.readonly], None).await;
+                ended.map_err(|e| upstream(&physical.server, e))
+            };
+            if let Err(error) = ended.await {
+                tracing::warn!(database = %row.database.id, error = %error.explained(), "could not end the sessions of a suspended tenant's roles");
+            }
+        }
+        Ok(())
     }
 
     /// Resumes a suspended tenant.

@@ -3,6 +3,7 @@
 //! Each change is applied exactly once. It commits together with its row in `tdb.deployed_change`; for a statement that
 //! cannot run in a transaction, the row is first committed as `started`, and the catalog then shows what the statement did.
 
+mod deployer;
 pub(crate) mod failure;
 mod lone;
 mod mutex;
@@ -90,6 +91,7 @@ pub async fn bring_up(
         }
     }
     progress(done);
+    let mut password = deployer::Password::default();
     for numbered in plan.changes.iter().filter(|numbered| !is_done(numbered.id)) {
         let step = match names_no_taken_role(plan, numbered).and_then(|()| step::kind(&numbered.change)) {
             Ok(step::Kind::Together) => step::together(&session, plan, numbered).await,
@@ -104,6 +106,8 @@ pub async fn bring_up(
         };
         step.map_err(|error| error.at(Some(numbered.id), done))?;
         fault::point("apply.change_committed");
+        let restored = password.restore(&session, login, plan).await;
+        restored.map_err(|error| StepError::from(error).at(Some(numbered.id), done))?;
         applied.push(numbered.id);
         done += 1;
         progress(done);

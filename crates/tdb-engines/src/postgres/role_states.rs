@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use secrecy::SecretString;
 use tdb_auth::{ITERATIONS_RANDOM_SECRET, ScramVerifier};
 
+use crate::postgres::activity;
 use crate::postgres::error::EngineError;
-use crate::postgres::ident::quote;
+use crate::postgres::ident::{literal, quote};
 use crate::postgres::roles::{self, RoleNames, RoleSecrets};
 use crate::postgres::server::{MIGRATORS_ROLE, READERS_ROLE, Server, WRITERS_ROLE};
 
@@ -106,10 +108,10 @@ pub async fn inspect(server: &Server, expected: &[Expected]) -> Result<Vec<Vec<D
     Ok(expected.iter().map(|one| differing(one, &states)).collect())
 }
 
-/// Sets the roles of a database to what they should be. Fails with SQLSTATE 42704 if a role has been dropped in the
-/// meantime, and with 55P03 if a client's open transaction locks one for more than 2 s.
+/// Sets the roles of a database to what they should be. Ends all sessions of roles whose password was changed, since some may have
+/// logged in with that password. Fails with SQLSTATE 42704 if a role has been dropped in the meantime, and with 55P03 if an
+/// open transaction of another role locks one for more than 2 s.
 pub async fn repair(server: &Server, expected: &Expected, found: &[Differing]) -> Result<(), EngineError> {
-    let session = server.maintenance().await?;
     let mut sql = String::from("SET LOCAL lock_timeout = '2s';\n");
     for differing in found {
         let role = quote(&differing.role);
@@ -118,8 +120,48 @@ pub async fn repair(server: &Server, expected: &Expected, found: &[Differing]) -
         }
     }
     sql.push_str(&roles::statements(&expected.names, &expected.secrets, |_| "ALTER")?);
-    session.run(&sql).await?;
-    server.keep_maintenance(session);
+    let opened = found
+        .iter()
+        .filter(|one| one.differences.contains(&RoleDifference::Password));
+    let opened: Vec<&str> = opened.map(|one| one.role.as_str()).collect();
+    close_roles(server, &sql, &opened, None).await
+}
+
+/// Sets the password of a role again and ends its sessions, except that of the process `kept`.
+pub(crate) async fn restore_password(
+    server: &Server,
+    role: &str,
+    secret: &SecretString,
+    kept: i32,
+) -> Result<(), EngineError> {
+    let verifier = ScramVerifier::derive(secret, ITERATIONS_RANDOM_SECRET)?.to_string();
+    let sql = format!(
+        "SET LOCAL lock_timeout = '2s'; ALTER ROLE {} PASSWORD {}",
+        quote(role),
+        literal(&verifier)
+    );
+    close_roles(server, &sql, &[role], Some(kept)).await
+}
+
+/// Runs `sql`, which sets the passwords of the roles `opened`, and then ends their sessions. If one of these sessions holds a role
+/// in an open transaction, they are ended before.
+async fn close_roles(server: &Server, sql: &str, opened: &[&str], kept: Option<i32>) -> Result<(), EngineError> {
+    let run = async || {
+        let session = server.maintenance().await?;
+        session.run(sql).await?;
+        server.keep_maintenance(session);
+        Ok::<(), EngineError>(())
+    };
+    match run().await {
+        Err(error) if error.has("55P03") && !opened.is_empty() => {
+            activity::end_sessions(server, opened, kept).await?;
+            run().await?;
+        }
+        other => other?,
+    }
+    if !opened.is_empty() {
+        activity::end_sessions(server, opened, kept).await?;
+    }
     Ok(())
 }
 
