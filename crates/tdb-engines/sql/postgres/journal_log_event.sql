@@ -71,7 +71,7 @@ BEGIN
 END $$;
 -- Runs with the caller's search_path and role, so all names and operators are qualified.
 CREATE OR REPLACE FUNCTION tdb.capture() RETURNS event_trigger LANGUAGE plpgsql SET client_min_messages = notice AS $$
-DECLARE s bigint;
+DECLARE s pg_catalog.int8;
 BEGIN
   s := tdb.log_event(TG_EVENT, TG_TAG, pg_catalog.current_setting('search_path'), CURRENT_USER::pg_catalog.text);
   IF s IS NOT NULL AND pg_catalog.current_setting('tdb.session', true) OPERATOR(pg_catalog.<>) '' THEN
