@@ -1,5 +1,7 @@
 //! The store's errors. Use cases match on the variant; the text is for the log.
 
+use std::error::Error as _;
+
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
@@ -13,6 +15,14 @@ pub enum StoreError {
     #[error("the metadata store is unavailable: {reason}")]
     Unavailable {
         /// For the log.
+        reason: String,
+    },
+    /// The server refused the login of the store's URL or of one of the store's roles.
+    #[error("cannot log in to the metadata store at {address}: {reason}")]
+    Login {
+        /// The host and the port.
+        address: String,
+        /// PostgreSQL's message.
         reason: String,
     },
     /// No connection became free in time, or the server has run out of connections, disk space or memory.
@@ -57,9 +67,9 @@ pub enum StoreError {
     /// The operating system's random number generator failed.
     #[error(transparent)]
     NoRandom(#[from] tdb_auth::NoRandom),
-    /// Any other error that PostgreSQL returned.
+    /// Any other error that PostgreSQL returned. It is not a source, because its text is in the message.
     #[error("the metadata store refused a statement: {}", detail(.0))]
-    Database(#[source] tokio_postgres::Error),
+    Database(tokio_postgres::Error),
 }
 
 impl StoreError {
@@ -91,20 +101,27 @@ impl StoreError {
     }
 }
 
-/// PostgreSQL's message; tokio-postgres itself prints only "db error".
+/// PostgreSQL's message, or the error with its causes; tokio-postgres itself prints only "db error" or "error connecting to
+/// server".
 pub(crate) fn detail(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(refusal) => format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code()),
-        None => error.to_string(),
+    if let Some(refusal) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code());
     }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(found) = cause {
+        text = format!("{text}: {found}");
+        cause = found.source();
+    }
+    text
 }
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(refusal) = error.as_db_error() else {
             // Without an error from the server, the connection failed or a value did not match its type.
-            return if error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
-                StoreError::unavailable(error)
+            return if error.is_closed() || error.source().is_some_and(|s| s.is::<std::io::Error>()) {
+                StoreError::unavailable(detail(&error))
             } else {
                 StoreError::Database(error)
             };

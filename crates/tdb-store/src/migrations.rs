@@ -298,10 +298,10 @@ async fn apply(client: &Client, number: i32) -> Result<(), SetupError> {
         "BEGIN; SET LOCAL search_path = control_plane, pg_catalog;\n{}\n;{record}; COMMIT",
         migration.sql
     );
-    let failed = |source| SetupError::Failed {
+    let failed = |cause| SetupError::Failed {
         number,
         name: migration.name.to_owned(),
-        source,
+        cause,
     };
     run(client, &script).await.map_err(failed)
 }

@@ -48,6 +48,7 @@ impl Pools {
             let url = settings.url.login_as(&login.name, &login.secret);
             Ok(Measured {
                 pool: pool(&url, purpose, size, tls)?,
+                url,
                 waits: metrics.waits(purpose),
             })
         };
@@ -88,6 +89,7 @@ impl Pools {
 #[derive(Debug)]
 struct Measured {
     pool: Pool,
+    url: StoreUrl,
     waits: Histogram,
 }
 
@@ -99,7 +101,7 @@ async fn taken(from: &Measured) -> Result<Object> {
         PoolError::Timeout(TimeoutType::Wait) => StoreError::busy("no free connection"),
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => StoreError::timed_out("no new connection"),
         // The store itself may refuse a login because it has run out of connections.
-        PoolError::Backend(error) if error.as_db_error().is_some() => error.into(),
+        PoolError::Backend(error) => from.url.not_connected(error),
         other => StoreError::unavailable(other),
     })
 }

@@ -57,7 +57,10 @@ impl Pulse {
             return check.outcome.clone().map_err(StoreError::unavailable);
         }
         let outcome = match timeout(CHECK_TIME_MAX, self.url.answers(&self.tls)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Ok(answer) => answer.map_err(|error| match error {
+                StoreError::Unavailable { reason } => reason,
+                other => other.to_string(),
+            }),
             Err(_) => Err(format!("no connection within {CHECK_TIME_MAX:?}")),
         };
         let check = last.insert(Check {

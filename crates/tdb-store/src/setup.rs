@@ -51,14 +51,14 @@ pub enum SetupError {
         name: String,
     },
     /// PostgreSQL returned an error for a migration, which was rolled back.
-    #[error("migration {number} ({name}) failed: {}", detail(.source))]
+    #[error("migration {number} ({name}) failed: {}", detail(.cause))]
     Failed {
         /// The migration's number.
         number: i32,
         /// The migration's name.
         name: String,
-        /// PostgreSQL's error.
-        source: tokio_postgres::Error,
+        /// PostgreSQL's error. It is not a source, because its text is in the message.
+        cause: tokio_postgres::Error,
     },
     /// The lock for migrations was not released in time.
     #[error("another program has been migrating the metadata store for a minute; try again when it has finished")]

@@ -12,12 +12,12 @@ use tdb_names::TlsMode;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::error::{Result, StoreError};
+use crate::error::{Result, StoreError, detail};
 use crate::tx::answered;
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -32,6 +32,11 @@ pub struct StoreUrl {
 /// Why a URL cannot be used.
 #[derive(Debug, Error)]
 pub enum UrlError {
+    /// Neither a URL nor a list of keys and values.
+    #[error(
+        "the URL of the metadata store must look like postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with ?sslmode=MODE if needed"
+    )]
+    Form,
     /// Not a connection URL. The message does not repeat the URL, which may contain a password.
     #[error("the URL of the metadata store is not a PostgreSQL connection URL: {0}")]
     Invalid(String),
@@ -51,6 +56,9 @@ pub enum UrlError {
 impl StoreUrl {
     /// Parses `postgresql://user:password@host:port/database?sslmode=...`, or a `key=value` list.
     pub fn parse(url: &SecretString) -> Result<Self, UrlError> {
+        if !has_form(url.expose_secret()) {
+            return Err(UrlError::Form);
+        }
         let (rest, mode) = without_mode(url.expose_secret());
         let mode = mode.map_or(Ok(TlsMode::Prefer), |text| {
             text.parse().map_err(|_| UrlError::Mode(text.to_owned()))
@@ -76,6 +84,31 @@ impl StoreUrl {
     /// The name of the database.
     pub fn database(&self) -> &str {
         self.config.get_dbname().unwrap_or_default()
+    }
+
+    /// The host and the port, or several of them, for messages.
+    fn address(&self) -> String {
+        let ports = self.config.get_ports();
+        let port_of = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        let hosts = self.config.get_hosts().iter().enumerate();
+        let addresses = hosts.map(|(at, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port_of(at)),
+            Host::Unix(directory) => format!("{}:{}", directory.display(), port_of(at)),
+        });
+        addresses.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Why a connection could not be opened. Nothing was executed yet, so the server refused the login and not a statement.
+    pub(crate) fn not_connected(&self, error: tokio_postgres::Error) -> StoreError {
+        let address = self.address();
+        let reason = detail(&error);
+        match error.as_db_error() {
+            None => StoreError::unavailable(format!("{address}: {reason}")),
+            Some(_) => match StoreError::from(error) {
+                StoreError::Database(_) => StoreError::Login { address, reason },
+                temporary => temporary,
+            },
+        }
     }
 
     /// The same store, with another role.
@@ -120,19 +153,22 @@ impl StoreUrl {
         let connected = async {
             let client = match self.tls(tls).map_err(StoreError::unavailable)? {
                 Some(tls) => {
-                    let (client, connection) = config.connect(tls).await?;
+                    let (client, connection) = config.connect(tls).await.map_err(|e| self.not_connected(e))?;
                     tokio::spawn(drive(connection, notified.clone()));
                     client
                 }
                 None => {
-                    let (client, connection) = config.connect(NoTls).await?;
+                    let (client, connection) = config.connect(NoTls).await.map_err(|e| self.not_connected(e))?;
                     tokio::spawn(drive(connection, notified.clone()));
                     client
                 }
             };
             Ok::<_, StoreError>(client)
         };
-        let client = answered(connected).await?;
+        let client = answered(connected).await.map_err(|error| match error {
+            StoreError::TimedOut { reason } => StoreError::timed_out(format!("{}: {reason}", self.address())),
+            other => other,
+        })?;
         Ok(Connected { client, notified })
     }
 
@@ -145,7 +181,7 @@ impl StoreUrl {
         };
         match connected {
             Err(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) => Ok(()),
-            other => Ok(other?),
+            other => other.map_err(|e| self.not_connected(e)),
         }
     }
 }
@@ -183,6 +219,14 @@ impl std::fmt::Debug for StoreUrl {
     }
 }
 
+/// Whether this is a PostgreSQL URL or a `key=value` list; for other text the parser's messages ("unexpected EOF") do not help.
+fn has_form(url: &str) -> bool {
+    match url.split_once("://") {
+        Some((scheme, _)) => ["postgres", "postgresql"].contains(&scheme) || scheme.contains('='),
+        None => url.contains('='),
+    }
+}
+
 /// Extracts `sslmode` from a URL's query or from a `key=value` list.
 fn without_mode(url: &str) -> (String, Option<&str>) {
     let (head, parameters, separator) = match (url.contains("://"), url.split_once('?')) {
@@ -208,6 +252,8 @@ fn without_mode(url: &str) -> (String, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use tdb_auth::Roots;
+
     use super::*;
 
     fn parsed(url: &str) -> Result<StoreUrl, UrlError> {
@@ -229,6 +275,39 @@ mod tests {
         }
         assert_eq!(parsed("postgresql://u:p@h/d").unwrap().mode, TlsMode::Prefer);
         assert!(matches!(parsed("postgresql://u:p@h/d?sslmode=allow"), Err(UrlError::Mode(mode)) if mode == "allow"));
+    }
+
+    #[test]
+    fn text_that_is_no_url_is_answered_with_the_form_of_one() {
+        for text in ["notaurl", "", "http://u:s3cret@h/d", "localhost:5432/d"] {
+            let error = parsed(text).unwrap_err().to_string();
+            assert!(
+                error.contains("postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
+                "{error}"
+            );
+        }
+        parsed("postgres://u:p@h/d").unwrap();
+        parsed("host=h user=u dbname=d password=a://b").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_reached_is_named_with_the_cause() {
+        let tls = ClientTls::new(&Roots::system()).unwrap();
+        for (url, address, cause) in [
+            ("postgresql://u:p@127.0.0.1:1/d", "127.0.0.1:1: ", "refused"),
+            (
+                "postgresql://u:p@no-such-host.invalid/d",
+                "no-such-host.invalid:5432: ",
+                "lookup",
+            ),
+        ] {
+            let url = parsed(url).unwrap();
+            let connected = url.connect("test", &tls).await.map(drop).unwrap_err().to_string();
+            let answers = url.answers(&tls).await.unwrap_err().to_string();
+            for error in [connected, answers] {
+                assert!(error.contains(address) && error.contains(cause), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 mod support;
 
+use std::error::Error;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use support::{DATABASE, OWNER, World, cluster, key, settings, tls, url, url_of};
+use support::{DATABASE, OWNER, OWNER_PASSWORD, World, cluster, key, settings, tls, url, url_of};
 use tdb_store::migrations::{MigrationState, migrate, status};
 use tdb_store::{SetupError, Store, StoreSettings, StoreUrl};
 use tokio::time::timeout;
@@ -204,6 +205,28 @@ async fn a_role_of_the_store_that_became_mighty_is_refused() {
         matches!(&error, SetupError::TooMighty { name: found } if *found == name),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_refused_login_names_the_address_and_no_statement() {
+    let cluster = cluster().await;
+    let port = cluster.port();
+    for (login, database, refusal) in [
+        (format!("{OWNER}:wrong"), DATABASE, "password authentication failed"),
+        (
+            format!("{OWNER}:{OWNER_PASSWORD}"),
+            "absent",
+            "\"absent\" does not exist",
+        ),
+    ] {
+        let text = format!("postgresql://{login}@127.0.0.1:{port}/{database}?sslmode=disable");
+        let refused = migrate(&StoreUrl::parse(&text.into()).unwrap(), &key(), &tls()).await;
+        let error: Box<dyn Error> = Box::new(refused.unwrap_err());
+        let text = error.to_string();
+        let start = format!("cannot log in to the metadata store at 127.0.0.1:{port}: ");
+        assert!(text.starts_with(&start) && text.contains(refusal), "{text}");
+        assert!(text.contains("(SQLSTATE ") && error.source().is_none(), "{text}");
+    }
 }
 
 #[tokio::test]
