@@ -415,11 +415,14 @@ async fn statements_that_cannot_be_captured_are_reported_immediately() {
         .batch_execute("CREATE TABLE t (a int); CREATE INDEX i ON t (a); CREATE TEMP TABLE mine (a int)")
         .await
         .unwrap();
+    let once = "CREATE PROCEDURE once() LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE o (); COMMIT; PERFORM 1; END $$";
+    session.batch_execute(once).await.unwrap();
     for (sql, said) in [
         (
             "DO $$ BEGIN CREATE TABLE a (); COMMIT; CREATE TABLE b (); END $$",
             "a DO or CALL that commits",
         ),
+        ("CALL once()", "a DO or CALL that commits"),
         ("CREATE TABLE c (LIKE mine)", "temporary table \"mine\""),
         ("CREATE TABLE d AS SELECT a FROM mine", "temporary table \"mine\""),
         ("CLUSTER t USING i", "ALTER TABLE ... CLUSTER ON"),

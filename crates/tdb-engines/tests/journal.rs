@@ -357,6 +357,21 @@ async fn what_cannot_be_replayed_is_broken_with_its_reason() {
             "",
         ),
         ("CALL pr()".to_owned(), "a DO or CALL that commits"),
+        (
+            "CREATE PROCEDURE once() LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE c6 (); COMMIT; PERFORM 1; END $$"
+                .to_owned(),
+            "",
+        ),
+        ("CALL once()".to_owned(), "a DO or CALL that commits"),
+        ("DROP TABLE c6".to_owned(), ""),
+        (
+            "DO $$ BEGIN CALL once(); END $$".to_owned(),
+            "a DO or CALL that commits",
+        ),
+        (
+            "DO $$ BEGIN CREATE TEMP TABLE c7 () ON COMMIT DROP; CREATE TABLE c8 (); END $$".to_owned(),
+            "",
+        ),
         ("CREATE TEMP TABLE tmp (a int)".to_owned(), ""),
         (
             "CREATE TABLE y AS SELECT a FROM tmp".to_owned(),

@@ -51,9 +51,9 @@ BEGIN
     SELECT coalesce(jsonb_agg(jsonb_build_object('schema', quote_ident(nspname), 'name', proname, 'sets', sets, 'body', body)), '[]')
       INTO called FROM (
         SELECT n.nspname, p.proname, ARRAY(SELECT split_part(c, '=', 1) FROM unnest(p.proconfig) c) AS sets,
-               CASE WHEN p.prosrc ~* (E'\\m(set_config|authorization)\\M|\\mset\\s+((local|session)\\s+)?"?(role|authorization|search_path|time\\s+zone|'
+               CASE WHEN p.prosrc ~* (E'\\m(set_config|authorization|commit|rollback)\\M|\\mset\\s+((local|session)\\s+)?"?(role|authorization|search_path|time\\s+zone|'
                                       || array_to_string(:names::text[], '|') || E')\\M') THEN p.prosrc END AS body,
-               bool_or(p.proconfig IS NOT NULL OR p.prosrc ~* E'\\m(set|set_config|authorization)\\M') OVER (PARTITION BY p.proname) AS any_sets
+               bool_or(p.proconfig IS NOT NULL OR p.prosrc ~* E'\\m(set|set_config|authorization|commit|rollback)\\M') OVER (PARTITION BY p.proname) AS any_sets
           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
          WHERE n.nspname NOT IN ('tdb', 'pg_catalog')
            AND p.proname = ANY (ARRAY(SELECT replace(coalesce(m[1], m[2]), '""', '"')

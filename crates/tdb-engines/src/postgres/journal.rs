@@ -72,8 +72,8 @@ pub struct Event {
     pub session_role: String,
     /// The recorded settings that the client, the role or the database had set, by name.
     pub settings: BTreeMap<String, String>,
-    /// Functions that its context may name and that have a SET clause or set something in their body, and others with the
-    /// same names.
+    /// Functions that its context may name and that have a SET clause, or set something or end transactions in their body,
+    /// and others with the same names.
     pub functions: Vec<Function>,
     /// Whether the row has been confirmed before.
     pub state: EventState,
@@ -88,7 +88,7 @@ pub struct Function {
     pub name: String,
     /// The settings in its SET clauses.
     pub sets: Vec<String>,
-    /// Its body, if it sets a role or a recorded setting.
+    /// Its body, if it sets a role or a recorded setting, or ends a transaction.
     #[serde(default)]
     pub body: Option<String>,
 }

@@ -1,6 +1,8 @@
 //! What the body of a function sets before it runs a statement: settings, whose values inside the call the journal records
 //! instead of the session's, and the role.
 
+use pg_query::protobuf::Token;
+
 use super::context;
 use super::session_role::{inside, refuse, words};
 use crate::postgres::journal::{Event, Function, SETTINGS};
@@ -33,6 +35,19 @@ pub(super) fn reads_settings(function: &Function) -> bool {
     ["current_setting", "current_schema"]
         .iter()
         .any(|name| body.contains(name))
+}
+
+/// Whether a body contains COMMIT or ROLLBACK as a statement.
+pub(super) fn ends_transactions(body: &str) -> bool {
+    pg_query::scan(body).is_ok_and(|scanned| {
+        let mut before = Token::Nul;
+        scanned.tokens.iter().any(|token| {
+            // ON COMMIT is a clause of a temporary table.
+            let ends = matches!(token.token(), Token::Commit | Token::Rollback) && before != Token::On;
+            before = token.token();
+            ends
+        })
+    })
 }
 
 /// An error with the reason if the body of a function whose call ran DDL returns to the role of the login.

@@ -8,7 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::attribution::{self, Part};
+use super::bodies;
 use super::expected::Certainty;
+use super::outside;
 use super::scripts;
 use super::segments::{Block, End, Segment, Segments, Survivors, Weights};
 use super::split::Split;
@@ -79,8 +81,9 @@ fn alone<'a>(
     transactions: usize,
 ) -> Result<Vec<Taken<'a>>, &'static str> {
     let within = portion.begun == Some(Begun::Within);
+    let commits = || statement.commits() || statement.calls() && calls_procedure_that_commits(portion);
     // In a transaction block (`Before`), a COMMIT in the statement would have failed, so none was executed.
-    if transactions > 1 || within || portion.begun == Some(Begun::Here) && statement.commits() {
+    if transactions > 1 || within || portion.begun == Some(Begun::Here) && commits() {
         return Err(COMMITS);
     }
     Ok(vec![Taken {
@@ -88,6 +91,13 @@ fn alone<'a>(
         units: portion.units.clone(),
         row: portion.units.first().copied(),
     }])
+}
+
+/// Whether a procedure in whose call a row was written contains COMMIT or ROLLBACK. It cannot run them if it has a SET clause.
+fn calls_procedure_that_commits(portion: &Portion<'_>) -> bool {
+    let rows = portion.units.iter().map(|unit| unit.row);
+    let mut procedures = rows.flat_map(outside::called).filter(|called| called.sets.is_empty());
+    procedures.any(|called| called.body.as_deref().is_some_and(bodies::ends_transactions))
 }
 
 fn taken_of<'a>(portion: &Portion<'a>, parts: &[Part]) -> Vec<Taken<'a>> {

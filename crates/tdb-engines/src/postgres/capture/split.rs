@@ -1,9 +1,10 @@
 //! Splits a message into statements and classifies each by its parse tree.
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AlterTableType, GrantTargetType, ObjectType, RawStmt, Token, TransactionStmtKind};
+use pg_query::protobuf::{AlterTableType, GrantTargetType, ObjectType, RawStmt, TransactionStmtKind};
 use serde_json::Value;
 
+use super::bodies;
 use super::expected::{Expected, expected};
 use super::kind::{Control, Kind};
 use super::tree::{strings, walk};
@@ -247,12 +248,12 @@ impl Split<'_> {
             .map(strings)
             .unwrap_or_default()
             .iter()
-            .any(|text| {
-                pg_query::scan(text).is_ok_and(|scanned| {
-                    let ends = |token: Token| matches!(token, Token::Commit | Token::Rollback);
-                    scanned.tokens.iter().any(|token| ends(token.token()))
-                })
-            })
+            .any(|text| bodies::ends_transactions(text))
+    }
+
+    /// Whether it is a CALL or DO, which can run procedures that commit.
+    pub(super) fn calls(&self) -> bool {
+        ["CallStmt", "DoStmt"].iter().any(|node| self.tree.get(node).is_some())
     }
 
     /// Whether it uses a parameter, whose value is not in the journal.
