@@ -27,6 +27,7 @@ use crate::identity::Identity;
 use crate::leases::{Lease, Subject};
 use crate::lifecycle::servers::Servers;
 use crate::schema::journals::{JournalPlace, JournalPlaces};
+use crate::schema::repair::numbered;
 use crate::schema::session_settings::{is_newly_set, newly_set};
 
 /// The time limit of a drain for callers that can wait; the proxy waits less.
@@ -183,9 +184,7 @@ impl Drains {
             leave_out(&mut captured, data);
         }
         let mut incoming: Vec<NewChange> = captured.iter().map(new_change).collect::<Result<_>>()?;
-        let mut said: Vec<String> = captured.iter().flat_map(warnings).collect();
         incoming.extend(set.changes);
-        said.extend(set.warnings);
         let tx = lease.begin().await?;
         let Some(project) = workspaces::begin_append(&tx, id).await? else {
             tx.rollback().await?;
@@ -196,6 +195,15 @@ impl Drains {
         workspaces::set_session_settings(&tx, id, &set.settings).await?;
         tx.commit().await?;
         fault::point("drain.logged");
+        // If some were appended by a drain that did not end, the numbers do not tell which change has which.
+        let known = if numbers.len() == incoming.len() {
+            numbers.as_slice()
+        } else {
+            &[]
+        };
+        let mut said = broken(&captured, known);
+        said.extend(captured.iter().flat_map(omitted));
+        said.extend(set.warnings);
         let confirmed = journal::confirm(&server, &place.database, &journaled).await;
         confirmed.map_err(|e| upstream(&place.server, e))?;
         fault::point("drain.confirmed");
@@ -267,11 +275,31 @@ fn new_change(captured: &CapturedChange) -> Result<NewChange> {
     })
 }
 
-fn warnings(captured: &CapturedChange) -> Vec<String> {
-    let mut said = Vec::new();
-    if let Some(reason) = &captured.change.broken {
-        said.push(format!("this change cannot be replayed on tenants: {reason}"));
+/// One warning for each reason why changes are broken, with the numbers of the changes, which are empty if they are not known.
+fn broken(captured: &[CapturedChange], numbers: &[u32]) -> Vec<String> {
+    let mut reasons: Vec<(&str, Vec<u32>)> = Vec::new();
+    for (at, one) in captured.iter().enumerate() {
+        let Some(reason) = one.change.broken.as_deref() else {
+            continue;
+        };
+        let number = numbers.get(at).copied();
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, ids)) => ids.extend(number),
+            None => reasons.push((reason, Vec::from_iter(number))),
+        }
     }
+    let said = reasons.into_iter().map(|(reason, ids)| {
+        let changes = match ids.as_slice() {
+            [] => "this change".to_owned(),
+            ids => numbered(ids),
+        };
+        format!("{changes} cannot be replayed on tenants: {reason}")
+    });
+    said.collect()
+}
+
+fn omitted(captured: &CapturedChange) -> Vec<String> {
+    let mut said = Vec::new();
     for left in captured
         .change
         .left_out
@@ -284,4 +312,42 @@ fn warnings(captured: &CapturedChange) -> Vec<String> {
         ));
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use tdb_engines::postgres::change::Change;
+
+    use super::*;
+
+    fn captured(reason: Option<&str>) -> CapturedChange {
+        CapturedChange {
+            xid: 1,
+            pid: 1,
+            backend_start: time::OffsetDateTime::UNIX_EPOCH,
+            session_role: "a".to_owned(),
+            at: time::OffsetDateTime::UNIX_EPOCH,
+            seqs: Vec::new(),
+            change: Change {
+                broken: reason.map(str::to_owned),
+                ..Change::default()
+            },
+        }
+    }
+
+    #[test]
+    fn changes_that_are_broken_for_one_reason_are_named_in_one_warning() {
+        let all = [Some("it commits"), None, Some("other"), Some("it commits")].map(captured);
+        assert_eq!(
+            broken(&all, &[3, 4, 5, 6]),
+            [
+                "changes 3 and 6 cannot be replayed on tenants: it commits",
+                "change 5 cannot be replayed on tenants: other",
+            ]
+        );
+        assert_eq!(
+            broken(&all[..1], &[]),
+            ["this change cannot be replayed on tenants: it commits"]
+        );
+    }
 }

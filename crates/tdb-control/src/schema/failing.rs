@@ -20,7 +20,7 @@ use crate::error::{ControlError, Result};
 use crate::lifecycle::memberships::role_taken;
 use crate::schema::builds::{BuildError, Builds, schema_of};
 use crate::schema::differences::shown;
-use crate::schema::repair::skip_request;
+use crate::schema::repair::{numbered, skip_request};
 use crate::schema::templates::Templates;
 
 /// A change that cannot be replayed.
@@ -364,18 +364,6 @@ fn needed(blueprint: &BlueprintName, left_out: &[u32], needing: &[Failing], firs
     together.sort_unstable();
     let hint = format!("Leave them out together with {}.", skip_request(blueprint, &together));
     ControlError::refused(ProblemCode::ChangeNeeded, detail, &hint)
-}
-
-/// `change 3` or `changes 3, 4 and 7`.
-pub(crate) fn numbered(ids: &[u32]) -> String {
-    match ids {
-        [] => "no change".to_owned(),
-        [id] => format!("change {id}"),
-        [first @ .., last] => {
-            let first: Vec<String> = first.iter().map(u32::to_string).collect();
-            format!("changes {} and {last}", first.join(", "))
-        }
-    }
 }
 
 /// The kind of object that a command creates, if its facts contain its identity.

@@ -14,8 +14,8 @@ use crate::core::Core;
 use crate::error::{ControlError, Result};
 use crate::schema::differences::shown;
 use crate::schema::drain::Drains;
-use crate::schema::failing::{Failing, numbered};
-use crate::schema::repair::repair;
+use crate::schema::failing::Failing;
+use crate::schema::repair::{numbered, repair};
 
 /// Why head cannot become a version.
 #[derive(Debug)]

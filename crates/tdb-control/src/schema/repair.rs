@@ -59,6 +59,18 @@ fn body(row: &ChangeRow) -> Option<Change> {
     serde_json::from_value(row.body.clone()).ok()
 }
 
+/// `change 3` or `changes 3, 4 and 7`.
+pub(crate) fn numbered(ids: &[u32]) -> String {
+    match ids {
+        [] => "no change".to_owned(),
+        [id] => format!("change {id}"),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(u32::to_string).collect();
+            format!("changes {} and {last}", first.join(", "))
+        }
+    }
+}
+
 /// The request that skips these changes.
 pub(crate) fn skip_request(blueprint: &BlueprintName, ids: &[u32]) -> String {
     let numbers: Vec<String> = ids.iter().map(u32::to_string).collect();
