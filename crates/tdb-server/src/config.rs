@@ -19,6 +19,7 @@ use tdb_control::Signup;
 use tdb_names::{ServerName, TlsMode};
 use tdb_store::StoreUrl;
 use toml::Table;
+use tracing_subscriber::EnvFilter;
 
 pub(crate) use reader::Problem;
 use reader::{Outside, Section};
@@ -30,6 +31,10 @@ const POSTGRES_PORT: NonZeroU16 = match NonZeroU16::new(5432) {
     Some(port) => port,
     None => NonZeroU16::MAX,
 };
+
+/// Two for each of the three roles.
+const STORE_CONNECTIONS_MIN: usize = 6;
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// What a log level must be, for error messages.
 pub(crate) const LEVEL_EXPECTED: &str =
@@ -342,6 +347,10 @@ fn read_store(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<S
     });
     let default = NonZeroUsize::new(24).unwrap_or(NonZeroUsize::MIN);
     let connections_max = section.value("connections_max", default, problems);
+    if connections_max.get() < STORE_CONNECTIONS_MIN {
+        let message = format!("must be a whole number from {STORE_CONNECTIONS_MIN}, not {connections_max}");
+        problems.push(section.problem("connections_max", &message));
+    }
     section.close(problems);
     Some(Store {
         url: url?,
@@ -374,9 +383,9 @@ fn read_bootstrap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Opti
 
 fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<Server> {
     let name = section.required("name", problems);
-    let host = section.required("host", problems);
+    let host = section.required_text("host", problems);
     let port = section.value("port", POSTGRES_PORT, problems);
-    let user = section.required("user", problems);
+    let user = section.required_text("user", problems);
     let password = section.required_secret("password", problems);
     let tls = section.value("tls", TlsMode::Prefer, problems);
     let extensions = section.value("extensions", Vec::new(), problems);
@@ -395,11 +404,20 @@ fn read_server(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Option<
 fn read_log(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Log {
     let format = section.value("format", LogFormat::Text, problems);
     let level: String = section.value("level", "info".to_owned(), problems);
-    if level.parse::<tracing_subscriber::filter::EnvFilter>().is_err() {
+    if log_filter(&level).is_none() {
         problems.push(section.problem("level", &format!("must be {LEVEL_EXPECTED}, not \"{level}\"")));
     }
     section.close(problems);
     Log { format, level }
+}
+
+/// The filter of a level or of directives such as `info,tdb_proxy=debug`. The parser takes any other word for a target of which
+/// everything is logged, so a word alone must be a level.
+pub(crate) fn log_filter(text: &str) -> Option<EnvFilter> {
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let mut words = text.split(',');
+    let known = words.all(|word| word.is_empty() || word.contains(['=', '[']) || is_level(word));
+    text.parse().ok().filter(|_| known)
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -505,6 +523,57 @@ mod tests {
             );
         }
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    }
+
+    #[test]
+    fn errors_that_were_found_only_after_reading_are_among_all() {
+        let text = r#"
+            [proxy.tls]
+            certificate = "absent.crt"
+            key = "/absent/key"
+            [store]
+            connections_max = 5
+            [[servers]]
+            name = "main"
+            host = " "
+            user = ""
+            [log]
+            level = "loud"
+        "#;
+        let mut problems = parse(text).unwrap_err();
+        problems.sort();
+        let expected = [
+            "log.level: must be \"error\", ",
+            "proxy.tls.certificate: cannot read /etc/tenantsdb/absent.crt: ",
+            "proxy.tls.key: cannot read /absent/key: ",
+            "secrets.master_key: is missing",
+            "servers[0].host: is empty",
+            "servers[0].password: is missing",
+            "servers[0].user: is empty",
+            "store.connections_max: must be a whole number from 6, not 5",
+            "store.url: is missing",
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, start) in problems.iter().zip(expected) {
+            assert!(problem.starts_with(start), "{problem} should start with {start}");
+        }
+    }
+
+    #[test]
+    fn a_word_alone_must_be_a_level() {
+        for text in [
+            "error",
+            "trace",
+            "info,tdb_proxy=debug",
+            "tdb_proxy=debug",
+            "WARN,tdb_api=off",
+            "",
+        ] {
+            assert!(log_filter(text).is_some(), "{text}");
+        }
+        for text in ["loud", "inf", "warning", "info,tdb_proxy", "tdb_proxy=loud"] {
+            assert!(log_filter(text).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -3,15 +3,14 @@
 use std::io::{IsTerminal, stderr};
 
 use anyhow::{Result, anyhow};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
-use crate::config::{LEVEL_EXPECTED, Log, LogFormat};
+use crate::config::{LEVEL_EXPECTED, Log, LogFormat, log_filter};
 
 /// Starts logging for this process. Call it once.
 pub(crate) fn start(log: &Log) -> Result<()> {
-    let filter = EnvFilter::try_new(&log.level)
-        .map_err(|_| anyhow!("the log level must be {LEVEL_EXPECTED}, not \"{}\"", log.level))?;
+    let filter = log_filter(&log.level)
+        .ok_or_else(|| anyhow!("the log level must be {LEVEL_EXPECTED}, not \"{}\"", log.level))?;
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(stderr)

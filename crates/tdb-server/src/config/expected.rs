@@ -48,7 +48,7 @@ expected! {
     bool: "true or false";
     NonZeroU16: "a port number from 1 to 65535";
     NonZeroU32: "a whole number from 1 to 4294967295";
-    NonZeroUsize: "a whole number from 1";
+    NonZeroUsize: "a whole number from 6";
     String: "text in quotes";
     PathBuf: "the path of a file in quotes";
     Vec<String>: "a list of names in quotes, such as [\"postgis\", \"vector\"]";
@@ -107,7 +107,7 @@ mod tests {
                 "\"many\"",
                 "a whole number from 1 to 4294967295, not \"many\"",
             ),
-            ("store.connections_max", "0", "a whole number from 1, not 0"),
+            ("store.connections_max", "0", "a whole number from 6, not 0"),
             ("servers[0].host", "5", "text in quotes, not 5"),
             ("proxy.tls.key", "true", "the path of a file in quotes, not true"),
             (

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -127,6 +128,15 @@ impl<'a> Section<'a> {
         self.take(key, problems)
     }
 
+    /// Like [`Self::required`], for text that must not be empty.
+    pub(crate) fn required_text(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<String> {
+        let text: String = self.required(key, problems)?;
+        if text.trim().is_empty() {
+            problems.push(self.problem(key, "is empty"));
+        }
+        Some(text)
+    }
+
     /// A positive duration such as `"30s"` or `"2m 30s"`.
     pub(crate) fn duration(&mut self, key: &str, default: Duration, problems: &mut Vec<Problem>) -> Duration {
         self.note(key, with_default(&Human(default)));
@@ -140,10 +150,14 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A file's path, relative to the document's directory.
+    /// The path of a file that can be read, relative to the document's directory.
     pub(crate) fn file(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<PathBuf> {
         let path: PathBuf = self.optional(key, problems)?;
-        Some(self.outside.directory.join(path))
+        let path = self.outside.directory.join(path);
+        if let Err(error) = File::open(&path) {
+            problems.push(self.problem(key, &format!("cannot read {}: {error}", path.display())));
+        }
+        Some(path)
     }
 
     /// A secret given as `{ env = "NAME" }` or `{ file = "path" }`; `None` if it is missing or invalid.
