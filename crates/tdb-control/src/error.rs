@@ -199,6 +199,12 @@ impl ControlError {
         }
     }
 
+    /// A tenant is being deleted permanently. `but` says what is not possible any more.
+    pub(crate) fn being_deleted(name: &TenantName, but: &str) -> Self {
+        let detail = format!("tenant \"{name}\" is being deleted and {but}");
+        ControlError::refused(ProblemCode::TenantDeleting, detail, "")
+    }
+
     /// An error with this code. An empty hint counts as none.
     pub(crate) fn refused(code: ProblemCode, detail: impl Into<String>, hint: &str) -> Self {
         ControlError::Refused {

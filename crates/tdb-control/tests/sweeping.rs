@@ -4,7 +4,8 @@
 
 mod support;
 
-use support::{World, eventually};
+use support::{World, eventually, tenant};
+use tdb_control::model::{CredentialRequest, CredentialScope, Deletion, Rights};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,4 +76,37 @@ async fn a_tenant_that_cannot_be_removed_does_not_keep_the_next_one() {
         (left.as_deref() == Some("stuck")).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_being_deleted_refuses_changes_and_credentials() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    let store = world.cluster.connect("tdb_control").await.unwrap();
+    store.batch_execute(STUCK).await.unwrap();
+    let (tenants, me, name) = (&world.control.tenants, &world.identity, tenant("stuck"));
+    let request = CredentialRequest {
+        scope: CredentialScope::Tenant(name.clone()),
+        rights: Rights::ReadWrite,
+        name: None,
+        expires_at: None,
+    };
+    let refusals = [
+        (tenants.restore(me, &name).await.unwrap_err(), "cannot be restored"),
+        (tenants.suspend(me, &name).await.unwrap_err(), "cannot be suspended"),
+        (tenants.resume(me, &name).await.unwrap_err(), "cannot be resumed"),
+        (
+            tenants.delete(me, &name, Deletion::Soft).await.unwrap_err(),
+            "cannot be restored",
+        ),
+        (
+            world.control.credentials.create(me, request).await.unwrap_err(),
+            "gets no new credentials",
+        ),
+    ];
+    for (error, but) in refusals {
+        assert_eq!(error.code(), tdb_problems::ProblemCode::TenantDeleting, "{error}");
+        let text = format!("tenant \"stuck\" is being deleted and {but}");
+        assert!(error.to_string().contains(&text), "{error}");
+    }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
 use tdb_names::{CredentialId, DatabaseName, ProjectId, UserName};
 use tdb_store::credentials::{CredentialRow, NewCredential as Made};
+use tdb_store::tenants::TenantStatus;
 use tdb_store::{Tx, credentials, tenants, workspaces};
 use time::OffsetDateTime;
 
@@ -160,8 +161,12 @@ async fn opened(tx: &Tx, project: &ProjectId, scope: CredentialScope) -> Result<
             (Scope::Workspace(blueprint), vec![database])
         }
         CredentialScope::Tenant(tenant) => {
-            let row = tenants::by_name(tx, project, &tenant).await?;
-            row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, &tenant))?;
+            // Locked, so that a deletion cannot start before the credential exists, which would then be left.
+            let row = tenants::lock(tx, project, &tenant).await?;
+            let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, &tenant))?;
+            if row.status == TenantStatus::Deleting {
+                return Err(ControlError::being_deleted(&tenant, "gets no new credentials"));
+            }
             let fleet = tenants::of_tenant(tx, project, &tenant).await?;
             let database = |row: tenants::FleetRow| DatabaseName::Tenant {
                 blueprint: row.database.blueprint,

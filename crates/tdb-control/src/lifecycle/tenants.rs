@@ -346,7 +346,8 @@ impl Tenants {
         tx.rollback().await?;
         let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, name))?;
         if row.status != StoredTenant::Deleted {
-            return Err(wrong_state(name, row.status, StoredTenant::Ready));
+            let from = [StoredTenant::Deleted];
+            return Err(wrong_state(name, row.status, &from, StoredTenant::Ready));
         }
         self.reopen(project, name).await?;
         self.returned.notify_one();
@@ -405,7 +406,7 @@ impl Tenants {
         let row = tenants::lock(&tx, project, name).await?;
         let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Tenant, name))?;
         if !tenants::change_status(&tx, project, name, from, to).await? {
-            return Err(wrong_state(name, row.status, to));
+            return Err(wrong_state(name, row.status, from, to));
         }
         events::tenant_changed(&tx, project, name).await?;
         if to == StoredTenant::Deleted {
@@ -522,7 +523,16 @@ fn status(tenant: StoredTenant, databases: &[FleetRow]) -> TenantStatus {
     }
 }
 
-fn wrong_state(name: &TenantName, is: StoredTenant, wanted: StoredTenant) -> ControlError {
+/// The error for a tenant that `is` in none of the states `from`.
+fn wrong_state(name: &TenantName, is: StoredTenant, from: &[StoredTenant], wanted: StoredTenant) -> ControlError {
+    if is == StoredTenant::Deleting {
+        let but = match wanted {
+            StoredTenant::Ready if !from.contains(&StoredTenant::Deleted) => "cannot be resumed",
+            StoredTenant::Suspended => "cannot be suspended",
+            StoredTenant::Ready | StoredTenant::Deleted | StoredTenant::Deleting => "cannot be restored",
+        };
+        return ControlError::being_deleted(name, but);
+    }
     let (is, wanted) = (is.as_str(), wanted.as_str());
     let detail = if is == wanted {
         format!("tenant \"{name}\" is {is} already")
