@@ -321,6 +321,33 @@ fn an_index_built_concurrently_keeps_the_name_it_got() {
 }
 
 #[test]
+fn what_a_change_created_and_renamed_has_its_last_name() {
+    let message = message(
+        "CREATE TABLE b (); CREATE POLICY p ON a; ALTER TABLE a RENAME TO \"A 2\"; ALTER TABLE b RENAME c TO d; ALTER TABLE b RENAME TO b2",
+    );
+    let rows = [
+        (TABLE, "table", "public.b"),
+        ("CREATE POLICY", "policy", "p on public.a"),
+        ("ALTER TABLE", "table", "public.\"A 2\""),
+        ("ALTER TABLE", "table column", "public.b.d"),
+        ("ALTER TABLE", "table", "public.b2"),
+    ];
+    let events = (1..).zip(rows).map(|(seq, (tag, kind, identity))| {
+        let mut event = event(seq, 1, &message, (EventKind::End, tag, identity));
+        event.objects[0].kind = Some(kind.to_owned());
+        event
+    });
+    let changes = capture::changes(&events.collect::<Vec<_>>(), OWNER, &[]);
+    let created: Vec<&str> = changes[0]
+        .change
+        .created
+        .iter()
+        .map(|created| created.identity.as_str())
+        .collect();
+    assert_eq!(created, ["public.b2", "p on public.\"A 2\""]);
+}
+
+#[test]
 fn an_extension_becomes_a_constant_statement() {
     let mut row = event(
         1,

@@ -9,6 +9,10 @@ use tdb_store::changes::ChangeRow;
 /// The kinds of objects that a statement with OR REPLACE can find.
 const REPLACEABLE: [&str; 6] = ["AGGREGATE", "FUNCTION", "PROCEDURE", "RULE", "TRIGGER", "VIEW"];
 
+/// How to undo what broken changes altered, and run it again, without another broken change: tenants lack it.
+const GUARDED: &str = "Tenants lack it, so write the conditions that make it work there too: ALTER TABLE IF EXISTS ... DROP COLUMN IF \
+                       EXISTS to undo, ALTER TABLE IF EXISTS ... ADD COLUMN IF NOT EXISTS to run again, and so on.";
+
 /// What broken changes did in the workspace.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leftover {
@@ -126,7 +130,7 @@ fn skip_and_keep(blueprint: &BlueprintName, broken: &[u32], left: Option<&Leftov
         None => format!("How to keep what {them} did is in GET /workspaces/{blueprint}/diff."),
         Some(left) if left.drops.is_empty() => format!(
             "To keep what {them} did, undo it in {blueprint}_dev if it cannot be run twice, and run it again, with names and values \
-             written out."
+             written out. {GUARDED}"
         ),
         Some(left) => {
             let mut keep = format!(
@@ -137,7 +141,7 @@ fn skip_and_keep(blueprint: &BlueprintName, broken: &[u32], left: Option<&Leftov
             if !left.altered.is_empty() {
                 let altered = left.altered.join(", ");
                 keep.push_str(&format!(
-                    " Also undo what {them} changed in {altered} if it cannot be run twice, and run it again."
+                    " Also undo what {them} changed in {altered} if it cannot be run twice, and run it again. {GUARDED}"
                 ));
             }
             keep
@@ -174,7 +178,9 @@ mod tests {
                     dropped with it, with names and values written out.";
         assert_eq!(repair(&blueprint, &[3], &[], Some(&left)), made);
         left.altered = vec!["public.t".to_owned()];
-        let also = " Also undo what it changed in public.t if it cannot be run twice, and run it again.";
+        let also = " Also undo what it changed in public.t if it cannot be run twice, and run it again. Tenants lack it, so \
+                    write the conditions that make it work there too: ALTER TABLE IF EXISTS ... DROP COLUMN IF EXISTS to undo, ALTER TABLE \
+                    IF EXISTS ... ADD COLUMN IF NOT EXISTS to run again, and so on.";
         assert_eq!(repair(&blueprint, &[3], &[], Some(&left)), [made, also].concat());
         left.altered.clear();
         let roles = ["web", "anon", "pg_monitor"].map(str::to_owned);
@@ -188,7 +194,9 @@ mod tests {
         assert_eq!(
             repair(&blueprint, &[3, 4], &[], Some(&Leftover::default())),
             "DELETE /workspaces/app/diff {\"ddl_ids\": [3, 4]} leaves out what cannot be replayed. To keep what they did, undo it in app_dev \
-             if it cannot be run twice, and run it again, with names and values written out."
+             if it cannot be run twice, and run it again, with names and values written out. Tenants lack it, so write the conditions \
+             that make it work there too: ALTER TABLE IF EXISTS ... DROP COLUMN IF EXISTS to undo, ALTER TABLE IF EXISTS ... ADD COLUMN IF \
+             NOT EXISTS to run again, and so on."
         );
     }
 }

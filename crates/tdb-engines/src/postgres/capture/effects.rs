@@ -1,8 +1,12 @@
 //! What a transaction did to objects, from its journal rows: what it created, by kind, so that a repair can drop it, and
 //! what else it changed.
 
+use pg_query::NodeEnum;
+use pg_query::protobuf::ObjectType;
+
 use super::repeat::concerns;
 use crate::postgres::change::{Created, made_by};
+use crate::postgres::ident::{last_name, parent};
 use crate::postgres::journal::{Event, EventKind, Object};
 
 /// The kinds of objects whose identity is what DROP takes after IF EXISTS, as in the tag of their CREATE statement.
@@ -41,7 +45,10 @@ const KINDS: [&str; 27] = [
 pub(super) fn created(rows: &[&Event]) -> Vec<Created> {
     let mut created: Vec<Created> = Vec::new();
     for row in rows.iter().filter(|row| row.kind != EventKind::Drop) {
-        let Some(kind) = kind_of(&row.tag) else { continue };
+        let Some(kind) = kind_of(&row.tag) else {
+            rename(&mut created, row);
+            continue;
+        };
         let own = row.objects.iter().filter(|object| is_of(object, kind));
         for identity in own.filter_map(|object| object.identity.clone()) {
             let one = Created {
@@ -54,6 +61,45 @@ pub(super) fn created(rows: &[&Event]) -> Vec<Created> {
         }
     }
     created
+}
+
+/// Renames what was created, and the table that it is on, if the row's message renamed a relation to the row's object.
+fn rename(created: &mut [Created], row: &Event) {
+    if created.is_empty() {
+        return;
+    }
+    let renames = renames(&row.message.query);
+    for now in row.objects.iter().filter_map(|object| object.identity.as_deref()) {
+        let was = renames.iter().find(|(_, new)| *new == last_name(now));
+        let Some((old, _)) = was else { continue };
+        let is_it = |relation: &str| parent(relation) == parent(now) && last_name(relation) == *old;
+        for one in created.iter_mut() {
+            match one.identity.rsplit_once(" on ") {
+                Some((name, relation)) if is_it(relation) => one.identity = format!("{name} on {now}"),
+                None if is_it(&one.identity) => one.identity = now.to_owned(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The old and the new names of the relations that a message renames.
+fn renames(text: &str) -> Vec<(String, String)> {
+    use ObjectType::{ObjectForeignTable, ObjectIndex, ObjectMatview, ObjectSequence, ObjectTable, ObjectView};
+    let Ok(parsed) = pg_query::parse(text, 0) else {
+        return Vec::new();
+    };
+    let nodes = parsed.protobuf.stmts.into_iter().filter_map(|raw| raw.stmt?.node);
+    let renamed = nodes.filter_map(|node| match node {
+        NodeEnum::RenameStmt(stmt) => match stmt.rename_type() {
+            ObjectForeignTable | ObjectIndex | ObjectMatview | ObjectSequence | ObjectTable | ObjectView => {
+                Some((stmt.relation?.relname, stmt.newname))
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    renamed.collect()
 }
 
 /// The objects that the rows' statements altered or dropped and did not create, in order.
