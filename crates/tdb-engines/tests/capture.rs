@@ -183,6 +183,11 @@ fn statements_of_a_message_are_matched_to_what_the_journal_has() {
             Err("cannot be traced to one of its statements"),
         ),
         (
+            "BEGIN; INSERT INTO t VALUES (1); CREATE TABLE a (); COMMIT",
+            &[(End, TABLE, "public.a"), (End, TABLE, "f() > public.hidden")],
+            Err("a data statement changed the schema through a function or trigger"),
+        ),
+        (
             "SELECT 1; SELECT 2",
             &[(End, TABLE, "public.hidden")],
             Err("cannot be traced to one of its statements"),

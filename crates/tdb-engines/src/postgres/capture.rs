@@ -389,7 +389,7 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, source: Source<'_>) -> Result<(Sql
             };
             Ok((sql, Mode::Transactional))
         }
-        Kind::Data => Err("a data statement changed the schema through a function".to_owned()),
+        Kind::Data => Err("a data statement changed the schema through a function or trigger".to_owned()),
         Kind::Prepared => {
             let executed = prepared::executed(&split.tree)
                 .ok_or("EXPLAIN and FETCH that run DDL are not replayed: run what they ran directly")?;
@@ -401,7 +401,7 @@ fn render(split: &Split<'_>, unit: &Unit<'_>, source: Source<'_>) -> Result<(Sql
             })?;
             prepared(inlined, unit, owner)
         }
-        Kind::Control(_) => Err("the end of a transaction changed the schema through a function".to_owned()),
+        Kind::Control(_) => Err("the end of a transaction changed the schema through a function or trigger".to_owned()),
         Kind::Journal | Kind::NotSchema | Kind::Silent => Err("its effect on the schema is not in its text".to_owned()),
     }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::attribution::{self, Part};
 use super::bodies;
 use super::expected::Certainty;
+use super::kind::{Control, Kind};
 use super::outside;
 use super::scripts;
 use super::segments::{Block, End, Segment, Segments, Survivors, Weights};
@@ -20,6 +21,7 @@ use crate::postgres::journal::{Begun, Caller};
 const AMBIGUOUS: &str = "ambiguous: it is not certain which of its statements were rolled back to a savepoint";
 const UNEXPLAINED: &str =
     "some of its changes cannot be traced to one of its statements: send the statements in separate messages";
+const BY_DATA: &str = "a data statement changed the schema through a function or trigger";
 const TOO_LARGE: &str = "the message has too many statements that may have had no effect: run them in several messages";
 const COMMITS: &str = "a DO or CALL that commits cannot be replayed: a change is one transaction";
 
@@ -66,12 +68,34 @@ pub(super) fn matched<'a>(
     let search = Search::new(statements, portions);
     let ways = match search.ways() {
         Ok(ways) => ways,
-        Err(reason) => return portions.iter().map(|_| Err(reason)).collect(),
+        Err(reason) => {
+            let reason = if reason == UNEXPLAINED {
+                unexplained(statements, portions)
+            } else {
+                reason
+            };
+            return portions.iter().map(|_| Err(reason)).collect();
+        }
     };
     let taken = portions.iter().zip(&ways).enumerate();
     taken
         .map(|(at, (portion, ways))| search.agreed(at, ways).map(|parts| taken_of(portion, &parts)))
         .collect()
+}
+
+/// The reason for rows that no statement of the message explains. If the last ones of a transaction are a function's, a
+/// deferred trigger has run it at the end of the transaction.
+fn unexplained(statements: &[Split<'_>], portions: &[Portion<'_>]) -> &'static str {
+    let by_function = |unit: &Unit<'_>| matches!(unit.row.caller, Caller::Function(_));
+    let ends_so = portions
+        .iter()
+        .any(|portion| portion.units.last().is_some_and(by_function));
+    let writes = |split: &Split<'_>| matches!(split.kind, Kind::Data | Kind::Control(Control::Commit));
+    if ends_so && statements.iter().any(writes) {
+        BY_DATA
+    } else {
+        UNEXPLAINED
+    }
 }
 
 /// A message with one statement. Only a DO or CALL can have several transactions.
