@@ -91,7 +91,7 @@ async fn default_privileges_that_a_client_removed_are_found_and_granted_again() 
     let reader = reader.unwrap();
     let removed = "BEGIN READ WRITE; SET LOCAL ROLE tdb_readers; DROP OWNED BY CURRENT_USER; COMMIT";
     reader.batch_execute(removed).await.unwrap();
-    assert_eq!(lacking().await.unwrap(), [acme.name.clone()]);
+    assert_eq!(lacking().await.unwrap(), std::slice::from_ref(&acme.name));
     world.admit_readers(&acme).await;
     assert_eq!(lacking().await.unwrap(), nothing);
     owner.batch_execute("CREATE TABLE late (id int)").await.unwrap();
