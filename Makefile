@@ -58,12 +58,11 @@ test-bootstrap: ## Run scripts/bootstrap in bare Debian roots with misleading pa
 	tests/bootstrap.sh $(ARGS)
 
 .PHONY: lint
-lint: ## Check formatting, run clippy, and compile the fuzz targets
+lint: ## Check formatting, and run clippy
 	@scripts/bootstrap dev
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir "$(TARGET)/fuzz"
 
 .PHONY: audit
 audit: ## Check licences, sources, bans and known vulnerabilities of the dependencies (needs cargo-deny)
