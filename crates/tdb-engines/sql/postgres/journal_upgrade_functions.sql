@@ -4,5 +4,12 @@
 BEGIN;
 SET LOCAL lock_timeout = '500ms';
 ALTER TABLE tdb.ddl_event ADD COLUMN IF NOT EXISTS functions jsonb;
+-- The function may have today's signature already.
+DO $$
+BEGIN
+  IF pg_catalog.to_regprocedure('tdb.log_event(text,text,text,text)') IS NOT NULL THEN
+    ALTER EXTENSION plpgsql DROP FUNCTION tdb.log_event(text, text, text, text);
+  END IF;
+END $$;
 :log_event
 COMMIT;
