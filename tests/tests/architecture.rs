@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use regex::Regex;
 use serde_json::Value;
 use tdb_tests::{files, run, workspace_root};
 
@@ -66,6 +67,22 @@ fn crate_dependencies_are_those_of_the_architecture() {
     for (name, _) in ARROWS {
         assert!(found.contains_key(name), "{name} is gone; update the list");
     }
+}
+
+#[test]
+fn the_document_lists_the_dependencies_that_are_checked() {
+    let document = fs::read_to_string(workspace_root().join("ARCHITECTURE.md")).expect("the document");
+    let arrow = Regex::new("(tdb-[a-z-]+) +→ ?((?:tdb-[a-z-]+(?:, )?)*)").expect("a pattern");
+    let listed: BTreeMap<&str, BTreeSet<&str>> = arrow
+        .captures_iter(&document)
+        .map(|found| {
+            let (_, [name, uses]) = found.extract();
+            (name, uses.split(", ").filter(|used| !used.is_empty()).collect())
+        })
+        .filter(|(name, _)| *name != SEES_ALL)
+        .collect();
+    let checked = ARROWS.map(|(name, uses)| (name, uses.iter().copied().collect()));
+    assert_eq!(listed, BTreeMap::from(checked));
 }
 
 #[test]
