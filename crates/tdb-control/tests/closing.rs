@@ -47,7 +47,7 @@ async fn in_the_store(world: &World, sql: &str) {
     store.batch_execute(sql).await.unwrap();
 }
 
-/// Registers the server at a port, and waits until the control plane uses it.
+/// Registers the server at a port. The control plane uses it after a short time.
 async fn server_at(world: &World, port: u16) {
     let tx = world.store.jobs().await.unwrap();
     let name = "main".parse().unwrap();
@@ -56,7 +56,6 @@ async fn server_at(world: &World, port: u16) {
     administrator.endpoint.port = port;
     servers::upsert(&tx, &world.store, &administrator).await.unwrap();
     tx.commit().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,6 +79,12 @@ async fn a_tenant_restored_while_its_deletion_waits_for_the_proxies_is_open() {
 async fn a_database_that_could_not_be_closed_is_closed_when_its_server_is_back() {
     let world = world().await;
     server_at(&world, NO_PORT).await;
+    let name = "main".parse().unwrap();
+    eventually("the control plane uses the port", async || {
+        let tested = world.control.registry.test(&world.identity, &name).await;
+        tested.is_err().then_some(())
+    })
+    .await;
     let deleted = world
         .control
         .tenants
