@@ -273,7 +273,11 @@ async fn keep_row(
     let body = connection.body_up_to(head, room).await?;
     answer.bytes += head.len;
     let row = values(body, &answer.types).ok_or_else(|| unexpected("a malformed row"))?;
-    answer.result.rows.push(row);
+    if answer.share.takes_escapes(&row) {
+        answer.result.rows.push(row);
+    } else {
+        answer.result.truncated = true;
+    }
     Ok(())
 }
 

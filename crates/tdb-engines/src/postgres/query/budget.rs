@@ -46,6 +46,21 @@ impl Share {
         self.takes(len.saturating_add(columns.saturating_mul(size_of::<Value>())))
     }
 
+    /// Takes the memory that the escapes of JSON add to these values; `false` if that is more than is left.
+    pub(super) fn takes_escapes(&mut self, row: &[Value]) -> bool {
+        let added = row
+            .iter()
+            .filter_map(Value::as_str)
+            .flat_map(str::bytes)
+            .map(|byte| match byte {
+                // As long as \u0001, or shorter.
+                0..0x20 => 5,
+                b'"' | b'\\' => 1,
+                _ => 0,
+            });
+        self.takes(added.sum())
+    }
+
     /// Takes the memory of the descriptions of columns, `lens` bytes each; `false` if that is more than is left.
     pub(super) fn takes_columns(&mut self, lens: impl Iterator<Item = usize>) -> bool {
         self.takes(lens.sum())
@@ -84,6 +99,15 @@ mod tests {
         assert!(second.takes_row(60, 0) && !second.takes_row(1, 0));
         second.keep();
         assert!(!Share::of(&budget).takes_row(1, 0));
+    }
+
+    #[test]
+    fn what_json_escapes_takes_more_memory() {
+        let budget = ResultBudget::new(11);
+        let mut share = Share::of(&budget);
+        let mut takes = |text: &str| share.takes_escapes(&[Value::Null, text.into()]);
+        assert!(takes("\u{1}\u{1f}\"a"));
+        assert!(takes("plain") && !takes("\\"));
     }
 
     #[test]
