@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 use serde_json::json;
 use tdb_tests::{Api, Instance, eventually};
 
-/// The promised limit, and an allowance for a busy machine.
-const FAILURE_TIME_MAX: Duration = Duration::from_millis(3_000 + 1_500);
+/// The promised limit is three seconds; the rest is an allowance for a busy machine. Without the limit it is 15 seconds.
+const FAILURE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The processes of the instance's PostgreSQL. They are continued when this value is dropped.
 struct Stopped(Vec<Pid>);

@@ -2,6 +2,7 @@
 //! once it does not, all waiting calls fail together instead of each at its own deadline.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Histogram;
@@ -26,8 +27,8 @@ pub(crate) struct Pulse {
     url: StoreUrl,
     tls: ClientTls,
     answers: Histogram,
-    /// Only one check runs at a time.
-    last: Mutex<Option<Check>>,
+    /// Only one check runs at a time. It continues when its caller is dropped: others may wait for its outcome.
+    last: Arc<Mutex<Option<Check>>>,
 }
 
 #[derive(Debug)]
@@ -43,31 +44,33 @@ impl Pulse {
             url,
             tls,
             answers,
-            last: Mutex::new(None),
+            last: Arc::default(),
         }
     }
 
     /// Opens a connection, or returns the result of a check that ended less than 0.5 seconds ago. Ends within 2.4
     /// seconds. Cancel safe.
     pub(crate) async fn check(&self) -> Result<()> {
-        let mut last = self.last.lock().await;
+        let mut last = Arc::clone(&self.last).lock_owned().await;
         if let Some(check) = last.as_ref()
             && check.ended.elapsed() < CHECK_AGE_MAX
         {
             return check.outcome.clone().map_err(StoreError::unavailable);
         }
-        let outcome = match timeout(CHECK_TIME_MAX, self.url.answers(&self.tls)).await {
-            Ok(answer) => answer.map_err(|error| match error {
-                StoreError::Unavailable { reason } => reason,
-                other => other.to_string(),
-            }),
-            Err(_) => Err(format!("no connection within {CHECK_TIME_MAX:?}")),
-        };
-        let check = last.insert(Check {
-            ended: Instant::now(),
-            outcome,
+        let (url, tls) = (self.url.clone(), self.tls.clone());
+        let check = tokio::spawn(async move {
+            let outcome = ask(&url, &tls).await;
+            let check = Check {
+                ended: Instant::now(),
+                outcome: outcome.clone(),
+            };
+            *last = Some(check);
+            outcome
         });
-        check.outcome.clone().map_err(StoreError::unavailable)
+        check
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()))
+            .map_err(StoreError::unavailable)
     }
 
     /// Like [`Self::answered`], for a statement: its duration is measured.
@@ -99,5 +102,41 @@ impl Pulse {
             }
         }
         Err(StoreError::unavailable(format!("no answer within {ANSWER_TIME_MAX:?}")))
+    }
+}
+
+async fn ask(url: &StoreUrl, tls: &ClientTls) -> Result<(), String> {
+    match timeout(CHECK_TIME_MAX, url.answers(tls)).await {
+        Ok(answer) => answer.map_err(|error| match error {
+            StoreError::Unavailable { reason } => reason,
+            other => other.to_string(),
+        }),
+        Err(_) => Err(format!("no connection within {CHECK_TIME_MAX:?}")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use prometheus::HistogramOpts;
+    use tdb_auth::Roots;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_does_not_delay_those_who_wait_for_its_check() {
+        // Accepts connections, as the kernel does for a stopped process, and replies to none.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = StoreUrl::parse(&format!("postgresql://u@127.0.0.1:{port}/d?sslmode=disable").into()).unwrap();
+        let answers = Histogram::with_opts(HistogramOpts::new("answers", "answers")).unwrap();
+        let pulse = Pulse::new(url, ClientTls::new(&Roots::system()).unwrap(), answers);
+        let (given_up, checked) = tokio::join!(timeout(Duration::from_millis(500), pulse.check()), pulse.check());
+        assert!(given_up.is_err());
+        checked.unwrap_err();
+        listener.accept().await.unwrap();
+        let second = timeout(Duration::from_millis(100), listener.accept());
+        second.await.unwrap_err();
     }
 }
