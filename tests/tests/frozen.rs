@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tdb_testkit::Cluster;
-use tdb_tests::{Instance, Site, Workspace, eventually, eventually_async, psql};
+use tdb_tests::{Instance, Site, Workspace, eventually, eventually_async, only, psql, with_ice};
 
 /// The limit for operations that take milliseconds, on a machine that also runs other tests; far below the timeouts for
 /// servers.
@@ -26,27 +26,6 @@ fn within<T>(limit: Duration, what: &str, work: impl FnOnce() -> T) -> T {
     let took = begun.elapsed();
     assert!(took < limit, "{what} took {took:?}");
     done
-}
-
-/// An instance with a second server, "ice", which is to freeze.
-fn with_ice() -> (Instance, Cluster) {
-    let (instance, cluster) = (Instance::start(), Cluster::start().unwrap());
-    let enrolment = json!({
-        "name": "ice", "host": "127.0.0.1", "port": cluster.port(), "tls": "disable",
-        "admin_user": cluster.superuser(), "admin_password": cluster.password(),
-    });
-    instance.api().post("/servers", enrolment).ok();
-    (instance, cluster)
-}
-
-/// Has new databases placed on one of the two servers.
-fn only(instance: &Instance, server: &str) {
-    for (name, action) in [("dev", "drain"), ("ice", "drain"), (server, "resume")] {
-        instance
-            .api()
-            .post(&format!("/servers/{name}/{action}"), json!({}))
-            .ok();
-    }
 }
 
 fn both(instance: &Instance) {

@@ -102,6 +102,7 @@ fn render(blueprint: model::Blueprint, identity: &Identity) -> Blueprint {
         created_at: blueprint.created_at,
         drained_at: blueprint.drained_at,
         schema: blueprint.schema.map(render_schema),
+        server_error: blueprint.server_error,
         deployment_status: DeploymentStatus {
             deployed: counts.deployed,
             deployed_to_count: counts.deployed_to_count,

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use tdb_client::lists::{Created, Done, Success};
 use tdb_client::queries::{Query, QueryResult};
 use tdb_client::workspaces::{
-    Change, ChangeList, ChangeState, Column, CreateWorkspace, Engine, Part, Revert, Schema, SchemaKind, SkipChanges,
-    Table, Tables, Workspace, WorkspaceList, WorkspaceSchema, WorkspaceStatus,
+    Change, ChangeList, ChangeState, Column, CreateWorkspace, Diff, Engine, Part, Revert, Schema, SchemaKind,
+    SkipChanges, Table, Tables, Workspace, WorkspaceList, WorkspaceSchema, WorkspaceStatus,
 };
 use tdb_control::{Control, ControlError, EntryKind, model};
 use tdb_names::BlueprintName;
@@ -118,19 +118,20 @@ async fn read_workspace_schema(
 /// Changes that some tenant does not have
 #[utoipa::path(get, path = "/workspaces/{id}/diff", tag = "workspaces",
     params(("id" = String, Path, description = "The workspace's name"), PageParams),
-    responses((status = 200, description = "Changes in their order", body = Success<ChangeList>)))]
+    responses((status = 200, description = "Changes in their order", body = Success<Diff>)))]
 async fn diff_workspace(
     State(control): State<Control>,
     caller: Caller<PageParams>,
     InPath(id): InPath<String>,
-) -> Answer<Json<Success<ChangeList>>> {
+) -> Answer<Json<Success<Diff>>> {
     let asked = caller.params.by_key()?;
-    let found = control.blueprints.diff(&caller.identity, &named(&id)?, &asked).await?;
-    let (page, next) = caller.params.cut(found, |change| change.id.to_string())?;
-    Ok(Json(Success::of(ChangeList::page(
-        page.into_iter().map(render_change).collect(),
-        next,
-    ))))
+    let diff = control.blueprints.diff(&caller.identity, &named(&id)?, &asked).await?;
+    let (page, next) = caller.params.cut(diff.changes, |change| change.id.to_string())?;
+    Ok(Json(Success::of(Diff {
+        list: ChangeList::page(page.into_iter().map(render_change).collect(), next),
+        drained_at: diff.drained_at,
+        server_error: diff.server_error,
+    })))
 }
 
 /// Skip a change: no version will contain it
@@ -247,6 +248,7 @@ fn render(workspace: model::Workspace) -> Workspace {
         drained_at: workspace.drained_at,
         undeployed_changes: workspace.undeployed_changes,
         schema: workspace.schema.map(render_schema),
+        server_error: workspace.server_error,
         connection_string: workspace.connection.connection_string(),
         connection: render_connection(&workspace.connection),
         last_error: workspace.last_error,

@@ -47,9 +47,13 @@ pub struct Blueprint {
     /// before the first time.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub drained_at: Option<OffsetDateTime>,
-    /// The present schema. Lists omit it.
+    /// The present schema. Lists omit it, and so do answers with `server_error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
+    /// Why the database server could not be queried. The answer is then from stored data: changes after `drained_at` may be
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_error: Option<String>,
     /// How far the present schema is deployed.
     pub deployment_status: DeploymentStatus,
     /// The tenants that have the blueprint.

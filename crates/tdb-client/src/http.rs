@@ -28,7 +28,7 @@ use crate::service::{Health, Service};
 use crate::settings::{ChangeSettings, WorkspaceSettings};
 use crate::tenants::{CreateTenant, DeletedTenant, Tenant, TenantList};
 use crate::workspaces::{
-    Change, ChangeList, CreateWorkspace, Revert, SkipChanges, Workspace, WorkspaceList, WorkspaceSchema,
+    Change, ChangeList, CreateWorkspace, Diff, Revert, SkipChanges, Workspace, WorkspaceList, WorkspaceSchema,
 };
 
 /// The longest time for a request and its answer. It is longer than the API's deadline, so that the API's answer arrives
@@ -195,7 +195,7 @@ impl Client {
     }
 
     /// `GET /workspaces/{name}/diff`.
-    pub fn workspace_diff(&self, name: &str) -> Result<ChangeList> {
+    pub fn workspace_diff(&self, name: &str) -> Result<Diff> {
         self.list(&format!("/workspaces/{}/diff", segment(name)))
     }
 

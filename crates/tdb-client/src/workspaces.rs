@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::connections::Connection;
-use crate::lists::{list, words};
+use crate::lists::{Paged, list, words};
 
 words! {
     /// The engine of a database.
@@ -53,9 +53,13 @@ pub struct Workspace {
     pub drained_at: Option<OffsetDateTime>,
     /// How many changes at least one tenant lacks, or all changes if there is no tenant; the diff lists them.
     pub undeployed_changes: u32,
-    /// The present schema. Lists omit it.
+    /// The present schema. Lists omit it, and so do answers with `server_error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
+    /// Why the database server could not be queried. The answer is then from stored data: changes after `drained_at` may be
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_error: Option<String>,
     /// How clients connect to it.
     pub connection: Connection,
     /// The same as a URL.
@@ -228,4 +232,30 @@ pub struct Revert {
 list! {
     /// The changes of a workspace, in pages.
     ChangeList, changes: Change
+}
+
+/// The changes of a workspace that at least one tenant lacks, in pages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Diff {
+    /// The changes.
+    #[serde(flatten)]
+    pub list: ChangeList,
+    /// When the workspace's journal was last copied to the change log. Transactions that committed before are included. Null
+    /// before the first time.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub drained_at: Option<OffsetDateTime>,
+    /// Why the database server could not be queried. The answer is then from stored data: changes after `drained_at` may be
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_error: Option<String>,
+}
+
+impl Paged for Diff {
+    fn next_cursor(&self) -> Option<&str> {
+        self.list.next_cursor()
+    }
+    fn append(&mut self, next: Self) {
+        self.list.append(next.list);
+        self.server_error = self.server_error.take().or(next.server_error);
+    }
 }

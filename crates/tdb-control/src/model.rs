@@ -23,7 +23,7 @@ pub use tenant::{
     TenantStatus,
 };
 pub use workspace::{
-    Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts, ExtensionInfo, NewTenants,
+    Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts, Diff, ExtensionInfo, NewTenants,
     NewWorkspace, Reverted, SettingsChange, TenantDdl, Version, WaitingTenant, Workspace, WorkspaceSettings,
     WorkspaceStatus,
 };

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use tdb_client::blueprints::{Blueprint, BlueprintList, VersionList};
 use tdb_client::http::Client;
 
+use super::workspaces::warn_of_stored;
 use super::{author, optional, time_text};
 use crate::printer::Printer;
 use crate::table::{Table, facts};
@@ -31,7 +32,11 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
     match command {
         Command::List => printer.answer(&client.blueprints()?, render_list),
-        Command::Get { name } => printer.answer(&client.blueprint(&name)?, render),
+        Command::Get { name } => {
+            let blueprint = client.blueprint(&name)?;
+            warn_of_stored(printer, blueprint.server_error.as_deref(), blueprint.drained_at);
+            printer.answer(&blueprint, render)
+        }
         Command::Versions { name } => printer.answer(&client.versions(&name)?, render_versions),
     }
 }

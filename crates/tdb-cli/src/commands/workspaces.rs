@@ -9,6 +9,7 @@ use tdb_client::settings::{ChangeSettings, NewTenants, TenantDdl, WorkspaceSetti
 use tdb_client::workspaces::{
     Change, ChangeList, ChangeState, CreateWorkspace, Engine, Revert, Schema, Workspace, WorkspaceList,
 };
+use time::OffsetDateTime;
 
 use super::query::render_result;
 use super::{Confirmation, author, message, time_text};
@@ -168,7 +169,11 @@ pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Resul
     match command {
         Command::List => printer.answer(&client.workspaces()?, render_list),
         Command::Create { name, database } => create(name, database, client, printer),
-        Command::Get { name } => printer.answer(&client.workspace(&name)?, render),
+        Command::Get { name } => {
+            let workspace = client.workspace(&name)?;
+            warn_of_stored(printer, workspace.server_error.as_deref(), workspace.drained_at);
+            printer.answer(&workspace, render)
+        }
         Command::Delete { name, confirmation } => {
             confirmation.ask(&format!("Delete workspace \"{name}\", its data and its blueprint?"))?;
             printer.answer(&client.delete_workspace(&name)?, message)
@@ -240,13 +245,24 @@ fn create(name: String, database: EngineWord, client: &Client, printer: &Printer
 }
 
 fn diff(name: &str, client: &Client, printer: &Printer) -> Result<()> {
-    let list = client.workspace_diff(name)?;
-    printer.answer(&list, render_diff)?;
+    let diff = client.workspace_diff(name)?;
+    warn_of_stored(printer, diff.server_error.as_deref(), diff.drained_at);
+    printer.answer(&diff, |diff| render_diff(&diff.list))?;
     // The repair is the same for all broken changes.
-    if let Some(repair) = list.changes.iter().find_map(|change| change.repair.as_deref()) {
+    let mut changes = diff.list.changes.iter();
+    if let Some(repair) = changes.find_map(|change| change.repair.as_deref()) {
         printer.note(&harmless(&as_commands(repair)));
     }
     Ok(())
+}
+
+/// Warns that the answer is from stored data if the database server could not be queried.
+pub(crate) fn warn_of_stored(printer: &Printer, server_error: Option<&str>, drained_at: Option<OffsetDateTime>) {
+    let Some(error) = server_error else { return };
+    let since = drained_at.map_or("of the last seconds".to_owned(), |at| {
+        format!("since {} UTC", time_text(at))
+    });
+    printer.warn(&harmless(&format!("{error}; changes {since} may be missing")));
 }
 
 fn render_skipped(change: &Change) -> String {

@@ -70,7 +70,7 @@ impl Queries {
         let meant = for_the_role(&row, sql)?;
         let result = query.run(meant.as_deref().unwrap_or(sql), access).await;
         // Before the answer, after an error too: a failed text may contain a COMMIT.
-        self.drains.drain_after(&row, Some(server_pid)).await;
+        self.drains.drain_after(&row, server_pid).await;
         result
             .map(shown)
             .map_err(|error| advised(failed(error), sql, &prepared.warnings))
@@ -156,7 +156,11 @@ impl Queries {
     /// changed the role, the role is restored first.
     async fn open_query(&self, id: Uuid, physical: &Physical, access: Access) -> Result<Query> {
         // A query in all tenants would wait for one login after the other.
-        self.placement.servers.require_answered(&physical.server)?;
+        let opened = Box::pin(self.open_query_now(id, physical, access));
+        self.placement.servers.patiently(&physical.server, opened).await
+    }
+
+    async fn open_query_now(&self, id: Uuid, physical: &Physical, access: Access) -> Result<Query> {
         let role = match access {
             Access::ReadWrite => As::Owner,
             Access::ReadOnly => {

@@ -2,6 +2,7 @@
 //! connections.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The same for a ping that a caller waits for.
 const CALLER_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// After this time, work that a caller waits for checks whether the server answers at all.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the start of a process waits for a server that was prepared before.
 const START_TIME_MAX: Duration = Duration::from_secs(2);
@@ -354,6 +358,23 @@ impl Servers {
     pub(crate) async fn require_answer_now(&self, name: &ServerName) -> Result<()> {
         let server = self.admin(name).await?;
         self.ping(&server, CALLER_TIME_MAX).await
+    }
+
+    /// Runs `work` on a server for a caller that waits. If the server does not answer, fails within a few seconds; at once, if
+    /// that is known already.
+    pub(crate) async fn patiently<T>(&self, name: &ServerName, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.require_answered(name)?;
+        let mut work = pin!(work);
+        if let Ok(done) = timeout(PATIENCE, work.as_mut()).await {
+            return done;
+        }
+        // It may take long because there is much to do.
+        tokio::select! {
+            biased;
+            done = work.as_mut() => return done,
+            answered = self.require_answer_now(name) => answered?,
+        }
+        work.await
     }
 
     /// Fails if the server did not answer the last ping. Does not contact the server.

@@ -155,6 +155,7 @@ impl Settings {
             let set = tenant_side::set_ddl(&server, name, engine_ddl(claimed.wanted)).await;
             set.map_err(|e| upstream(&claimed.physical.server, e))
         };
+        let work = self.servers.patiently(&claimed.physical.server, work);
         let worked = timeout(WORK_TIME_MAX, work).await.unwrap_or_else(|_| {
             Err(ControlError::Upstream {
                 code: ProblemCode::DatabaseTimedOut,

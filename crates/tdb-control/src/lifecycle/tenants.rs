@@ -1,10 +1,11 @@
 //! Tenants: list, create, suspend, delete, restore. The creation of a database is in `provision`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tdb_contract::{Rights, Scope};
@@ -234,8 +235,12 @@ impl Tenants {
         self.shut(project, name, &from, StoredTenant::Deleted).await?;
         // Beyond the proxies: the server itself then refuses a client that knows an upstream password. If it cannot be
         // reached now, the workers close the databases later.
-        let existing = self.existing_databases(project, name).await?;
-        self.provisioning.finish_each(&existing).await;
+        let fleet = self.fleet_of(project, name).await?;
+        let existing = fleet.iter().filter(|row| row.database.status == Stored::Ready);
+        let closed = existing.map(|row| self.finish_if_it_answers(row));
+        for error in join_all(closed).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(error = %error.explained(), "a deleted tenant's database is not closed yet");
+        }
         self.tenant_now(project, name).await
     }
 
@@ -263,18 +268,29 @@ impl Tenants {
         fault::point("tenant.delete.intended");
         self.core.wait_for_proxies().await?;
         for row in &fleet {
-            let id = row.database.id;
-            self.core
-                .run_for(self, id.as_uuid(), move |tenants| async move {
-                    tenants.provisioning.finish(id).await
-                })
-                .await?;
+            self.finish_if_it_answers(row).await?;
         }
         self.forget(project, name).await?;
         match self.tenant_now(project, name).await {
             Ok(tenant) => Ok(Some(tenant)),
             Err(ControlError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Does what is left on a database. If its server does not answer, returns within a few seconds, and workers do the rest
+    /// later.
+    async fn finish_if_it_answers(&self, row: &FleetRow) -> Result<()> {
+        let (id, server) = (row.database.id, &row.database.physical.server);
+        let finished = self.core.run_for(self, id.as_uuid(), move |tenants| async move {
+            tenants.provisioning.finish(id).await
+        });
+        match self.servers.patiently(server, finished).await {
+            Err(error) if self.servers.is_silent(server) => {
+                tracing::warn!(database = %id, error = %error.explained(), "it continues in the background");
+                Ok(())
+            }
+            done => done,
         }
     }
 
@@ -308,19 +324,22 @@ impl Tenants {
     /// that does not answer does not stop the suspension.
     async fn end_sessions(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
         let fleet = self.fleet_of(project, name).await?;
-        for row in fleet.iter().filter(|row| row.database.status == Stored::Ready) {
-            let physical = &row.database.physical;
-            let names = role_names(physical);
-            let ended = async {
-                let server = self.servers.admin(&physical.server).await?;
-                let ended = activity::end_sessions(&server, &[&names.owner, &names.readonly], None).await;
-                ended.map_err(|e| upstream(&physical.server, e))
-            };
-            if let Err(error) = ended.await {
-                tracing::warn!(database = %row.database.id, error = %error.explained(), "could not end the sessions of a suspended tenant's roles");
-            }
-        }
+        let existing = fleet.iter().filter(|row| row.database.status == Stored::Ready);
+        join_all(existing.map(|row| self.end_sessions_in(row))).await;
         Ok(())
+    }
+
+    async fn end_sessions_in(&self, row: &FleetRow) {
+        let physical = &row.database.physical;
+        let names = role_names(physical);
+        let ended = async {
+            let server = self.servers.admin(&physical.server).await?;
+            let ended = activity::end_sessions(&server, &[&names.owner, &names.readonly], None).await;
+            ended.map_err(|e| upstream(&physical.server, e))
+        };
+        if let Err(error) = self.servers.patiently(&physical.server, ended).await {
+            tracing::warn!(database = %row.database.id, error = %error.explained(), "could not end the sessions of a suspended tenant's roles");
+        }
     }
 
     /// Resumes a suspended tenant.
@@ -355,13 +374,27 @@ impl Tenants {
         self.tenant_now(project, name).await
     }
 
+    /// Opens the databases. If a server does not answer, fails within a few seconds, and the tenant stays deleted.
+    async fn reopen(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+        let fleet = self.fleet_of(project, name).await?;
+        let existing = fleet.iter().filter(|row| row.database.status == Stored::Ready);
+        let (ids, servers): (Vec<_>, BTreeSet<_>) = existing
+            .map(|row| (row.database.id, &row.database.physical.server))
+            .unzip();
+        let mut work = self.reopen_each(project, name, &ids).boxed();
+        for server in servers {
+            work = self.servers.patiently(server, work).boxed();
+        }
+        work.await
+    }
+
     /// Opens the databases before the status changes, so that an admitted client finds its database. The leases are held
     /// until then: workers close the databases of a deleted tenant.
-    async fn reopen(&self, project: &ProjectId, name: &TenantName) -> Result<()> {
+    async fn reopen_each(&self, project: &ProjectId, name: &TenantName, ids: &[DatabaseId]) -> Result<()> {
         let mut held = Vec::new();
-        for id in self.existing_databases(project, name).await? {
+        for id in ids {
             let lease = self.core.leases.take(Subject::Database(id.as_uuid())).await?;
-            held.push((id, lease));
+            held.push((*id, lease));
         }
         let mut work = async {
             for (id, lease) in &held {
@@ -375,12 +408,6 @@ impl Tenants {
             work = lease.during(work);
         }
         work.await
-    }
-
-    async fn existing_databases(&self, project: &ProjectId, name: &TenantName) -> Result<Vec<DatabaseId>> {
-        let fleet = self.fleet_of(project, name).await?;
-        let existing = fleet.iter().filter(|row| row.database.status == Stored::Ready);
-        Ok(existing.map(|row| row.database.id).collect())
     }
 
     /// Changes the status if it is one of `from`, and waits until the tenant's sessions are closed.

@@ -115,15 +115,15 @@ impl Workspaces {
         Ok(receipt)
     }
 
-    /// One workspace with its schema. Drains its journal first, if its server is available.
+    /// One workspace with its schema. Drains its journal first. If its server is not available, shows what is stored, with
+    /// the reason.
     pub async fn find(&self, identity: &Identity, blueprint: &BlueprintName) -> Result<Workspace> {
         identity.require(KeyScope::Read)?;
         let row = self.row(identity, blueprint).await?;
-        self.drains.drain_if_possible(&row).await;
+        let not_drained = self.drains.drain_if_possible(&row).await;
         let mut workspace = self.describe(&row).await?;
-        if row.status == Stored::Ready {
-            workspace.schema = Some(self.schema_of(&row.physical).await?);
-        }
+        (workspace.schema, workspace.server_error) = self.schema_if_possible(&row).await?;
+        workspace.server_error = not_drained.or(workspace.server_error);
         Ok(workspace)
     }
 
@@ -159,12 +159,17 @@ impl Workspaces {
         tx.commit().await?;
         fault::point("workspace.delete.intended");
         self.core.wait_for_proxies().await?;
-        let id = row.id;
-        self.core
-            .run_for(self, id.as_uuid(), move |workspaces| async move {
-                workspaces.finish(id).await
-            })
-            .await
+        let (id, server) = (row.id, &row.physical.server);
+        let finished = self.core.run_for(self, id.as_uuid(), move |workspaces| async move {
+            workspaces.finish(id).await
+        });
+        match self.servers.patiently(server, finished).await {
+            Err(error) if self.servers.is_silent(server) => {
+                tracing::warn!(workspace = %id, error = %error.explained(), "it continues in the background");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Does what is left of a creation or deletion.
@@ -364,6 +369,7 @@ impl Workspaces {
                 drained_at: row.drained_at,
                 undeployed_changes: summary.undeployed,
                 schema: None,
+                server_error: None,
                 connection: self.core.settings.proxy.connection(user, Some(database)),
                 last_error: row.progress.last_error.or(fault),
             })
@@ -371,11 +377,26 @@ impl Workspaces {
         Ok(described.collect())
     }
 
-    pub(crate) async fn schema_of(&self, physical: &Physical) -> Result<Schema> {
-        self.servers.require_answered(&physical.server)?;
+    /// The schema of a workspace that is ready, or why its server could not be queried.
+    pub(crate) async fn schema_if_possible(&self, row: &WorkspaceRow) -> Result<(Option<Schema>, Option<String>)> {
+        if row.status != Stored::Ready {
+            return Ok((None, None));
+        }
+        match self.schema_of(&row.physical).await {
+            Ok(schema) => Ok((Some(schema), None)),
+            Err(error @ ControlError::Upstream { .. }) => Ok((None, Some(error.to_string()))),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn schema_of(&self, physical: &Physical) -> Result<Schema> {
         let server = self.servers.admin(&physical.server).await?;
-        let tables = schema::describe(&server, database_name(physical)?).await;
-        let tables = tables.map_err(|e| upstream(&physical.server, e))?;
+        let database = database_name(physical)?;
+        let described = async {
+            let tables = schema::describe(&server, database).await;
+            tables.map_err(|e| upstream(&physical.server, e))
+        };
+        let tables = self.servers.patiently(&physical.server, described).await?;
         Ok(Schema {
             tables: tables.into_iter().map(table).collect(),
         })

@@ -34,8 +34,10 @@ pub struct Workspace {
     pub drained_at: Option<OffsetDateTime>,
     /// How many changes of head a deployment would bring to a tenant; without tenants, all of head.
     pub undeployed_changes: u32,
-    /// Present for a single workspace that is ready, `None` in lists.
+    /// Present for a single workspace that is ready and whose server is available, `None` in lists.
     pub schema: Option<Schema>,
+    /// Why the server could not be queried for a single workspace; what is shown is then as stored.
+    pub server_error: Option<String>,
     /// How clients connect, without the password.
     pub connection: Connection,
     /// Why the last step of its creation or deletion failed, or how a client changed its roles.
@@ -163,6 +165,17 @@ pub struct ChangeInfo {
     pub reverts: Option<u32>,
 }
 
+/// The changes that a deployment would bring.
+#[derive(Clone, Debug)]
+pub struct Diff {
+    /// By number.
+    pub changes: Vec<ChangeInfo>,
+    /// Changes that were committed before this time are included; later ones may be.
+    pub drained_at: Option<OffsetDateTime>,
+    /// Why the workspace's server could not be queried; later changes may then be missing.
+    pub server_error: Option<String>,
+}
+
 /// A change and the one that undoes it. Both are `Reverted` if no version contains them and head replays without them;
 /// else they stay in head.
 #[derive(Clone, Debug)]
@@ -201,8 +214,10 @@ pub struct Blueprint {
     pub created_at: OffsetDateTime,
     /// Changes that were committed before this time are included; later ones may be.
     pub drained_at: Option<OffsetDateTime>,
-    /// Present for a single blueprint whose workspace is ready, `None` in lists.
+    /// Present for a single blueprint whose workspace is ready and on an available server, `None` in lists.
     pub schema: Option<Schema>,
+    /// Why the workspace's server could not be queried for a single blueprint; what is shown is then as stored.
+    pub server_error: Option<String>,
     /// How far it is deployed.
     pub counts: DeploymentCounts,
     /// The tenants that have it, with their version.

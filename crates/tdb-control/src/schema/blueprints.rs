@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tdb_names::{BlueprintName, DatabaseName, WorkspaceId};
 use tdb_store::changes::{self, ChangeRow, ChangeState as Stored};
-use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
+use tdb_store::workspaces::WorkspaceRow;
 use tdb_store::{Tx, tenants, workspaces};
 
 use crate::core::Core;
@@ -13,7 +13,7 @@ use crate::entry::EntryKind;
 use crate::error::{ControlError, Result};
 use crate::identity::{Identity, KeyScope};
 use crate::lifecycle::workspaces::Workspaces;
-use crate::model::{Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts};
+use crate::model::{Blueprint, BlueprintStatus, ChangeInfo, ChangeState, DeployedTo, DeploymentCounts, Diff};
 use crate::page::Page;
 use crate::schema::drain::Drains;
 use crate::schema::repair::{Leftover, created, repair};
@@ -37,8 +37,8 @@ impl Blueprints {
         Ok(described)
     }
 
-    /// One blueprint with the schema of its workspace. Drains the workspace's journal first, if its server is
-    /// available.
+    /// One blueprint with the schema of its workspace. Drains the workspace's journal first. If its server is not
+    /// available, shows what is stored, with the reason.
     pub async fn find(&self, identity: &Identity, name: &BlueprintName) -> Result<Blueprint> {
         identity.require(KeyScope::Read)?;
         let row = self
@@ -46,26 +46,22 @@ impl Blueprints {
             .row(identity, name)
             .await
             .map_err(|e| e.naming(EntryKind::Blueprint))?;
-        self.drains.drain_if_possible(&row).await;
+        let not_drained = self.drains.drain_if_possible(&row).await;
         let tx = self.core.store.project(identity.project()).await?;
         let described = describe_blueprints(&tx, vec![row.clone()]).await?.pop();
         tx.rollback().await?;
         let mut blueprint = described.ok_or_else(|| ControlError::not_found(EntryKind::Blueprint, name))?;
-        if row.status == WorkspaceStatus::Ready {
-            blueprint.schema = Some(self.workspaces.schema_of(&row.physical).await?);
-        }
+        (blueprint.schema, blueprint.server_error) = self.workspaces.schema_if_possible(&row).await?;
+        blueprint.server_error = not_drained.or(blueprint.server_error);
         Ok(blueprint)
     }
 
-    /// The changes that a deployment would bring: those of head that a tenant lacks, by number.
-    pub async fn diff(
-        &self,
-        identity: &Identity,
-        blueprint: &BlueprintName,
-        page: &Page<u32>,
-    ) -> Result<Vec<ChangeInfo>> {
+    /// The changes that a deployment would bring: those of head that a tenant lacks, by number. Drains the workspace's
+    /// journal first. If its server is not available, gives the changes that are stored, with the reason.
+    pub async fn diff(&self, identity: &Identity, blueprint: &BlueprintName, page: &Page<u32>) -> Result<Diff> {
         identity.require(KeyScope::Read)?;
-        let row = self.workspaces.ready(identity, blueprint).await?;
+        let row = self.workspaces.ready_as_stored(identity, blueprint).await?;
+        let server_error = self.drains.drain_if_possible(&row).await;
         let tx = self.core.store.project(identity.project()).await?;
         let undeployed = changes::undeployed(&tx, row.id, page.after.unwrap_or(0), page.limit.rows()).await?;
         let found = changes::of_ids(&tx, row.id, &undeployed).await?;
@@ -87,7 +83,11 @@ impl Blueprints {
             repair: (change.state == Stored::Broken).then(|| repair(blueprint, &broken, &undeclared, Some(&left))),
             ..info(change, &versions)
         });
-        Ok(shown.collect())
+        Ok(Diff {
+            changes: shown.collect(),
+            drained_at: row.drained_at,
+            server_error,
+        })
     }
 }
 
@@ -115,6 +115,7 @@ async fn describe_blueprints(tx: &Tx, rows: Vec<WorkspaceRow>) -> Result<Vec<Blu
             created_at: row.created_at,
             drained_at: row.drained_at,
             schema: None,
+            server_error: None,
             counts: DeploymentCounts {
                 deployed: summary.undeployed == 0 && !deployed_to.is_empty(),
                 deployed_to_count: u32::try_from(deployed_to.len()).unwrap_or(u32::MAX),

@@ -3,7 +3,6 @@
 //! database server is queried. A task that lost its lease appends nothing, and what it appended before is not appended
 //! again.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +31,6 @@ use crate::schema::session_settings::{is_newly_set, newly_set};
 
 /// The time limit of a drain for callers that can wait; the proxy waits less.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
-/// After this time a drain before a read checks whether the server answers at all.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// The length of a statement's excerpt in a warning, in characters.
 const EXCERPT_LEN: usize = 60;
 
@@ -99,15 +96,8 @@ impl Drains {
     /// Drains before a read. Most reads find nothing in the journal and then take no lease. If the server does not
     /// answer, fails within a few seconds; at once, if that is known already.
     pub(crate) async fn drain_row(&self, row: &WorkspaceRow) -> Result<Drained> {
-        let name = &row.physical.server;
-        self.servers.require_answered(name)?;
-        let mut drain = pin!(self.in_time(Box::pin(self.drain_if_journaled(row))));
-        if let Ok(drained) = timeout(PATIENCE, drain.as_mut()).await {
-            return drained;
-        }
-        // It may take long because there is much to drain.
-        self.servers.require_answer_now(name).await?;
-        drain.await
+        let drain = self.in_time(Box::pin(self.drain_if_journaled(row)));
+        self.servers.patiently(&row.physical.server, drain).await
     }
 
     async fn drain_if_journaled(&self, row: &WorkspaceRow) -> Result<Drained> {
@@ -134,28 +124,23 @@ impl Drains {
         }
     }
 
-    /// Drains before a read that shows stored data if the server is not available. A failure is logged.
-    pub(crate) async fn drain_if_possible(&self, row: &WorkspaceRow) {
-        self.drain_after(row, None).await;
+    /// Drains before a read that shows stored data if the server is not available. A failure is logged, and its text
+    /// is returned.
+    pub(crate) async fn drain_if_possible(&self, row: &WorkspaceRow) -> Option<String> {
+        if row.status != WorkspaceStatus::Ready {
+            return None;
+        }
+        failure(row, Box::pin(self.drain_row(row)).await)
     }
 
-    /// Like [`Self::drain_if_possible`], after work of a session. Settings that changed since the last drain are
-    /// attributed to that session.
-    pub(crate) async fn drain_after(&self, row: &WorkspaceRow, server_pid: Option<i32>) {
-        let session = server_pid.map(|server_pid| DataStatements {
+    /// Drains after work of a session in a ready workspace. Settings that changed since the last drain are attributed to that
+    /// session. A failure is logged: a later drain finds the same.
+    pub(crate) async fn drain_after(&self, row: &WorkspaceRow, server_pid: i32) {
+        let session = DataStatements {
             server_pid,
             statements: Vec::new(),
-        });
-        if row.status != WorkspaceStatus::Ready {
-            return;
-        }
-        let drained = match session {
-            Some(_) => self.drain_workspace(row.id, session).await,
-            None => Box::pin(self.drain_row(row)).await,
         };
-        if let Err(error) = drained {
-            tracing::warn!(workspace = %row.id, error = %error.explained(), "the journal could not be drained");
-        }
+        failure(row, self.drain_workspace(row.id, Some(session)).await);
     }
 
     async fn drain_now(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
@@ -239,6 +224,13 @@ impl Drains {
         let ready = row.filter(|row| row.status == WorkspaceStatus::Ready);
         ready.map(|row| self.places.remember(&row)).transpose()
     }
+}
+
+/// Logs the failure of a drain and returns it as clients see it.
+fn failure(row: &WorkspaceRow, drained: Result<Drained>) -> Option<String> {
+    let error = drained.err()?;
+    tracing::warn!(workspace = %row.id, error = %error.explained(), "the journal could not be drained");
+    Some(error.to_string())
 }
 
 /// Adds data statements to the change of their transaction, which is the last one of their session.

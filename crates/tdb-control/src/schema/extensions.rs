@@ -64,9 +64,13 @@ impl Extensions {
         let row = self.workspaces.row(identity, blueprint).await?;
         let name = &row.physical.server;
         let server = self.servers.admin(name).await?;
-        let available = extensions::available(&server, database_name(&row.physical)?).await;
+        let database = database_name(&row.physical)?;
+        let available = async {
+            let available = extensions::available(&server, database).await;
+            available.map_err(|e| upstream(name, e))
+        };
+        let mut found = self.servers.patiently(name, available).await?;
         let allowed = self.allowed_extensions(name).await?;
-        let mut found = available.map_err(|e| upstream(name, e))?;
         found.retain(|extension| is_allowed(&allowed, &extension.name) || extension.installed_version.is_some());
         let shown = found.into_iter().map(|extension| ExtensionInfo {
             name: extension.name,

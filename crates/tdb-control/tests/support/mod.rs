@@ -149,6 +149,7 @@ impl World {
             .diff(&self.identity, &blueprint(name), &Page::default())
             .await
             .unwrap()
+            .changes
     }
 
     pub(crate) async fn skip(&self, name: &str, ids: &[u32]) -> Result<Vec<ChangeInfo>, ControlError> {
