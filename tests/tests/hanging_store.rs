@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use tdb_tests::{Api, Instance, eventually};
+use tdb_tests::{Api, Instance, eventually, only, psql, with_ice};
 
 /// The promised limit is three seconds; the rest is an allowance for a busy machine. Without the limit it is 15 seconds.
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -107,4 +107,32 @@ fn a_store_without_free_connections_is_unhealthy() {
         fails_soon(&api, "GET", "/health", None);
     }
     is_well_again(&api);
+}
+
+/// A login that waits for the store takes several seconds for each of its two lookups.
+const LOGINS: u32 = 10;
+const LOGINS_TIME_MAX: Duration = Duration::from_secs(25);
+
+#[test]
+fn logins_to_known_databases_do_not_wait_for_a_store_that_hangs() {
+    let (instance, _ice) = with_ice();
+    only(&instance, "ice");
+    let app = instance.workspace("app");
+    psql(&app.url, "CREATE TABLE t (id int)").ok();
+    let [known, unknown] = ["known", "unknown"].map(|name| instance.tenant(name, "app"));
+    psql(&known.url, "SELECT 1").ok();
+    let postmaster = postmaster(&instance);
+    let _stopped = Stopped::stop([vec![postmaster], children(postmaster)].concat());
+    eventually(Duration::from_secs(60), "the proxy has lost its feed", || {
+        instance.log().contains("lost the feed of route changes").then_some(())
+    });
+    let begun = Instant::now();
+    for _ in 0..LOGINS {
+        psql(&known.url, "SELECT 1").ok();
+    }
+    let took = begun.elapsed();
+    assert!(took < LOGINS_TIME_MAX, "{LOGINS} logins took {took:?}");
+    let refused = psql(&unknown.url, "SELECT 1");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("control plane"), "{}", refused.stderr);
 }

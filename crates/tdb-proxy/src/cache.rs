@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use tdb_contract::Unavailable;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 /// The number of keys with a value; beyond it, the least recently used one is evicted. A database in use takes two.
 const ENTRIES_MAX: NonZeroUsize = bound(20_000);
@@ -20,6 +21,10 @@ const ENTRIES_MAX: NonZeroUsize = bound(20_000);
 const UNKNOWN_MAX: NonZeroUsize = bound(1_000);
 /// After this time an unknown key is looked up again, so that a new tenant is reachable without delay.
 const UNKNOWN_AGE_MAX: Duration = Duration::from_millis(100);
+/// How long a lookup may take if there is a stale entry to use instead.
+const STALE_WAIT_MAX: Duration = Duration::from_millis(250);
+/// After a lookup without an answer, stale entries are used for this time without another lookup.
+const SOURCE_PAUSE: Duration = Duration::from_secs(1);
 /// The number of lookups, when invalidations keep arriving while the source is answering.
 const FILL_ATTEMPTS: usize = 5;
 
@@ -30,6 +35,8 @@ pub(crate) struct Cache<K: Eq + Hash, V> {
     flights: RefCell<HashMap<K, Rc<Flight>>>,
     /// The time since which no invalidations arrive, so that entries may be stale; `None` while they arrive.
     feed_lost_since: Cell<Option<Instant>>,
+    /// When the source last failed to answer the lookup of a key with a stale entry.
+    unanswered_at: Cell<Option<Instant>>,
     stale_max: Duration,
 }
 
@@ -56,6 +63,7 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
             unknown: RefCell::new(LruCache::new(UNKNOWN_MAX)),
             flights: RefCell::default(),
             feed_lost_since: Cell::new(Some(Instant::now())),
+            unanswered_at: Cell::new(None),
             stale_max,
         }
     }
@@ -86,8 +94,9 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
         self.entries.borrow().peek(key).is_some_and(|value| test(value))
     }
 
-    /// The value of `key`, from the cache or from `look_up`; `None` if there is none. If the lookup fails, a stale entry is
-    /// returned for as long as that is allowed.
+    /// The value of `key`, from the cache or from `look_up`; `None` if there is none. If the lookup fails or takes
+    /// long, a stale entry is returned for as long as that is allowed: the source sends missed invalidations later, which end
+    /// the sessions that must end.
     pub(crate) async fn resolve<F>(&self, key: &K, look_up: impl Fn() -> F) -> Result<Option<Rc<V>>, Unavailable>
     where
         F: Future<Output = Result<Option<V>, Unavailable>>,
@@ -109,7 +118,7 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     {
         for _ in 0..FILL_ATTEMPTS {
             flight.invalidated.set(false);
-            let value = match look_up().await {
+            let value = match self.answer(key, look_up()).await {
                 Ok(value) => value.map(Rc::new),
                 Err(unavailable) => return self.stale(key).map(Some).ok_or(unavailable),
             };
@@ -121,6 +130,26 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
         Err(Unavailable {
             reason: "each answer was stale when it arrived".to_owned(),
         })
+    }
+
+    /// The answer of the source. If there is a stale entry, it is awaited only for a short time, and not at all soon after
+    /// another lookup had no answer.
+    async fn answer(
+        &self,
+        key: &K,
+        lookup: impl Future<Output = Result<Option<V>, Unavailable>>,
+    ) -> Result<Option<V>, Unavailable> {
+        if self.stale(key).is_none() {
+            return lookup.await;
+        }
+        if self.unanswered_at.get().is_some_and(|at| at.elapsed() < SOURCE_PAUSE) {
+            return Err(unanswered());
+        }
+        let answer = timeout(STALE_WAIT_MAX, lookup)
+            .await
+            .unwrap_or_else(|_| Err(unanswered()));
+        self.unanswered_at.set(answer.is_err().then(Instant::now));
+        answer
     }
 
     fn store(&self, key: &K, value: Option<Rc<V>>) {
@@ -156,6 +185,12 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
             return None;
         }
         self.entries.borrow_mut().get(key).cloned()
+    }
+}
+
+fn unanswered() -> Unavailable {
+    Unavailable {
+        reason: format!("no answer within {STALE_WAIT_MAX:?}"),
     }
 }
 
@@ -261,7 +296,7 @@ mod tests {
     async fn a_cancelled_lookup_leaves_no_in_flight_entry() {
         let cache = cache();
         let never = || std::future::pending::<Result<Option<u32>, Unavailable>>();
-        let waited = tokio::time::timeout(Duration::ZERO, cache.resolve(&"k", never)).await;
+        let waited = timeout(Duration::ZERO, cache.resolve(&"k", never)).await;
         assert!(waited.is_err() && cache.flights.borrow().is_empty());
     }
 
@@ -270,17 +305,35 @@ mod tests {
         let cache = cache();
         cache.resolve(&"k", || async { Ok(Some(1)) }).await.unwrap();
         cache.feed_lost();
+        assert_eq!(
+            cache.resolve(&"k", || async { Ok(Some(2)) }).await.unwrap(),
+            Some(Rc::new(2))
+        );
         let unavailable = || async {
             Err(Unavailable {
                 reason: "test".to_owned(),
             })
         };
-        assert_eq!(cache.resolve(&"k", unavailable).await.unwrap(), Some(Rc::new(1)));
+        assert_eq!(cache.resolve(&"k", unavailable).await.unwrap(), Some(Rc::new(2)));
         assert!(cache.resolve(&"other", unavailable).await.is_err());
-        assert_eq!(
-            cache.resolve(&"k", || async { Ok(Some(2)) }).await.unwrap(),
-            Some(Rc::new(2))
-        );
+    }
+
+    #[tokio::test]
+    async fn a_source_that_does_not_answer_hardly_delays_a_stale_entry() {
+        let (cache, requests) = (cache(), Cell::new(0));
+        cache.resolve(&"k", || async { Ok(Some(1)) }).await.unwrap();
+        let never = || async {
+            requests.set(requests.get() + 1);
+            std::future::pending().await
+        };
+        cache.feed_lost();
+        for _ in 0..100 {
+            assert_eq!(cache.resolve(&"k", never).await.unwrap(), Some(Rc::new(1)));
+        }
+        // One per second on a machine of any speed.
+        assert!((1..50).contains(&requests.get()), "{}", requests.get());
+        let answer = timeout(STALE_WAIT_MAX * 10, cache.resolve(&"other", never)).await;
+        assert!(answer.is_err(), "a key without an entry waits for the source");
     }
 
     #[tokio::test]
