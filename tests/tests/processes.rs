@@ -175,6 +175,34 @@ async fn two_processes_work_concurrently_and_one_continues_what_a_killed_one_beg
     every_tenant_is_whole(&site).await;
 }
 
+#[tokio::test]
+async fn a_process_that_starts_again_does_not_wait_for_what_its_killed_predecessor_held() {
+    let site = Site::new().await;
+    let first = site.serve("one", None);
+    let twin = site.serve("one", None);
+    // Neither ends what the other holds, although they have one configuration file.
+    let count = "SELECT count(*)::text FROM control_plane.proxies WHERE lease_until > clock_timestamp()";
+    assert_eq!(site.rows(count).await, ["2"]);
+    drop(twin);
+    let url = workspace(&first, "app");
+    psql(&first.at_the_proxy(&url), "CREATE TABLE t (id int)").ok();
+    let holder = "SELECT instance::text FROM control_plane.processes";
+    let before = site.rows(holder).await;
+    first.signal(Signal::SIGKILL);
+    drop(first);
+    let second = site.serve("one", None);
+    let after = site.rows(holder).await;
+    assert_ne!(before, after);
+    // A call that waits for all proxies would wait for this row to expire.
+    let held = format!(
+        "SELECT 'proxy' FROM control_plane.proxies WHERE instance = '{0}' UNION ALL
+         SELECT name FROM control_plane.leases WHERE holder = '{0}'",
+        before[0]
+    );
+    assert_eq!(site.rows(&held).await, Vec::<String>::new());
+    second.api().post("/credentials", json!({"workspace": "app"})).ok();
+}
+
 /// The operation that is running when the process stops, and the request to the other process in the meantime.
 enum Paused {
     Creation,

@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod dev;
 mod health;
+mod home;
 mod http;
 mod migrate;
 mod running;

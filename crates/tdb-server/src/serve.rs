@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::config::Config;
+use crate::home::Home;
 use crate::running::{Foundation, Running};
 use crate::signals::Signals;
 use crate::sockets::{Sockets, Wanted};
@@ -17,6 +18,11 @@ pub(crate) async fn run(file: &Path) -> Result<()> {
     telemetry::start(&config.log)?;
     let mut signals = Signals::new()?;
     let foundation = Foundation::lay(&config).await?;
+    // Held until this process ends.
+    let home = Home::take(file);
+    if let Some(home) = &home {
+        foundation.take_over(home.name()).await?;
+    }
     let sockets = Sockets::bind(
         Wanted {
             address: config.proxy.listen,
