@@ -108,6 +108,11 @@ pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     });
 }
 
+/// Appends ReadyForQuery outside of a transaction.
+pub fn ready_for_query(out: &mut Vec<u8>) {
+    frame(out, READY_FOR_QUERY, |out| out.push(b'I'));
+}
+
 /// Appends NegotiateProtocolVersion: the minor version of the session, never newer than the client's, and the protocol
 /// options that are not supported.
 pub fn negotiate_protocol_version(out: &mut Vec<u8>, minor: u16, unsupported: &Unsupported) {

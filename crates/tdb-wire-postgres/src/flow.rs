@@ -27,6 +27,13 @@ const KEEP_CAPACITY_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
 
+impl RequestId {
+    /// The id of the request before this one.
+    pub(crate) fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
 /// The transaction status of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transaction {
@@ -133,7 +140,8 @@ impl Flow {
             server: Reader::default(),
             replies: Replies {
                 owed: VecDeque::new(),
-                next: 0,
+                // There is an id before the first one.
+                next: 1,
                 front: Front::Nothing,
                 input: Input::Served,
                 copy: Copy::No,
@@ -162,6 +170,12 @@ impl Flow {
             Piece::Span(_) | Piece::Spent => None,
         };
         Ok((piece, id))
+    }
+
+    /// Records a message with this tag that is sent to the server, if the caller splits the client's stream itself. The id is
+    /// as for [`Self::from_client`].
+    pub fn sent(&mut self, tag: u8) -> Option<RequestId> {
+        self.replies.asked(tag)
     }
 
     /// Takes the next piece of `bytes` from the server; see [`Self::from_client`]. ReadyForQuery and ErrorResponse are always
@@ -224,6 +238,21 @@ impl Flow {
     /// Whether the server has ended the session with a FATAL error. It is the last message of the session.
     pub fn is_ended(&self) -> bool {
         self.replies.session == Session::Ended
+    }
+
+    /// The first request that is not answered completely.
+    pub fn first_owed(&self) -> Option<RequestId> {
+        self.replies.owed.front().map(|owed| owed.id)
+    }
+
+    /// Whether the server has not answered all requests.
+    pub fn owes_reply(&self) -> bool {
+        !self.replies.owed.is_empty()
+    }
+
+    /// The number of bytes at the beginning of the server's current frame that are buffered, because it is read.
+    pub fn server_buffered_len(&self) -> usize {
+        self.server.buffered_len()
     }
 
     /// Whether the client has sent Terminate.

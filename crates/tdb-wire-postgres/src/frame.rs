@@ -119,6 +119,11 @@ impl Reader {
         (self.kept.is_empty() || self.returned) && self.position.header_len == 0 && self.position.body_left == 0
     }
 
+    /// The number of bytes that are buffered, at the beginning of a frame that is read and has not arrived completely.
+    pub fn buffered_len(&self) -> usize {
+        if self.returned { 0 } else { self.kept.len() }
+    }
+
     /// Reads the frame that begins here. In the common case the part that is read has arrived completely.
     fn read<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<Piece<'s>, FrameError> {
         let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {

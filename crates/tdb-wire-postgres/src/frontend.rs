@@ -85,6 +85,11 @@ pub fn parse(out: &mut Vec<u8>, name: &str, text: &str) {
     });
 }
 
+/// Appends a Sync.
+pub fn sync(out: &mut Vec<u8>) {
+    frame(out, SYNC, |_| {});
+}
+
 fn string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
     out.push(0);
