@@ -11,4 +11,5 @@ pub mod round;
 pub mod script;
 pub mod shrinking;
 pub mod statements;
+pub mod thief;
 pub mod twins;

@@ -62,6 +62,16 @@ impl InstanceOptions {
         }
     }
 
+    /// Clients of tenants share at most this number of server connections.
+    pub fn pooled(server_connections_max: usize) -> Self {
+        let max = server_connections_max.to_string();
+        let arguments = ["--pool-mode", "auto", "--server-connections-max", &max];
+        Self {
+            arguments: arguments.map(str::to_owned).into(),
+            ..Self::default()
+        }
+    }
+
     /// Arms a fault point: the process kills itself there.
     pub fn with_fault(mut self, point: &str) -> Self {
         self.environment.push(("TDB_FAULT".to_owned(), point.to_owned()));

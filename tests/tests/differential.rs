@@ -6,17 +6,23 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tdb_tests::differential::comparison::{Difference, compare, count};
+use tdb_tests::InstanceOptions;
+use tdb_tests::differential::client::Recording;
+use tdb_tests::differential::comparison::{Difference, Senders, compare, count};
 use tdb_tests::differential::faults::{Fault, FaultyRelay};
 use tdb_tests::differential::generator::Mix;
 use tdb_tests::differential::round::Round;
 use tdb_tests::differential::shrinking::shrink;
+use tdb_tests::differential::thief::Thieves;
 use tdb_tests::differential::twins::{Twins, WORKSPACE};
 
 const SEED: u64 = 0x7465_6e61_6e74;
 /// The tenants of the comparison, with this number of clients each.
 const COMPARED: [&str; 3] = ["acme", "beta", WORKSPACE];
 const CLIENTS: usize = 3;
+/// The tenants whose clients share server connections. There is one connection for each client, so that all of them can hold
+/// state that pins it, and none for the thieves.
+const SHARING: [&str; 2] = ["coop", "duet"];
 /// The tenants of the planted faults.
 const FAULTY: [&str; 2] = ["dent", "echo"];
 const CLIENTS_WITH_FAULT: usize = 2;
@@ -36,11 +42,28 @@ static TWINS: OnceLock<Twins> = OnceLock::new();
 
 /// The tests run at the same time, so they have different tenants.
 fn twins() -> &'static Twins {
-    TWINS.get_or_init(|| Twins::start(&["acme", "beta", "dent", "echo"]))
+    TWINS.get_or_init(|| Twins::start(&["acme", "beta", "dent", "echo"], &InstanceOptions::default()))
 }
 
 #[test]
 fn streams_through_the_proxy_are_those_of_the_server() {
+    let counts = compare_streams(twins(), &COMPARED, Senders::ByProcess);
+    let missing: Vec<char> = MESSAGES.chars().filter(|tag| !counts.contains_key(tag)).collect();
+    assert!(missing.is_empty(), "no message of the types {missing:?} was compared");
+}
+
+/// Other clients take every connection that is idle and may be taken.
+#[test]
+fn streams_of_clients_that_share_connections_are_those_of_the_server() {
+    let twins = Twins::start(&SHARING, &InstanceOptions::pooled(SHARING.len() * CLIENTS));
+    let thieves = Thieves::start(SHARING.map(|tenant| twins.proxied(tenant)));
+    compare_streams(&twins, &SHARING, Senders::ByPayload);
+    let taken = thieves.stop();
+    assert!(taken > 100, "the thieves got {taken} connections only");
+}
+
+/// Runs rounds and panics at the first difference. Returns how many messages of each type were compared.
+fn compare_streams(twins: &Twins, tenants: &[&str], senders: Senders) -> BTreeMap<char, usize> {
     let seed = seed();
     let duration = std::env::var("TDB_SOAK").ok().map(|text| {
         let seconds = text.parse().expect("TDB_SOAK is a number of seconds");
@@ -48,24 +71,27 @@ fn streams_through_the_proxy_are_those_of_the_server() {
     });
     let begun = Instant::now();
     let (mut rounds, mut counts) = (0, BTreeMap::new());
-    let url = |tenant: &str| twins().proxied(tenant);
+    let url = |tenant: &str| twins.proxied(tenant);
+    let run = |round: &Round, patience, counts: &mut _| {
+        let (direct, proxied) = run(twins, round, url, patience, counts);
+        compare(round, &direct, &proxied, senders)
+    };
     while duration.map_or(rounds < ROUNDS, |duration| begun.elapsed() < duration) {
-        let round = Round::generate(seed, rounds, &COMPARED, CLIENTS, Mix::Everything);
-        let differences = run(&round, url, PATIENCE, &mut counts);
+        let round = Round::generate(seed, rounds, tenants, CLIENTS, Mix::Everything);
+        let differences = run(&round, PATIENCE, &mut counts);
         if !differences.is_empty() {
             let deadline = Instant::now() + SHRINK_TIME_MAX;
             let smallest = shrink(&round, |smaller| {
-                Instant::now() < deadline && !run(smaller, url, PATIENCE_WITH_FAULT, &mut BTreeMap::new()).is_empty()
+                Instant::now() < deadline && !run(smaller, PATIENCE_WITH_FAULT, &mut BTreeMap::new()).is_empty()
             });
-            let smaller = run(&smallest, url, PATIENCE_WITH_FAULT, &mut BTreeMap::new());
+            let smaller = run(&smallest, PATIENCE_WITH_FAULT, &mut BTreeMap::new());
             let (first, smaller) = (describe(&round, &differences), describe(&smallest, &smaller));
             panic!("TDB_TEST_SEED={seed}, round {rounds}\n{first}\nafter shrinking:\n{smaller}");
         }
         rounds += 1;
     }
     eprintln!("{rounds} rounds in {:?}; messages: {counts:?}", begun.elapsed());
-    let missing: Vec<char> = MESSAGES.chars().filter(|tag| !counts.contains_key(tag)).collect();
-    assert!(missing.is_empty(), "no message of the types {missing:?} was compared");
+    counts
 }
 
 #[test]
@@ -103,7 +129,8 @@ fn outcome(seed: u64, fault: Fault) -> Outcome {
         let round = Round::generate(seed, number, &FAULTY, CLIENTS_WITH_FAULT, Mix::Whole);
         let relay = FaultyRelay::start(proxy, fault).expect("a relay");
         let url = |tenant: &str| twins().proxied(tenant).replace(proxy, &relay.address());
-        let differences = run(&round, url, patience, &mut BTreeMap::new());
+        let (direct, proxied) = run(twins(), &round, url, patience, &mut BTreeMap::new());
+        let differences = compare(&round, &direct, &proxied, Senders::ByProcess);
         let touched = relay.touched();
         if touched.is_empty() {
             assert!(differences.is_empty(), "{}", describe(&round, &differences));
@@ -118,20 +145,21 @@ fn outcome(seed: u64, fault: Fault) -> Outcome {
     Outcome::NotPlanted
 }
 
-/// Runs the round through the proxy and directly, at the same time. Adds to `counts` what was received through the proxy.
+/// Runs the round directly and through the proxy, at the same time. Adds to `counts` what was received through the proxy.
 fn run(
+    twins: &Twins,
     round: &Round,
     proxied: impl Fn(&str) -> String + Send,
     patience: Duration,
     counts: &mut BTreeMap<char, usize>,
-) -> Vec<Difference> {
+) -> (Vec<Recording>, Vec<Recording>) {
     let (direct, proxied) = thread::scope(|scope| {
         let proxied = scope.spawn(|| round.run(proxied, patience));
-        let direct = round.run(|tenant| twins().direct(tenant), PATIENCE);
+        let direct = round.run(|tenant| twins.direct(tenant), PATIENCE);
         (direct, proxied.join().expect("the proxied round"))
     });
     count(&proxied, counts);
-    compare(round, &direct, &proxied)
+    (direct, proxied)
 }
 
 fn describe(round: &Round, differences: &[Difference]) -> String {

@@ -53,6 +53,7 @@ fn end_sessions(plane: &Plane, change: &RouteChange) -> Vec<u64> {
         RouteChange::Workspace { .. } | RouteChange::Tenant { .. } | RouteChange::Credential { .. } => Vec::new(),
         RouteChange::DatabaseClosed { database, .. } => {
             let closed = RouteKind::Tenant(*database);
+            plane.pool.close(closed);
             plane.sessions.end(EndReason::DatabaseClosed, |kind, _| kind == closed)
         }
         RouteChange::WorkspaceClosed { workspace, .. } => {

@@ -26,12 +26,13 @@ use tdb_contract::{ChangeSink, RouteSource};
 use tdb_names::Engine;
 use tokio::task::LocalSet;
 
-pub use settings::{ClientTlsMode, ProxySettings, Stop};
+pub use settings::{ClientTlsMode, PoolMode, ProxySettings, Stop};
 pub use tls::{ServerTls, ServerTlsError};
 
 use limits::ClientLimits;
 use metrics::Metrics;
 use postgres::cancel::CancelKeys;
+use postgres::pool::Pool;
 use routes::Routes;
 use sessions::Sessions;
 
@@ -58,6 +59,7 @@ pub(crate) struct Plane {
     sessions: Sessions,
     limits: ClientLimits,
     cancel_keys: CancelKeys,
+    pool: Pool,
     /// The read buffer of all relays. Sessions are polled one at a time, so one buffer is enough.
     scratch: RefCell<Box<[u8]>>,
 }
@@ -102,6 +104,7 @@ impl DataPlane {
             routes: Routes::new(self.source.clone(), self.settings.stale_routes_max),
             sessions: Sessions::default(),
             cancel_keys: CancelKeys::default(),
+            pool: Pool::new(self.settings.server_connections_max.get()),
             scratch: RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice()),
             settings: self.settings,
             sink: self.sink,
@@ -120,9 +123,20 @@ impl DataPlane {
                 by_protocol.push((protocol, tokio::net::TcpListener::from_std(listener)?));
             }
             let feed = tokio::task::spawn_local(feed::follow(plane.clone(), self.source));
+            let janitor = tokio::task::spawn_local(close_idle_connections(plane.clone()));
             listener::serve(plane, by_protocol, stop).await;
             feed.abort();
+            janitor.abort();
             Ok(())
         })
+    }
+}
+
+/// Closes shared server connections that no session uses. Runs until it is aborted.
+async fn close_idle_connections(plane: Rc<Plane>) {
+    let idle_max = plane.settings.server_idle_timeout;
+    loop {
+        tokio::time::sleep(idle_max / 4).await;
+        plane.pool.close_idle(idle_max);
     }
 }

@@ -20,6 +20,24 @@ pub struct ProxySettings {
     pub stale_routes_max: Duration,
     /// Whether client connections may, must or cannot use TLS.
     pub tls_mode: ClientTlsMode,
+    /// Whether the clients of a tenant's database share server connections.
+    pub pool_mode: PoolMode,
+    /// The maximum number of shared connections to one database server.
+    pub server_connections_max: NonZeroU32,
+    /// How long a session waits for one of the shared connections.
+    pub server_connection_timeout: Duration,
+    /// How long a shared connection that no session uses stays open.
+    pub server_idle_timeout: Duration,
+}
+
+/// Whether clients share server connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// A client has a server connection while it is connected.
+    Session,
+    /// A client has a server connection during a transaction, and longer if it has left something there that cannot be
+    /// restored on another connection.
+    Auto,
 }
 
 /// Whether client connections use TLS.
@@ -53,6 +71,10 @@ impl Default for ProxySettings {
             upstream_connect_timeout: Duration::from_secs(10),
             stale_routes_max: Duration::from_secs(3600),
             tls_mode: ClientTlsMode::Prefer,
+            pool_mode: PoolMode::Session,
+            server_connections_max: NonZeroU32::new(80).unwrap_or(NonZeroU32::MAX),
+            server_connection_timeout: Duration::from_secs(30),
+            server_idle_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! on. The defaults are defined only in this file; the shipped `proxy.toml` shows them.
 
 mod expected;
+mod proxy;
 mod reader;
 #[cfg(test)]
 mod reference;
@@ -21,10 +22,10 @@ use tdb_store::StoreUrl;
 use toml::Table;
 use tracing_subscriber::EnvFilter;
 
+pub(crate) use proxy::{PoolMode, Proxy, SERVER_CONNECTIONS_MAX};
 pub(crate) use reader::Problem;
 use reader::{Outside, Section};
 
-const PROXY_PORT: u16 = 6432;
 const API_PORT: u16 = 9876;
 const METRICS_PORT: u16 = 9877;
 const POSTGRES_PORT: NonZeroU16 = match NonZeroU16::new(5432) {
@@ -60,19 +61,6 @@ pub(crate) struct Config {
     pub log: Log,
     /// How long clients can finish their transactions at a shutdown.
     pub shutdown_timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Proxy {
-    pub listen: SocketAddr,
-    /// The `host:port` in connection strings; `None` means the listening address.
-    pub public_address: Option<PublicAddress>,
-    pub clients_max: NonZeroU32,
-    pub database_clients_max: NonZeroU32,
-    pub login_timeout: Duration,
-    pub upstream_connect_timeout: Duration,
-    pub stale_routes_max: Duration,
-    pub tls: Tls,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -249,7 +237,7 @@ impl TryFrom<String> for PublicAddress {
 
 /// `None` only if a required value is missing, which is then among the problems.
 fn read_root(mut root: Section<'_>, source: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
-    let proxy = read_proxy(root.section("proxy", problems), problems);
+    let proxy = proxy::read(root.section("proxy", problems), problems);
     let (api_listen, signup) = read_api(root.section("api", problems), problems);
     let metrics_listen = read_listen(root.section("metrics", problems), METRICS_PORT, problems);
     let store = read_store(root.section("store", problems), problems);
@@ -280,21 +268,6 @@ fn read_root(mut root: Section<'_>, source: &Path, problems: &mut Vec<Problem>) 
         log,
         shutdown_timeout,
     })
-}
-
-fn read_proxy(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Proxy {
-    let proxy = Proxy {
-        listen: section.value("listen", loopback(PROXY_PORT), problems),
-        public_address: section.optional("public_address", problems),
-        clients_max: section.value("clients_max", number(10_000), problems),
-        database_clients_max: section.value("database_clients_max", number(100), problems),
-        login_timeout: section.duration("login_timeout", Duration::from_secs(15), problems),
-        upstream_connect_timeout: section.duration("upstream_connect_timeout", Duration::from_secs(10), problems),
-        stale_routes_max: section.duration("stale_routes_max", Duration::from_secs(3600), problems),
-        tls: read_tls(section.section("tls", problems), problems),
-    };
-    section.close(problems);
-    proxy
 }
 
 fn read_tls(mut section: Section<'_>, problems: &mut Vec<Problem>) -> Tls {
@@ -424,8 +397,11 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn number(value: u32) -> NonZeroU32 {
-    NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN)
+const fn number(value: u32) -> NonZeroU32 {
+    match NonZeroU32::new(value) {
+        Some(number) => number,
+        None => NonZeroU32::MIN,
+    }
 }
 
 #[cfg(test)]

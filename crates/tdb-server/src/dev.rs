@@ -12,6 +12,7 @@ mod welcome;
 use std::env;
 use std::io::{Write as _, stdout};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,7 +24,10 @@ use tdb_control::Signup;
 use tdb_names::TlsMode;
 
 use crate::certificate;
-use crate::config::{CertificateFiles, ClientTlsMode, Config, Log, LogFormat, PublicAddress, Server, Tls};
+use crate::config::{
+    CertificateFiles, ClientTlsMode, Config, Log, LogFormat, PoolMode, PublicAddress, SERVER_CONNECTIONS_MAX, Server,
+    Tls,
+};
 use crate::running::{Foundation, Running};
 use crate::signals::Signals;
 use crate::sockets::{self, Sockets, Wanted};
@@ -69,6 +73,12 @@ pub(crate) struct DevArgs {
     /// Port of the private PostgreSQL; 0 means any free port
     #[arg(long, value_name = "PORT", default_value_t = 6433, value_parser = port)]
     upstream_port: u16,
+    /// Whether the clients of a tenant's database share server connections
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = PoolMode::Session)]
+    pool_mode: PoolMode,
+    /// The maximum number of connections that the clients share
+    #[arg(long, value_name = "NUMBER", default_value_t = SERVER_CONNECTIONS_MAX)]
+    server_connections_max: NonZeroU32,
 }
 
 /// The secrets of an instance. Each is in a file in the instance's directory.
@@ -131,7 +141,7 @@ async fn serve(
 ) -> Result<()> {
     let started = async {
         let url = store::provision(upstream_port, &secrets.administrator, &secrets.store_owner).await?;
-        let config = configuration(directory, secrets, &sockets, &url, upstream_port)?;
+        let config = configuration(args, directory, secrets, &sockets, &url, upstream_port)?;
         let facts = facts_of(secrets, &sockets, upstream_port)?;
         let foundation = Foundation::lay(&config).await?;
         // This process has locked the directory, so the previous process has ended.
@@ -219,6 +229,7 @@ impl Secrets {
 
 /// The configuration of this instance, in place of a `proxy.toml`.
 fn configuration(
+    args: &DevArgs,
     directory: &Directory,
     secrets: &Secrets,
     sockets: &Sockets,
@@ -228,6 +239,8 @@ fn configuration(
     let mut config = Config::with_secrets(store_url, &secrets.master_key, directory.path())?;
     let proxy = sockets.proxy.local_addr()?;
     config.proxy.listen = proxy;
+    config.proxy.pool_mode = args.pool_mode;
+    config.proxy.server_connections_max = args.server_connections_max;
     config.proxy.public_address = Some(PublicAddress {
         host: proxy.ip().to_string(),
         port: proxy.port(),

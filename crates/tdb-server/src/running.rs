@@ -13,7 +13,7 @@ use tdb_auth::{ApiKey, ClientTls, MasterKey, Roots};
 use tdb_control::model::ProxyAddress;
 use tdb_control::{Control, ControlSettings, ServerEnrolment};
 use tdb_names::{Engine, ServerEndpoint};
-use tdb_proxy::{ClientTlsMode, DataPlane, ProxySettings, ServerTls, Stop};
+use tdb_proxy::{ClientTlsMode, DataPlane, PoolMode, ProxySettings, ServerTls, Stop};
 use tdb_store::{Directory, DirectorySettings, Store, StoreSettings, migrations, projects};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -174,6 +174,13 @@ fn proxy_settings(config: &Config) -> ProxySettings {
         login_timeout: proxy.login_timeout,
         upstream_connect_timeout: proxy.upstream_connect_timeout,
         stale_routes_max: proxy.stale_routes_max,
+        pool_mode: match proxy.pool_mode {
+            config::PoolMode::Session => PoolMode::Session,
+            config::PoolMode::Auto => PoolMode::Auto,
+        },
+        server_connections_max: proxy.server_connections_max,
+        server_connection_timeout: proxy.server_connection_timeout,
+        server_idle_timeout: proxy.server_idle_timeout,
         tls_mode: match proxy.tls.mode {
             config::ClientTlsMode::Disable => ClientTlsMode::Disable,
             config::ClientTlsMode::Prefer => ClientTlsMode::Prefer,

@@ -3,7 +3,8 @@
 //! What must differ is masked, and nothing else:
 //! - BackendKeyData: each run has other processes and secrets. The recording does not contain it.
 //! - The value of the reported setting `session_authorization`: a twin has another role.
-//! - The process id in a NotificationResponse: replaced by the tag of the client that has it.
+//! - The process id in a NotificationResponse: replaced by the tag of the client that has it. With shared server connections
+//!   no client has it, and the tag is the one in the payload.
 //! - When a NotificationResponse arrives among the other messages: the server sends it when the session is idle, so that
 //!   depends on the other clients. The notifications of each sender are compared separately, in their order. Those from a
 //!   client that vanished are not compared: it is unknown what the server read of its messages.
@@ -33,6 +34,14 @@ pub struct Difference {
     pub text: String,
 }
 
+/// How the sender of a notification is recognized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Senders {
+    ByProcess,
+    /// Each payload contains the tag of its sender.
+    ByPayload,
+}
+
 /// A recording without what must differ.
 #[derive(Debug, PartialEq, Eq)]
 struct View {
@@ -43,18 +52,18 @@ struct View {
 }
 
 /// The differences of a round, at most one for each client. Both lists have one recording for each script.
-pub fn compare(round: &Round, direct: &[Recording], proxied: &[Recording]) -> Vec<Difference> {
+pub fn compare(round: &Round, direct: &[Recording], proxied: &[Recording], senders: Senders) -> Vec<Difference> {
     let scripts = round.scripts.iter().enumerate();
     let differences = scripts.filter_map(|(number, script)| {
         let text = foreign_tag(script, &proxied[number]).or_else(|| {
             if let Finish::Vanish(_) = script.finish {
                 return None;
             }
-            let expected = view(round, direct, number);
+            let expected = view(round, direct, number, Senders::ByProcess);
             if let Ending::LoginFailed(_) = expected.end {
                 return Some(format!("{} cannot log in: {:?}", script.tag, expected.end));
             }
-            first_difference(&expected, &view(round, proxied, number))
+            first_difference(&expected, &view(round, proxied, number, senders))
         })?;
         Some(Difference { script: number, text })
     });
@@ -88,7 +97,7 @@ fn tags(body: &[u8]) -> Vec<String> {
     tags
 }
 
-fn view(round: &Round, recordings: &[Recording], number: usize) -> View {
+fn view(round: &Round, recordings: &[Recording], number: usize, senders: Senders) -> View {
     let (script, recording) = (&round.scripts[number], &recordings[number]);
     let cancellations = script.cancellations();
     let mut segment = 0;
@@ -97,7 +106,7 @@ fn view(round: &Round, recordings: &[Recording], number: usize) -> View {
     for frame in &recording.frames {
         match frame.tag {
             b'A' => {
-                if let Some(sender) = sender(round, recordings, frame) {
+                if let Some(sender) = sender(round, recordings, frame, senders) {
                     let text = frame.body.get(4..).unwrap_or_default().escape_ascii().to_string();
                     notifications.entry(sender).or_default().push(text);
                 }
@@ -147,9 +156,17 @@ fn masked(frame: &Frame) -> Frame {
 }
 
 /// The client of the round that sent a notification; `None` if it vanished.
-fn sender(round: &Round, recordings: &[Recording], frame: &Frame) -> Option<String> {
+fn sender(round: &Round, recordings: &[Recording], frame: &Frame, senders: Senders) -> Option<String> {
     let pid = frame.body.first_chunk::<4>().map(|bytes| i32::from_be_bytes(*bytes));
-    let Some(number) = recordings.iter().position(|recording| Some(recording.pid) == pid) else {
+    let number = match senders {
+        Senders::ByProcess => recordings.iter().position(|recording| Some(recording.pid) == pid),
+        Senders::ByPayload => {
+            let tag = tags(&frame.body).into_iter().next();
+            let mut scripts = round.scripts.iter();
+            scripts.position(|script| Some(script.tag.to_string()) == tag)
+        }
+    };
+    let Some(number) = number else {
         return Some(format!("unknown process {pid:?}"));
     };
     let script = &round.scripts[number];

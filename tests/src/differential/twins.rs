@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::{Instance, Workspace, database_of, eventually, in_database, psql, url_with};
+use crate::{Instance, InstanceOptions, Workspace, database_of, eventually, in_database, psql, url_with};
 
 /// What the tenants' databases contain. Each client has separate rows, and `owner` is its tag.
 const SCHEMA: &str = r"
@@ -36,8 +36,8 @@ struct Twin {
 
 impl Twins {
     /// Starts an instance with these tenants, and the workspace as another one with the name [`WORKSPACE`].
-    pub fn start(tenants: &[&str]) -> Self {
-        let instance = Instance::start();
+    pub fn start(tenants: &[&str], options: &InstanceOptions) -> Self {
+        let instance = Instance::start_with(options);
         let workspace = instance.workspace(BLUEPRINT);
         psql(&workspace.url, SCHEMA).ok();
         let mut twins: Vec<Twin> = tenants.iter().map(|name| Twin::of_tenant(&instance, name)).collect();

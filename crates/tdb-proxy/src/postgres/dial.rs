@@ -26,8 +26,6 @@ pub(crate) struct Dialled {
     pub key: Key,
     /// The server's ParameterStatus messages and notices, as frames for the client.
     pub greeting: Vec<u8>,
-    /// The frame of the first ReadyForQuery.
-    pub ready: Vec<u8>,
 }
 
 #[derive(Debug, Error)]
@@ -123,12 +121,7 @@ async fn log_in(mut stream: Stream, mut login: Handshake) -> Result<Dialled, Dia
                 });
             }
             Step::Ready(key) => {
-                return Ok(Dialled {
-                    stream,
-                    key,
-                    greeting,
-                    ready: frame,
-                });
+                return Ok(Dialled { stream, key, greeting });
             }
         }
     }

@@ -17,14 +17,14 @@ use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 
 use super::capture::Capture;
+use super::pipe::{Pipe, Stage};
+use super::pool::AcquireError;
 use super::read_only::{ReadOnly, TEXT_LEN_MAX};
 use crate::sessions::{EndReason, LiveSession};
 use crate::stream::Stream;
 
 /// How long a running transaction may continue after its session was asked to end, except on shutdown.
-const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
-/// When a buffer is empty, its memory beyond this capacity is released.
-const KEEP_CAPACITY_MAX: usize = 8 * 1024;
+pub(crate) const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Relay<'a> {
     pub client: Stream,
@@ -65,36 +65,9 @@ pub(crate) enum End {
     MayWrite,
     #[error("the end of the session was requested")]
     Requested(EndReason),
-}
-
-/// One direction: the bytes that the destination has not accepted yet.
-#[derive(Default)]
-struct Pipe {
-    pending: Vec<u8>,
-    sent: usize,
-    /// TLS can buffer bytes until it is flushed.
-    unflushed: Unflushed,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Unflushed {
-    #[default]
-    No,
-    Yes,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
-    #[default]
-    Open,
-    /// The source has ended; pending bytes must still be sent.
-    Ended,
-    /// The client sent Terminate; pending bytes must still be sent. Bytes after Terminate are not forwarded: the server would
-    /// close with unread data, which resets the connection, and its last replies could be lost.
-    Terminated,
-    /// Nothing more is sent in this direction.
-    Closed,
+    /// The session shares server connections.
+    #[error("the session got no server connection")]
+    NoConnection(#[source] AcquireError),
 }
 
 impl<'a> Relay<'a> {
@@ -362,78 +335,4 @@ fn take_replies(flow: &mut Flow, mut bytes: &[u8]) -> Result<(), FrameError> {
         flow.from_server(&mut bytes, |_| false)?;
     }
     Ok(())
-}
-
-impl Pipe {
-    fn is_empty(&self) -> bool {
-        self.pending.is_empty()
-    }
-
-    fn close(&mut self) {
-        *self = Self {
-            stage: Stage::Closed,
-            ..Self::default()
-        };
-    }
-
-    /// Reads from `stream` and counts the bytes. `None` at the end of the stream, which sets [`Stage::Ended`]. Cancel safe.
-    #[inline]
-    fn poll_read<'b>(
-        &mut self,
-        stream: &mut Stream,
-        counter: &IntCounter,
-        cx: &mut Context<'_>,
-        buffer: &'b mut [u8],
-    ) -> Poll<io::Result<Option<&'b [u8]>>> {
-        let len = ready!(stream.poll_read(cx, buffer))?;
-        let bytes = buffer.get(..len).unwrap_or_default();
-        if bytes.is_empty() {
-            self.stage = Stage::Ended;
-            return Poll::Ready(Ok(None));
-        }
-        counter.inc_by(u64::try_from(len).unwrap_or(0));
-        Poll::Ready(Ok(Some(bytes)))
-    }
-
-    /// Sends `bytes`, and buffers those that the socket does not accept now. Must not be called while bytes are pending.
-    fn send(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match stream.poll_write(cx, rest)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(len) => rest = rest.get(len..).unwrap_or_default(),
-                Poll::Pending => {
-                    self.pending.extend_from_slice(rest);
-                    break;
-                }
-            }
-        }
-        if stream.is_encrypted() {
-            self.unflushed = Unflushed::Yes;
-        }
-        Ok(())
-    }
-
-    /// Ready when all pending bytes are sent and flushed.
-    fn poll_send(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match ready!(stream.poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                len => self.sent += len,
-            }
-            if stream.is_encrypted() {
-                self.unflushed = Unflushed::Yes;
-            }
-        }
-        if !self.pending.is_empty() {
-            self.pending.clear();
-            self.pending.shrink_to(KEEP_CAPACITY_MAX);
-            self.sent = 0;
-        }
-        if self.unflushed == Unflushed::Yes {
-            ready!(stream.poll_flush(cx))?;
-            self.unflushed = Unflushed::No;
-        }
-        Poll::Ready(Ok(()))
-    }
 }

@@ -2,6 +2,7 @@
 //! them are defined here. Errors of database servers are forwarded unchanged and are not defined here.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use tdb_names::{DATABASE_GRAMMAR, DatabaseName, DatabaseNameError};
 use tdb_wire_postgres::frame::FrameError;
@@ -59,6 +60,13 @@ pub(crate) enum Refused {
     NoRandom,
     ClientDesync(FrameError),
     Ended(EndReason),
+    /// All shared connections to the database server were in use.
+    NoServerConnection {
+        connections_max: u32,
+        waited: Duration,
+    },
+    /// What the session had left in its shared server connection was lost.
+    StateLost,
 }
 
 /// A message that is not a SASL response.
@@ -95,7 +103,9 @@ impl Refused {
             | Refused::TlsRequired
             | Refused::Scram(ScramError::Downgrade | ScramError::Binding) => SqlState::InvalidAuthorization,
             Refused::WrongPassword { .. } => SqlState::InvalidPassword,
-            Refused::TooManyClients { .. } | Refused::TooManyDatabaseClients { .. } => SqlState::TooManyConnections,
+            Refused::TooManyClients { .. }
+            | Refused::TooManyDatabaseClients { .. }
+            | Refused::NoServerConnection { .. } => SqlState::TooManyConnections,
             Refused::DatabaseName { .. } | Refused::UnknownDatabase(_) => SqlState::UnknownDatabase,
             Refused::OutOfScope { .. } => SqlState::NotAllowed,
             Refused::ControlPlaneUnavailable
@@ -107,6 +117,7 @@ impl Refused {
             | Refused::ServerSilent
             | Refused::ServerUnreachable
             | Refused::ServerLost
+            | Refused::StateLost
             | Refused::NotReadOnly => SqlState::ConnectionFailure,
             Refused::MayWrite => SqlState::ReadOnly,
             Refused::NoRandom | Refused::Scram(ScramError::NoRandom(_)) => SqlState::InternalError,
@@ -144,6 +155,8 @@ impl Refused {
             Refused::ServerSilent => "timed out connecting to the database server".to_owned(),
             Refused::ServerUnreachable => "could not connect to the database server".to_owned(),
             Refused::ServerLost => "the connection to the database server was lost".to_owned(),
+            Refused::NoServerConnection { .. } => "no connection to the database server is free".to_owned(),
+            Refused::StateLost => "the state of the session was lost".to_owned(),
             Refused::NotReadOnly => "the database server did not confirm that this session is read-only".to_owned(),
             Refused::MayWrite => {
                 "terminating connection because it changed a setting that keeps it read-only".to_owned()
@@ -171,6 +184,17 @@ impl Refused {
                 Some("Creating the database has failed. The control plane continues to retry.".to_owned())
             }
             Refused::MayWrite => Some("The setting is default_transaction_read_only.".to_owned()),
+            Refused::NoServerConnection {
+                connections_max,
+                waited,
+            } => Some(format!(
+                "All {connections_max} shared connections to the database server were in use for {} s.",
+                waited.as_secs()
+            )),
+            Refused::StateLost => Some(
+                "The server connection that held the settings of the session was closed, or the settings could not be restored on another one."
+                    .to_owned(),
+            ),
             Refused::Opening(_)
             | Refused::TooManyOpenings
             | Refused::TlsRequired
@@ -215,6 +239,10 @@ impl Refused {
             Refused::ServerLogin => Some("Your password is correct. Report this to the operator of the proxy."),
             Refused::NotReadOnly => Some("Report this to the operator of the proxy."),
             Refused::MayWrite => Some(WRITER_HINT),
+            Refused::NoServerConnection { .. } => {
+                Some("End transactions that are idle, or raise proxy.server_connections_max.")
+            }
+            Refused::StateLost => Some("Connect again."),
             Refused::Ended(reason) => Some(match reason {
                 EndReason::DatabaseClosed => "Resume or restore the tenant to connect again.",
                 EndReason::CredentialRevoked => "Connect again with a valid credential.",
@@ -266,7 +294,7 @@ mod tests {
 
     use super::*;
 
-    const VARIANTS: usize = 27;
+    const VARIANTS: usize = 29;
 
     /// Each variant needs a number here and a row in the table; the test checks that every number has a row.
     fn number(refused: &Refused) -> usize {
@@ -300,6 +328,8 @@ mod tests {
             }
             Refused::NotReadOnly => 25,
             Refused::MayWrite => 26,
+            Refused::NoServerConnection { .. } => 27,
+            Refused::StateLost => 28,
         }
     }
 
@@ -463,6 +493,19 @@ mod tests {
                 Refused::ServerLost,
                 "08006",
                 "the connection to the database server was lost",
+            ),
+            (
+                Refused::NoServerConnection {
+                    connections_max: 20,
+                    waited: Duration::from_millis(30_001),
+                },
+                "53300",
+                "no connection to the database server is free | All 20 shared connections to the database server were in use for 30 s. | End transactions that are idle, or raise proxy.server_connections_max.",
+            ),
+            (
+                Refused::StateLost,
+                "08006",
+                "the state of the session was lost | The server connection that held the settings of the session was closed, or the settings could not be restored on another one. | Connect again.",
             ),
             (
                 Refused::NotReadOnly,

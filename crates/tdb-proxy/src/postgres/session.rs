@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tdb_auth::{NoRandom, unguessable};
-use tdb_contract::{ClientLimit, Place, PostgresPlace, Repair, Rights, Route, RouteKind, SessionStart};
+use tdb_contract::{ClientLimit, Place, PostgresPlace, Rights, Route, RouteKind, SessionStart};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::startup::Startup;
 use tokio::net::TcpStream;
@@ -16,23 +16,26 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Instrument, field};
 
 use super::authenticate::{self, Identity};
+use super::cancel::Running;
 use super::capture::Capture;
-use super::dial::{self, DialError, Dialled};
+use super::dial::{DialError, Dialled};
+use super::pool::{AcquireError, PoolKey, SessionState};
+use super::pooled::Pooled;
 use super::read_only::{self, ReadOnly};
 use super::refuse::Refusal;
 use super::relay::{End, Relay, Tap};
 use super::render::Refused;
+use super::server_login;
 use super::startup::{self, Hello};
 use super::{cancel, cancel::CancelKey};
 use crate::Plane;
 use crate::limits::Admission;
 use crate::sessions::{EndReason, LiveSession, Registered};
+use crate::settings::PoolMode;
 use crate::stream::Stream;
 
 /// The proxy sets this at login; with it, the journal's triggers report what they record.
 const CAPTURE_SETTING: &str = "tdb.session";
-/// The time limit for the control plane to restore a role: two statements on the database server.
-const REPAIR_TIME_MAX: Duration = Duration::from_secs(5);
 /// The time limit for registering the author of changes, which delays the login.
 const REGISTER_TIME_MAX: Duration = Duration::from_secs(1);
 /// The time limit for sending the last message to a client.
@@ -43,17 +46,62 @@ const LONG_SECRET_LEN: usize = 32;
 /// A session that is open on the server, before the client is notified.
 struct Opened<'p> {
     registered: Registered<'p>,
-    dialled: Dialled,
-    tap: Tap,
+    server: OpenedServer,
+}
+
+enum OpenedServer {
+    /// A connection that only this session uses.
+    Dialled(Dialled, Tap),
+    /// Connections that the clients of the database share.
+    Shared(Rc<PoolKey>, Rc<SessionState>, Rc<[u8]>),
 }
 
 /// A session that is open on both sides.
 struct RelayedSession<'p> {
-    relay: Relay<'p>,
+    relay: AnyRelay<'p>,
     key: CancelKey<'p>,
     registered: Registered<'p>,
     /// When its credential expires.
     expires_at: Option<SystemTime>,
+}
+
+enum AnyRelay<'p> {
+    Whole(Box<Relay<'p>>),
+    Pooled(Box<Pooled<'p>>),
+}
+
+impl AnyRelay<'_> {
+    async fn run(&mut self) -> End {
+        match self {
+            AnyRelay::Whole(relay) => relay.run().await,
+            AnyRelay::Pooled(relay) => relay.run().await,
+        }
+    }
+
+    fn can_insert_message(&self) -> bool {
+        match self {
+            AnyRelay::Whole(relay) => relay.can_insert_message(),
+            AnyRelay::Pooled(relay) => relay.can_insert_message(),
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        match self {
+            AnyRelay::Whole(relay) => relay.is_lost(),
+            AnyRelay::Pooled(relay) => relay.is_lost(),
+        }
+    }
+
+    /// Ends the server session, or gives the connection back. Returns the client's stream.
+    fn end_server(self) -> Stream {
+        match self {
+            AnyRelay::Whole(relay) => relay.client,
+            AnyRelay::Pooled(mut relay) => {
+                relay.end_server();
+                relay.client
+            }
+        }
+    }
 }
 
 /// Serves one connection until it is closed.
@@ -174,18 +222,82 @@ async fn open<'p>(
         let database = startup.database.clone();
         return Err(Refused::TooManyDatabaseClients { database, clients_max }.into());
     };
-    let dialled = dial_server(plane, &registered, startup, identity.credential.rights, route).await;
-    let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
-    let tap = tap(plane, identity.credential.rights, route, &dialled)?;
-    register_author(plane, startup, identity, route, address, dialled.key.pid).await;
+    let rights = identity.credential.rights;
+    let server = match (plane.settings.pool_mode, rights, route.kind) {
+        (PoolMode::Auto, Rights::ReadWrite, RouteKind::Tenant(_)) => {
+            let shared = open_shared(plane, &registered, startup, route).await;
+            shared.inspect_err(|_| plane.metrics.login("server"))?
+        }
+        _ => {
+            let dialled = dial_server(plane, &registered, startup, rights, route).await;
+            let dialled = dialled.inspect_err(|_| plane.metrics.login("server"))?;
+            let tap = tap(plane, rights, route, &dialled)?;
+            register_author(plane, startup, identity, route, address, dialled.key.pid).await;
+            OpenedServer::Dialled(dialled, tap)
+        }
+    };
     plane.metrics.login("ok");
     tracing::Span::current().record("id", registered.live.id);
-    tracing::info!(server = %place(route).server.name, pid = dialled.key.pid, "session started");
-    Ok(Opened {
-        registered,
-        dialled,
-        tap,
-    })
+    let pid = match &server {
+        OpenedServer::Dialled(dialled, _) => Some(dialled.key.pid),
+        OpenedServer::Shared(..) => None,
+    };
+    tracing::info!(server = %place(route).server.name, pid, "session started");
+    Ok(Opened { registered, server })
+}
+
+/// Gets the server's greeting: from the last login with the same parameters, or with a connection.
+async fn open_shared(
+    plane: &Plane,
+    registered: &Registered<'_>,
+    startup: &Startup,
+    route: &Rc<Route>,
+) -> Result<OpenedServer, Refusal> {
+    let place = place(route);
+    let key = Rc::new(PoolKey {
+        kind: route.kind,
+        server: (*place.server).clone(),
+        database: place.database.clone(),
+        role: place.role.clone(),
+        parameters: startup.parameters.clone(),
+    });
+    let state = Rc::new(SessionState::default());
+    if let Some(greeting) = plane.pool.greeting(&key) {
+        return Ok(OpenedServer::Shared(key, state, greeting));
+    }
+    let end_requested = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
+    let acquired = tokio::select! {
+        biased;
+        reason = end_requested => return Err(Refused::Ended(reason).into()),
+        acquired = plane.pool.acquire(plane, &key, place, &state) => acquired,
+    };
+    match acquired {
+        Ok(connection) => {
+            state.between_messages.set(true);
+            plane.pool.release(&state, connection);
+        }
+        Err(AcquireError::Dial(error)) => return Err(dial_refusal(route, error)),
+        Err(error) => return Err(no_connection(error).into()),
+    }
+    let greeting = plane.pool.greeting(&key).unwrap_or_else(|| Rc::from([]));
+    Ok(OpenedServer::Shared(key, state, greeting))
+}
+
+/// Why a session got no server connection, as an error for its client.
+fn no_connection(error: AcquireError) -> Refused {
+    match error {
+        AcquireError::Dial(DialError::Deadline) => Refused::ServerSilent,
+        AcquireError::Dial(DialError::Refused { .. }) => Refused::ServerLogin,
+        AcquireError::Dial(_) => Refused::ServerUnreachable,
+        AcquireError::Full {
+            connections_max,
+            waited,
+        } => Refused::NoServerConnection {
+            connections_max,
+            waited,
+        },
+        AcquireError::Lost | AcquireError::Restore(_) => Refused::StateLost,
+    }
 }
 
 /// How the session's messages are processed. Read-only sessions of a workspace are not captured.
@@ -226,49 +338,11 @@ async fn dial_server(
         (Rights::ReadWrite, RouteKind::Tenant(_)) => {}
     }
     let end_requested = poll_fn(|cx| registered.live.poll_end(cx).map_or(Poll::Pending, Poll::Ready));
-    let dialled = async {
-        let first = dial_once(plane, route, &parameters).await;
-        match first {
-            Err(DialError::Refused { parsed, .. }) if may_be_repairable(&parsed.code) && repair(plane, route).await => {
-                dial_once(plane, route, &parameters).await
-            }
-            other => other,
-        }
-    };
+    let dialled = server_login::log_in(plane, route.kind, place(route), &parameters);
     tokio::select! {
         biased;
         reason = end_requested => Err(Refused::Ended(reason).into()),
         dialled = dialled => dialled.map_err(|error| dial_refusal(route, error)),
-    }
-}
-
-async fn dial_once(plane: &Plane, route: &Rc<Route>, parameters: &[(String, String)]) -> Result<Dialled, DialError> {
-    let dialled = dial::dial(&plane.upstream_tls, place(route), parameters);
-    let limit = plane.settings.upstream_connect_timeout;
-    timeout(limit, dialled).await.unwrap_or(Err(DialError::Deadline))
-}
-
-/// Whether the error can result from changes that a role can make to itself: its password, its validity, or a library that
-/// is loaded at login.
-fn may_be_repairable(sqlstate: &str) -> bool {
-    sqlstate.starts_with("28") || sqlstate.starts_with("58") || sqlstate == "XX000"
-}
-
-async fn repair(plane: &Plane, route: &Route) -> bool {
-    match timeout(REPAIR_TIME_MAX, plane.sink.login_refused(route.kind)).await {
-        Ok(Ok(Repair::Done)) => true,
-        Ok(Ok(Repair::NotNeeded)) => false,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, role = place(route).role, "cannot check the role that a database server refused");
-            false
-        }
-        Err(_) => {
-            tracing::warn!(
-                role = place(route).role,
-                "timed out checking the role that a database server refused"
-            );
-            false
-        }
     }
 }
 
@@ -341,39 +415,60 @@ async fn start_relay<'p>(
     opened: Opened<'p>,
     expires_at: Option<SystemTime>,
 ) -> Option<RelayedSession<'p>> {
-    let Opened {
-        registered,
-        dialled,
-        tap,
-    } = opened;
+    let Opened { registered, server } = opened;
     let Ok(secret) = cancel_secret(startup) else {
         Refusal::from(Refused::NoRandom).on(stream).send(plane).await;
         return None;
     };
+    let running = Rc::new(Running::default());
+    let (greeting, pid): (&[u8], i32) = match &server {
+        OpenedServer::Dialled(dialled, _) => {
+            running.set(Some(dialled.key));
+            (&dialled.greeting, dialled.key.pid)
+        }
+        OpenedServer::Shared(.., greeting) => (greeting, session_pid(registered.live.id)),
+    };
     let mut out = Vec::new();
     backend::authentication_ok(&mut out);
-    out.extend_from_slice(&dialled.greeting);
-    backend::backend_key_data(&mut out, dialled.key.pid, &secret);
-    out.extend_from_slice(&dialled.ready);
+    out.extend_from_slice(greeting);
+    backend::backend_key_data(&mut out, pid, &secret);
+    backend::ready_for_query(&mut out);
     let key = plane
         .cancel_keys
-        .insert(dialled.key.pid, secret, place(route).server.clone(), dialled.key.secret);
+        .insert(pid, secret, place(route).server.clone(), running.clone());
+    let live = registered.live.clone();
     match timeout(CLOSE_TIME_MAX, stream.write_all(&out)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => {
             tracing::info!("session ended: the connection to the client was lost");
+            if let OpenedServer::Shared(key, state, _) = server {
+                plane.pool.session_ended(&key, &state, None);
+            }
             return None;
         }
     }
-    let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
-    let live = registered.live.clone();
-    let relay = Relay::new(stream, dialled.stream, tap, live, &plane.scratch, counters);
+    let relay = match server {
+        OpenedServer::Dialled(dialled, tap) => {
+            let counters = [&plane.metrics.from_clients_bytes, &plane.metrics.to_clients_bytes];
+            let relay = Relay::new(stream, dialled.stream, tap, live, &plane.scratch, counters);
+            AnyRelay::Whole(Box::new(relay))
+        }
+        OpenedServer::Shared(key, state, _) => {
+            let relay = Pooled::new(plane, stream, key, place(route).clone(), state, running, live);
+            AnyRelay::Pooled(Box::new(relay))
+        }
+    };
     Some(RelayedSession {
         relay,
         key,
         registered,
         expires_at,
     })
+}
+
+/// The pid that a client is told if its statements run in changing server processes.
+fn session_pid(session: u64) -> i32 {
+    i32::try_from(session % (i32::MAX as u64)).unwrap_or(0) + 1
 }
 
 fn cancel_secret(startup: &Startup) -> Result<Vec<u8>, NoRandom> {
@@ -395,10 +490,7 @@ async fn expire(live: &LiveSession, expires_at: Option<SystemTime>) -> Infallibl
 
 async fn close(plane: &Plane, session: RelayedSession<'_>, end: End) {
     let RelayedSession {
-        mut relay,
-        key,
-        registered,
-        ..
+        relay, key, registered, ..
     } = session;
     // Before the server connection is closed, since another session can then get its pid.
     drop(key);
@@ -412,17 +504,17 @@ async fn close(plane: &Plane, session: RelayedSession<'_>, end: End) {
         plane.metrics.refusal(refused.sqlstate().code());
     }
     // The server session ends first, since the client may be slow to read.
-    drop(relay.server);
+    let mut client = relay.end_server();
     let _ = timeout(CLOSE_TIME_MAX, async {
         if !last_message.is_empty() {
-            relay.client.write_all(&last_message).await?;
+            client.write_all(&last_message).await?;
         }
-        relay.client.shutdown().await
+        client.shutdown().await
     })
     .await;
     // The session now counts as ended; waiters need not wait for the client.
     drop(registered);
-    let _ = timeout(CLOSE_TIME_MAX, relay.client.linger()).await;
+    let _ = timeout(CLOSE_TIME_MAX, client.linger()).await;
 }
 
 /// Logs how a session ended. Returns the error to send to its client, if any.
@@ -451,6 +543,10 @@ fn log_end(end: End) -> Option<Refused> {
         End::MayWrite => {
             tracing::warn!("session ended: a read-only session is no longer certain to be read-only");
             Some(Refused::MayWrite)
+        }
+        End::NoConnection(error) => {
+            tracing::warn!(%error, "session ended: no server connection");
+            Some(no_connection(error))
         }
         End::Requested(reason) => {
             tracing::info!(?reason, "session ended on request");

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tdb_names::{ServerName, TlsMode};
 use toml::{Table, Value};
 
-use super::{ClientTlsMode, LogFormat, PublicAddress};
+use super::{ClientTlsMode, LogFormat, PoolMode, PublicAddress};
 
 /// A type of option values.
 pub(crate) trait OptionValue: DeserializeOwned {
@@ -56,6 +56,7 @@ expected! {
     PublicAddress: "a host and a port in quotes, such as \"db.example.com:6432\"";
     ServerName: "a name of at most 40 lower-case letters, digits, \"-\" and \"_\" in quotes";
     ClientTlsMode: "\"disable\", \"prefer\" or \"require\"";
+    PoolMode: "\"session\" or \"auto\"";
     TlsMode: "\"disable\", \"prefer\", \"require\", \"verify-ca\" or \"verify-full\"";
     LogFormat: "\"text\" or \"json\"";
     Table: "a table such as [proxy]";

@@ -1,0 +1,543 @@
+//! Clients that share server connections (`pool_mode = "auto"`): what a client has set follows it, what cannot follow keeps its
+//! connection, and no client sees what another one left. With a single server connection, every statement of another client
+//! takes the connection away, if that is allowed.
+
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend;
+use tdb_tests::{Frame, Instance, InstanceOptions, Session, Wire, column, connect, psql, sqlstate};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+/// How long a statement that must wait is observed to wait.
+const WAITS: Duration = Duration::from_millis(300);
+
+struct Pooled {
+    url: String,
+    /// The same database for the administrator.
+    server: String,
+}
+
+/// One test at a time: they share one server connection.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+fn pooled() -> &'static Pooled {
+    static INSTANCE: OnceLock<(Instance, Pooled)> = OnceLock::new();
+    let (_, pooled) = INSTANCE.get_or_init(|| {
+        let instance = Instance::start_with(&InstanceOptions::pooled(1));
+        let workspace = instance.workspace("myapp");
+        psql(&workspace.url, SCHEMA).ok();
+        let tenant = instance.tenant("acme", "myapp");
+        let server = instance.server_url("myapp__acme");
+        let url = tenant.url;
+        (instance, Pooled { url, server })
+    });
+    pooled
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, a text);
+    CREATE TABLE s (id serial, a text);
+    CREATE FUNCTION hide(what text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+      IF what = 'lock' THEN PERFORM pg_advisory_lock(7);
+      ELSIF what = 'path' THEN PERFORM set_config('search_path', 'hidden', false);
+      ELSIF what = 'table' THEN EXECUTE 'CREATE TEMP TABLE hidden (id int)';
+      ELSIF what = 'listen' THEN EXECUTE 'LISTEN hidden';
+      END IF;
+    END $$;";
+
+async fn clients<const N: usize>(url: &str) -> [Session; N] {
+    let mut clients = Vec::new();
+    for _ in 0..N {
+        clients.push(connect(url).await.expect("log in"));
+    }
+    clients.try_into().expect("as many")
+}
+
+async fn value(client: &Session, sql: &str) -> String {
+    let values: Vec<String> = column(client, sql).await;
+    values.concat()
+}
+
+/// Each row: what a client does, how it sees the result, and what it and another client must see.
+#[tokio::test]
+async fn settings_follow_their_client_to_another_connection() {
+    let _turn = TURN.lock().await;
+    let pooled = pooled();
+    let cases: [(&[&str], &str, &str, &str); 14] = [
+        (
+            &["SET search_path = a, public"],
+            "SHOW search_path",
+            "a, public",
+            "\"$user\", public",
+        ),
+        (&["SET TIME ZONE 'Asia/Tokyo'"], "SHOW timezone", "Asia/Tokyo", ""),
+        (&["SET work_mem = '17MB'"], "SHOW work_mem", "17MB", "4MB"),
+        (
+            &["SELECT set_config('work_mem', '18MB', false)"],
+            "SHOW work_mem",
+            "18MB",
+            "4MB",
+        ),
+        (
+            &["BEGIN; SET work_mem = '19MB'; COMMIT"],
+            "SHOW work_mem",
+            "19MB",
+            "4MB",
+        ),
+        (
+            &["BEGIN; SET work_mem = '19MB'; ROLLBACK"],
+            "SHOW work_mem",
+            "4MB",
+            "4MB",
+        ),
+        (
+            &[
+                "BEGIN",
+                "SET work_mem = '20MB'",
+                "SAVEPOINT a",
+                "SET work_mem = '21MB'",
+                "ROLLBACK TO a",
+                "COMMIT",
+            ],
+            "SHOW work_mem",
+            "20MB",
+            "4MB",
+        ),
+        (
+            &["BEGIN; SET LOCAL work_mem = '22MB'; COMMIT"],
+            "SHOW work_mem",
+            "4MB",
+            "4MB",
+        ),
+        (
+            &["SET work_mem = '23MB'", "SELECT 1", "RESET work_mem"],
+            "SHOW work_mem",
+            "4MB",
+            "4MB",
+        ),
+        (
+            &["SET work_mem = '23MB'", "SELECT 1", "DISCARD ALL"],
+            "SHOW work_mem",
+            "4MB",
+            "4MB",
+        ),
+        (
+            &["SELECT 1; SET work_mem = '24MB'; SELECT 2"],
+            "SHOW work_mem",
+            "24MB",
+            "4MB",
+        ),
+        (
+            &["/* SET */ DO $$ BEGIN PERFORM set_config('work_mem', '25MB', false); END $$"],
+            "SHOW work_mem",
+            "25MB",
+            "4MB",
+        ),
+        (
+            &["SELECT hide('path')"],
+            "SHOW search_path",
+            "hidden",
+            "\"$user\", public",
+        ),
+        (
+            &["SET app.tenant = 'it''s \\ acme'"],
+            "SELECT current_setting('app.tenant', true)",
+            "it's \\ acme",
+            "",
+        ),
+    ];
+    for (statements, look, own, others) in cases {
+        let [one, other] = clients(&pooled.url).await;
+        for statement in statements {
+            one.batch_execute(statement)
+                .await
+                .unwrap_or_else(|error| panic!("{statement}: {error}"));
+            if !statements.contains(&"BEGIN") {
+                other
+                    .batch_execute("SELECT 1")
+                    .await
+                    .expect("the other client gets the connection");
+            }
+        }
+        for _ in 0..2 {
+            assert_eq!(value(&one, look).await, own, "{statements:?}");
+            let seen = value(
+                &other,
+                &look.replace(
+                    "SELECT current_setting('app.tenant', true)",
+                    "SELECT coalesce(current_setting('app.tenant', true), '')",
+                ),
+            )
+            .await;
+            if !others.is_empty() || look.contains("app.tenant") {
+                assert_eq!(seen, others, "another client after {statements:?}");
+            }
+        }
+    }
+}
+
+/// Each row: what pins the connection, how the client sees it, and what ends the pin.
+#[tokio::test]
+async fn what_cannot_follow_keeps_the_connection() {
+    let _turn = TURN.lock().await;
+    let pooled = pooled();
+    let cases = [
+        (
+            "SELECT pg_advisory_lock(1)",
+            "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+            "1",
+            "SELECT pg_advisory_unlock(1)",
+        ),
+        (
+            "sElEcT /* */ hide('lock')",
+            "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+            "1",
+            "SELECT pg_advisory_unlock_all()",
+        ),
+        (
+            "CREATE TEMP TABLE x (id int)",
+            "SELECT to_regclass('x')::text",
+            "x",
+            "DROP TABLE x",
+        ),
+        (
+            "SELECT 1 AS id INTO TEMP x",
+            "SELECT to_regclass('x')::text",
+            "x",
+            "DISCARD TEMP",
+        ),
+        (
+            "CREATE TABLE pg_temp.x (id int)",
+            "SELECT to_regclass('x')::text",
+            "x",
+            "DISCARD ALL",
+        ),
+        (
+            "CREATE STATISTICS pg_temp.x ON id, a FROM t",
+            "SELECT stxname::text FROM pg_statistic_ext WHERE stxname = 'x'",
+            "x",
+            "DROP STATISTICS pg_temp.x",
+        ),
+        (
+            "SELECT hide('table')",
+            "SELECT to_regclass('hidden')::text",
+            "hidden",
+            "DROP TABLE hidden",
+        ),
+        (
+            "DO $$ BEGIN CREATE TEMP TABLE x (id int); END $$",
+            "SELECT to_regclass('x')::text",
+            "x",
+            "DROP TABLE x",
+        ),
+        (
+            "BEGIN; DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 'held'; COMMIT",
+            "FETCH FORWARD ALL FROM c; MOVE BACKWARD ALL FROM c",
+            "",
+            "CLOSE c",
+        ),
+        ("LISTEN \"A b\"", "SELECT pg_listening_channels()", "A b", "UNLISTEN *"),
+        (
+            "SELECT hide('listen')",
+            "SELECT pg_listening_channels()",
+            "hidden",
+            "UNLISTEN hidden",
+        ),
+        (
+            "PREPARE p AS SELECT 'prepared'",
+            "SELECT name::text FROM pg_prepared_statements WHERE from_sql",
+            "p",
+            "DISCARD ALL",
+        ),
+    ];
+    for (pin, look, expected, end) in cases {
+        let [one, other] = clients(&pooled.url).await;
+        one.batch_execute(pin)
+            .await
+            .unwrap_or_else(|error| panic!("{pin}: {error}"));
+        let waiting = tokio::spawn(async move {
+            other.batch_execute("SELECT 1").await.expect("a connection at last");
+        });
+        tokio::pin!(waiting);
+        assert!(
+            timeout(WAITS, &mut waiting).await.is_err(),
+            "{pin}: another client got the connection"
+        );
+        if look.starts_with("SELECT") {
+            assert_eq!(value(&one, look).await, expected, "{pin}");
+        } else {
+            one.batch_execute(look)
+                .await
+                .unwrap_or_else(|error| panic!("{look}: {error}"));
+        }
+        assert!(
+            timeout(WAITS, &mut waiting).await.is_err(),
+            "{pin}: another client got the connection"
+        );
+        one.batch_execute(end)
+            .await
+            .unwrap_or_else(|error| panic!("{end}: {error}"));
+        let served = timeout(SOON, &mut waiting).await;
+        served
+            .unwrap_or_else(|_| panic!("{end} does not end the pin of {pin}"))
+            .expect("the other client");
+    }
+}
+
+#[tokio::test]
+async fn a_client_leaves_nothing_for_the_next_one() {
+    let _turn = TURN.lock().await;
+    let pooled = pooled();
+    let [one] = clients(&pooled.url).await;
+    for statement in [
+        "SET work_mem = '17MB'",
+        "SET app.tenant = 'acme'",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "SELECT pg_advisory_lock(1), pg_advisory_lock_shared(2)",
+        "CREATE TEMP TABLE x (id int)",
+        "LISTEN a",
+        "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "PREPARE p AS SELECT 1",
+    ] {
+        one.batch_execute(statement)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+    drop(one);
+    let [next] = clients(&pooled.url).await;
+    let left = value(
+        &next,
+        "SELECT concat_ws(',', (SELECT string_agg(name, ',') FROM pg_settings WHERE source = 'session'),
+            (SELECT string_agg(locktype, ',') FROM pg_locks WHERE locktype = 'advisory'),
+            to_regclass('x')::text, (SELECT string_agg(c, ',') FROM pg_listening_channels() c),
+            (SELECT string_agg(name, ',') FROM pg_cursors WHERE name <> ''),
+            (SELECT string_agg(name, ',') FROM pg_prepared_statements WHERE from_sql),
+            nullif(current_setting('app.tenant', true), ''))",
+    )
+    .await;
+    assert_eq!(left, "");
+}
+
+/// Which statement calls `nextval` is not visible in its text, so the first use counts for all sessions of the database.
+#[tokio::test]
+async fn sessions_of_a_database_whose_clients_use_lastval_keep_their_connections() {
+    let instance = Instance::start_with(&InstanceOptions::pooled(1));
+    psql(&instance.workspace("myapp").url, SCHEMA).ok();
+    let tenant = instance.tenant("acme", "myapp");
+    let [one, other] = clients(&tenant.url).await;
+    let insert = "INSERT INTO s (a) VALUES ('a')";
+    one.batch_execute(insert).await.expect("a row");
+    other.batch_execute(insert).await.expect("a row");
+    let taken = one.batch_execute("SELECT lastval()").await.unwrap_err();
+    assert_eq!(sqlstate(&taken), "55000");
+    drop(one);
+    other.batch_execute(insert).await.expect("a row");
+    let waiting = tokio::spawn(async move {
+        let [third] = clients(&tenant.url).await;
+        third.batch_execute("SELECT 1").await.expect("a connection at last");
+    });
+    tokio::pin!(waiting);
+    let too_soon = timeout(WAITS, &mut waiting).await;
+    assert!(too_soon.is_err(), "another client got the connection");
+    assert_eq!(value(&other, "SELECT lastval()::text").await, "3");
+    drop(other);
+    let served = timeout(SOON, waiting).await;
+    served.expect("the other client is served").expect("a client");
+}
+
+fn parse(out: &mut BytesMut, name: &str, sql: &str) {
+    frontend::parse(name, sql, [], out).expect("parse");
+}
+
+fn run_prepared(out: &mut BytesMut, name: &str) {
+    let no_values: [i32; 0] = [];
+    let bound = frontend::bind("", name, [], no_values, |_, _| Ok(IsNull::Yes), [], out);
+    assert!(bound.is_ok(), "bind");
+    frontend::execute("", 0, out).expect("execute");
+}
+
+/// The tags of the messages, with the rows' text and the errors' SQLSTATE and message.
+fn told(frames: &[Frame]) -> Vec<String> {
+    let tell = |frame: &Frame| match frame.tag {
+        b'D' => String::from_utf8_lossy(&frame.body[6..]).into_owned(),
+        b'E' => format!(
+            "{} {}",
+            frame.field(b'C').unwrap_or_default(),
+            frame.field(b'M').unwrap_or_default()
+        ),
+        b'Z' => String::from_utf8_lossy(&frame.body).into_owned(),
+        tag => char::from(tag).to_string(),
+    };
+    frames.iter().map(tell).collect()
+}
+
+#[test]
+fn prepared_statements_of_clients_do_not_mix() {
+    let _turn = TURN.blocking_lock();
+    let pooled = pooled();
+    let [mut one, mut two, mut three] = [(); 3].map(|()| Wire::login(&pooled.url).expect("log in"));
+    let prepare = |client: &mut Wire, name: &str, sql: &str| {
+        client.send(|out| {
+            parse(out, name, sql);
+            frontend::sync(out);
+        });
+        told(&client.read_until_ready())
+    };
+    let run = |client: &mut Wire, name: &str| {
+        client.send(|out| {
+            run_prepared(out, name);
+            frontend::sync(out);
+        });
+        told(&client.read_until_ready())
+    };
+    assert_eq!(prepare(&mut one, "s", "SELECT 'one'"), ["1", "I"]);
+    assert_eq!(prepare(&mut two, "s", "SELECT 'two'"), ["1", "I"]);
+    assert_eq!(prepare(&mut one, "", "SELECT 'unnamed one'"), ["1", "I"]);
+    assert_eq!(prepare(&mut two, "", "SELECT 'unnamed two'"), ["1", "I"]);
+    let missing = ["26000 prepared statement \"s\" does not exist", "I"];
+    for _ in 0..3 {
+        assert_eq!(run(&mut one, "s"), ["2", "one", "C", "I"]);
+        assert_eq!(run(&mut two, "s"), ["2", "two", "C", "I"]);
+        assert_eq!(run(&mut three, "s"), missing);
+        assert_eq!(run(&mut one, ""), ["2", "unnamed one", "C", "I"]);
+        assert_eq!(run(&mut two, ""), ["2", "unnamed two", "C", "I"]);
+        assert_eq!(
+            run(&mut three, ""),
+            ["26000 unnamed prepared statement does not exist", "I"]
+        );
+    }
+    let exists = ["42P05 prepared statement \"s\" already exists", "I"];
+    assert_eq!(prepare(&mut one, "s", "SELECT 'other'"), exists);
+    assert_eq!(prepare(&mut two, "s", "SELECT 'other'"), exists);
+    assert_eq!(run(&mut one, "s"), ["2", "one", "C", "I"]);
+    // A failed Parse in a pipeline: the messages after it are discarded, and those after the Sync see the old state.
+    one.send(|out| {
+        parse(out, "u", "SELEC");
+        parse(out, "v", "SELECT 'v'");
+        frontend::sync(out);
+        run_prepared(out, "v");
+        frontend::sync(out);
+        run_prepared(out, "s");
+        frontend::sync(out);
+    });
+    assert_eq!(told(&one.read_until_ready())[1], "I");
+    assert_eq!(
+        told(&one.read_until_ready()),
+        ["26000 prepared statement \"v\" does not exist", "I"]
+    );
+    assert_eq!(told(&one.read_until_ready()), ["2", "one", "C", "I"]);
+    two.send(|out| {
+        frontend::close(b'S', "s", out).expect("close");
+        frontend::sync(out);
+    });
+    assert_eq!(told(&two.read_until_ready()), ["3", "I"]);
+    assert_eq!(run(&mut two, "s"), missing);
+    assert_eq!(run(&mut one, "s"), ["2", "one", "C", "I"]);
+    assert_eq!(prepare(&mut two, "s", "SELECT 'again'"), ["1", "I"]);
+    assert_eq!(run(&mut two, "s"), ["2", "again", "C", "I"]);
+    // The SQL commands see the names of the client's statements, and no others.
+    assert_eq!(told(&one.query("EXECUTE s")), ["T", "one", "C", "I"]);
+    assert_eq!(told(&one.query("DEALLOCATE ALL")), ["C", "I"]);
+    assert_eq!(run(&mut one, "s"), missing);
+}
+
+/// As after a restart of the server.
+#[tokio::test]
+async fn a_connection_that_the_server_has_closed_is_not_given_to_a_client() {
+    let _turn = TURN.lock().await;
+    let pooled = pooled();
+    let administrator = connect(&pooled.server).await.expect("the server");
+    for _ in 0..5 {
+        let [client] = clients(&pooled.url).await;
+        client.batch_execute("SELECT 1").await.expect("a connection");
+        drop(client);
+        let end = "SELECT count(pg_terminate_backend(pid, 10000))::text FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        value(&administrator, end).await;
+    }
+}
+
+#[test]
+fn a_pipeline_keeps_its_connection_until_its_sync() {
+    let _turn = TURN.blocking_lock();
+    let pooled = pooled();
+    let [mut one, mut other] = [(); 2].map(|()| Wire::login(&pooled.url).expect("log in"));
+    one.send(|out| {
+        parse(out, "", "SELECT generate_series(1, 3)");
+        let no_values: [i32; 0] = [];
+        let bound = frontend::bind("", "", [], no_values, |_, _| Ok(IsNull::Yes), [], out);
+        assert!(bound.is_ok(), "bind");
+        frontend::execute("", 2, out).expect("execute");
+        frontend::flush(out);
+    });
+    let begun = [(); 5].map(|()| one.read());
+    assert_eq!(told(&begun), ["1", "2", "1", "2", "s"]);
+    other.send(|out| frontend::query("SELECT 'other'", out).expect("query"));
+    thread::sleep(WAITS);
+    one.send(|out| {
+        frontend::execute("", 0, out).expect("execute");
+        frontend::sync(out);
+    });
+    assert_eq!(told(&one.read_until_ready()), ["3", "C", "I"]);
+    assert_eq!(told(&other.read_until_ready()), ["T", "other", "C", "I"]);
+}
+
+#[tokio::test]
+async fn there_are_never_more_server_connections_than_allowed() {
+    let _turn = TURN.lock().await;
+    let pooled = pooled();
+    let watcher = connect(&pooled.server).await.expect("the server");
+    let clients: [Session; 12] = clients(&pooled.url).await;
+    let work = clients.map(|client| {
+        tokio::spawn(async move {
+            for round in 0..10 {
+                let sql = format!("BEGIN; INSERT INTO t (a) VALUES ('{round}'); COMMIT");
+                client.batch_execute(&sql).await.expect("a transaction");
+            }
+        })
+    });
+    let count = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = 'myapp__acme' AND pid <> pg_backend_pid()";
+    while work.iter().any(|task| !task.is_finished()) {
+        let open: usize = value(&watcher, count).await.parse().expect("a number");
+        assert!(open <= 1, "{open} connections");
+    }
+    for task in work {
+        task.await.expect("a client");
+    }
+    assert_eq!(value(&watcher, "SELECT count(*)::text FROM t").await, "120");
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_the_statement_of_its_session_only() {
+    let _turn = TURN.lock().await;
+    let pooled = pooled();
+    let [one, other] = clients(&pooled.url).await;
+    let token = one.cancel_token();
+    let running = one.batch_execute("SELECT pg_sleep(60)");
+    let cancel = async {
+        tokio::time::sleep(WAITS).await;
+        token
+            .cancel_query(tokio_postgres::NoTls)
+            .await
+            .expect("the request is sent");
+    };
+    let (cancelled, ()) = tokio::join!(running, cancel);
+    assert_eq!(sqlstate(&cancelled.unwrap_err()), "57014");
+    let running = other.batch_execute("SELECT pg_sleep(1)");
+    let cancel = async {
+        for _ in 0..10 {
+            token
+                .cancel_query(tokio_postgres::NoTls)
+                .await
+                .expect("the request is sent");
+        }
+    };
+    let (undisturbed, ()) = tokio::join!(running, cancel);
+    undisturbed.expect("the statement of another session");
+}
