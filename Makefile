@@ -23,12 +23,11 @@ dev: build ## Install what is missing, build, start a development instance (ARGS
 demo: build ## Run the steps of the README on a temporary instance
 	@PATH="$(abspath $(TARGET))/release:$$PATH" scripts/demo
 
-# cargo test, not nextest: the tests of a binary share an instance, and nextest would start one for each test.
+# Not nextest: the tests of a binary share an instance, and nextest would start one for each test.
 .PHONY: test
-test: ## Run every test (real PostgreSQL clusters, real drivers)
+test: ## Run every test (real PostgreSQL clusters, real drivers), JOBS test binaries at a time
 	@scripts/bootstrap test
-	cargo build $(BINARIES)
-	cargo test --workspace --no-fail-fast
+	tests/run
 
 .PHONY: test-api
 test-api: ## Test a new instance with generated requests, valid and invalid (schemathesis, which it installs into the target directory)

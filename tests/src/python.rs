@@ -1,7 +1,7 @@
 //! A Python with the drivers that `make test` uses, in a virtual environment under the target directory.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -22,6 +22,9 @@ fn make() -> PathBuf {
     let versions = workspace_root().join("tests/clients/python/requirements.txt");
     let wanted = fs::read_to_string(&versions).expect("read requirements.txt");
     let installed = venv.join("requirements.txt");
+    // Several test binaries run at the same time.
+    let lock = File::create(target_dir().join("python.lock")).expect("a lock file");
+    lock.lock().expect("lock the virtual environment");
     if fs::read_to_string(&installed).is_ok_and(|found| found == wanted) {
         return python;
     }
