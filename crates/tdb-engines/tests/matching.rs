@@ -448,6 +448,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Found by the test below with other seeds.
+#[test]
+fn a_repeated_statement_after_a_savepoint_is_not_ambiguous() {
+    let call = |t| [Step::Block(t), Step::Call(t)];
+    for [one, other] in [[call(1), call(0)], [call(0), call(1)]] {
+        for repeated in [one.to_vec(), [other, one].concat()] {
+            let message = [&[one[0], other[0], Step::Savepoint(0)], &repeated[..]].concat();
+            check(&message);
+        }
+        check(&[
+            Step::DropIf(0),
+            one[1],
+            Step::Savepoint(0),
+            Step::DropIf(0),
+            Step::Commit,
+        ]);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 

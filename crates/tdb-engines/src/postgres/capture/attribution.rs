@@ -78,7 +78,49 @@ pub(super) fn attribute(
         Fault::Ambiguous(unlikely) => Fault::Ambiguous(alignment.exceptions + unlikely),
         other => other,
     })?;
+    settle(statements, units.len(), &mut parts);
     Ok((alignment.exceptions + unlikely, parts))
+}
+
+/// Where one of several statements with the same text wrote a row, keeps the first that can have written it: rows are in the
+/// order of their statements, and the others had no effect. Changes nothing if it cannot do so for every such row.
+fn settle(statements: &[Split<'_>], rows: usize, parts: &mut [Part]) {
+    let mut able: Vec<Vec<usize>> = vec![Vec::new(); rows];
+    for (position, part) in parts.iter().enumerate() {
+        let shared = part.row.iter().filter(|_| part.units.is_empty());
+        for row in part.units.iter().chain(shared) {
+            able.get_mut(*row).into_iter().for_each(|able| able.push(position));
+        }
+    }
+    let part = |position: usize| parts.get(position);
+    let text = |position: usize| part(position).and_then(|part| statements.get(part.statement)?.text.into());
+    let mut settled = Vec::new();
+    let mut last = 0;
+    for (row, able) in able.iter().enumerate().filter(|(_, able)| !able.is_empty()) {
+        let alike = able
+            .windows(2)
+            .all(|two| matches!(two, [one, other] if text(*one) == text(*other)));
+        let alone = able.len() == 1 || able.iter().all(|at| part(*at).is_some_and(|part| part.units.len() < 2));
+        let Some(first) = able
+            .iter()
+            .copied()
+            .find(|position| *position >= last && alike && alone)
+        else {
+            return;
+        };
+        last = first;
+        settled.extend(
+            able.iter()
+                .filter(|_| able.len() > 1)
+                .map(|position| (row, *position, first)),
+        );
+    }
+    for (row, position, first) in settled {
+        if let Some(part) = parts.get_mut(position) {
+            part.row = (position == first).then_some(row);
+            part.units = part.row.into_iter().collect();
+        }
+    }
 }
 
 /// The client's statements that can write rows, and the rows that no function wrote.
