@@ -43,7 +43,7 @@ impl Session {
 
     /// Waits until the connection has ended; returns the error that ended it.
     pub async fn ended(&mut self) -> Option<Error> {
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_secs(60);
         let ended = tokio::time::timeout(limit, &mut self.ended).await;
         ended
             .expect("the session should have ended")
@@ -77,7 +77,7 @@ impl Session {
 
 async fn connect_with(url: &str, tls: Tls) -> Result<Session, Error> {
     let mut config: Config = url.parse().expect("a connection string");
-    config.connect_timeout(Duration::from_secs(30));
+    config.connect_timeout(Duration::from_secs(60));
     match tls {
         Tls::Off => {
             config.ssl_mode(tokio_postgres::config::SslMode::Disable);

@@ -11,7 +11,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, Scr
 use postgres_protocol::message::frontend;
 use tokio_postgres::Config;
 
-const READ_TIME_MAX: Duration = Duration::from_secs(30);
+const READ_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A message from the server: its type and body.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -81,7 +81,7 @@ async fn an_expired_credential_is_refused_as_a_wrong_password_and_its_sessions_e
     assert_eq!(message(&refused), message(&wrong_password));
     let url = &url;
     eventually_async(
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         "the busy session ended after its transaction",
         || async move {
             let server = instance().server("ends__end-one").await;

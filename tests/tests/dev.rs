@@ -79,7 +79,7 @@ fn ctrl_c_while_it_starts_leaves_nothing_behind() {
         // Sent to the process group, as a terminal does.
         killpg(child.pid(), Signal::SIGINT).expect("signal it");
         child.end();
-        eventually(Duration::from_secs(10), "PostgreSQL and initdb end too", || {
+        eventually(Duration::from_secs(60), "PostgreSQL and initdb end too", || {
             processes_on(&instance.data_dir()).is_empty().then_some(())
         });
     }

@@ -302,7 +302,7 @@ fn psycopg_3_works() {
 async fn wait_until_active(application: &str) {
     let server = lab().instance.server("postgres").await;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND state = 'active' AND query LIKE '%pg_sleep%'";
-    let (server, limit) = (&server, Duration::from_secs(30));
+    let (server, limit) = (&server, Duration::from_secs(60));
     eventually_async(limit, "the query runs", || async move {
         let row = server
             .query_one(sql, &[&application])

@@ -202,7 +202,7 @@ async fn a_stop_disconnects_watchers_and_they_can_resume() {
     let stream = open(&own, &job, None).expect("a stream");
     let watcher = thread::spawn(move || events(stream));
     // The deployment is running: the first event arrives before the process is stopped.
-    tdb_tests::eventually(Duration::from_secs(30), "the target runs", || {
+    tdb_tests::eventually(Duration::from_secs(60), "the target runs", || {
         let job = own.api().get(&format!("/deployments/{job}")).ok();
         (job["targets"][0]["attempts"] != 0).then_some(())
     });

@@ -6,25 +6,20 @@ use serde_json::{Value, json};
 use tdb_testkit::Cluster;
 use tdb_tests::{Instance, Site, Workspace, eventually, eventually_async, only, psql, with_ice};
 
-/// The limit for operations that take milliseconds, on a machine that also runs other tests; far below the timeouts for
-/// servers.
-const PROMPT: Duration = Duration::from_secs(5);
+/// The limit for operations that take milliseconds, and for those that find out, in three seconds, that a server does not
+/// answer. A wait for the frozen server takes ten seconds (a login) or longer.
+const PROMPT: Duration = Duration::from_secs(9);
+/// The limit for the fastest of three requests for a list.
+const LIST_TIME_MAX: Duration = Duration::from_secs(3);
 /// A build starts two seconds after the last change.
 const BUILD_TIME_MAX: Duration = Duration::from_secs(40);
 const THAWED_TIME_MAX: Duration = Duration::from_secs(90);
 
-/// The limit for the first operations after a server froze, which find out that it does not answer.
-const FIRST_TIME_MAX: Duration = Duration::from_secs(8);
-
 fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    within(PROMPT, what, work)
-}
-
-fn within<T>(limit: Duration, what: &str, work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     let done = work();
     let took = begun.elapsed();
-    assert!(took < limit, "{what} took {took:?}");
+    assert!(took < PROMPT, "{what} took {took:?}");
     done
 }
 
@@ -56,9 +51,8 @@ fn server_of(instance: &Instance, tenant: &str) -> Value {
     answer["databases"][0]["server"].clone()
 }
 
-/// The time limit for starting a process with an existing store, on a machine that also runs other tests, including the wait
-/// for a server that does not answer. A login would wait for ten seconds.
-const START_TIME_MAX: Duration = Duration::from_secs(8);
+/// By how much a server that does not answer may delay a start. It is two seconds; a login would wait for ten.
+const START_DELAY_MAX: Duration = Duration::from_secs(7);
 
 #[tokio::test]
 async fn a_frozen_server_does_not_delay_a_start_and_is_prepared_when_it_answers() {
@@ -72,16 +66,31 @@ async fn a_frozen_server_does_not_delay_a_start_and_is_prepared_when_it_answers(
     };
     drop(site.serve("first", None));
     assert_eq!(bases().await, 1);
+    let start = || {
+        let begun = Instant::now();
+        let serve = site.serve("next", None);
+        (serve, begun.elapsed())
+    };
+    let (_, usual) = start();
     // As after an upgrade of the program: the server lacks an object that is created at startup.
     for sql in ["ALTER DATABASE tdb_base IS_TEMPLATE false", "DROP DATABASE tdb_base"] {
         let admin = other.connect("postgres").await.unwrap();
         admin.batch_execute(sql).await.unwrap();
     }
     other.freeze().unwrap();
-    let begun = Instant::now();
-    let serve = site.serve("second", None);
-    let took = begun.elapsed();
-    assert!(took < START_TIME_MAX, "the start took {took:?}:\n{}", serve.log());
+    // The fastest of three: on a busy machine a start can take long.
+    let mut fastest = Duration::MAX;
+    for _ in 0..2 {
+        fastest = fastest.min(start().1);
+    }
+    let (serve, took) = start();
+    fastest = fastest.min(took);
+    let delayed = fastest.saturating_sub(usual);
+    assert!(
+        delayed < START_DELAY_MAX,
+        "a start took {usual:?}, and then {fastest:?}:\n{}",
+        serve.log()
+    );
     other.thaw().unwrap();
     eventually_async(THAWED_TIME_MAX, "the server is prepared", || async {
         (bases().await == 1).then_some(())
@@ -137,7 +146,13 @@ async fn a_frozen_server_does_not_slow_work_on_other_servers() {
         "/credentials",
         "/drift",
     ] {
-        promptly(path, || api.get(path).ok());
+        let took = || {
+            let begun = Instant::now();
+            api.get(path).ok();
+            begun.elapsed()
+        };
+        let fastest = (0..3).map(|_| took()).min().unwrap();
+        assert!(fastest < LIST_TIME_MAX, "{path} took {fastest:?}");
     }
     let refresh = json!({"blueprint": app.name});
     let refreshed = promptly("a refresh of drift", || api.post("/drift/refresh", refresh));
@@ -251,7 +266,7 @@ fn nothing_is_placed_on_a_server_that_has_just_frozen() {
     both(&instance);
     // The server with the fewest databases.
     cluster.freeze().unwrap();
-    let made = within(FIRST_TIME_MAX, "the first tenant", || {
+    let made = promptly("the first tenant", || {
         api.post("/tenants", new_tenant("first", "app")).ok()
     });
     assert_eq!(made["status"], "ready", "{made:#}");
@@ -278,7 +293,7 @@ fn nothing_is_placed_on_a_server_that_has_just_frozen() {
     api.get("/workspaces/nowhere").problem(404);
 
     // The list shows it.
-    let since = eventually(Duration::from_secs(20), "the server counts as silent", || {
+    let since = eventually(Duration::from_secs(60), "the server counts as silent", || {
         let since = api.get("/servers/ice").ok()["silent_since"].clone();
         (!since.is_null()).then_some(since)
     });
@@ -324,14 +339,8 @@ fn tenants_get_the_newest_version_while_their_workspace_is_on_a_frozen_server() 
     both(&instance);
 
     cluster.freeze().unwrap();
-    for (round, (name, blueprint)) in [("a-one", "app"), ("a-two", "app"), ("g-one", "gone")]
-        .iter()
-        .enumerate()
-    {
-        let limit = if round == 0 { FIRST_TIME_MAX } else { PROMPT };
-        let made = within(limit, "a tenant", || {
-            api.post("/tenants", new_tenant(name, blueprint)).ok()
-        });
+    for (name, blueprint) in &[("a-one", "app"), ("a-two", "app"), ("g-one", "gone")] {
+        let made = promptly("a tenant", || api.post("/tenants", new_tenant(name, blueprint)).ok());
         assert_eq!(
             (&made["status"], server_of(&instance, name)),
             (&json!("ready"), json!("dev")),
@@ -386,7 +395,7 @@ fn queries_and_roles_do_not_wait_for_a_server_that_is_known_to_be_frozen() {
     api.post(&roles, json!({"name": "early"})).ok();
 
     cluster.freeze().unwrap();
-    eventually(Duration::from_secs(20), "the server counts as silent", || {
+    eventually(Duration::from_secs(60), "the server counts as silent", || {
         let since = api.get("/servers/ice").ok()["silent_since"].clone();
         (!since.is_null()).then_some(())
     });

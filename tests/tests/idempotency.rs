@@ -140,7 +140,7 @@ async fn a_killed_creation_is_completed_by_a_repeated_request() {
         instance.restart_with(&InstanceOptions::safe().with_fault(point));
         let answer = keyed(&instance.api(), "late").try_send("POST", path, Some(body.clone()));
         assert!(answer.is_err(), "{answer:?}");
-        assert_eq!(instance.wait_for_the_kill(Duration::from_secs(30)), Killed::AtThePoint);
+        assert_eq!(instance.wait_for_the_kill(Duration::from_secs(60)), Killed::AtThePoint);
         instance.restart_with(&InstanceOptions::safe());
         let api = keyed(&instance.api(), "late");
         let made = eventually(Duration::from_secs(60), "the dead attempt's lease is over", || {

@@ -333,11 +333,15 @@ fn a_nul_in_a_startup_packet_is_a_clean_refusal() {
     psql(&tenants[0].url, "SELECT 1").ok();
 }
 
+/// The work that only one of two refused logins would do, such as computing a verifier, takes longer.
+const DIFFERENCE_MAX: Duration = Duration::from_millis(3);
+
 #[test]
 fn a_wrong_password_and_an_unknown_user_give_the_same_error_in_the_same_time() {
     instance().simple("alike", &["al-one"]);
     let mut fastest = [Duration::MAX; 2];
-    for n in 0..8 {
+    // The fastest of many attempts: a busy machine delays some. It stops when the two are equal.
+    for n in 0..100 {
         let made = instance()
             .api()
             .post("/credentials", json!({"tenant_id": "al-one"}))
@@ -345,27 +349,27 @@ fn a_wrong_password_and_an_unknown_user_give_the_same_error_in_the_same_time() {
         let url = url_of(&made, "alike__al-one");
         let known = made["connection"]["user"].as_str().expect("a user").to_owned();
         let unknown = format!("no-one_{n}aaaaa");
-        // The first attempts for a user are answered immediately, later ones with increasing delays.
-        for _ in 0..3 {
-            let answers = [&known, &unknown].map(|user| {
-                let begun = Instant::now();
-                let refused = Wire::login(&url_with(&url, Some(user), Some("wrong"), None)).unwrap_err();
-                (
-                    begun.elapsed(),
-                    String::from_utf8(refused.body).unwrap().replace(user.as_str(), "USER"),
-                )
-            });
-            assert_eq!(answers[0].1, answers[1].1);
-            assert!(answers[0].1.contains("28P01"), "{}", answers[0].1);
-            for (fastest, answer) in fastest.iter_mut().zip(&answers) {
-                *fastest = answer.0.min(*fastest);
-            }
+        // One attempt for each user: further ones are delayed.
+        let answers = [&known, &unknown].map(|user| {
+            let begun = Instant::now();
+            let refused = Wire::login(&url_with(&url, Some(user), Some("wrong"), None)).unwrap_err();
+            (
+                begun.elapsed(),
+                String::from_utf8(refused.body).unwrap().replace(user.as_str(), "USER"),
+            )
+        });
+        assert_eq!(answers[0].1, answers[1].1);
+        assert!(answers[0].1.contains("28P01"), "{}", answers[0].1);
+        for (fastest, answer) in fastest.iter_mut().zip(&answers) {
+            *fastest = answer.0.min(*fastest);
+        }
+        if n >= 8 && fastest[0].abs_diff(fastest[1]) < DIFFERENCE_MAX {
+            break;
         }
     }
-    // The minimum of many, which excludes the delays of a busy machine.
     let [known, unknown] = fastest;
     assert!(
-        known.abs_diff(unknown) < Duration::from_millis(3),
+        known.abs_diff(unknown) < DIFFERENCE_MAX,
         "wrong password {known:?}, unknown user {unknown:?}"
     );
 }

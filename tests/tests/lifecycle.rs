@@ -69,7 +69,7 @@ async fn a_running_transaction_may_finish_while_its_tenant_is_being_suspended() 
     session.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
     let suspending = std::thread::spawn(|| instance().api().post("/tenants/finishing/suspend", json!({})).ok());
     let refused = async || connect(&tenants[0].url).await.err().map(|error| sqlstate(&error));
-    eventually_async(Duration::from_secs(10), "new logins are refused", async || {
+    eventually_async(Duration::from_secs(60), "new logins are refused", async || {
         (refused().await? == "57P03").then_some(())
     })
     .await;
@@ -98,7 +98,7 @@ async fn a_soft_deletion_keeps_name_and_data_for_a_restore() {
     psql(&workspace.url, "ALTER TABLE t ADD COLUMN late int").ok();
     instance().deploy_all("soft");
     instance().api().post("/tenants/leaving/restore", json!({})).ok();
-    eventually_async(Duration::from_secs(30), "it has caught up", async || {
+    eventually_async(Duration::from_secs(60), "it has caught up", async || {
         (psql(url, "SELECT count(late) FROM t").code == 0).then_some(())
     })
     .await;
@@ -114,7 +114,7 @@ async fn deleting_hard_leaves_no_database_and_no_role() {
     let server = instance().server("postgres").await;
     let sql = "SELECT (SELECT count(*) FROM pg_database WHERE datname = $1) + (SELECT count(*) FROM pg_roles WHERE starts_with(rolname, $2))";
     let (server, database, role) = (&server, &database, &role);
-    eventually_async(Duration::from_secs(30), "database and roles are gone", async || {
+    eventually_async(Duration::from_secs(60), "database and roles are gone", async || {
         let left = server.query_one(sql, &[database, role]).await.unwrap().get::<_, i64>(0);
         (left == 0).then_some(())
     })

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tdb_tests::{Background, Binaries, Instance, Ran, clean, eventually, ignores, psql};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// One test at a time: every test checks that all credentials are deleted.
 fn alone() -> (&'static Instance, MutexGuard<'static, ()>) {

@@ -69,7 +69,7 @@ async fn a_second_server_takes_tenants_until_it_is_drained_and_is_removed_when_e
     }
     // The workspace may be on that server too.
     api.delete("/workspaces/spread").ok();
-    eventually(Duration::from_secs(30), "the server is empty", || {
+    eventually(Duration::from_secs(60), "the server is empty", || {
         let answer = api.delete("/servers/two");
         (answer.status != 409).then(|| answer.ok())
     });

@@ -25,7 +25,7 @@ async fn admitting_readers_makes_no_ddl_of_a_client_fail() {
     let clients = async {
         let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'b_second'::regclass)";
         let waits = async { while !second.query_one(waiting, &[]).await.unwrap().get::<_, bool>(0) {} };
-        timeout(Duration::from_secs(10), waits).await.unwrap();
+        timeout(Duration::from_secs(60), waits).await.unwrap();
         second
             .batch_execute("ALTER TABLE a_first ADD COLUMN more int")
             .await

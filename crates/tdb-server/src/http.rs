@@ -140,7 +140,7 @@ mod tests {
 
     const LIMITS: HttpLimits = HttpLimits {
         connections: 3,
-        header_time: Duration::from_millis(300),
+        header_time: Duration::from_secs(1),
     };
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 

@@ -176,7 +176,7 @@ impl Serving {
     async fn stop(mut self) -> Vec<String> {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
         let waited = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
-        let status = tokio::time::timeout(Duration::from_secs(30), waited)
+        let status = tokio::time::timeout(Duration::from_secs(60), waited)
             .await
             .unwrap()
             .unwrap();

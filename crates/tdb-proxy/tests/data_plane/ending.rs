@@ -52,7 +52,7 @@ async fn a_running_transaction_may_finish_and_one_that_does_not_is_ended() {
     assert_eq!(short.query("COMMIT").await.last().unwrap().body, b"I");
     assert_eq!(ended_with(&mut short).await.as_deref(), Some("57P01"));
     assert_eq!(ended_with(&mut long).await.as_deref(), Some("57P01"));
-    assert!((4..15).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_secs(4), "{:?}", begun.elapsed());
     lab.directory.acknowledged(epoch).await;
     let admin = lab.superuser().await;
     assert_eq!(

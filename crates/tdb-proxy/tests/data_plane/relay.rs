@@ -110,6 +110,7 @@ async fn a_cancel_with_the_right_secret_ends_the_query_and_one_with_a_wrong_secr
     assert_eq!(shown, wire.pid.to_string(), "the driver's pid equals the server's");
     wire.send(|out| frontend::query("SELECT pg_sleep(60)", out).unwrap())
         .await;
+    until_it_sleeps(&lab).await;
     let mut wrong = wire.secret.clone();
     wrong[0] ^= 1;
     for (key, stays) in [((wire.pid, wrong), true), ((wire.pid + 1, wire.secret.clone()), true)] {
@@ -145,14 +146,19 @@ async fn a_drivers_cancel_works() {
     let client = lab.tenant().await;
     let token = client.cancel_token();
     let canceller = async {
-        let admin = lab.superuser().await;
-        let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'
-                        AND usename = 'r_acme'";
-        while admin.query_one(sleeping, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
+        until_it_sleeps(&lab).await;
         token.cancel_query(NoTls).await.unwrap();
     };
     let (slept, ()) = tokio::join!(client.batch_execute("SELECT pg_sleep(60)"), canceller);
     assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
+}
+
+/// Waits until the server executes the tenant's `pg_sleep`: an earlier cancel has no effect.
+async fn until_it_sleeps(lab: &Lab) {
+    let admin = lab.superuser().await;
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'
+                    AND usename = 'r_acme'";
+    while admin.query_one(sleeping, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
 }
 
 async fn send_cancel(lab: &Lab, pid: i32, secret: &[u8]) {

@@ -169,7 +169,7 @@ impl Drop for Dev {
 pub(crate) fn http_get(url: &str, key: Option<&str>) -> (u16, String) {
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let key = key
         .map(|key| format!("Authorization: Bearer {key}\r\n"))
         .unwrap_or_default();

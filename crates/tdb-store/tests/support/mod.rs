@@ -4,6 +4,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use tdb_auth::{ClientTls, MasterKey, Roots};
@@ -134,6 +135,17 @@ impl World {
         self.cluster.connect(&self.database).await.unwrap()
     }
 
+    /// Waits until a session of this store waits for a lock.
+    pub(crate) async fn until_a_session_waits_for_a_lock(&self) {
+        let superuser = self.superuser().await;
+        let sql =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while superuser.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            assert!(Instant::now() < deadline, "no session waits for a lock");
+        }
+    }
+
     pub(crate) async fn owner(&self) -> Client {
         self.cluster
             .connect_as(OWNER, OWNER_PASSWORD, &self.database)
@@ -154,8 +166,13 @@ impl World {
             .unwrap()
     }
 
+    /// A directory whose feeds have no heartbeat during a test, so that what they deliver was notified.
     pub(crate) fn directory(&self) -> Directory {
-        Directory::new(self.store.clone(), Handle::current(), DirectorySettings::default())
+        let settings = DirectorySettings {
+            lease: Duration::from_secs(24 * 3600),
+            ..DirectorySettings::default()
+        };
+        Directory::new(self.store.clone(), Handle::current(), settings)
     }
 
     pub(crate) async fn server(&self) {
