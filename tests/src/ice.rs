@@ -1,9 +1,24 @@
 //! An instance with a second database server that a test can freeze.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tdb_testkit::Cluster;
 
 use crate::Instance;
+
+/// The limit for operations that take milliseconds, and for those that find out, in three seconds, that a server does not
+/// answer. A wait for the frozen server takes ten seconds (a login) or longer.
+const PROMPT: Duration = Duration::from_secs(9);
+
+/// Does `work`, which must not wait for a frozen server.
+pub fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    let took = begun.elapsed();
+    assert!(took < PROMPT, "{what} took {took:?}");
+    done
+}
 
 /// An instance with a second server, "ice", which is to freeze.
 pub fn with_ice() -> (Instance, Cluster) {

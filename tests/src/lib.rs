@@ -26,7 +26,7 @@ mod wire;
 pub use api::{Answer, Api};
 pub use binaries::{Binaries, target_dir, workspace_root};
 pub use fixture::{SCHEMA, fixture};
-pub use ice::{only, with_ice};
+pub use ice::{only, promptly, with_ice};
 pub use instance::{Instance, InstanceOptions, Killed};
 pub use lab::{Tenant, Workspace};
 pub use page::{Block, Page, is_generated};

@@ -4,24 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tdb_testkit::Cluster;
-use tdb_tests::{Instance, Site, Workspace, eventually, eventually_async, only, psql, with_ice};
+use tdb_tests::{Instance, Site, Workspace, eventually, eventually_async, only, promptly, psql, with_ice};
 
-/// The limit for operations that take milliseconds, and for those that find out, in three seconds, that a server does not
-/// answer. A wait for the frozen server takes ten seconds (a login) or longer.
-const PROMPT: Duration = Duration::from_secs(9);
 /// The limit for the fastest of three requests for a list.
 const LIST_TIME_MAX: Duration = Duration::from_secs(3);
 /// A build starts two seconds after the last change.
 const BUILD_TIME_MAX: Duration = Duration::from_secs(40);
 const THAWED_TIME_MAX: Duration = Duration::from_secs(90);
-
-fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let done = work();
-    let took = begun.elapsed();
-    assert!(took < PROMPT, "{what} took {took:?}");
-    done
-}
 
 fn both(instance: &Instance) {
     for name in ["dev", "ice"] {

@@ -1,24 +1,13 @@
 //! Calls about one workspace or tenant whose database server neither answers nor closes its connections: reads give what is
 //! stored, and calls that need the server do not wait for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use tdb_tests::{Instance, eventually, only, psql, with_ice};
+use tdb_tests::{Instance, eventually, only, promptly, psql, with_ice};
 
-/// The limit for operations that take milliseconds, on a machine that also runs other tests; below the timeouts for
-/// servers, which are ten seconds.
-const PROMPT: Duration = Duration::from_secs(6);
 const SILENT_TIME_MAX: Duration = Duration::from_secs(60);
 const THAWED_TIME_MAX: Duration = Duration::from_secs(90);
-
-fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let done = work();
-    let took = begun.elapsed();
-    assert!(took < PROMPT, "{what} took {took:?}");
-    done
-}
 
 fn wait_until_silent(instance: &Instance) {
     eventually(SILENT_TIME_MAX, "the server counts as silent", || {

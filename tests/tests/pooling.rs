@@ -13,7 +13,7 @@ use tdb_tests::{Frame, Instance, InstanceOptions, Session, Wire, column, connect
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// How long a statement that must wait is observed to wait.
 const WAITS: Duration = Duration::from_millis(300);
 
@@ -520,8 +520,11 @@ async fn a_cancel_reaches_the_statement_of_its_session_only() {
     let [one, other] = clients(&pooled.url).await;
     let token = one.cancel_token();
     let running = one.batch_execute("SELECT pg_sleep(60)");
+    let administrator = connect(&pooled.server).await.expect("the server");
     let cancel = async {
-        tokio::time::sleep(WAITS).await;
+        let sleeping =
+            "SELECT count(*)::text FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'";
+        while value(&administrator, sleeping).await == "0" {}
         token
             .cancel_query(tokio_postgres::NoTls)
             .await
