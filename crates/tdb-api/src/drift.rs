@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use tdb_client::drift::{Difference, Drift, DriftRefresh, RefreshDrift, TenantDrift, Unchecked, WorkspaceDrift};
+use tdb_client::drift::{
+    Difference, Drift, DriftRefresh, RefreshDrift, RepairDrift, RepairedDrift, TenantDrift, Unchecked, WorkspaceDrift,
+};
 use tdb_client::lists::Success;
 use tdb_control::{Control, model};
 use tdb_names::BlueprintName;
@@ -19,6 +21,7 @@ pub(crate) fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::new()
         .routes(routes!(read_drift))
         .routes(routes!(refresh_drift))
+        .routes(routes!(repair_drift))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -49,6 +52,26 @@ async fn refresh_drift(
     let blueprint = named(request.blueprint.as_deref())?;
     let tenants = control.drifts.refresh(&caller.identity, blueprint.as_ref()).await?;
     Ok((StatusCode::ACCEPTED, Json(Success::of(DriftRefresh { tenants }))))
+}
+
+/// Correct what a tenant's database records about applied changes
+#[utoipa::path(post, path = "/drift/repair", tag = "drift", request_body = RepairDrift,
+    responses((status = 200, description = "The rows of tdb.deployed_change that were wrong and are correct now. The schema is not changed", body = Success<RepairedDrift>)))]
+async fn repair_drift(
+    State(control): State<Control>,
+    caller: Caller,
+    Body(request): Body<RepairDrift>,
+) -> Answer<Json<Success<RepairedDrift>>> {
+    let blueprint = request.blueprint.parse();
+    let blueprint = blueprint.map_err(|error| Refusal::invalid("blueprint", error))?;
+    let tenant = request.tenant_id.parse();
+    let tenant = tenant.map_err(|error| Refusal::invalid("tenant_id", error))?;
+    let repaired = control.drifts.repair(&caller.identity, &blueprint, &tenant).await?;
+    let repaired: Vec<Difference> = repaired.into_iter().map(render_difference).collect();
+    Ok(Json(Success::of(RepairedDrift {
+        count: repaired.len(),
+        repaired,
+    })))
 }
 
 fn named(blueprint: Option<&str>) -> Answer<Option<BlueprintName>> {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// Method, path and command. A placeholder in braces is a segment of the path or a field of the body.
-const COMMANDS: [(&str, &str, &str); 56] = [
+const COMMANDS: [(&str, &str, &str); 57] = [
     ("POST", "/signup", "tdb signup"),
     ("POST", "/login", "tdb login"),
     ("GET", "/projects", "tdb projects list"),
@@ -78,6 +78,7 @@ const COMMANDS: [(&str, &str, &str); 56] = [
     ("DELETE", "/credentials/{id}", "tdb credentials delete {id}"),
     ("GET", "/drift", "tdb drift"),
     ("POST", "/drift/refresh", "tdb drift"),
+    ("POST", "/drift/repair", "tdb drift --repair"),
     ("GET", "/projects/{id}/roles", "tdb roles list"),
     ("POST", "/projects/{id}/roles", "tdb roles create {name}"),
     ("DELETE", "/projects/{id}/roles/{name}", "tdb roles delete {name}"),

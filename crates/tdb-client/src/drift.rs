@@ -92,3 +92,23 @@ pub struct DriftRefresh {
     /// How many tenants are checked.
     pub tenants: u32,
 }
+
+/// The request to correct what a tenant's database records about applied changes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepairDrift {
+    /// The tenant's name.
+    pub tenant_id: String,
+    /// The blueprint of the database.
+    pub blueprint: String,
+}
+
+/// The rows of `tdb.deployed_change` that were wrong. Rows that the change log does not have are deleted, and those of the
+/// tenant's version are restored; the schema is not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepairedDrift {
+    /// How many rows `repaired` shows.
+    pub count: usize,
+    /// The rows, 100 at most. `expected` is what the database has now, `found` is what it had.
+    pub repaired: Vec<Difference>,
+}

@@ -16,7 +16,7 @@ use crate::accounts::{
 use crate::blueprints::{Blueprint, BlueprintList, VersionList};
 use crate::credentials::{CreateCredential, CreatedCredential, CredentialList};
 use crate::deployments::{CreateDeployment, Job, JobList};
-use crate::drift::{Drift, DriftRefresh, RefreshDrift};
+use crate::drift::{Drift, DriftRefresh, RefreshDrift, RepairDrift, RepairedDrift};
 use crate::events::Events;
 use crate::extensions::{CreateExtension, ExtensionList};
 use crate::lists::{Created, Done, Paged};
@@ -411,6 +411,11 @@ impl Client {
     pub fn refresh_drift(&self, blueprint: Option<&str>) -> Result<DriftRefresh> {
         let blueprint = blueprint.map(str::to_owned);
         self.post("/drift/refresh", &RefreshDrift { blueprint })
+    }
+
+    /// `POST /drift/repair`.
+    pub fn repair_drift(&self, request: &RepairDrift) -> Result<RepairedDrift> {
+        self.post("/drift/repair", request)
     }
 
     /// Fetches all pages of a list.

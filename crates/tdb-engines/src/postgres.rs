@@ -11,6 +11,7 @@ pub mod change;
 pub mod databases;
 pub mod declared_roles;
 mod deparse;
+pub mod deployed_record;
 mod error;
 pub mod extensions;
 pub mod fingerprint;

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tdb_client::drift::Difference;
+use tdb_client::drift::{Difference, RepairDrift, RepairedDrift};
 use tdb_client::http::Client;
 
 use crate::printer::Printer;
@@ -18,7 +18,7 @@ const LOOK_LAST: Duration = Duration::from_secs(1);
 const WAIT_TIME_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tdb drift --blueprint myapp")]
+#[command(after_help = "Example:\n  tdb drift --blueprint myapp\n  tdb drift --blueprint myapp --repair acme")]
 pub(crate) struct Drift {
     /// Only this blueprint
     #[arg(long)]
@@ -26,10 +26,20 @@ pub(crate) struct Drift {
     /// Show the results of the last checks, instead of checking now
     #[arg(long)]
     stored: bool,
+    /// Correct which changes the database of this tenant records as applied, if its rows are not those of the change log
+    #[arg(long, value_name = "TENANT", requires = "blueprint", conflicts_with = "stored")]
+    repair: Option<String>,
 }
 
 pub(crate) fn run(drift: Drift, client: &Client, printer: &Printer) -> Result<()> {
     let blueprint = drift.blueprint.as_deref();
+    if let (Some(tenant), Some(blueprint)) = (&drift.repair, blueprint) {
+        let request = RepairDrift {
+            tenant_id: tenant.clone(),
+            blueprint: blueprint.to_owned(),
+        };
+        return printer.answer(&client.repair_drift(&request)?, render_repaired);
+    }
     if !drift.stored {
         client.refresh_drift(blueprint)?;
     }
@@ -84,6 +94,13 @@ fn render(drift: &tdb_client::drift::Drift) -> String {
         text.push_str("no drift");
     }
     text
+}
+
+fn render_repaired(repaired: &RepairedDrift) -> String {
+    if repaired.repaired.is_empty() {
+        return "nothing to repair".to_owned();
+    }
+    section("repaired", &repaired.repaired)
 }
 
 fn section(head: &str, differences: &[Difference]) -> String {

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tdb_engines::postgres::change::Checksum;
+use tdb_engines::postgres::deployed_record::{self, ExpectedRecord, WrongRow};
 use tdb_engines::postgres::fingerprint::{self, Fingerprint};
-use tdb_names::{BlueprintName, DatabaseId, ServerName, WorkspaceId};
+use tdb_names::{BlueprintName, DatabaseId, ServerName, TenantName, WorkspaceId};
+use tdb_problems::ProblemCode;
 use tdb_store::drift::{self, Due};
-use tdb_store::tenants::FleetRow;
+use tdb_store::tenants::{DatabaseStatus, FleetRow, TenantStatus};
 use tdb_store::workspaces::WorkspaceStatus;
-use tdb_store::{tenants, versions, workspaces};
+use tdb_store::{changes, tenants, versions, workspaces};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +37,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const AGE_MAX: Duration = Duration::from_secs(3600);
 /// The number of databases that one round takes per server.
 const DUE_MAX: i64 = 500;
+/// The number of wrong rows of `tdb.deployed_change` that a comparison shows; a client can have written any number.
+const WRONG_ROWS_MAX: usize = 100;
 const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The schemas of versions on one PostgreSQL major version, read once for all databases of a round.
@@ -256,12 +261,76 @@ impl Drifts {
         let expected = self
             .facts_of_version(expected, row.database.workspace, version, pg_major)
             .await?;
-        let found = fingerprint::take(&server, database_name(physical)?, &physical.roles.owner.name).await;
-        let found = found.map_err(|e| upstream(&physical.server, e))?;
-        if found.hash == expected.hash {
-            return Ok(Vec::new());
+        let (database, owner) = (database_name(physical)?, &physical.roles.owner.name);
+        let found = deployed_record::rows_and_fingerprint(&server, database, owner).await;
+        let (rows, found) = found.map_err(|e| upstream(&physical.server, e))?;
+        let mut differences = Vec::new();
+        if found.hash != expected.hash {
+            differences.extend(expected.diff(&found).into_iter().map(stored));
         }
-        Ok(expected.diff(&found).into_iter().map(stored).collect())
+        // Read after the rows: the log then has all changes that they are about.
+        let record = self.expected_record(row.database.workspace, version).await?;
+        let wrong = record.wrong_of(&rows).into_iter().take(WRONG_ROWS_MAX);
+        differences.extend(wrong.map(record_difference));
+        Ok(differences)
+    }
+
+    /// Corrects what a tenant's database records about applied changes: rows that the change log does not have are
+    /// deleted, those of the database's version are restored. Returns what was wrong.
+    pub async fn repair(
+        &self,
+        identity: &Identity,
+        blueprint: &BlueprintName,
+        tenant: &TenantName,
+    ) -> Result<Vec<Difference>> {
+        identity.require(KeyScope::Write)?;
+        let tx = self.core.store.project(identity.project()).await?;
+        let fleet = tenants::of_tenant(&tx, identity.project(), tenant).await?;
+        tx.rollback().await?;
+        let row = fleet.into_iter().find(|row| row.database.blueprint == *blueprint);
+        let row = row.ok_or_else(|| ControlError::NoDatabase {
+            tenant: tenant.clone(),
+            blueprint: blueprint.clone(),
+        })?;
+        let is_there = row.database.status == DatabaseStatus::Ready
+            && matches!(row.tenant_status, TenantStatus::Ready | TenantStatus::Suspended);
+        let version = row.database.version.filter(|_| is_there && !row.migrating);
+        let version = version.ok_or_else(|| {
+            let detail = format!("a deployment is running on tenant \"{tenant}\", or it is not ready");
+            ControlError::refused(ProblemCode::WrongState, detail, "Try again when it has ended.")
+        })?;
+        let record = self.expected_record(row.database.workspace, version).await?;
+        let physical = &row.database.physical;
+        let server = self.servers.admin(&physical.server).await?;
+        let database = database_name(physical)?;
+        let corrected = async {
+            let corrected = deployed_record::correct(&server, database, &record).await;
+            corrected.map_err(|e| upstream(&physical.server, e))
+        };
+        let corrected = self.servers.patiently(&physical.server, corrected).await?;
+        for wrong in &corrected {
+            tracing::warn!(database = %row.database.id, change = wrong.id, "a row of tdb.deployed_change was corrected");
+        }
+        let corrected = corrected.into_iter().take(WRONG_ROWS_MAX);
+        Ok(corrected.map(record_difference).map(shown).collect())
+    }
+
+    /// What the databases of a version record about applied changes.
+    async fn expected_record(&self, workspace: WorkspaceId, version: u32) -> Result<ExpectedRecord> {
+        let tx = self.core.store.jobs().await?;
+        let log = changes::heads(&tx, workspace).await?;
+        let row = versions::by_number(&tx, workspace, version).await?;
+        tx.rollback().await?;
+        let row = row.ok_or_else(|| ControlError::not_found(EntryKind::Version, version))?;
+        let log = log.into_iter().map(|change| {
+            let checksum = Checksum::from_bytes(&change.checksum);
+            let checksum = checksum.ok_or_else(|| ControlError::internal("a checksum does not have 32 bytes"))?;
+            Ok((i64::from(change.id), checksum))
+        });
+        Ok(ExpectedRecord {
+            log: log.collect::<Result<_>>()?,
+            deployed: row.change_ids.into_iter().map(i64::from).collect(),
+        })
     }
 
     async fn facts_of_version(
@@ -285,6 +354,14 @@ impl Drifts {
         });
         known.lock().await.insert(key, facts.clone());
         Ok(facts)
+    }
+}
+
+fn record_difference(row: WrongRow) -> drift::Difference {
+    drift::Difference {
+        object: format!("row {} of tdb.deployed_change", row.id),
+        expected: row.expected,
+        found: row.found,
     }
 }
 

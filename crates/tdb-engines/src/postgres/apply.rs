@@ -181,7 +181,9 @@ async fn read_deployed(session: &Session) -> Result<Record, EngineError> {
         let checksum = Checksum::from_bytes(checksum);
         record.rows.push(Deployed {
             id,
-            checksum: checksum.ok_or_else(|| EngineError::Unexpected(format!("checksum of change {id}")))?,
+            checksum: checksum.ok_or_else(|| {
+                EngineError::Refused(format!("change {id} in this database differs from the change log"))
+            })?,
             state: match state {
                 "done" => DeployedState::Done,
                 _ => DeployedState::Started,
