@@ -423,6 +423,11 @@ async fn statements_that_cannot_be_captured_are_reported_immediately() {
             "changes 3 and 4 cannot be replayed on tenants: a DO or CALL that commits",
         ),
         ("CALL once()", "a DO or CALL that commits"),
+        // Meanwhile the timer drains its only change.
+        (
+            "DO $$ BEGIN CREATE TABLE e (); COMMIT; PERFORM pg_sleep(5); END $$",
+            "a DO or CALL that commits",
+        ),
         ("CREATE TABLE c (LIKE mine)", "temporary table \"mine\""),
         ("CREATE TABLE d AS SELECT a FROM mine", "temporary table \"mine\""),
         ("CLUSTER t USING i", "ALTER TABLE ... CLUSTER ON"),

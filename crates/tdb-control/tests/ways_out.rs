@@ -479,6 +479,36 @@ async fn the_printed_repair_works_for_each_kind_of_object() {
     tenant.batch_execute("INSERT INTO n1 VALUES ('a')").await.unwrap();
 }
 
+/// The names at the end: a table can be renamed in the block that created it, and by a later broken change.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_repair_uses_the_names_that_renames_in_blocks_gave() {
+    let world = World::start().await;
+    world.workspace("app").await;
+    world.ddl("app", "CREATE TABLE t (id int)").await;
+    world.tenant("acme", "app").await;
+    for block in [
+        "CREATE TABLE a1 (i int); ALTER TABLE a1 RENAME TO a2; COMMIT; CREATE TYPE m1 AS (a int)",
+        "CREATE TABLE b1 (i int); COMMIT; ALTER TABLE b1 RENAME TO b2; EXECUTE 'ALTER TYPE m1 RENAME TO m2'",
+    ] {
+        world.ddl("app", &format!("DO $b$ BEGIN {block}; END $b$")).await;
+    }
+    let printed = repair_as_printed(&world).await;
+    for drop in [
+        "TABLE IF EXISTS public.a2 ",
+        "TABLE IF EXISTS public.b2 ",
+        "TYPE IF EXISTS public.m2 ",
+    ] {
+        assert!(printed.contains(&format!("DROP {drop}")), "{printed}");
+    }
+    assert!(
+        !printed.contains("1 CASCADE") && !printed.contains("Also undo"),
+        "{printed}"
+    );
+    let again = "CREATE TABLE a2 (i int); CREATE TABLE b2 (i int); CREATE TYPE m2 AS (a int)";
+    world.ddl("app", again).await;
+    completed(&world).await;
+}
+
 /// A function that an earlier change created is replaced by a broken one: to drop it would drop what needs it in tenants.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_broken_change_replaced_is_not_dropped() {

@@ -3,9 +3,12 @@
 //! database server is queried. A task that lost its lease appends nothing, and what it appended before is not appended
 //! again.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lru::LruCache;
 use tdb_contract::{DataStatements, Drained, SessionStart};
 use tdb_engines::fault;
 use tdb_engines::postgres::Server;
@@ -18,7 +21,7 @@ use tdb_store::changes::{ChangeState, NewChange};
 use tdb_store::sessions::{SessionRow, Speaker};
 use tdb_store::workspaces::{WorkspaceRow, WorkspaceStatus};
 use tdb_store::{changes, declared_roles, sessions, workspaces};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::core::Core;
 use crate::error::{ControlError, Result, upstream};
@@ -31,6 +34,13 @@ use crate::schema::session_settings::{is_newly_set, newly_set};
 
 /// The time limit of a drain for callers that can wait; the proxy waits less.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
+/// The number of sessions for which warnings are kept, how many for each, and for how long.
+const SESSIONS_WARNED_MAX: NonZeroUsize = match NonZeroUsize::new(1_000) {
+    Some(sessions) => sessions,
+    None => NonZeroUsize::MIN,
+};
+const WARNINGS_MAX: usize = 100;
+const WARNED_TIME_MAX: Duration = Duration::from_secs(600);
 /// The length of a statement's excerpt in a warning, in characters.
 const EXCERPT_LEN: usize = 60;
 
@@ -40,6 +50,14 @@ pub(crate) struct Drains {
     core: Arc<Core>,
     servers: Servers,
     places: Arc<JournalPlaces>,
+    warnings: Arc<Mutex<LruCache<(WorkspaceId, i32), LateWarnings>>>,
+}
+
+/// Warnings about changes that another task drained before their session's own drain.
+#[derive(Debug)]
+struct LateWarnings {
+    since: Instant,
+    warnings: Vec<String>,
 }
 
 impl Drains {
@@ -48,6 +66,7 @@ impl Drains {
             core: core.clone(),
             servers: servers.clone(),
             places: Arc::default(),
+            warnings: Arc::new(Mutex::new(LruCache::new(SESSIONS_WARNED_MAX))),
         }
     }
 
@@ -90,7 +109,41 @@ impl Drains {
     }
 
     pub(crate) async fn drain_workspace(&self, id: WorkspaceId, data: Option<DataStatements>) -> Result<Drained> {
-        self.in_time(Box::pin(self.drain_now(id, data))).await
+        let session = data.as_ref().map(|data| data.server_pid);
+        let mut drained = self.in_time(Box::pin(self.drain_now(id, data))).await?;
+        if let Some(session) = session {
+            drained.warnings.extend(self.late_warnings(id, session));
+        }
+        Ok(drained)
+    }
+
+    /// The warnings for a session about changes that others drained, which are given once.
+    fn late_warnings(&self, id: WorkspaceId, session: i32) -> Vec<String> {
+        let mut all = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = all.pop(&(id, session));
+        // Another session may have the process id by now.
+        let recent = late.filter(|late| late.since.elapsed() < WARNED_TIME_MAX);
+        recent.map(|late| late.warnings).unwrap_or_default()
+    }
+
+    /// Keeps the warnings about changes of other sessions than `session`: a DO or CALL that commits is still running when the
+    /// timer drains its first transactions.
+    fn keep_warnings(&self, id: WorkspaceId, session: Option<i32>, captured: &[CapturedChange], numbers: &[u32]) {
+        let others: BTreeSet<i32> = captured.iter().map(|one| one.pid).collect();
+        for pid in others.into_iter().filter(|pid| Some(*pid) != session) {
+            let warnings = warnings_of(captured, numbers, |one| one.pid == pid);
+            if warnings.is_empty() {
+                continue;
+            }
+            let mut all = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+            let late = all.get_or_insert_mut((id, pid), || LateWarnings {
+                since: Instant::now(),
+                warnings: Vec::new(),
+            });
+            late.since = Instant::now();
+            late.warnings.extend(warnings);
+            late.warnings.truncate(WARNINGS_MAX);
+        }
     }
 
     /// Drains before a read. Most reads find nothing in the journal and then take no lease. If the server does not
@@ -186,9 +239,9 @@ impl Drains {
         } else {
             &[]
         };
-        let mut said = broken(&captured, known);
-        said.extend(captured.iter().flat_map(omitted));
+        let mut said = warnings_of(&captured, known, |_| true);
         said.extend(set.warnings);
+        self.keep_warnings(id, session, &captured, known);
         let confirmed = journal::confirm(&server, &place.database, &journaled).await;
         confirmed.map_err(|e| upstream(&place.server, e))?;
         fault::point("drain.confirmed");
@@ -267,10 +320,21 @@ fn new_change(captured: &CapturedChange) -> Result<NewChange> {
     })
 }
 
+/// The warnings about the changes that `selected` accepts.
+fn warnings_of(
+    captured: &[CapturedChange],
+    numbers: &[u32],
+    selected: impl Fn(&CapturedChange) -> bool,
+) -> Vec<String> {
+    let mut said = broken(captured, numbers, &selected);
+    said.extend(captured.iter().filter(|one| selected(one)).flat_map(omitted));
+    said
+}
+
 /// One warning for each reason why changes are broken, with the numbers of the changes, which are empty if they are not known.
-fn broken(captured: &[CapturedChange], numbers: &[u32]) -> Vec<String> {
+fn broken(captured: &[CapturedChange], numbers: &[u32], selected: impl Fn(&CapturedChange) -> bool) -> Vec<String> {
     let mut reasons: Vec<(&str, Vec<u32>)> = Vec::new();
-    for (at, one) in captured.iter().enumerate() {
+    for (at, one) in captured.iter().enumerate().filter(|(_, one)| selected(one)) {
         let Some(reason) = one.change.broken.as_deref() else {
             continue;
         };
@@ -331,14 +395,14 @@ mod tests {
     fn changes_that_are_broken_for_one_reason_are_named_in_one_warning() {
         let all = [Some("it commits"), None, Some("other"), Some("it commits")].map(captured);
         assert_eq!(
-            broken(&all, &[3, 4, 5, 6]),
+            broken(&all, &[3, 4, 5, 6], |_| true),
             [
                 "changes 3 and 6 cannot be replayed on tenants: it commits",
                 "change 5 cannot be replayed on tenants: other",
             ]
         );
         assert_eq!(
-            broken(&all[..1], &[]),
+            broken(&all[..1], &[], |_| true),
             ["this change cannot be replayed on tenants: it commits"]
         );
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use tdb_engines::postgres::change::Change;
+use tdb_engines::postgres::change::{Change, Created};
 use tdb_names::{BlueprintName, RoleName};
 use tdb_store::changes::ChangeRow;
 
@@ -26,7 +26,7 @@ impl Leftover {
     /// What the broken changes `broken`, by number, did. `earlier` has the numbers of pending changes that changed an
     /// object, by its identity: an object that an earlier change created was replaced, and must not be dropped.
     pub(crate) fn of<'a>(broken: impl Iterator<Item = &'a ChangeRow>, earlier: &HashMap<String, Vec<u32>>) -> Leftover {
-        let mut left = Leftover::default();
+        let (mut left, mut made) = (Leftover::default(), Vec::new());
         for row in broken {
             let Some(change) = body(row) else { continue };
             let is_replaced = |identity: &str| {
@@ -37,11 +37,8 @@ impl Leftover {
                 .created
                 .into_iter()
                 .partition(|created| REPLACEABLE.contains(&created.kind.as_str()) && is_replaced(&created.identity));
-            // In the order of their creation, and with what depends on them: a part is then gone before its own statement.
-            left.drops.extend(created.iter().map(|created| {
-                let (kind, identity) = (&created.kind, &created.identity);
-                format!("DROP {kind} IF EXISTS {identity} CASCADE")
-            }));
+            change.renamed.iter().for_each(|renamed| renamed.apply(&mut made));
+            made.extend(created);
             let replaced = replaced.into_iter().map(|created| created.identity);
             for identity in replaced.chain(change.altered) {
                 if !left.altered.contains(&identity) {
@@ -49,6 +46,13 @@ impl Leftover {
                 }
             }
         }
+        left.altered
+            .retain(|altered| made.iter().all(|made| made.identity != *altered));
+        // In the order of their creation, and with what depends on them: a part is then gone before its own statement.
+        let drops = made
+            .iter()
+            .map(|Created { kind, identity }| format!("DROP {kind} IF EXISTS {identity} CASCADE"));
+        left.drops = drops.collect();
         left
     }
 }

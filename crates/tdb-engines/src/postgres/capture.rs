@@ -141,6 +141,7 @@ fn captured(rows: &[&Event], parts: &mut Parts) -> Option<CapturedChange> {
     }
     change.created = effects::created(rows);
     change.altered = effects::altered(rows, &change.created);
+    change.renamed = effects::renamed(rows);
     let lone = change
         .statements
         .iter()

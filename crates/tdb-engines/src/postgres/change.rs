@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::postgres::ident::{last_name, parent};
+
 /// One captured DDL transaction. The change log stores it as JSON; replay runs its statements.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -29,6 +31,32 @@ pub struct Change {
     /// The identities of the objects that it altered or dropped and did not create, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub altered: Vec<String>,
+    /// The relations and types that it renamed, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renamed: Vec<Renamed>,
+}
+
+/// A relation or type that a change renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// Its name before, without its schema.
+    pub from: String,
+    /// Its identity after.
+    pub to: String,
+}
+
+impl Renamed {
+    /// Renames what was created before, and the relation that it is on.
+    pub fn apply(&self, created: &mut [Created]) {
+        let is_it = |identity: &str| parent(identity) == parent(&self.to) && last_name(identity) == self.from;
+        for one in created {
+            match one.identity.rsplit_once(" on ") {
+                Some((name, relation)) if is_it(relation) => one.identity = format!("{name} on {}", self.to),
+                None if is_it(&one.identity) => one.identity = self.to.clone(),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// An object that a change created.

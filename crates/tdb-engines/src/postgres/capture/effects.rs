@@ -4,9 +4,10 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::ObjectType;
 
+use super::context::run_by_function;
 use super::repeat::concerns;
-use crate::postgres::change::{Created, made_by};
-use crate::postgres::ident::{last_name, parent};
+use crate::postgres::change::{Created, Renamed, made_by};
+use crate::postgres::ident::last_name;
 use crate::postgres::journal::{Event, EventKind, Object};
 
 /// The kinds of objects whose identity is what DROP takes after IF EXISTS, as in the tag of their CREATE statement.
@@ -46,7 +47,7 @@ pub(super) fn created(rows: &[&Event]) -> Vec<Created> {
     let mut created: Vec<Created> = Vec::new();
     for row in rows.iter().filter(|row| row.kind != EventKind::Drop) {
         let Some(kind) = kind_of(&row.tag) else {
-            rename(&mut created, row);
+            renamed_by(row).iter().for_each(|renamed| renamed.apply(&mut created));
             continue;
         };
         let own = row.objects.iter().filter(|object| is_of(object, kind));
@@ -63,27 +64,29 @@ pub(super) fn created(rows: &[&Event]) -> Vec<Created> {
     created
 }
 
-/// Renames what was created, and the table that it is on, if the row's message renamed a relation to the row's object.
-fn rename(created: &mut [Created], row: &Event) {
-    if created.is_empty() {
-        return;
-    }
-    let renames = renames(&row.message.query);
-    for now in row.objects.iter().filter_map(|object| object.identity.as_deref()) {
-        let was = renames.iter().find(|(_, new)| *new == last_name(now));
-        let Some((old, _)) = was else { continue };
-        let is_it = |relation: &str| parent(relation) == parent(now) && last_name(relation) == *old;
-        for one in created.iter_mut() {
-            match one.identity.rsplit_once(" on ") {
-                Some((name, relation)) if is_it(relation) => one.identity = format!("{name} on {now}"),
-                None if is_it(&one.identity) => one.identity = now.to_owned(),
-                _ => {}
-            }
-        }
-    }
+/// The relations and types that the rows' statements renamed, in order.
+pub(super) fn renamed(rows: &[&Event]) -> Vec<Renamed> {
+    let altering = rows
+        .iter()
+        .filter(|row| row.kind != EventKind::Drop && kind_of(&row.tag).is_none());
+    altering.flat_map(|row| renamed_by(row)).collect()
 }
 
-/// The old and the new names of the relations that a message renames.
+/// Whether the row's statement, which can be one that a function ran, renamed something to the row's object.
+fn renamed_by(row: &Event) -> Vec<Renamed> {
+    let renames = renames(run_by_function(&row.caller).unwrap_or(&row.message.query));
+    let identities = row.objects.iter().filter_map(|object| object.identity.as_deref());
+    let renamed = identities.filter_map(|now| {
+        let (old, _) = renames.iter().find(|(_, new)| *new == last_name(now))?;
+        Some(Renamed {
+            from: old.clone(),
+            to: now.to_owned(),
+        })
+    });
+    renamed.collect()
+}
+
+/// The old and the new names of the relations and types that a text renames.
 fn renames(text: &str) -> Vec<(String, String)> {
     use ObjectType::{ObjectForeignTable, ObjectIndex, ObjectMatview, ObjectSequence, ObjectTable, ObjectView};
     let Ok(parsed) = pg_query::parse(text, 0) else {
@@ -95,6 +98,13 @@ fn renames(text: &str) -> Vec<(String, String)> {
             ObjectForeignTable | ObjectIndex | ObjectMatview | ObjectSequence | ObjectTable | ObjectView => {
                 Some((stmt.relation?.relname, stmt.newname))
             }
+            ObjectType::ObjectDomain | ObjectType::ObjectType => match stmt.object?.node? {
+                NodeEnum::List(names) => match names.items.into_iter().next_back()?.node? {
+                    NodeEnum::String(name) => Some((name.sval, stmt.newname)),
+                    _ => None,
+                },
+                _ => None,
+            },
             _ => None,
         },
         _ => None,
