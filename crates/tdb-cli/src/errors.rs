@@ -4,6 +4,7 @@ use anyhow::Error;
 use tdb_client::http::{ClientError, reason};
 use tdb_client::problems::Problem;
 use tdb_problems::ProblemCode;
+use tdb_problems::system::without_codes;
 use thiserror::Error;
 
 use crate::endpoints::as_commands;
@@ -33,7 +34,7 @@ pub(crate) fn report(error: &Error, printer: &Printer) {
             printer.hint("Check the address: --api-url, TDB_API_URL, or \"tdb config show\".");
         }
         None => {
-            printer.error(&format!("{error:#}"));
+            printer.error(&without_codes(&format!("{error:#}")));
             if let Some(advised) = error.downcast_ref::<Advised>() {
                 printer.hint(&advised.hint);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tdb_problems::system::described;
 use thiserror::Error;
 use ureq::http::{Request, request};
 
@@ -507,10 +508,10 @@ impl Client {
     }
 }
 
-/// Why an address could not be reached, as text. For an error of the operating system this is its kind.
+/// Why an address could not be reached, as text.
 pub fn reason(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::Io(error) => error.kind().to_string(),
+        ureq::Error::Io(error) => described(error),
         other => other.to_string(),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tdb_engines::postgres::{EngineError, ErrorClass};
 use tdb_names::{BlueprintName, ServerName, TenantName};
 use tdb_problems::ProblemCode;
+use tdb_problems::system::{described, without_codes};
 use tdb_store::StoreError;
 use thiserror::Error;
 
@@ -326,13 +327,12 @@ pub(crate) fn query_failed(server: &ServerName, error: EngineError) -> ControlEr
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = without_codes(&error.to_string());
     let mut source = error.source();
     while let Some(error) = source {
-        // The standard library appends "(os error 111)".
         let more = match error.downcast_ref::<io::Error>() {
-            Some(io) if io.raw_os_error().is_some() => io.kind().to_string(),
-            _ => error.to_string(),
+            Some(io) => described(io),
+            None => without_codes(&error.to_string()),
         };
         if !text.contains(&more) {
             text.push_str(": ");

@@ -1,6 +1,8 @@
 //! Problem codes, each with its HTTP status and title. The control plane, the API, the client and the documentation use
 //! this one list. It contains no message about a particular case.
 
+pub mod system;
+
 /// Declares the enum and its table in one place. The codes are matched as `tt` because the OpenAPI derive cannot read a
 /// token that a macro has matched as `literal`.
 macro_rules! problems {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tdb_engines::postgres::Server as Administrator;
+use tdb_problems::system::without_codes;
 use tdb_store::Store;
 
 use crate::config::{Config, Server};
@@ -61,7 +62,7 @@ impl Report {
             Ok(details) => format!("ok    {what}: {details}"),
             Err(error) => {
                 self.code = ExitCode::FAILURE;
-                format!("fails {what}: {error:#}")
+                without_codes(&format!("fails {what}: {error:#}"))
             }
         };
         writeln!(stdout(), "{text}").context("cannot write to standard output")

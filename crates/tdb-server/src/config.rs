@@ -181,12 +181,7 @@ impl Config {
             problems,
         };
         let directory = file.parent().unwrap_or(Path::new("."));
-        let table: Table = text.parse().map_err(|e: toml::de::Error| {
-            failed(vec![Problem {
-                path: String::new(),
-                message: e.to_string(),
-            }])
-        })?;
+        let table: Table = text.parse().map_err(|e| failed(vec![Problem::of_syntax(&e)]))?;
         let outside = Outside::new(directory, environment);
         let mut problems = Vec::new();
         let read = read_root(Section::root(table, &outside), file, &mut problems);

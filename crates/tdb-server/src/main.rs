@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use config::ConfigError;
+use tdb_problems::system::without_codes;
 
 /// Worker threads of the control plane, which mostly waits for databases. The data plane has a separate thread.
 const CONTROL_PLANE_THREADS: usize = 2;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     match run(&cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tenantsdb: {error:#}");
+            eprintln!("tenantsdb: {}", without_codes(&format!("{error:#}")));
             if error.is::<ConfigError>() {
                 ExitCode::from(EXIT_CONFIG)
             } else {

@@ -20,6 +20,23 @@ pub(crate) struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// The error of a document that is not TOML, with its place.
+    pub(super) fn of_syntax(error: &toml::de::Error) -> Self {
+        let (text, reason) = (error.to_string(), error.message());
+        // The parser names a type of Rust.
+        let message = if reason.contains(" as i128") {
+            text.replace(reason, "the number is out of range")
+        } else {
+            text
+        };
+        Self {
+            path: String::new(),
+            message,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_empty() {
@@ -273,5 +290,18 @@ impl<'a> Section<'a> {
             "" => Err("is empty".to_owned()),
             text => Ok(text.to_owned().into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_too_large_is_refused_without_a_type_of_rust() {
+        let error = "a = 99999999999999999999".parse::<Table>().unwrap_err();
+        let message = Problem::of_syntax(&error).message;
+        assert!(message.ends_with("the number is out of range\n"), "{message}");
+        assert!(message.contains("line 1, column 5"), "{message}");
     }
 }
