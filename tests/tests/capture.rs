@@ -415,7 +415,9 @@ async fn statements_that_cannot_be_captured_are_reported_immediately() {
         .batch_execute("CREATE TABLE t (a int); CREATE INDEX i ON t (a); CREATE TEMP TABLE mine (a int)")
         .await
         .unwrap();
-    let once = "CREATE PROCEDURE once() LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE o (); COMMIT; PERFORM 1; END $$";
+    let once = "CREATE PROCEDURE once() LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE o (); COMMIT; PERFORM 1; END $$;
+        CREATE PROCEDURE ends() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$;
+        CREATE PROCEDURE calls() LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE f (); CALL ends(); END $$";
     session.batch_execute(once).await.unwrap();
     for (sql, said) in [
         (
@@ -423,6 +425,11 @@ async fn statements_that_cannot_be_captured_are_reported_immediately() {
             "changes 3 and 4 cannot be replayed on tenants: a DO or CALL that commits",
         ),
         ("CALL once()", "a DO or CALL that commits"),
+        ("CALL calls()", "a DO or CALL that commits"),
+        (
+            "DO $$ BEGIN CREATE TABLE g (); CALL ends(); END $$",
+            "a DO or CALL that commits",
+        ),
         // Meanwhile the timer drains its only change.
         (
             "DO $$ BEGIN CREATE TABLE e (); COMMIT; PERFORM pg_sleep(5); END $$",

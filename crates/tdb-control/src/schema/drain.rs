@@ -218,6 +218,11 @@ impl Drains {
             tx.rollback().await?;
             captured = capture::changes(&journaled, &place.owner, &declared);
         }
+        if captured.iter().any(|one| !one.calls.is_empty()) {
+            let procedures = journal::procedures(&server, &place.database).await;
+            let procedures = procedures.map_err(|e| upstream(&place.server, e))?;
+            capture::refuse_commits(&mut captured, &procedures);
+        }
         if let Some(data) = data {
             leave_out(&mut captured, data);
         }
@@ -384,6 +389,7 @@ mod tests {
             session_role: "a".to_owned(),
             at: time::OffsetDateTime::UNIX_EPOCH,
             seqs: Vec::new(),
+            calls: Vec::new(),
             change: Change {
                 broken: reason.map(str::to_owned),
                 ..Change::default()

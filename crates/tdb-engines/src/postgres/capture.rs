@@ -4,6 +4,7 @@
 mod alignment;
 mod attribution;
 mod bodies;
+mod committing;
 mod context;
 mod effects;
 mod expected;
@@ -23,7 +24,7 @@ mod temporary;
 mod tree;
 mod units;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -51,6 +52,8 @@ pub struct CapturedChange {
     pub at: OffsetDateTime,
     /// The journal rows to confirm after the change is stored.
     pub seqs: Vec<i64>,
+    /// The names of the procedures that its DO or CALL may have called: see [`refuse_commits`].
+    pub calls: Vec<String>,
     /// What to replay.
     pub change: Change,
 }
@@ -75,6 +78,17 @@ pub fn changes(events: &[Event], owner: &str, declared: &[String]) -> Vec<Captur
             captured
         })
         .collect()
+}
+
+/// Breaks changes whose DO or CALL calls a procedure that commits after the DDL. `procedures` are those of the workspace that can
+/// contain COMMIT, by name and body.
+pub fn refuse_commits(captured: &mut [CapturedChange], procedures: &BTreeMap<String, String>) {
+    let committing = committing::committing(procedures);
+    for one in captured {
+        if one.calls.iter().any(|name| committing.contains(name.as_str())) {
+            break_with(&mut one.change, matching::COMMITS.to_owned());
+        }
+    }
 }
 
 /// Whether the statement only maintains data: REFRESH MATERIALIZED VIEW and REINDEX (older journals contain the
@@ -159,6 +173,7 @@ fn captured(rows: &[&Event], parts: &mut Parts) -> Option<CapturedChange> {
         session_role: last.session_role.clone(),
         at: last.message.sent_at,
         seqs: rows.iter().map(|row| row.seq).collect(),
+        calls: committing::calls(rows),
         change,
     })
 }

@@ -216,6 +216,17 @@ pub async fn read(server: &Server, database: &str, owner: &str) -> Result<Vec<Ev
     events(&rows)
 }
 
+/// The procedures of a workspace that can contain COMMIT, by name and body. Of those with one name, the bodies are joined.
+pub async fn procedures(server: &Server, database: &str) -> Result<BTreeMap<String, String>, EngineError> {
+    let session = server.session(database).await?;
+    // A procedure with a SET clause cannot commit.
+    let sql = "SELECT p.proname, string_agg(p.prosrc, E'\n') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+                WHERE p.prokind = 'p' AND l.lanname = 'plpgsql' AND p.proconfig IS NULL GROUP BY p.proname";
+    let rows = session.rows(sql, &[]).await?;
+    server.keep(database, session);
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
 /// The errors for a table, a column and a function that do not exist.
 const UNDEFINED: [&str; 3] = ["42P01", "42703", "42883"];
 

@@ -1,10 +1,11 @@
 //! What the body of a function sets before it runs a statement: settings, whose values inside the call the journal records
 //! instead of the session's, and the role.
 
-use pg_query::protobuf::Token;
+use pg_query::protobuf::{ScanToken, Token};
 
 use super::context;
 use super::session_role::{inside, refuse, words};
+use crate::postgres::ident::unquoted;
 use crate::postgres::journal::{Event, Function, SETTINGS};
 
 /// How deep strings in strings are read.
@@ -48,6 +49,35 @@ pub(super) fn ends_transactions(body: &str) -> bool {
             ends
         })
     })
+}
+
+/// The names, without schemas, of the procedures that a body calls.
+pub(super) fn calls(body: &str) -> Vec<String> {
+    let Ok(scanned) = pg_query::scan(body) else {
+        return Vec::new();
+    };
+    let text = |token: &ScanToken| {
+        let (start, end) = (usize::try_from(token.start).ok()?, usize::try_from(token.end).ok()?);
+        body.get(start..end)
+    };
+    let mut names = Vec::new();
+    let mut tokens = scanned.tokens.iter().peekable();
+    while let Some(token) = tokens.next() {
+        if token.token() != Token::Call {
+            continue;
+        }
+        let mut name = tokens.next().and_then(text);
+        while tokens.next_if(|token| text(token) == Some(".")).is_some() {
+            name = tokens.next().and_then(text);
+        }
+        names.extend(match name {
+            Some(name) if name.starts_with('"') => Some(unquoted(name)),
+            // A function can have the name call too: then a parenthesis follows.
+            Some(name) if !name.starts_with('(') => Some(name.to_ascii_lowercase()),
+            Some(_) | None => None,
+        });
+    }
+    names
 }
 
 /// An error with the reason if the body of a function whose call ran DDL returns to the role of the login.
@@ -128,6 +158,13 @@ const SEARCH_PATH: &str = "search_path";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_procedures_that_a_body_calls_are_found() {
+        let body =
+            "BEGIN CALL Ends(); PERFORM x.call(1); -- CALL no()\n CALL s.\"My proc\"(1); EXECUTE 'CALL hidden()'; END";
+        assert_eq!(calls(body), ["ends", "My proc"]);
+    }
 
     #[test]
     fn what_a_body_sets_is_found_with_its_place() {

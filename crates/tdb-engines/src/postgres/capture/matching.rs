@@ -23,7 +23,7 @@ const UNEXPLAINED: &str =
     "some of its changes cannot be traced to one of its statements: send the statements in separate messages";
 const BY_DATA: &str = "a data statement changed the schema through a function or trigger";
 const TOO_LARGE: &str = "the message has too many statements that may have had no effect: run them in several messages";
-const COMMITS: &str = "a DO or CALL that commits cannot be replayed: a change is one transaction";
+pub(super) const COMMITS: &str = "a DO or CALL that commits cannot be replayed: a change is one transaction";
 
 /// The most pairs of transactions and segments that the search visits, to bound time and memory.
 const PAIRS_MAX: usize = 200_000;
