@@ -108,6 +108,7 @@ fn body(path: &str) -> Value {
         "/workspaces/{id}/queries" => json!({"query": "DROP TABLE t"}),
         "/workspaces/{id}/extensions" => json!({"name": "citext"}),
         "/workspaces/{id}/settings" => json!({"tenant_ddl": "deny"}),
+        "/tenants/{id}/limits" => json!({"pool_mode": "auto", "clients_max": 1}),
         "/projects/{id}/roles" => json!({"name": "anon"}),
         "/workspaces/{id}/diff" => json!({"ddl_ids": [1]}),
         _ => json!({}),

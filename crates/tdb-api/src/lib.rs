@@ -14,6 +14,7 @@ mod drift;
 mod events;
 mod extensions;
 mod extract;
+mod limits;
 mod once;
 mod pages;
 mod projects;
@@ -76,6 +77,7 @@ fn guarded() -> OpenApiRouter<Control> {
         .merge(apikeys::routes())
         .merge(workspaces::routes())
         .merge(settings::routes())
+        .merge(limits::routes())
         .merge(extensions::routes())
         .merge(blueprints::routes())
         .merge(tenants::routes())

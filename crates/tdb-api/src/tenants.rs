@@ -196,7 +196,7 @@ async fn list_tenant_deployments(
     ))))
 }
 
-fn named(text: &str) -> Answer<TenantName> {
+pub(crate) fn named(text: &str) -> Answer<TenantName> {
     text.parse().map_err(|_| Refusal::not_found(EntryKind::Tenant, text))
 }
 

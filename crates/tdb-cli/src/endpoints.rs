@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// Method, path and command. A placeholder in braces is a segment of the path or a field of the body.
-const COMMANDS: [(&str, &str, &str); 57] = [
+const COMMANDS: [(&str, &str, &str); 59] = [
     ("POST", "/signup", "tdb signup"),
     ("POST", "/login", "tdb login"),
     ("GET", "/projects", "tdb projects list"),
@@ -59,6 +59,8 @@ const COMMANDS: [(&str, &str, &str); 57] = [
     ("POST", "/tenants/{id}/suspend", "tdb tenants suspend {id}"),
     ("POST", "/tenants/{id}/resume", "tdb tenants resume {id}"),
     ("POST", "/tenants/{id}/restore", "tdb tenants restore {id}"),
+    ("GET", "/tenants/{id}/limits", "tdb tenants limits {id}"),
+    ("PUT", "/tenants/{id}/limits", "tdb tenants limits {id}"),
     ("GET", "/tenants/{id}/deployments", "tdb tenants deployments {id}"),
     ("GET", "/deployments", "tdb deployments list"),
     ("POST", "/deployments", "tdb deployments create"),

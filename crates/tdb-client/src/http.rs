@@ -20,6 +20,7 @@ use crate::deployments::{CreateDeployment, Job, JobList};
 use crate::drift::{Drift, DriftRefresh, RefreshDrift, RepairDrift, RepairedDrift};
 use crate::events::Events;
 use crate::extensions::{CreateExtension, ExtensionList};
+use crate::limits::{SetTenantLimits, TenantLimits};
 use crate::lists::{Created, Done, Paged};
 use crate::problems::Problem;
 use crate::queries::{AdminQuery, AdminQueryResults, Query, QueryResult};
@@ -298,6 +299,16 @@ impl Client {
         self.post_nothing(&format!("/tenants/{}/restore", segment(name)))
     }
 
+    /// `GET /tenants/{name}/limits`.
+    pub fn tenant_limits(&self, name: &str) -> Result<TenantLimits> {
+        self.get(&format!("/tenants/{}/limits", segment(name)))
+    }
+
+    /// `PUT /tenants/{name}/limits`.
+    pub fn set_tenant_limits(&self, name: &str, limits: &SetTenantLimits) -> Result<TenantLimits> {
+        self.put(&format!("/tenants/{}/limits", segment(name)), limits)
+    }
+
     /// `GET /tenants/{name}/deployments`.
     pub fn tenant_deployments(&self, name: &str) -> Result<JobList> {
         self.list(&format!("/tenants/{}/deployments", segment(name)))
@@ -438,8 +449,16 @@ impl Client {
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.send_body("POST", path, body)
+    }
+
+    fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.send_body("PUT", path, body)
+    }
+
+    fn send_body<T: DeserializeOwned>(&self, method: &str, path: &str, body: &impl Serialize) -> Result<T> {
         let body = serde_json::to_string(body).map_err(|error| self.foreign(0, error.to_string()))?;
-        self.send("POST", path, Some(body))
+        self.send(method, path, Some(body))
     }
 
     fn post_nothing<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

@@ -11,6 +11,7 @@ pub mod events;
 pub mod extensions;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod limits;
 pub mod lists;
 pub mod problems;
 pub mod queries;

@@ -6,7 +6,9 @@ mod route;
 mod sink;
 
 pub use change::{Epoch, RouteChange, RouteChangeFeed};
-pub use route::{ClientLimit, Credential, Login, Place, PostgresPlace, Rights, Route, RouteKind, RouteState, Scope};
+pub use route::{
+    Credential, Login, Place, PoolMode, PostgresPlace, Rights, Route, RouteKind, RouteState, Scope, TenantLimits,
+};
 pub use sink::{ChangeSink, DataStatements, Drained, Prepared, Repair, SessionStart, WorkspaceText};
 
 use async_trait::async_trait;

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use secrecy::SecretString;
 use tdb_auth::ScramVerifier;
@@ -77,8 +77,8 @@ pub struct Route {
     pub kind: RouteKind,
     /// Whether clients may connect.
     pub state: RouteState,
-    /// How many clients may be connected at the same time.
-    pub clients_max: ClientLimit,
+    /// What its clients may use.
+    pub limits: TenantLimits,
 }
 
 /// Where a database is and how to log in there, by engine.
@@ -125,13 +125,28 @@ pub enum RouteState {
     Failed,
 }
 
-/// How many clients may be connected to a database at the same time.
+/// What the clients of each database of a tenant may use in one proxy. `None`: what the proxy's configuration says, as for all
+/// workspaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Whether its clients share server connections.
+    pub pool_mode: Option<PoolMode>,
+    /// How many clients may be connected to a database at the same time.
+    pub clients_max: Option<NonZeroU32>,
+    /// How many shared server connections a database may have.
+    pub server_connections_max: Option<NonZeroU32>,
+    /// How long a client waits for a shared server connection.
+    pub queue_timeout: Option<Duration>,
+}
+
+/// Whether clients share server connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientLimit {
-    /// The database has no limit; the proxy's limit for every database still applies.
-    Unlimited,
-    /// At most this many.
-    At(NonZeroU32),
+pub enum PoolMode {
+    /// A client has a server connection while it is connected.
+    Session,
+    /// A client has a server connection during a transaction, and longer if it has left something there that cannot be
+    /// restored on another connection.
+    Auto,
 }
 
 #[cfg(test)]

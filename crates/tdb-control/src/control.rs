@@ -25,6 +25,7 @@ use crate::lifecycle::creations::Creations;
 use crate::lifecycle::credentials::Credentials;
 use crate::lifecycle::declared_roles::DeclaredRoles;
 use crate::lifecycle::fleet::Queries;
+use crate::lifecycle::limits::Limits;
 use crate::lifecycle::memberships::Memberships;
 use crate::lifecycle::place::Placement;
 use crate::lifecycle::provision::Provisioning;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Tenants: create, show, suspend, delete, restore.
     pub tenants: Tenants,
+    /// What tenants' clients may use.
+    pub limits: Limits,
     /// Deployments: plan, create, list, retry.
     pub deployments: Deployments,
     /// Following deployments while they run.
@@ -353,6 +356,9 @@ impl Control {
             extensions,
             users: Users::new(&base.core, &accounts),
             idempotency: Idempotency {
+                core: base.core.clone(),
+            },
+            limits: Limits {
                 core: base.core.clone(),
             },
             servers: base.servers,

@@ -7,6 +7,7 @@ pub(crate) mod creations;
 pub(crate) mod credentials;
 pub(crate) mod declared_roles;
 pub(crate) mod fleet;
+pub(crate) mod limits;
 pub(crate) mod memberships;
 pub(crate) mod place;
 pub(crate) mod provision;

@@ -28,6 +28,6 @@ pub use workspace::{
     WorkspaceStatus,
 };
 
-// The API names rights but must not depend on the data plane's contract.
-pub use tdb_contract::Rights;
+// The API names rights and limits but must not depend on the data plane's contract.
+pub use tdb_contract::{PoolMode, Rights, TenantLimits};
 pub use tdb_engines::postgres::extensions::Wanted as WantedExtension;

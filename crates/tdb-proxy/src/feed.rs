@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::Plane;
+use crate::postgres::pool::Share;
 use crate::sessions::EndReason;
 
 /// The pause between two attempts to subscribe.
@@ -28,6 +29,8 @@ pub(crate) async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
         match source.subscribe().await {
             Ok(feed) => {
                 plane.routes.feed_restored();
+                // Changes may have been missed.
+                refresh_limits(&plane, plane.pool.all_shares());
                 listen(&plane, feed, &done).await;
                 tracing::warn!("lost the feed of route changes; subscribing again");
             }
@@ -38,13 +41,22 @@ pub(crate) async fn follow(plane: Rc<Plane>, source: Arc<dyn RouteSource>) {
     }
 }
 
-async fn listen(plane: &Plane, mut feed: RouteChangeFeed, done: &mpsc::Sender<(Epoch, Vec<u64>)>) {
+async fn listen(plane: &Rc<Plane>, mut feed: RouteChangeFeed, done: &mpsc::Sender<(Epoch, Vec<u64>)>) {
     while let Some(change) = feed.next().await {
         plane.routes.apply(&change);
         let ending = end_sessions(plane, &change);
+        refresh_limits(plane, plane.pool.shares_of(&change));
         if done.send((change.epoch(), ending)).await.is_err() {
             return;
         }
+    }
+}
+
+/// In the background, since it asks the source.
+fn refresh_limits(plane: &Rc<Plane>, shares: Vec<Rc<Share>>) {
+    if !shares.is_empty() {
+        let plane = plane.clone();
+        tokio::task::spawn_local(async move { plane.pool.refresh(&plane, shares).await });
     }
 }
 

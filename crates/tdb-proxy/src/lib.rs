@@ -26,7 +26,9 @@ use tdb_contract::{ChangeSink, RouteSource};
 use tdb_names::Engine;
 use tokio::task::LocalSet;
 
-pub use settings::{ClientTlsMode, PoolMode, ProxySettings, Stop};
+pub use settings::{ClientTlsMode, ProxySettings, Stop};
+// A field of the settings.
+pub use tdb_contract::PoolMode;
 pub use tls::{ServerTls, ServerTlsError};
 
 use limits::ClientLimits;
@@ -138,5 +140,6 @@ async fn close_idle_connections(plane: Rc<Plane>) {
     loop {
         tokio::time::sleep(idle_max / 4).await;
         plane.pool.close_idle(idle_max);
+        plane.pool.forget_shares();
     }
 }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use tdb_contract::PoolMode;
 use tokio_util::sync::CancellationToken;
 
 /// The limits and deadlines of the data plane.
@@ -28,16 +29,6 @@ pub struct ProxySettings {
     pub server_connection_timeout: Duration,
     /// How long a shared connection that no session uses stays open.
     pub server_idle_timeout: Duration,
-}
-
-/// Whether clients share server connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolMode {
-    /// A client has a server connection while it is connected.
-    Session,
-    /// A client has a server connection during a transaction, and longer if it has left something there that cannot be
-    /// restored on another connection.
-    Auto,
 }
 
 /// Whether client connections use TLS.

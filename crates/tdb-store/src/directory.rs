@@ -1,24 +1,23 @@
 //! The store's answers to the proxy: by a role that may execute a few functions and read no table. The proxy has a
 //! separate runtime; all I/O of this module runs on the control plane's, which owns the connections.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tdb_contract::{
-    ClientLimit, Credential, Epoch, Login, Place, PostgresPlace, Rights, Route, RouteChangeFeed, RouteKind,
-    RouteSource, RouteState, Unavailable,
+    Credential, Epoch, Login, Place, PostgresPlace, Rights, Route, RouteChangeFeed, RouteKind, RouteSource, RouteState,
+    Unavailable,
 };
 use tdb_names::{CredentialId, DatabaseId, DatabaseName, Engine, ProjectId, UserName, WorkspaceId};
 use tokio::runtime::Handle;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 use crate::feed::{self, Reader};
 use crate::row::{column, count, parsed};
-use crate::{Store, credentials, servers, tenants};
+use crate::{Store, credentials, limits, servers, tenants};
 
 /// Routes and credentials for one proxy.
 #[derive(Clone, Debug)]
@@ -111,7 +110,9 @@ impl RouteSource for Directory {
                 DatabaseName::Workspace(_) => None,
                 DatabaseName::Tenant { tenant, .. } => Some(tenant.as_str()),
             };
-            let sql = "SELECT id, engine, server, host, port, tls, physical_database, role, secret, status, tenant_status, clients_max
+            let sql =
+                "SELECT id, engine, server, host, port, tls, physical_database, role, secret, status, tenant_status,
+                              pool_mode, clients_max, server_connections_max, queue_timeout
                        FROM route($1, $2, $3, $4)";
             let blueprint = database.blueprint().as_str();
             let word = credentials::rights_word(rights);
@@ -186,7 +187,7 @@ fn route(store: &Store, row: &Row, database: &DatabaseName) -> Result<Route> {
             DatabaseName::Tenant { .. } => RouteKind::Tenant(DatabaseId::from_uuid(id)),
         },
         state,
-        clients_max: clients_max(column(row, "clients_max")?)?,
+        limits: limits::from_row(row)?,
     })
 }
 
@@ -209,14 +210,4 @@ fn state(tenant: Option<&str>, database: &str) -> RouteState {
         (_, "ready") => RouteState::Active,
         _ => RouteState::NotReady,
     }
-}
-
-fn clients_max(column: Option<i32>) -> Result<ClientLimit> {
-    let Some(limit) = column else {
-        return Ok(ClientLimit::Unlimited);
-    };
-    let limit = u32::try_from(limit).ok().and_then(NonZeroU32::new);
-    limit
-        .map(ClientLimit::At)
-        .ok_or_else(|| StoreError::corrupt("clients_max"))
 }

@@ -29,6 +29,7 @@ pub mod events;
 pub mod figures;
 pub mod idempotency;
 pub mod leases;
+pub mod limits;
 pub mod log_facts;
 pub mod migrations;
 pub mod physical;

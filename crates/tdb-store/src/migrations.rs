@@ -17,7 +17,7 @@ use crate::tx::answered;
 use crate::url::StoreUrl;
 
 /// In the order of their numbers, without gaps.
-const MIGRATIONS: [Migration; 16] = [
+const MIGRATIONS: [Migration; 17] = [
     Migration {
         number: 1,
         name: "initial",
@@ -97,6 +97,11 @@ const MIGRATIONS: [Migration; 16] = [
         number: 16,
         name: "database_access",
         sql: include_str!("../migrations/0016_database_access.sql"),
+    },
+    Migration {
+        number: 17,
+        name: "limits",
+        sql: include_str!("../migrations/0017_limits.sql"),
     },
 ];
 /// If two programs start at once, the second waits this long for the first. The limit of the statement is longer, so that the

@@ -4,8 +4,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use tdb_client::http::{Client, Deletion};
+use tdb_client::limits::{LIMIT_MAX, PoolMode, QUEUE_TIMEOUT_MAX, SetTenantLimits, TenantLimits};
 use tdb_client::tenants::{CreateTenant, CreateTenantDatabase, Tenant, TenantList, TenantStatus};
 use tdb_client::versions::VersionNumber;
 
@@ -76,12 +77,57 @@ pub(crate) enum Command {
         /// The tenant's name
         name: String,
     },
+    /// Show what a tenant's clients may use in a proxy, or change it
+    #[command(
+        after_help = "Example:\n  tdb tenants limits acme\n  tdb tenants limits acme --pool-mode auto --server-connections-max 5\n  tdb tenants limits acme --clients-max default"
+    )]
+    Limits {
+        /// The tenant's name
+        name: String,
+        #[command(flatten)]
+        given: GivenLimits,
+    },
     /// List the deployments that included a tenant
     #[command(after_help = "Example:\n  tdb tenants deployments acme")]
     Deployments {
         /// The tenant's name
         name: String,
     },
+}
+
+/// The limits to change; the others stay as they are.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct GivenLimits {
+    /// Whether clients share server connections: auto, session, or default (as the proxy's configuration says)
+    #[arg(long, value_name = "MODE", value_parser = pool_mode)]
+    pool_mode: Option<Given<PoolMode>>,
+    /// How many clients can be connected to each of its databases, or default
+    #[arg(long, value_name = "N", value_parser = limit)]
+    clients_max: Option<Given<u32>>,
+    /// How many server connections the clients of each of its databases share, or default
+    #[arg(long, value_name = "N", value_parser = limit)]
+    server_connections_max: Option<Given<u32>>,
+    /// How long a client waits for a shared server connection, or default
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    queue_timeout: Option<Given<u32>>,
+}
+
+/// A value of an option that can also be "default".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given<T> {
+    Default,
+    Value(T),
+}
+
+impl<T> Given<T> {
+    /// The new value; `None` for the default. `present` if the option is absent.
+    fn or(given: Option<Self>, present: Option<T>) -> Option<T> {
+        match given {
+            None => present,
+            Some(Given::Default) => None,
+            Some(Given::Value(value)) => Some(value),
+        }
+    }
 }
 
 pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Result<()> {
@@ -116,10 +162,59 @@ pub(crate) fn run(command: Command, client: &Client, printer: &Printer) -> Resul
         Command::Suspend { name } => printer.answer(&client.suspend_tenant(&name)?, render_status),
         Command::Resume { name } => printer.answer(&client.resume_tenant(&name)?, render_status),
         Command::Restore { name } => printer.answer(&client.restore_tenant(&name)?, render_status),
+        Command::Limits { name, given } => printer.answer(&limits(&name, given, client)?, render_limits),
         Command::Deployments { name } => {
             printer.answer(&client.tenant_deployments(&name)?, |list| render_jobs(&list.jobs))
         }
     }
+}
+
+fn pool_mode(text: &str) -> Result<Given<PoolMode>, String> {
+    let mode = PoolMode::ALL.iter().find(|mode| mode.as_str() == text);
+    match (text, mode) {
+        ("default", _) => Ok(Given::Default),
+        (_, Some(mode)) => Ok(Given::Value(*mode)),
+        (_, None) => Err("must be auto, session or default".to_owned()),
+    }
+}
+
+fn limit(text: &str) -> Result<Given<u32>, String> {
+    number_or_default(text, LIMIT_MAX)
+}
+
+fn seconds(text: &str) -> Result<Given<u32>, String> {
+    number_or_default(text, QUEUE_TIMEOUT_MAX)
+}
+
+fn number_or_default(text: &str, max: u32) -> Result<Given<u32>, String> {
+    if text == "default" {
+        return Ok(Given::Default);
+    }
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number
+        .map(Given::Value)
+        .ok_or_else(|| format!("must be a whole number from 1 to {max}, or default"))
+}
+
+/// The limits of a tenant, after those that are given have been changed.
+fn limits(name: &str, given: GivenLimits, client: &Client) -> Result<TenantLimits> {
+    let present = client.tenant_limits(name)?;
+    let unchanged = SetTenantLimits {
+        pool_mode: present.pool_mode,
+        clients_max: present.clients_max,
+        server_connections_max: present.server_connections_max,
+        queue_timeout: present.queue_timeout,
+    };
+    let new = SetTenantLimits {
+        pool_mode: Given::or(given.pool_mode, unchanged.pool_mode),
+        clients_max: Given::or(given.clients_max, unchanged.clients_max),
+        server_connections_max: Given::or(given.server_connections_max, unchanged.server_connections_max),
+        queue_timeout: Given::or(given.queue_timeout, unchanged.queue_timeout),
+    };
+    if new == unchanged {
+        return Ok(present);
+    }
+    Ok(client.set_tenant_limits(name, &new)?)
 }
 
 fn isolation_level(text: &str) -> Result<u32, String> {
@@ -244,6 +339,19 @@ fn render_list(list: &TenantList) -> String {
 
 fn render_status(tenant: &Tenant) -> String {
     format!("tenant \"{}\" is {}", tenant.tenant_id, tenant.status)
+}
+
+fn render_limits(limits: &TenantLimits) -> String {
+    let shown = |limit: Option<String>| limit.unwrap_or_else(|| "default".to_owned());
+    let number = |limit: Option<u32>| shown(limit.map(|limit| limit.to_string()));
+    let timeout = limits.queue_timeout.map(|seconds| format!("{seconds} s"));
+    facts(&[
+        ("tenant", limits.tenant_id.clone()),
+        ("pool_mode", shown(limits.pool_mode.map(|mode| mode.to_string()))),
+        ("clients_max", number(limits.clients_max)),
+        ("server_connections_max", number(limits.server_connections_max)),
+        ("queue_timeout", shown(timeout)),
+    ])
 }
 
 fn render(tenant: &Tenant) -> String {

@@ -100,13 +100,19 @@ pub(crate) async fn resolve(
     }))
 }
 
+/// The requested database.
+pub(crate) fn database(startup: &Startup) -> Result<DatabaseName, Refusal> {
+    let database = startup.database.parse();
+    database.map_err(|fault| {
+        let name = startup.database.clone();
+        Refused::DatabaseName { name, fault }.into()
+    })
+}
+
 /// The route to the requested database, if the credential's scope covers it and it accepts clients.
 async fn route(plane: &Plane, identity: &Identity, startup: &Startup) -> Result<Rc<Route>, Refusal> {
     let credential = &identity.credential;
-    let database: DatabaseName = startup.database.parse().map_err(|fault| Refused::DatabaseName {
-        name: startup.database.clone(),
-        fault,
-    })?;
+    let database = database(startup)?;
     if !credential.scope.covers(&database) {
         let user = startup.user.clone();
         return Err(Refused::OutOfScope { user, database }.into());

@@ -6,17 +6,19 @@
 //! The number of connections to a server is limited. Sessions that must wait are served in turn by database.
 
 mod connection;
+mod share;
 mod state;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tdb_contract::{PostgresPlace, RouteKind};
 use tdb_names::ServerEndpoint;
 use thiserror::Error;
-use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use super::dial::{DialError, Dialled};
@@ -24,14 +26,17 @@ use super::server_login;
 use crate::Plane;
 
 pub(crate) use connection::{Connection, QueryError};
+pub(crate) use share::Share;
+use share::shrink;
 use state::Cleaned;
 pub(crate) use state::{Pins, SessionState};
+use waiting::{Position, Turn, Waiting};
 
 /// What connections must have in common so that sessions can share them. The startup parameters are the values that RESET
 /// restores.
-#[derive(PartialEq, Eq, Hash)]
 pub(crate) struct PoolKey {
     pub kind: RouteKind,
+    pub share: Rc<Share>,
     pub server: ServerEndpoint,
     pub database: String,
     pub role: String,
@@ -45,6 +50,7 @@ pub(crate) struct Pool {
     greetings: RefCell<lru::LruCache<Rc<PoolKey>, Rc<[u8]>>>,
     /// The databases whose clients use `currval` or `lastval`. Which statement calls `nextval` is not visible in its text.
     sequence_users: RefCell<lru::LruCache<RouteKind, ()>>,
+    shares: RefCell<HashMap<RouteKind, Rc<Share>>>,
 }
 
 /// The connections to one server.
@@ -71,28 +77,7 @@ enum Holder {
 /// The right to have one connection to a server. Dropping it gives the right to the next session that waits.
 pub(crate) struct Slot {
     server: Rc<ServerPool>,
-}
-
-/// The sessions that wait, by database; databases are served in turn.
-#[derive(Default)]
-struct Waiting {
-    turns: VecDeque<RouteKind>,
-    by_database: HashMap<RouteKind, VecDeque<oneshot::Sender<Turn>>>,
-    /// The sessions that have been woken and have not looked for a connection yet.
-    promised: u32,
-}
-
-/// The turn of a session that has waited. If it is dropped unused, it goes to the next one.
-struct Turn {
-    server: Rc<ServerPool>,
-    is_used: bool,
-}
-
-/// The position in the queue.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Position {
-    Last,
-    First,
+    share: Rc<Share>,
 }
 
 /// Why a session gets no connection.
@@ -100,12 +85,21 @@ enum Position {
 pub(crate) enum AcquireError {
     #[error(transparent)]
     Dial(DialError),
-    #[error("all {connections_max} connections to the server were in use for {waited:?}")]
-    Full { connections_max: u32, waited: Duration },
+    #[error("all connections were in use for {waited:?}: {limit:?}")]
+    Full { limit: ConnectionLimit, waited: Duration },
     #[error("the session's state was lost together with its server connection")]
     Lost,
     #[error("the session's settings could not be restored on another server connection")]
     Restore(#[source] QueryError),
+}
+
+/// What limits the number of shared connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionLimit {
+    /// That of all connections to the server.
+    Server(u32),
+    /// That of the tenant for one of its databases.
+    Tenant(u32),
 }
 
 /// The number of greetings that are kept.
@@ -121,6 +115,7 @@ impl Pool {
             connections_max,
             greetings: RefCell::new(lru::LruCache::new(GREETINGS_MAX)),
             sequence_users: RefCell::new(lru::LruCache::new(SEQUENCE_USERS_MAX)),
+            shares: RefCell::default(),
         }
     }
 
@@ -163,7 +158,8 @@ impl Pool {
         }
         let server = self.server(&key.server);
         let begun = Instant::now();
-        let deadline = begun + plane.settings.server_connection_timeout;
+        let time_max = key.share.queue_timeout();
+        let deadline = begun + time_max.unwrap_or(plane.settings.server_connection_timeout);
         let mut turn = None;
         let mut position = Position::Last;
         loop {
@@ -173,7 +169,8 @@ impl Pool {
             if state.lost.get() {
                 return Err(AcquireError::Lost);
             }
-            let is_turn = turn.is_some() || !server.is_waited_for();
+            let is_turn = turn.is_some() || !server.is_waited_for(key.kind);
+            let mut is_limited = false;
             if is_turn || state.is_pinned() {
                 let own = state.connection.borrow_mut().take();
                 let found = match own {
@@ -181,12 +178,21 @@ impl Pool {
                     None if is_turn => self.find(plane, &server, key, place, state).await?,
                     None => None,
                 };
-                Turn::use_up(turn.take());
                 if let Some(connection) = found {
+                    Turn::use_up(turn);
                     return Ok(connection);
                 }
+                is_limited = is_turn && key.share.is_full();
+            }
+            if is_limited {
+                server.waiting.borrow_mut().park(key.kind);
             }
             let waits = server.waiting.borrow_mut().join(key.kind, position);
+            // What this database may not have, others may.
+            if !is_limited {
+                Turn::use_up(turn.take());
+            }
+            drop(turn.take());
             // A turn in vain keeps its place.
             position = Position::First;
             let outcome = tokio::select! {
@@ -199,7 +205,7 @@ impl Pool {
                 Some(next) => turn = next,
                 None => {
                     return Err(AcquireError::Full {
-                        connections_max: server.connections_max,
+                        limit: server.reached_limit(&key.share),
                         waited: begun.elapsed(),
                     });
                 }
@@ -216,21 +222,26 @@ impl Pool {
         place: &PostgresPlace,
         state: &Rc<SessionState>,
     ) -> Result<Option<Connection>, AcquireError> {
+        let share = &key.share;
         loop {
+            if share.is_over() && server.close_oldest_free(Some(key.kind)) {
+                continue;
+            }
             if let Some(connection) = server.take_free(key, state) {
                 return prepare(server, key, state, connection).await.map(Some);
             }
-            if let Some(slot) = server.slot() {
+            if let Some(slot) = server.slot(share) {
                 let dialled = server_login::log_in(plane, key.kind, place, &key.parameters);
                 let dialled = dialled.await.map_err(AcquireError::Dial)?;
                 let connection = self.welcome(key, dialled, slot);
                 return prepare(server, key, state, connection).await.map(Some);
             }
             // A connection of the same key is cleaned; one of another database is closed, which frees its slot.
-            if server.close_oldest_free() {
+            let only = share.is_full().then_some(key.kind);
+            if server.close_oldest_free(only) {
                 continue;
             }
-            let Some((victim_key, victim)) = server.victim(key) else {
+            let Some((victim_key, victim)) = server.victim(Some(key), only) else {
                 return Ok(None);
             };
             examine(server, &victim_key, victim).await;
@@ -253,9 +264,12 @@ impl Pool {
     pub(crate) fn release(&self, state: &SessionState, mut connection: Connection) {
         connection.used_at = Instant::now();
         state.shown.set(Pins::NONE);
-        let server = connection.slot.server.clone();
+        let (server, share) = (connection.slot.server.clone(), connection.slot.share.clone());
         *state.connection.borrow_mut() = Some(connection);
-        server.serve_next();
+        server.changed(share.kind);
+        if share.is_over() {
+            tokio::task::spawn_local(async move { shrink(&server, &share).await });
+        }
     }
 
     /// The session has ended; `connection` is the one that it used, if it is idle. What it left is removed in the background.
@@ -302,13 +316,51 @@ impl Pool {
     }
 }
 
+impl PartialEq for PoolKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for PoolKey {}
+
+impl Hash for PoolKey {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.identity().hash(hasher);
+    }
+}
+
+impl PoolKey {
+    /// Everything but the share, which belongs to the kind.
+    fn identity(&self) -> (RouteKind, &ServerEndpoint, &str, &str, &[(String, String)]) {
+        (self.kind, &self.server, &self.database, &self.role, &self.parameters)
+    }
+}
+
+impl Kept {
+    fn is_of(&self, database: Option<RouteKind>) -> bool {
+        database.is_none_or(|database| self.key.kind == database)
+    }
+}
+
 impl ServerPool {
-    fn slot(self: &Rc<Self>) -> Option<Slot> {
+    fn slot(self: &Rc<Self>, share: &Rc<Share>) -> Option<Slot> {
         let open = self.open.get();
-        (open < self.connections_max).then(|| {
+        (open < self.connections_max && !share.is_full()).then(|| {
             self.open.set(open + 1);
-            Slot { server: self.clone() }
+            share.opened();
+            Slot {
+                server: self.clone(),
+                share: share.clone(),
+            }
         })
+    }
+
+    fn reached_limit(&self, share: &Share) -> ConnectionLimit {
+        match share.max() {
+            Some(max) if share.is_full() => ConnectionLimit::Tenant(max),
+            Some(_) | None => ConnectionLimit::Server(self.connections_max),
+        }
     }
 
     /// A clean connection of the key. Those with custom settings that the session does not know are skipped, since the names
@@ -329,12 +381,13 @@ impl ServerPool {
         }
     }
 
-    /// Closes the free connection that was not used for the longest time. False if there is none.
-    fn close_oldest_free(&self) -> bool {
+    /// Closes the free connection that was not used for the longest time, of the database `only` if it is given. False if there
+    /// is none.
+    fn close_oldest_free(&self, only: Option<RouteKind>) -> bool {
         let mut kept = self.kept.borrow_mut();
         let free = kept.iter().enumerate().filter_map(|(at, kept)| match &kept.holder {
-            Holder::Nobody(connection) => Some((connection.used_at, at)),
-            Holder::Session(_) => None,
+            Holder::Nobody(connection) if kept.is_of(only) => Some((connection.used_at, at)),
+            Holder::Nobody(_) | Holder::Session(_) => None,
         });
         let Some((_, oldest)) = free.min() else {
             return false;
@@ -345,13 +398,15 @@ impl ServerPool {
         true
     }
 
-    /// The session whose idle connection was not used for the longest time; of the same key if there is one.
-    fn victim(&self, key: &Rc<PoolKey>) -> Option<(Rc<PoolKey>, Rc<SessionState>)> {
+    /// The session whose idle connection was not used for the longest time; of the same key if there is one, and of the database
+    /// `only` if it is given.
+    fn victim(&self, key: Option<&Rc<PoolKey>>, only: Option<RouteKind>) -> Option<(Rc<PoolKey>, Rc<SessionState>)> {
         let kept = self.kept.borrow();
-        let idle = kept.iter().filter_map(|kept| match &kept.holder {
+        let idle = kept.iter().filter(|kept| kept.is_of(only));
+        let idle = idle.filter_map(|kept| match &kept.holder {
             Holder::Session(state) if !state.is_pinned() && !state.examined.get() && state.between_messages.get() => {
                 let used_at = state.connection.borrow().as_ref()?.used_at;
-                Some(((kept.key != *key, used_at), kept.key.clone(), state.clone()))
+                Some(((Some(&kept.key) != key, used_at), kept.key.clone(), state.clone()))
             }
             Holder::Session(_) | Holder::Nobody(_) => None,
         });
@@ -376,37 +431,12 @@ impl ServerPool {
 
     fn keep_free(self: &Rc<Self>, key: Rc<PoolKey>, mut connection: Connection) {
         connection.used_at = Instant::now();
+        let database = key.kind;
         self.kept.borrow_mut().push(Kept {
             key,
             holder: Holder::Nobody(Box::new(connection)),
         });
-        self.serve_next();
-    }
-
-    /// Whether other sessions wait. Then a session without a pin queues too, even if it has an idle connection.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        let waiting = self.waiting.borrow();
-        !waiting.turns.is_empty() || waiting.promised > 0
-    }
-
-    /// Gives a turn to the next session that still waits.
-    fn serve_next(self: &Rc<Self>) {
-        loop {
-            let next = self.waiting.borrow_mut().next();
-            let Some(session) = next else {
-                return;
-            };
-            let turn = Turn {
-                server: self.clone(),
-                is_used: false,
-            };
-            self.waiting.borrow_mut().promised += 1;
-            match session.send(turn) {
-                Ok(()) => return,
-                // The session has stopped waiting.
-                Err(turn) => Turn::use_up(Some(turn)),
-            }
-        }
+        self.changed(database);
     }
 }
 
@@ -503,54 +533,7 @@ impl Drop for Examination {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.server.open.set(self.server.open.get().saturating_sub(1));
-        self.server.serve_next();
-    }
-}
-
-impl Turn {
-    fn use_up(turn: Option<Turn>) {
-        if let Some(mut turn) = turn {
-            turn.is_used = true;
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let promised = self.server.waiting.borrow().promised.saturating_sub(1);
-        self.server.waiting.borrow_mut().promised = promised;
-        if !self.is_used {
-            self.server.serve_next();
-        }
-    }
-}
-
-impl Waiting {
-    fn join(&mut self, database: RouteKind, position: Position) -> oneshot::Receiver<Turn> {
-        let (turn, waits) = oneshot::channel();
-        let of_database = self.by_database.entry(database).or_default();
-        if of_database.is_empty() {
-            match position {
-                Position::Last => self.turns.push_back(database),
-                Position::First => self.turns.push_front(database),
-            }
-        }
-        match position {
-            Position::Last => of_database.push_back(turn),
-            Position::First => of_database.push_front(turn),
-        }
-        waits
-    }
-
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let database = self.turns.pop_front()?;
-        let of_database = self.by_database.get_mut(&database)?;
-        let session = of_database.pop_front();
-        if of_database.is_empty() {
-            self.by_database.remove(&database);
-        } else {
-            self.turns.push_back(database);
-        }
-        session
+        self.share.closed();
+        self.server.changed(self.share.kind);
     }
 }

@@ -11,6 +11,7 @@ use tdb_wire_postgres::report::{Report, SqlState};
 use tdb_wire_postgres::scram::ScramError;
 use tdb_wire_postgres::startup::OpeningError;
 
+use super::pool::ConnectionLimit;
 use crate::sessions::EndReason;
 
 /// Why the proxy refuses or ends a session.
@@ -46,7 +47,7 @@ pub(crate) enum Refused {
     Failed(DatabaseName),
     TooManyDatabaseClients {
         database: String,
-        clients_max: NonZeroU32,
+        limit: ClientLimit,
     },
     /// The database server refused the proxy's own login.
     ServerLogin,
@@ -62,11 +63,27 @@ pub(crate) enum Refused {
     Ended(EndReason),
     /// All shared connections to the database server were in use.
     NoServerConnection {
-        connections_max: u32,
+        limit: ConnectionLimit,
         waited: Duration,
     },
     /// What the session had left in its shared server connection was lost.
     StateLost,
+}
+
+/// What limits the clients of one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientLimit {
+    /// That of every database whose tenant has no limit.
+    Proxy(NonZeroU32),
+    Tenant(NonZeroU32),
+}
+
+impl ClientLimit {
+    pub(crate) fn max(self) -> NonZeroU32 {
+        match self {
+            ClientLimit::Proxy(max) | ClientLimit::Tenant(max) => max,
+        }
+    }
 }
 
 /// A message that is not a SASL response.
@@ -176,21 +193,23 @@ impl Refused {
     fn detail(&self) -> Option<String> {
         match self {
             Refused::TooManyClients { clients_max } => Some(format!("The proxy's limit clients_max is {clients_max}.")),
-            Refused::TooManyDatabaseClients { clients_max, .. } => {
-                Some(format!("The database's limit of concurrent clients is {clients_max}."))
-            }
+            Refused::TooManyDatabaseClients { limit, .. } => Some(match limit {
+                ClientLimit::Proxy(max) => format!("The proxy's limit database_clients_max is {max}."),
+                ClientLimit::Tenant(max) => format!("The tenant's limit clients_max is {max}."),
+            }),
             Refused::DatabaseName { fault, .. } => Some(format!("The name is invalid because {fault}.")),
             Refused::Failed(_) => {
                 Some("Creating the database has failed. The control plane continues to retry.".to_owned())
             }
             Refused::MayWrite => Some("The setting is default_transaction_read_only.".to_owned()),
-            Refused::NoServerConnection {
-                connections_max,
-                waited,
-            } => Some(format!(
-                "All {connections_max} shared connections to the database server were in use for {} s.",
-                waited.as_secs()
-            )),
+            Refused::NoServerConnection { limit, waited } => {
+                let limit = match limit {
+                    ConnectionLimit::Server(max) => format!("proxy's limit server_connections_max ({max})"),
+                    ConnectionLimit::Tenant(max) => format!("tenant's limit server_connections_max ({max})"),
+                };
+                let waited = waited.as_secs();
+                Some(format!("All connections that the {limit} allows were in use for {waited} s."))
+            }
             Refused::StateLost => Some(
                 "The server connection that held the settings of the session was closed, or the settings could not be restored on another one."
                     .to_owned(),
@@ -239,9 +258,7 @@ impl Refused {
             Refused::ServerLogin => Some("Your password is correct. Report this to the operator of the proxy."),
             Refused::NotReadOnly => Some("Report this to the operator of the proxy."),
             Refused::MayWrite => Some(WRITER_HINT),
-            Refused::NoServerConnection { .. } => {
-                Some("End transactions that are idle, or raise proxy.server_connections_max.")
-            }
+            Refused::NoServerConnection { .. } => Some("End transactions that are idle, or raise the limit."),
             Refused::StateLost => Some("Connect again."),
             Refused::Ended(reason) => Some(match reason {
                 EndReason::DatabaseClosed => "Resume or restore the tenant to connect again.",
@@ -469,10 +486,18 @@ mod tests {
             (
                 Refused::TooManyDatabaseClients {
                     database: "app__acme".to_owned(),
-                    clients_max: NonZeroU32::MIN,
+                    limit: ClientLimit::Proxy(NonZeroU32::MIN),
                 },
                 "53300",
-                "too many clients for database \"app__acme\" | The database's limit of concurrent clients is 1. | Close connections that are not needed, or raise the limit.",
+                "too many clients for database \"app__acme\" | The proxy's limit database_clients_max is 1. | Close connections that are not needed, or raise the limit.",
+            ),
+            (
+                Refused::TooManyDatabaseClients {
+                    database: "app__acme".to_owned(),
+                    limit: ClientLimit::Tenant(NonZeroU32::MIN),
+                },
+                "53300",
+                "too many clients for database \"app__acme\" | The tenant's limit clients_max is 1. | Close connections that are not needed, or raise the limit.",
             ),
             (
                 Refused::ServerLogin,
@@ -496,11 +521,19 @@ mod tests {
             ),
             (
                 Refused::NoServerConnection {
-                    connections_max: 20,
+                    limit: ConnectionLimit::Server(20),
                     waited: Duration::from_millis(30_001),
                 },
                 "53300",
-                "no connection to the database server is free | All 20 shared connections to the database server were in use for 30 s. | End transactions that are idle, or raise proxy.server_connections_max.",
+                "no connection to the database server is free | All connections that the proxy's limit server_connections_max (20) allows were in use for 30 s. | End transactions that are idle, or raise the limit.",
+            ),
+            (
+                Refused::NoServerConnection {
+                    limit: ConnectionLimit::Tenant(2),
+                    waited: Duration::from_secs(5),
+                },
+                "53300",
+                "no connection to the database server is free | All connections that the tenant's limit server_connections_max (2) allows were in use for 5 s. | End transactions that are idle, or raise the limit.",
             ),
             (
                 Refused::StateLost,

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tdb_auth::{NoRandom, unguessable};
-use tdb_contract::{ClientLimit, Place, PostgresPlace, Rights, Route, RouteKind, SessionStart};
+use tdb_contract::{Place, PoolMode, PostgresPlace, Rights, Route, RouteKind, SessionStart};
 use tdb_wire_postgres::backend;
 use tdb_wire_postgres::startup::Startup;
 use tokio::net::TcpStream;
@@ -24,14 +24,13 @@ use super::pooled::Pooled;
 use super::read_only::{self, ReadOnly};
 use super::refuse::Refusal;
 use super::relay::{End, Relay, Tap};
-use super::render::Refused;
+use super::render::{ClientLimit, Refused};
 use super::server_login;
 use super::startup::{self, Hello};
 use super::{cancel, cancel::CancelKey};
 use crate::Plane;
 use crate::limits::Admission;
 use crate::sessions::{EndReason, LiveSession, Registered};
-use crate::settings::PoolMode;
 use crate::stream::Stream;
 
 /// The proxy sets this at login; with it, the journal's triggers report what they record.
@@ -212,20 +211,20 @@ async fn open<'p>(
     route: &Rc<Route>,
     address: IpAddr,
 ) -> Result<Opened<'p>, Refusal> {
-    let clients_max = match route.clients_max {
-        ClientLimit::Unlimited => plane.settings.database_clients_max,
-        ClientLimit::At(max) => max,
+    let limit = match route.limits.clients_max {
+        None => ClientLimit::Proxy(plane.settings.database_clients_max),
+        Some(max) => ClientLimit::Tenant(max),
     };
     // Before the connection to the server, so that a suspension in the meantime ends this session too.
-    let Some(registered) = plane.sessions.register(route.kind, identity.credential.id, clients_max) else {
+    let Some(registered) = plane.sessions.register(route.kind, identity.credential.id, limit.max()) else {
         plane.metrics.login("too_many");
         let database = startup.database.clone();
-        return Err(Refused::TooManyDatabaseClients { database, clients_max }.into());
+        return Err(Refused::TooManyDatabaseClients { database, limit }.into());
     };
     let rights = identity.credential.rights;
-    let server = match (plane.settings.pool_mode, rights, route.kind) {
+    let server = match (pool_mode(plane, route), rights, route.kind) {
         (PoolMode::Auto, Rights::ReadWrite, RouteKind::Tenant(_)) => {
-            let shared = open_shared(plane, &registered, startup, route).await;
+            let shared = open_shared(plane, &registered, startup, identity, route).await;
             shared.inspect_err(|_| plane.metrics.login("server"))?
         }
         _ => {
@@ -246,16 +245,24 @@ async fn open<'p>(
     Ok(Opened { registered, server })
 }
 
+fn pool_mode(plane: &Plane, route: &Route) -> PoolMode {
+    route.limits.pool_mode.unwrap_or(plane.settings.pool_mode)
+}
+
 /// Gets the server's greeting: from the last login with the same parameters, or with a connection.
 async fn open_shared(
     plane: &Plane,
     registered: &Registered<'_>,
     startup: &Startup,
+    identity: &Identity,
     route: &Rc<Route>,
 ) -> Result<OpenedServer, Refusal> {
     let place = place(route);
+    let database = authenticate::database(startup)?;
+    let project = &identity.credential.project;
     let key = Rc::new(PoolKey {
         kind: route.kind,
+        share: plane.pool.share(route.kind, project, &database, route.limits),
         server: (*place.server).clone(),
         database: place.database.clone(),
         role: place.role.clone(),
@@ -289,13 +296,7 @@ fn no_connection(error: AcquireError) -> Refused {
         AcquireError::Dial(DialError::Deadline) => Refused::ServerSilent,
         AcquireError::Dial(DialError::Refused { .. }) => Refused::ServerLogin,
         AcquireError::Dial(_) => Refused::ServerUnreachable,
-        AcquireError::Full {
-            connections_max,
-            waited,
-        } => Refused::NoServerConnection {
-            connections_max,
-            waited,
-        },
+        AcquireError::Full { limit, waited } => Refused::NoServerConnection { limit, waited },
         AcquireError::Lost | AcquireError::Restore(_) => Refused::StateLost,
     }
 }

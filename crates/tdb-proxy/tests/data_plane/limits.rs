@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tdb_proxy::ProxySettings;
 
-use crate::support::{Lab, Options, TENANT, TENANT_USER, WORKSPACE, WORKSPACE_USER, at_most, open, refusal};
+use crate::support::{Lab, Options, TENANT, TENANT_USER, WORKSPACE, WORKSPACE_USER, at_most, open};
 
 #[tokio::test]
 async fn an_error_beyond_the_limit_names_the_limit() {
@@ -33,9 +33,12 @@ async fn an_error_beyond_the_limit_names_the_limit() {
 #[tokio::test]
 async fn the_limit_of_one_database_does_not_affect_others() {
     let lab = Lab::start().await;
-    lab.directory.set_route(TENANT, |route| route.clients_max = at_most(1));
+    lab.directory.set_route(TENANT, |route| route.limits = at_most(1));
     let kept = lab.tenant().await;
-    assert_eq!(refusal(&lab.config(TENANT_USER, TENANT)).await.0, "53300");
+    let refused = open(&lab.config(TENANT_USER, TENANT)).await.err().unwrap();
+    let error = refused.as_db_error().unwrap();
+    let expected = ("53300", Some("The tenant's limit clients_max is 1."));
+    assert_eq!((error.code().code(), error.detail()), expected);
     lab.connect(WORKSPACE_USER, WORKSPACE).await.unwrap();
     drop(kept);
     while lab.connect(TENANT_USER, TENANT).await.is_err() {}

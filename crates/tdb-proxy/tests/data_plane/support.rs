@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use prometheus::Registry;
 use tdb_auth::{ClientTls, ITERATIONS_RANDOM_SECRET, Roots, ScramVerifier};
 use tdb_contract::{
-    ChangeSink, ClientLimit, Credential, DataStatements, Drained, Epoch, Login, Place, PostgresPlace, Prepared, Repair,
-    Rights, Route, RouteChange, RouteChangeFeed, RouteKind, RouteSource, RouteState, Scope, SessionStart, Unavailable,
-    WorkspaceText,
+    ChangeSink, Credential, DataStatements, Drained, Epoch, Login, Place, PostgresPlace, Prepared, Repair, Rights,
+    Route, RouteChange, RouteChangeFeed, RouteKind, RouteSource, RouteState, Scope, SessionStart, TenantLimits,
+    Unavailable, WorkspaceText,
 };
 use tdb_names::{
     CredentialId, DatabaseId, DatabaseName, Engine, ProjectId, ServerEndpoint, TlsMode, UserName, WorkspaceId,
@@ -251,7 +251,7 @@ impl Directory {
             }),
             kind,
             state: RouteState::Active,
-            clients_max: ClientLimit::Unlimited,
+            limits: TenantLimits::default(),
         };
         let routes = HashMap::from([
             (TENANT.to_owned(), route("r_acme", RouteKind::Tenant(TENANT_DATABASE))),
@@ -454,8 +454,11 @@ impl ChangeSink for Journal {
     }
 }
 
-pub(crate) fn at_most(clients: u32) -> ClientLimit {
-    ClientLimit::At(NonZeroU32::new(clients).unwrap())
+pub(crate) fn at_most(clients: u32) -> TenantLimits {
+    TenantLimits {
+        clients_max: NonZeroU32::new(clients),
+        ..TenantLimits::default()
+    }
 }
 
 pub(crate) fn certificate() -> ServerTls {
