@@ -186,6 +186,7 @@ fn no_endpoint_reveals_another_account() {
                         "/deployments" => json!({"blueprint_name": "ours", "deploy_all": true}),
                         "/credentials" => json!({"tenant_id": "ours"}),
                         "/drift/refresh" => json!({"blueprint": "ours"}),
+                        "/drift/repair" => json!({"tenant_id": "ours", "blueprint": "ours"}),
                         "/admin/query" => json!({"tenant_id": "ours", "blueprint": "ours", "query": "SELECT 1"}),
                         other => panic!("POST {other} is not tried: name something of the other account in its body"),
                     };
