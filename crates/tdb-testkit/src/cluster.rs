@@ -5,7 +5,6 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -16,25 +15,9 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
 
 const SUPERUSER: &str = "postgres";
-/// The data directory, in the directory of a cluster.
-const DATA: &str = "data";
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 /// A shell script that runs PostgreSQL and stops it immediately when standard input closes.
 const KEEPER: &str = r#""$@" & server=$!; read -r _; kill -QUIT "$server" 2>/dev/null; wait "$server""#;
-/// Removes a directory when standard input closes.
-const REMOVER: &str = r#"read -r _; rm -rf "$1""#;
-
-/// What `initdb` made for the first cluster of this process. Each cluster is a copy: `initdb` takes ten times as long.
-static TEMPLATE: Mutex<Option<Template>> = Mutex::new(None);
-
-#[derive(Debug)]
-struct Template {
-    data: PathBuf,
-    /// The superuser's password in every copy.
-    password: String,
-    /// A process that removes the directory when this process ends.
-    _remover: Child,
-}
 
 /// The directory of `initdb` and `postgres`.
 #[derive(Clone, Debug)]
@@ -131,21 +114,23 @@ impl Cluster {
         Self::start_with(ClusterOptions::default())
     }
 
-    /// Makes a cluster in a temporary directory and starts the server on a free port. Blocks until the server accepts
+    /// Runs `initdb` in a temporary directory and starts the server on a free port. Blocks until the server accepts
     /// connections.
     pub fn start_with(options: ClusterOptions) -> Result<Self> {
-        let (bin, account) = (BinDir::find()?, account()?);
-        let dir = directory(account)?;
-        let password = copy_template(&bin, account, &dir.path().join(DATA))?;
+        let account = account()?;
+        let dir = TempDir::with_prefix("tdb-test-").context("create a temporary directory")?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let password = uuid::Uuid::new_v4().simple().to_string();
         let mut cluster = Self {
             dir,
             port: 0,
             password,
-            bin,
+            bin: BinDir::find()?,
             account,
             keeper: None,
             options,
         };
+        cluster.initdb()?;
         cluster.start_server()?;
         Ok(cluster)
     }
@@ -278,12 +263,44 @@ impl Cluster {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    fn initdb(&self) -> Result<()> {
+        let password_file = self.dir.path().join("password");
+        fs::write(&password_file, &self.password)?;
+        if let Some(account) = self.account {
+            chown(self.dir.path(), Some(account.uid), Some(account.gid))?;
+            chown(&password_file, Some(account.uid), Some(account.gid))?;
+        }
+        let output = self
+            .command(&self.bin.program("initdb"))
+            .args([
+                "-A",
+                "scram-sha-256",
+                "-U",
+                SUPERUSER,
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+                "-D",
+            ])
+            .arg(self.data_dir())
+            .arg(format!("--pwfile={}", password_file.display()))
+            .output()
+            .context("run initdb")?;
+        ensure!(
+            output.status.success(),
+            "initdb failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
     fn spawn(&self) -> Result<Child> {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.dir.path().join("log"))?;
-        let mut command = command(Path::new("/bin/sh"), self.account);
+        let mut command = self.command(Path::new("/bin/sh"));
         command
             .args(["-c", KEEPER, "keeper"])
             .arg(self.bin.program("postgres"))
@@ -354,8 +371,17 @@ impl Cluster {
         }
     }
 
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir("/").env("LC_ALL", "C.UTF-8");
+        if let Some(account) = self.account {
+            command.uid(account.uid).gid(account.gid);
+        }
+        command
+    }
+
     fn data_dir(&self) -> PathBuf {
-        self.dir.path().join(DATA)
+        self.dir.path().join("data")
     }
 }
 
@@ -365,74 +391,6 @@ impl Drop for Cluster {
         let _ = self.thaw();
         self.stop();
     }
-}
-
-/// Copies the template, which it makes if there is none, to `data`. Returns the superuser's password.
-fn copy_template(bin: &BinDir, account: Option<Account>, data: &Path) -> Result<String> {
-    let mut template = TEMPLATE.lock().unwrap_or_else(PoisonError::into_inner);
-    let template = match &mut *template {
-        Some(template) => template,
-        none => none.insert(Template::make(bin, account)?),
-    };
-    let mut copy = command(Path::new("cp"), account);
-    succeed(copy.arg("-a").args([&template.data, data]))?;
-    Ok(template.password.clone())
-}
-
-impl Template {
-    fn make(bin: &BinDir, account: Option<Account>) -> Result<Self> {
-        let dir = directory(account)?;
-        let password = uuid::Uuid::new_v4().simple().to_string();
-        let password_file = dir.path().join("password");
-        fs::write(&password_file, &password)?;
-        if let Some(account) = account {
-            chown(&password_file, Some(account.uid), Some(account.gid))?;
-        }
-        let data = dir.path().join(DATA);
-        let mut initdb = command(&bin.program("initdb"), account);
-        initdb
-            .args(["-A", "scram-sha-256", "-U", SUPERUSER, "-E", "UTF8"])
-            .args(["--locale=C.UTF-8", "--no-sync"])
-            .arg(format!("--pwfile={}", password_file.display()));
-        succeed(initdb.arg("-D").arg(&data))?;
-        let mut remover = Command::new("/bin/sh");
-        remover.args(["-c", REMOVER, "remover"]).arg(dir.keep());
-        remover
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Ok(Self {
-            data,
-            password,
-            _remover: remover.spawn()?,
-        })
-    }
-}
-
-/// A temporary directory of the account, which others can enter.
-fn directory(account: Option<Account>) -> Result<TempDir> {
-    let dir = TempDir::with_prefix("tdb-test-").context("create a temporary directory")?;
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-    if let Some(account) = account {
-        chown(dir.path(), Some(account.uid), Some(account.gid))?;
-    }
-    Ok(dir)
-}
-
-fn command(program: &Path, account: Option<Account>) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir("/").env("LC_ALL", "C.UTF-8");
-    if let Some(account) = account {
-        command.uid(account.uid).gid(account.gid);
-    }
-    command
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed: {error}");
-    Ok(())
 }
 
 /// The fourth field of /proc/PID/stat; the command's name before it may hold spaces and parentheses.
