@@ -54,6 +54,16 @@ pub const ENCRYPTION_ACCEPTED: u8 = b'S';
 /// The byte that refuses an SSLRequest or GSSENCRequest; the connection stays unencrypted.
 pub const ENCRYPTION_REFUSED: u8 = b'N';
 
+/// Appends a ParameterStatus.
+pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    frame(out, PARAMETER_STATUS, |out| {
+        for text in [name, value] {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0);
+        }
+    });
+}
+
 /// Appends a frame whose body is appended by `write`.
 pub(crate) fn frame(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);

@@ -76,6 +76,11 @@ pub fn query(out: &mut Vec<u8>, text: &str) {
     frame(out, QUERY, |out| string(out, text));
 }
 
+/// Appends a Terminate.
+pub fn terminate(out: &mut Vec<u8>) {
+    frame(out, TERMINATE, |_| {});
+}
+
 /// Appends a Parse without parameter types.
 pub fn parse(out: &mut Vec<u8>, name: &str, text: &str) {
     frame(out, PARSE, |out| {

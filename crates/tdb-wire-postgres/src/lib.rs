@@ -3,6 +3,7 @@
 //! Protocol". A length from the wire is always checked before memory is allocated for it.
 
 pub mod backend;
+mod descriptions;
 pub mod flow;
 pub mod frame;
 pub mod frontend;

@@ -237,6 +237,13 @@ impl std::fmt::Display for Parsed {
     }
 }
 
+/// Whether an error is about the last value of a sequence: by the function of the server that reports it, since messages are
+/// translated.
+pub(crate) fn is_of_last_value(error: &[u8]) -> bool {
+    let mut fields = error.split(|byte| *byte == 0);
+    fields.any(|field| matches!(field, b"Rcurrval_oid" | b"Rlastval"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

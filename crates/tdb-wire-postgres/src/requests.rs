@@ -7,13 +7,17 @@
 
 use std::collections::VecDeque;
 
-use crate::backend::{CLOSE_COMPLETE, COMMAND_COMPLETE, ERROR, PARSE_COMPLETE, READY_FOR_QUERY};
+use crate::backend::{
+    CLOSE_COMPLETE, COMMAND_COMPLETE, ERROR, NO_DATA, PARAMETER_DESCRIPTION, PARSE_COMPLETE, READY_FOR_QUERY,
+    ROW_DESCRIPTION,
+};
 use crate::flow::{Copy, Flow, RequestId, Transaction};
 use crate::frame::{Frame, FrameError, Piece, Reader};
 use crate::frontend::{self, BIND, CLOSE, DESCRIBE, EXECUTE, PARSE, QUERY, SYNC, TERMINATE};
+use crate::report;
 use crate::statements::{ClientStatements, Renamed, Sender, ServerStatements, expose, take_request};
 use crate::tokens::ScanSettings;
-use crate::traces::{self, Trace};
+use crate::traces::{self, Trace, deallocated};
 
 /// The number of bytes to send from which on no more requests are processed until they are sent.
 const PENDING_MAX: usize = 64 * 1024;
@@ -62,6 +66,28 @@ pub struct Replies<'b> {
     pub unchanged: &'b [u8],
     /// Whether DISCARD ALL was executed after the last text that left something behind.
     pub discarded: Discarded,
+    /// Whether an error says that the session has no last value of a sequence. A function can ask for it too.
+    pub last_value: LastValue,
+    /// Whether a statement that was prepared again is as the client was told.
+    pub statement: Redescribed,
+}
+
+/// The description of a statement after it was prepared again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redescribed {
+    /// As before, or not known before.
+    Same,
+    /// The client would misread the values.
+    Differs,
+}
+
+/// Whether a last value of a sequence was missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastValue {
+    /// No, or none was asked for.
+    Defined,
+    /// `currval` or `lastval` has failed.
+    Missing,
 }
 
 /// What DISCARD ALL has removed.
@@ -79,7 +105,7 @@ enum Boundary {
     Open,
     /// After a Sync: the statements must be settled first.
     Settling,
-    /// After a query that can remove statements: it must be answered first.
+    /// After a query that can remove statements, or before one that uses them: everything must be answered first.
     Answering,
 }
 
@@ -127,20 +153,30 @@ impl ClientRequests {
         }
     }
 
-    /// Whether all bytes of the client are processed.
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
     /// Whether the client's stream is between two frames.
     pub fn is_at_boundary(&self) -> bool {
         self.reader.is_at_boundary()
     }
 
+    /// Whether the client has sent a message that is not processed yet: a whole one, unless it is so long that it is sent in
+    /// pieces.
+    pub fn has_message(&self) -> bool {
+        !self.reader.is_at_boundary() && !self.held.is_empty() || is_message(self.rest())
+    }
+
+    /// Whether the message that is not processed yet is Terminate.
+    pub fn is_terminate_next(&self) -> bool {
+        self.reader.is_at_boundary() && self.rest().first() == Some(&TERMINATE)
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.held.get(self.held_at..).unwrap_or_default()
+    }
+
     /// Whether another client can use the connection: everything is answered, no transaction is open, and no message waits for
     /// a Sync. Portals and the implicit transaction of a pipeline last until its Sync, also when everything is answered.
     pub fn is_idle(&self, flow: &Flow) -> bool {
-        let is_between = self.reader.is_at_boundary() && self.held.is_empty() && self.pipeline == Pipeline::Closed;
+        let is_between = self.reader.is_at_boundary() && !self.has_message() && self.pipeline == Pipeline::Closed;
         is_between && flow.is_idle() && flow.is_certain()
     }
 
@@ -175,6 +211,18 @@ impl ClientRequests {
         let mut client = Client::Continues;
         self.boundary = Boundary::Open;
         while client == Client::Continues && out.len() < PENDING_MAX && self.can_process(flow) {
+            let is_copying = matches!(flow.copy(), Copy::In { .. });
+            if self.reader.is_at_boundary() && !is_copying && !is_message(rest) {
+                break;
+            }
+            if self.reader.is_at_boundary()
+                && self.pipeline == Pipeline::Closed
+                && flow.owes_reply()
+                && uses_names(rest)
+            {
+                self.boundary = Boundary::Answering;
+                break;
+            }
             self.is_settled = self.statements.is_settled() && server.is_settled();
             let settled = self.is_settled;
             let read =
@@ -202,10 +250,15 @@ impl ClientRequests {
                     if effect.needs != Needs::Nothing {
                         self.tags = Tags::Read;
                     }
-                    let can_insert = self.pipeline == Pipeline::Closed && !flow.owes_reply();
+                    // A Sync of the proxy would end the implicit transaction of an open pipeline.
+                    let exposure = match self.pipeline {
+                        _ if effect.needs != Needs::Names => None,
+                        Pipeline::Open => Some(Exposure::InPipeline),
+                        Pipeline::Closed => Some(Exposure::Separate),
+                    };
                     self.pipeline = self.pipeline.after(frame.tag());
-                    if effect.needs == Needs::Names && can_insert {
-                        let sync = expose_statements(&self.statements, server, flow, &mut self.own, out);
+                    if let Some(exposure) = exposure {
+                        let sync = expose_statements(&self.statements, server, flow, &mut self.own, exposure, out);
                         self.own_sync = self.own_sync.or(sync);
                     }
                     let (own, mut sent) = (&mut self.own, None);
@@ -219,6 +272,10 @@ impl ClientRequests {
                     };
                     let renamed = take_request(&mut self.statements, server, &frame, send, out);
                     self.renamed.extend(renamed);
+                    if let (Some(id), Some(name)) = (sent, &effect.removes) {
+                        self.statements.removed(id, name);
+                        server.removed(id, name);
+                    }
                     if effect.needs != Needs::Nothing && frame.tag() == QUERY {
                         self.boundary = Boundary::Answering;
                     }
@@ -249,15 +306,19 @@ impl ClientRequests {
     ) -> Result<Replies<'b>, FrameError> {
         let mut rest = bytes;
         let mut discarded = Discarded::Nothing;
+        let mut last_value = LastValue::Defined;
+        let mut statement = Redescribed::Same;
         let has_own = !self.own.is_empty() || self.own_sync.is_some() || !self.renamed.is_empty();
         let is_edited = has_own || self.dropped > 0 || (self.editing == Editing::Yes && flow.server_buffered_len() > 0);
         self.editing = if is_edited { Editing::Yes } else { Editing::No };
         while !rest.is_empty() {
             let has_own = !self.own.is_empty();
             let reads_tags = self.tags == Tags::Read;
+            let is_describing = has_own || self.statements.is_describing();
             let read = |tag| match tag {
                 ERROR => true,
                 PARSE_COMPLETE | CLOSE_COMPLETE => has_own,
+                PARAMETER_DESCRIPTION | ROW_DESCRIPTION | NO_DATA => is_describing,
                 COMMAND_COMPLETE => reads_tags,
                 _ => false,
             };
@@ -282,9 +343,18 @@ impl ClientRequests {
                         }
                         _ => {}
                     }
+                    if frame.tag() == ERROR && report::is_of_last_value(frame.body()) {
+                        last_value = LastValue::Missing;
+                    }
                     self.forwarded = 0;
                     if is_own {
                         self.dropped = usize::try_from(frame.rest).unwrap_or(usize::MAX);
+                    }
+                    if let (PARAMETER_DESCRIPTION | ROW_DESCRIPTION | NO_DATA, Some(id)) = (frame.tag(), id) {
+                        self.statements.described(id, &frame);
+                        if !server.is_as_described(id, &frame) {
+                            statement = Redescribed::Differs;
+                        }
                     }
                     if let (COMMAND_COMPLETE, Some(id)) = (frame.tag(), id) {
                         discarded = self.take_tag(frame.body(), id, server);
@@ -298,7 +368,12 @@ impl ClientRequests {
         if !is_edited {
             self.forwarded = flow.server_buffered_len();
         }
-        Ok(Replies { unchanged, discarded })
+        Ok(Replies {
+            unchanged,
+            discarded,
+            last_value,
+            statement,
+        })
     }
 
     /// Whether the reply must not reach the client.
@@ -306,7 +381,9 @@ impl ClientRequests {
         match frame.tag() {
             READY_FOR_QUERY => id.is_some() && self.own_sync == id,
             ERROR => self.own_sync.is_some_and(|sync| id.is_some_and(|id| id < sync)),
-            PARSE_COMPLETE | CLOSE_COMPLETE => id.is_some() && self.own.front().copied() == id,
+            PARSE_COMPLETE | CLOSE_COMPLETE | PARAMETER_DESCRIPTION | ROW_DESCRIPTION | NO_DATA => {
+                id.is_some() && self.own.front().copied() == id
+            }
             _ => false,
         }
     }
@@ -327,6 +404,8 @@ impl ClientRequests {
                 }
                 if first_owed.is_none() {
                     self.tags = Tags::Skipped;
+                    // A Query ends the implicit transaction of the messages before it too.
+                    self.pipeline = Pipeline::Closed;
                 }
             }
             // After an error of Query, FunctionCall or Sync, the server discards nothing.
@@ -334,7 +413,13 @@ impl ClientRequests {
                 self.statements.failed(id, flow.first_owed());
                 server.failed(id, flow.first_owed());
             }
-            (PARSE_COMPLETE | CLOSE_COMPLETE, Some(id)) if self.own.front() == Some(&id) => {
+            (ERROR, Some(id)) => {
+                self.statements.query_failed(id);
+                server.query_failed(id);
+            }
+            (PARSE_COMPLETE | CLOSE_COMPLETE | ROW_DESCRIPTION | NO_DATA, Some(id))
+                if self.own.front() == Some(&id) =>
+            {
                 self.own.pop_front();
             }
             _ => {}
@@ -355,6 +440,37 @@ impl ClientRequests {
     }
 }
 
+/// Whether the bytes begin with a whole message, or with so much of one that it is sent in pieces.
+fn is_message(bytes: &[u8]) -> bool {
+    let len = bytes.get(1..5).and_then(|len| len.try_into().ok());
+    // An invalid length is found when the message is processed.
+    let is_whole = |len: [u8; 4]| usize::try_from(u32::from_be_bytes(len)).is_ok_and(|len| bytes.len() > len);
+    bytes.len() >= PENDING_MAX || len.is_some_and(is_whole)
+}
+
+/// Whether the first message is a Query that uses the names of prepared statements.
+fn uses_names(bytes: &[u8]) -> bool {
+    if bytes.first() != Some(&QUERY) {
+        return false;
+    }
+    let text = bytes.get(5..).and_then(|body| body.split(|byte| *byte == 0).next());
+    let mut uses = false;
+    let mut take = |trace| uses |= needs_names(&trace);
+    traces::examine(
+        text.unwrap_or_default(),
+        std::iter::once(ScanSettings::USUAL),
+        &mut take,
+    );
+    uses
+}
+
+fn needs_names(trace: &Trace) -> bool {
+    matches!(
+        trace,
+        Trace::StatementName | Trace::UnclearDeallocate | Trace::StatementList
+    )
+}
+
 impl Pipeline {
     fn after(self, tag: u8) -> Self {
         match tag {
@@ -365,12 +481,22 @@ impl Pipeline {
     }
 }
 
-/// Provides the client's statements under their names, in an exchange of the proxy. Returns its Sync, if anything was missing.
+/// How the proxy sends the messages that provide statements under their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exposure {
+    /// With a Sync.
+    Separate,
+    /// As part of the client's pipeline.
+    InPipeline,
+}
+
+/// Provides the client's statements under their names. Returns the Sync of the proxy, if there is one.
 fn expose_statements(
     statements: &ClientStatements,
     server: &mut ServerStatements,
     flow: &mut Flow,
     own: &mut VecDeque<RequestId>,
+    exposure: Exposure,
     out: &mut Vec<u8>,
 ) -> Option<RequestId> {
     if flow.transaction() == Transaction::Failed {
@@ -383,7 +509,7 @@ fn expose_statements(
         id
     };
     expose(statements, server, send, out);
-    if out.len() == begun {
+    if out.len() == begun || exposure == Exposure::InPipeline {
         return None;
     }
     frontend::sync(out);
@@ -410,6 +536,21 @@ enum Leaves {
 struct Effect {
     needs: Needs,
     leaves: Leaves,
+    /// The prepared statement that it removes by DEALLOCATE.
+    removes: Option<Vec<u8>>,
+}
+
+/// Whether the server does not report what the text leaves.
+fn is_hidden(trace: &Trace) -> bool {
+    match trace {
+        Trace::UnknownSetting
+        | Trace::Seed
+        | Trace::Library
+        | Trace::Sequence
+        | Trace::UnclearDeallocate
+        | Trace::LongText => true,
+        Trace::Custom(_) | Trace::StatementName | Trace::StatementList | Trace::Discard => false,
+    }
 }
 
 /// Examines the text of a Query or Parse.
@@ -417,6 +558,7 @@ fn examine(frame: &Frame<'_>, found: &mut impl FnMut(Trace)) -> Effect {
     let mut effect = Effect {
         needs: Needs::Nothing,
         leaves: Leaves::Nothing,
+        removes: None,
     };
     let mut parts = frame.body().split(|byte| *byte == 0);
     let text = match frame.tag() {
@@ -424,13 +566,14 @@ fn examine(frame: &Frame<'_>, found: &mut impl FnMut(Trace)) -> Effect {
         PARSE => parts.nth(1),
         _ => return effect,
     };
+    let text = text.unwrap_or_default();
     let mut take = |trace: Trace| {
         match &trace {
-            Trace::StatementName | Trace::StatementList => effect.needs = Needs::Names,
+            _ if needs_names(&trace) => effect.needs = Needs::Names,
             Trace::Discard if effect.needs == Needs::Nothing => effect.needs = Needs::Tags,
             _ => {}
         }
-        if !matches!(trace, Trace::Custom(_) | Trace::StatementList | Trace::Discard) {
+        if is_hidden(&trace) {
             effect.leaves = Leaves::Hidden;
         }
         found(trace);
@@ -438,11 +581,19 @@ fn examine(frame: &Frame<'_>, found: &mut impl FnMut(Trace)) -> Effect {
     if frame.rest > 0 {
         take(Trace::LongText);
     }
-    let text = text.unwrap_or_default();
     if ScanSettings::is_irrelevant_to(text) {
         traces::examine(text, std::iter::once(ScanSettings::USUAL), &mut take);
     } else {
         traces::examine(text, ScanSettings::all(), &mut take);
+    }
+    if effect.needs == Needs::Names && effect.leaves == Leaves::Nothing {
+        let removes = deallocated(text, ScanSettings::USUAL);
+        match frame.tag() {
+            QUERY => effect.removes = removes,
+            // It is executed later, or not at all.
+            _ if removes.is_some() => found(Trace::UnclearDeallocate),
+            _ => {}
+        }
     }
     effect
 }

@@ -12,11 +12,12 @@
 //! What a request changes is assumed until its reply arrives, and taken back after an error. Until then the requests after the
 //! next Sync must wait ([`ClientStatements::is_settled`]).
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use crate::backend::frame;
+use crate::descriptions::{Describing, Description};
 use crate::flow::RequestId;
 use crate::frame::Frame;
 use crate::frontend::{BIND, CLOSE, DESCRIBE, PARSE, QUERY};
@@ -28,28 +29,36 @@ const ABSENT: &[u8] = b"tdb_absent";
 /// The byte in Describe and Close that selects a statement; other values select a portal.
 const STATEMENT: u8 = b'S';
 
-/// What a Parse contains after the name.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Content {
+/// A statement that a client has prepared. It depends on the client's settings: two clients never use the same one, even if
+/// their texts are the same. So statements are compared by identity.
+#[derive(Debug)]
+struct Statement {
+    /// What the Parse contains after the name.
     body: Box<[u8]>,
+    /// What the client was told about it.
+    described: Cell<Option<Description>>,
 }
 
 /// The statements that a client has prepared.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     names: Names,
+    /// The client's requests for descriptions.
+    describing: Describing<Statement>,
 }
 
 /// The statements that are prepared on a server connection.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
     names: Names,
+    /// The proxy's requests for descriptions, to compare them with what the clients were told.
+    describing: Describing<Statement>,
 }
 
 /// Statements by name; the unnamed one has the empty name.
 #[derive(Debug, Default)]
 struct Names {
-    current: HashMap<Box<[u8]>, Rc<Content>>,
+    current: HashMap<Box<[u8]>, Rc<Statement>>,
     /// The former values of names that unanswered requests have changed, oldest first.
     former: Vec<Former>,
 }
@@ -58,7 +67,7 @@ struct Names {
 struct Former {
     changed_by: RequestId,
     name: Box<[u8]>,
-    content: Option<Rc<Content>>,
+    statement: Option<Rc<Statement>>,
 }
 
 /// A request that was forwarded with another name of its statement. An error of the server contains that name.
@@ -154,15 +163,15 @@ pub fn expose(
         .names
         .current
         .iter()
-        .filter(|(name, content)| own.get(*name) != Some(content))
+        .filter(|(name, statement)| own.get(*name).is_none_or(|own| !Rc::ptr_eq(own, statement)))
         .map(|(name, _)| name.clone())
         .collect();
     for name in others {
         server.close(&name, &mut send, out);
     }
-    for (name, content) in own {
+    for (name, statement) in own {
         if server.names.get(name).is_none() {
-            server.prepare(name, content, &mut send, out);
+            server.prepare(name, statement, &mut send, out);
         }
     }
 }
@@ -188,12 +197,12 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
     }
 
     fn parse(&mut self) {
-        let Some((name, content)) = split_name(self.frame.body()) else {
+        let Some((name, body)) = split_name(self.frame.body()) else {
             self.forward();
             return;
         };
         let key = truncated(name);
-        let content = Rc::new(Content { body: content.into() });
+        let statement = Rc::new(Statement::new(body));
         let target = match (self.client.names.get(key), self.server.names.get(key)) {
             _ if key.is_empty() => key.to_vec(),
             (Some(own), present) => {
@@ -204,7 +213,7 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
                 self.forward();
                 return;
             }
-            (None, Some(present)) if present != content => content.own_name(),
+            (None, Some(_)) => statement.own_name(),
             (None, _) => key.to_vec(),
         };
         if !key.is_empty() {
@@ -214,20 +223,27 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
             if key.is_empty() {
                 self.forget_unnamed(id);
             }
-            self.client.names.set(id, key, Some(content.clone()));
-            self.server.names.set(id, &target, Some(content));
+            self.client.names.set(id, key, Some(statement.clone()));
+            self.server.names.set(id, &target, Some(statement));
         }
     }
 
     fn bind(&mut self) {
         let body = self.frame.body();
         let portal_len = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
-        self.use_name(portal_len + 1);
+        let _ = self.use_name(portal_len + 1);
     }
 
     fn describe(&mut self) {
         match self.frame.body().first() {
-            Some(&STATEMENT) => self.use_name(1),
+            Some(&STATEMENT) => {
+                let body = self.frame.body().get(1..).unwrap_or_default();
+                let statement = split_name(body).and_then(|(name, _)| self.client.names.get(truncated(name)));
+                let id = self.use_name(1);
+                if let (Some(id), Some(statement)) = (id, statement) {
+                    self.client.describing.begin(id, statement);
+                }
+            }
             _ => {
                 self.forward();
             }
@@ -235,16 +251,14 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
     }
 
     /// Forwards a request that uses the statement whose name begins at byte `start` of the body.
-    fn use_name(&mut self, start: usize) {
+    fn use_name(&mut self, start: usize) -> Option<RequestId> {
         let Some((name, _)) = split_name(self.frame.body().get(start..).unwrap_or_default()) else {
-            self.forward();
-            return;
+            return self.forward();
         };
         let target = self.provide(truncated(name));
-        self.forward_renamed(name, &target, start);
+        self.forward_renamed(name, &target, start)
     }
 
-    /// A named statement stays on the connection, where other clients may use it.
     fn close(&mut self) {
         let name = match self.frame.body().split_first() {
             Some((&STATEMENT, rest)) => split_name(rest).map(|(name, _)| name),
@@ -255,10 +269,14 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
             return;
         };
         let key = truncated(name);
-        let target = if key.is_empty() { key } else { ABSENT };
-        if let Some(id) = self.forward_renamed(name, target, 1) {
+        let target = match self.client.names.get(key) {
+            _ if key.is_empty() => key.to_vec(),
+            Some(statement) => self.server.name_of(key, &statement),
+            None => ABSENT.to_vec(),
+        };
+        if let Some(id) = self.forward_renamed(name, &target, 1) {
             self.client.names.set(id, key, None);
-            self.server.names.set(id, target, None);
+            self.server.names.set(id, &target, None);
         }
     }
 
@@ -266,27 +284,32 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
     /// none. Returns its name there.
     fn provide(&mut self, key: &[u8]) -> Vec<u8> {
         let present = self.server.names.get(key);
-        let Some(content) = self.client.names.get(key) else {
+        let Some(statement) = self.client.names.get(key) else {
             self.remove(key);
             return key.to_vec();
         };
         let target = match present {
-            Some(present) if present == content => return key.to_vec(),
+            Some(present) if Rc::ptr_eq(&present, &statement) => return key.to_vec(),
             // A Parse replaces the unnamed statement.
-            Some(_) if !key.is_empty() => content.own_name(),
+            Some(_) if !key.is_empty() => statement.own_name(),
             _ => key.to_vec(),
         };
-        if self.server.names.get(&target).is_none_or(|present| present != content) {
+        if self
+            .server
+            .names
+            .get(&target)
+            .is_none_or(|present| !Rc::ptr_eq(&present, &statement))
+        {
             if !key.is_empty() {
                 self.remove(&target);
             }
-            self.prepare(&target, &content);
+            self.prepare(&target, &statement);
         }
         target
     }
 
-    fn prepare(&mut self, name: &[u8], content: &Rc<Content>) {
-        self.server.prepare(name, content, &mut self.send, self.out);
+    fn prepare(&mut self, name: &[u8], statement: &Rc<Statement>) {
+        self.server.prepare(name, statement, &mut self.send, self.out);
     }
 
     /// Removes the statement `name` from the connection, if there is one.
@@ -326,14 +349,37 @@ impl ClientStatements {
         self.names.former.is_empty()
     }
 
+    /// Whether replies with descriptions are awaited.
+    pub(crate) fn is_describing(&self) -> bool {
+        !self.describing.is_empty()
+    }
+
+    /// Takes a reply with a description that the client has requested.
+    pub(crate) fn described(&mut self, id: RequestId, reply: &Frame<'_>) {
+        if let Some((statement, description)) = self.describing.take(id, reply) {
+            statement.described.set(Some(description));
+        }
+    }
+
     /// The requests before `first_owed` are answered; `None`: all requests.
     pub fn answered(&mut self, first_owed: Option<RequestId>) {
         self.names.answered(first_owed);
+        self.describing.answered(first_owed);
     }
 
     /// The request `id` failed, and those after it, up to `first_owed`, were discarded.
     pub fn failed(&mut self, id: RequestId, first_owed: Option<RequestId>) {
         self.names.failed(id, first_owed);
+    }
+
+    /// The request `id` removes one statement.
+    pub fn removed(&mut self, id: RequestId, name: &[u8]) {
+        self.names.set(id, truncated(name), None);
+    }
+
+    /// The request `id`, a Query, failed.
+    pub fn query_failed(&mut self, id: RequestId) {
+        self.names.undo(|former| former.changed_by == id);
     }
 
     /// The request `id` has removed the statements (DEALLOCATE ALL, DISCARD ALL).
@@ -348,9 +394,16 @@ impl ServerStatements {
         self.names.former.is_empty()
     }
 
+    /// Takes a reply with a description that the proxy has requested. False if it is not what the client was told.
+    pub(crate) fn is_as_described(&mut self, id: RequestId, reply: &Frame<'_>) -> bool {
+        let found = self.describing.take(id, reply);
+        found.is_none_or(|(statement, description)| statement.described.get() == Some(description))
+    }
+
     /// The requests before `first_owed` are answered; `None`: all requests.
     pub fn answered(&mut self, first_owed: Option<RequestId>) {
         self.names.answered(first_owed);
+        self.describing.answered(first_owed);
     }
 
     /// The request `id` failed, and those after it, up to `first_owed`, were discarded.
@@ -358,9 +411,38 @@ impl ServerStatements {
         self.names.failed(id, first_owed);
     }
 
+    /// The request `id` removes one statement.
+    pub fn removed(&mut self, id: RequestId, name: &[u8]) {
+        self.names.set(id, truncated(name), None);
+    }
+
+    /// The request `id`, a Query, failed.
+    pub fn query_failed(&mut self, id: RequestId) {
+        self.names.undo(|former| former.changed_by == id);
+    }
+
     /// The request `id` has removed the statements (DEALLOCATE ALL, DISCARD ALL).
     pub fn cleared(&mut self, id: RequestId) {
         self.names.cleared(id);
+    }
+
+    /// The name of a client's statement on the connection; a name that does not exist if it is not there.
+    fn name_of(&self, key: &[u8], statement: &Rc<Statement>) -> Vec<u8> {
+        let is_there = |name: &[u8]| {
+            let present = self.names.current.get(name);
+            present.is_some_and(|present| Rc::ptr_eq(present, statement))
+        };
+        let own = statement.own_name();
+        match (is_there(key), is_there(&own)) {
+            (true, _) => key.to_vec(),
+            (false, true) => own,
+            (false, false) => ABSENT.to_vec(),
+        }
+    }
+
+    /// All statements were removed by a query of the proxy.
+    pub fn forget_all(&mut self) {
+        self.names.current.clear();
     }
 
     /// The unnamed statement was removed by a query of the proxy.
@@ -376,17 +458,27 @@ impl ServerStatements {
     fn prepare(
         &mut self,
         name: &[u8],
-        content: &Rc<Content>,
+        statement: &Rc<Statement>,
         send: &mut impl FnMut(u8, Sender) -> Option<RequestId>,
         out: &mut Vec<u8>,
     ) {
         frame(out, PARSE, |out| {
             out.extend_from_slice(name);
             out.push(0);
-            out.extend_from_slice(&content.body);
+            out.extend_from_slice(&statement.body);
         });
         if let Some(id) = send(PARSE, Sender::Proxy) {
-            self.names.set(id, name, Some(content.clone()));
+            self.names.set(id, name, Some(statement.clone()));
+        }
+        if statement.described.get().is_some() {
+            frame(out, DESCRIBE, |out| {
+                out.push(STATEMENT);
+                out.extend_from_slice(name);
+                out.push(0);
+            });
+            if let Some(id) = send(DESCRIBE, Sender::Proxy) {
+                self.describing.begin(id, statement.clone());
+            }
         }
     }
 
@@ -402,32 +494,37 @@ impl ServerStatements {
     }
 }
 
-impl Content {
-    /// The name on a server connection where another statement has the client's name.
-    fn own_name(&self) -> Vec<u8> {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        format!("tdb_{:016x}", hasher.finish()).into_bytes()
+impl Statement {
+    fn new(body: &[u8]) -> Self {
+        Self {
+            body: body.into(),
+            described: Cell::new(None),
+        }
+    }
+
+    /// The name on a server connection where another statement has the client's name. Unique while the statement exists.
+    fn own_name(self: &Rc<Self>) -> Vec<u8> {
+        format!("tdb_{:x}", Rc::as_ptr(self).addr()).into_bytes()
     }
 }
 
 impl Names {
-    fn get(&self, name: &[u8]) -> Option<Rc<Content>> {
+    fn get(&self, name: &[u8]) -> Option<Rc<Statement>> {
         self.current.get(name).cloned()
     }
 
-    fn set(&mut self, changed_by: RequestId, name: &[u8], content: Option<Rc<Content>>) {
-        if content.is_none() && !self.current.contains_key(name) {
+    fn set(&mut self, changed_by: RequestId, name: &[u8], statement: Option<Rc<Statement>>) {
+        if statement.is_none() && !self.current.contains_key(name) {
             return;
         }
-        let former = match content {
-            Some(content) => self.current.insert(name.into(), content),
+        let former = match statement {
+            Some(statement) => self.current.insert(name.into(), statement),
             None => self.current.remove(name),
         };
         self.former.push(Former {
             changed_by,
             name: name.into(),
-            content: former,
+            statement: former,
         });
     }
 
@@ -444,18 +541,20 @@ impl Names {
         let mut first = later;
         for former in &mut self.former {
             if first.remove(&former.name) {
-                former.content = None;
+                former.statement = None;
             }
         }
     }
 
-    /// Requests after a Sync are only processed if those before it have changed nothing, so the changes to undo are the last.
     fn failed(&mut self, id: RequestId, first_owed: Option<RequestId>) {
-        let is_undone =
-            |former: &mut Former| former.changed_by >= id && first_owed.is_none_or(|first| former.changed_by < first);
-        while let Some(former) = self.former.pop_if(is_undone) {
-            match former.content {
-                Some(content) => self.current.insert(former.name, content),
+        self.undo(|former| former.changed_by >= id && first_owed.is_none_or(|first| former.changed_by < first));
+    }
+
+    /// Requests after a Sync are only processed if those before it have changed nothing, so the changes to undo are the last.
+    fn undo(&mut self, is_undone: impl Fn(&Former) -> bool) {
+        while let Some(former) = self.former.pop_if(|former| is_undone(former)) {
+            match former.statement {
+                Some(statement) => self.current.insert(former.name, statement),
                 None => self.current.remove(&former.name),
             };
         }

@@ -20,11 +20,13 @@ pub enum Trace {
     Sequence,
     /// PREPARE, EXECUTE or DEALLOCATE: the text uses names of prepared statements.
     StatementName,
+    /// It cannot be told which prepared statement is removed, or when.
+    UnclearDeallocate,
     /// The text reads the list of prepared statements.
     StatementList,
     /// The text is longer than the part that is examined.
     LongText,
-    /// DISCARD: the text removes what earlier ones have left.
+    /// DISCARD or DEALLOCATE ALL: the text removes what earlier ones have left.
     Discard,
 }
 
@@ -50,7 +52,10 @@ fn examine_with(text: &[u8], settings: ScanSettings, found: &mut impl FnMut(Trac
                 match word.as_slice() {
                     b"set" | b"reset" => of_set(&mut tokens, found),
                     b"load" => found(Trace::Library),
-                    b"prepare" | b"execute" | b"deallocate" => found(Trace::StatementName),
+                    b"prepare" | b"execute" => found(Trace::StatementName),
+                    b"deallocate" if is_next(&tokens, b"all") => found(Trace::Discard),
+                    b"deallocate" if deallocated(text, settings).is_some() => found(Trace::StatementName),
+                    b"deallocate" => found(Trace::UnclearDeallocate),
                     b"discard" => found(Trace::Discard),
                     _ => {}
                 }
@@ -64,6 +69,30 @@ fn examine_with(text: &[u8], settings: ScanSettings, found: &mut impl FnMut(Trac
         }
         first.get_or_insert_default();
     }
+}
+
+/// Whether the next token is this word.
+fn is_next(tokens: &std::iter::Peekable<Tokens<'_>>, word: &[u8]) -> bool {
+    matches!(tokens.clone().next(), Some(Token::Word(next)) if next.eq_ignore_ascii_case(word))
+}
+
+/// The prepared statement that a text removes if it is a single DEALLOCATE of one.
+pub fn deallocated(text: &[u8], settings: ScanSettings) -> Option<Vec<u8>> {
+    let mut tokens = Tokens::new(text, settings).filter(|token| *token != Token::Semicolon);
+    let is_word = |token, word: &[u8]| matches!(token, Some(Token::Word(found)) if found.eq_ignore_ascii_case(word));
+    if !is_word(tokens.next(), b"deallocate") {
+        return None;
+    }
+    let mut name = tokens.next();
+    if is_word(name, b"prepare") {
+        name = tokens.next();
+    }
+    let name = match name? {
+        Token::Word(name) if !name.eq_ignore_ascii_case(b"all") && name.is_ascii() => name.to_ascii_lowercase(),
+        Token::Quoted(name) if !name.contains(&b'"') => name.to_vec(),
+        _ => return None,
+    };
+    tokens.next().is_none().then_some(name)
 }
 
 /// SET and RESET of a custom setting, after the keyword. `SET LOCAL` leaves the name behind too.
@@ -186,6 +215,10 @@ mod tests {
             ),
             ("discard all", vec![Trace::Discard]),
             ("PREPARE a AS SELECT 1", vec![Trace::StatementName]),
+            ("deallocate Prepare ALL", vec![Trace::UnclearDeallocate]),
+            ("DEALLOCATE /* */ All", vec![Trace::Discard]),
+            ("Deallocate \"A\";", vec![Trace::StatementName]),
+            ("DEALLOCATE a; SELECT 1", vec![Trace::UnclearDeallocate]),
             ("BEGIN; EXECUTE a", vec![Trace::StatementName]),
             ("DO $$ BEGIN SET app.user = 'a'; END $$", custom("app.user")),
             (

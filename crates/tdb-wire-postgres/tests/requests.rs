@@ -28,6 +28,7 @@ enum Request {
     Query,
     QueryFails,
     DeallocateAll,
+    Deallocate(u8),
     Sync,
 }
 
@@ -37,6 +38,8 @@ struct Server {
     reader: Reader,
     statements: HashMap<Vec<u8>, Vec<u8>>,
     discards: bool,
+    /// The client whose requests it executes. A statement depends on the settings of the client that has prepared it.
+    client: usize,
 }
 
 fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -77,6 +80,7 @@ impl Request {
             Request::Query => frame(b'Q', b"SELECT 1\0"),
             Request::QueryFails => frame(b'Q', b"error\0"),
             Request::DeallocateAll => frame(b'Q', b"DEALLOCATE ALL\0"),
+            Request::Deallocate(number) => frame(b'Q', &body(&[b"DEALLOCATE ", &name(*number), b"\0"])),
             Request::Sync => frame(b'S', b""),
         }
     }
@@ -114,7 +118,13 @@ impl Server {
                         self.statements.clear();
                         [frame(b'C', b"DEALLOCATE ALL\0"), ready].concat()
                     }
-                    _ => [frame(b'C', b"SELECT 1\0"), ready].concat(),
+                    _ => match body.strip_prefix(b"DEALLOCATE ").map(|name| &name[..name.len() - 1]) {
+                        None => [frame(b'C', b"SELECT 1\0"), ready].concat(),
+                        Some(name) if self.statements.remove(name).is_some() => {
+                            [frame(b'C', b"DEALLOCATE\0"), ready].concat()
+                        }
+                        Some(name) => [error("it does not exist:", name), ready].concat(),
+                    },
                 };
             }
             b'P' => self.parse(body),
@@ -155,7 +165,8 @@ impl Server {
         if self.statements.contains_key(name) {
             return Err(error("it exists:", name));
         }
-        self.statements.insert(name.to_vec(), text.to_vec());
+        let prepared = format!("{} of {}", String::from_utf8_lossy(text), self.client);
+        self.statements.insert(name.to_vec(), prepared.into_bytes());
         Ok(frame(b'1', b""))
     }
 
@@ -180,6 +191,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         2 => Just(Request::Query),
         1 => Just(Request::QueryFails),
         1 => Just(Request::DeallocateAll),
+        1 => (1u8..4).prop_map(Request::Deallocate),
         6 => Just(Request::Sync),
     ];
     prop::collection::vec(request, 1..10).prop_map(|mut exchange| {
@@ -207,7 +219,7 @@ impl Roaming {
             }
         }
         let mut attempts = 0;
-        while !self.requests.is_empty() || !replies.is_empty() {
+        while self.requests.has_message() || !replies.is_empty() {
             attempts += 1;
             assert!(attempts < 1000, "no reply comes: {:?} {:?}", self.flow, self.requests);
             self.deliver(&mut replies, statements, cut, &mut received);
@@ -263,8 +275,9 @@ proptest! {
             .collect();
         for (client, server, requests, cut) in &script {
             let bytes: Vec<u8> = requests.iter().flat_map(|request| request.encode(*client)).collect();
-            let expected = alone[*client].take(&bytes);
             let (server, statements) = &mut servers[*server];
+            (alone[*client].client, server.client) = (*client, *client);
+            let expected = alone[*client].take(&bytes);
             let received = clients[*client].run(&bytes, server, statements, *cut);
             prop_assert_eq!(
                 String::from_utf8_lossy(&received), String::from_utf8_lossy(&expected),

@@ -10,6 +10,8 @@
 //!   client that vanished are not compared: it is unknown what the server read of its messages.
 //! - The RowDescription of a cancelled query, and the outcome of a query that races with its cancellation: both are correct.
 //! - Notices of the proxy in the workspace, about the changes that it captures: they have no source file, unlike the server's.
+//! - The line of the server's source in the error after a half-closed stream: it depends on how much of the last, incomplete
+//!   message the proxy forwards.
 //! - The stream of a client that vanished: it is unknown how much it received.
 
 use std::collections::BTreeMap;
@@ -115,6 +117,7 @@ fn view(round: &Round, recordings: &[Recording], number: usize, senders: Senders
             _ if cancellations
                 .get(&segment)
                 .is_some_and(|how| depends_on_time(*how, frame)) => {}
+            b'E' if matches!(script.finish, Finish::HalfClose(_)) => frames.push(without_line(frame)),
             _ => frames.push(masked(frame)),
         }
         segment += usize::from(frame.tag == b'I');
@@ -155,13 +158,24 @@ fn masked(frame: &Frame) -> Frame {
     frame
 }
 
+/// An error without the line of the server's source.
+fn without_line(frame: &Frame) -> Frame {
+    let fields = frame.body.split(|byte| *byte == 0);
+    let kept: Vec<&[u8]> = fields.filter(|field| field.first() != Some(&b'L')).collect();
+    Frame {
+        tag: frame.tag,
+        body: kept.join(&0),
+    }
+}
+
 /// The client of the round that sent a notification; `None` if it vanished.
 fn sender(round: &Round, recordings: &[Recording], frame: &Frame, senders: Senders) -> Option<String> {
     let pid = frame.body.first_chunk::<4>().map(|bytes| i32::from_be_bytes(*bytes));
     let number = match senders {
         Senders::ByProcess => recordings.iter().position(|recording| Some(recording.pid) == pid),
         Senders::ByPayload => {
-            let tag = tags(&frame.body).into_iter().next();
+            // After the process id.
+            let tag = tags(frame.body.get(4..).unwrap_or_default()).into_iter().next();
             let mut scripts = round.scripts.iter();
             scripts.position(|script| Some(script.tag.to_string()) == tag)
         }

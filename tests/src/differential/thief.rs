@@ -1,14 +1,20 @@
-//! Clients that run a short statement again and again, and so take every idle connection that the proxy gives away.
+//! Clients that run one short statement after another, each in a new session, and so take every idle connection that the proxy
+//! gives away. A session of the proxy can keep its connection; these end, so that the compared clients get connections too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::Wire;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
 
-/// Between two statements, so that the other clients get connections too.
+use crate::connect;
+
+/// Between two statements.
 const PAUSE: Duration = Duration::from_millis(2);
+/// A thief that gets no connection for this time gives up: all are kept by their sessions.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct Thieves {
     stop: Arc<AtomicBool>,
@@ -36,12 +42,15 @@ impl Thieves {
 }
 
 fn steal(url: &str, stop: &AtomicBool) -> usize {
-    let mut wire = Wire::login(url).expect("log in");
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut taken = 0;
     while !stop.load(Ordering::Relaxed) {
-        let frames = wire.query("SELECT 'thief'");
-        // 53300: all connections were pinned for too long.
-        taken += usize::from(frames.iter().any(|frame| frame.tag == b'D'));
+        let one = async {
+            let client = connect(url).await.ok()?;
+            client.batch_execute("SELECT 'thief'").await.ok()
+        };
+        let served = runtime.block_on(async { timeout(PATIENCE, one).await });
+        taken += usize::from(matches!(served, Ok(Some(()))));
         thread::sleep(PAUSE);
     }
     taken

@@ -6,6 +6,7 @@
 //! The number of connections to a server is limited. Sessions that must wait are served in turn by database.
 
 mod connection;
+mod greeting;
 mod share;
 mod state;
 mod waiting;
@@ -26,6 +27,7 @@ use super::server_login;
 use crate::Plane;
 
 pub(crate) use connection::{Connection, QueryError};
+pub(crate) use greeting::changes;
 pub(crate) use share::Share;
 use share::shrink;
 use state::Cleaned;
@@ -224,7 +226,10 @@ impl Pool {
     ) -> Result<Option<Connection>, AcquireError> {
         let share = &key.share;
         loop {
-            if share.is_over() && server.close_oldest_free(Some(key.kind)) {
+            if share.is_over()
+                && let Some(connection) = server.take_oldest_free(Some(key.kind))
+            {
+                connection.end().await;
                 continue;
             }
             if let Some(connection) = server.take_free(key, state) {
@@ -238,7 +243,8 @@ impl Pool {
             }
             // A connection of the same key is cleaned; one of another database is closed, which frees its slot.
             let only = share.is_full().then_some(key.kind);
-            if server.close_oldest_free(only) {
+            if let Some(connection) = server.take_oldest_free(only) {
+                connection.end().await;
                 continue;
             }
             let Some((victim_key, victim)) = server.victim(Some(key), only) else {
@@ -249,10 +255,12 @@ impl Pool {
     }
 
     fn welcome(&self, key: &Rc<PoolKey>, dialled: Dialled, slot: Slot) -> Connection {
-        self.greetings.borrow_mut().put(key.clone(), dialled.greeting.into());
+        let greeting: Rc<[u8]> = dialled.greeting.into();
+        self.greetings.borrow_mut().put(key.clone(), greeting.clone());
         Connection {
             stream: dialled.stream,
             key: dialled.key,
+            greeting,
             statements: Default::default(),
             customs: Default::default(),
             used_at: Instant::now(),
@@ -381,21 +389,18 @@ impl ServerPool {
         }
     }
 
-    /// Closes the free connection that was not used for the longest time, of the database `only` if it is given. False if there
-    /// is none.
-    fn close_oldest_free(&self, only: Option<RouteKind>) -> bool {
+    /// Takes out the free connection that was not used for the longest time, of the database `only` if it is given.
+    fn take_oldest_free(&self, only: Option<RouteKind>) -> Option<Connection> {
         let mut kept = self.kept.borrow_mut();
         let free = kept.iter().enumerate().filter_map(|(at, kept)| match &kept.holder {
             Holder::Nobody(connection) if kept.is_of(only) => Some((connection.used_at, at)),
             Holder::Nobody(_) | Holder::Session(_) => None,
         });
-        let Some((_, oldest)) = free.min() else {
-            return false;
-        };
-        let closed = kept.swap_remove(oldest);
-        drop(kept);
-        drop(closed);
-        true
+        let (_, oldest) = free.min()?;
+        match kept.swap_remove(oldest).holder {
+            Holder::Nobody(connection) => Some(*connection),
+            Holder::Session(_) => None,
+        }
     }
 
     /// The session whose idle connection was not used for the longest time; of the same key if there is one, and of the database

@@ -11,19 +11,21 @@ use std::task::{Context, Poll, ready};
 use prometheus::IntCounter;
 use tdb_contract::PostgresPlace;
 use tdb_wire_postgres::flow::{Copy, Flow};
-use tdb_wire_postgres::frontend::TERMINATE;
-use tdb_wire_postgres::requests::{Client, ClientRequests, Discarded};
+use tdb_wire_postgres::requests::{Client, ClientRequests, Discarded, LastValue, Redescribed};
 use tdb_wire_postgres::traces::Trace;
 use tokio::time::{Sleep, sleep};
 
 use super::cancel::Running;
 use super::pipe::{Pipe, Stage};
-use super::pool::{Connection, Pins, PoolKey, SessionState};
+use super::pool::{self, Connection, Pins, PoolKey, SessionState};
 use super::read_only::TEXT_LEN_MAX;
 use super::relay::{End, TRANSACTION_TIME_MAX};
 use crate::Plane;
 use crate::sessions::{EndReason, LiveSession};
 use crate::stream::Stream;
+
+/// The number of custom settings that are restored on another connection.
+const CUSTOMS_MAX: usize = 100;
 
 pub(crate) struct Pooled<'a> {
     pub client: Stream,
@@ -89,6 +91,7 @@ impl<'a> Pooled<'a> {
                 Ok(connection) => connection,
                 Err(end) => return end,
             };
+            self.tell(&connection);
             self.running.set(Some(connection.key));
             self.connection = Some(connection);
             let outcome = self.relay().await;
@@ -102,6 +105,18 @@ impl<'a> Pooled<'a> {
                 }
                 Outcome::End(end) => return end,
             }
+        }
+    }
+
+    /// Forwards the messages that arrived while another session examined the connection, and tells the client the settings that
+    /// the connection begins with, if they are not those that it knows.
+    fn tell(&mut self, connection: &Connection) {
+        self.down.pending.append(&mut self.state.asides.borrow_mut());
+        let mut told = self.state.told.borrow_mut();
+        if !Rc::ptr_eq(&told, &connection.greeting) {
+            let changes = pool::changes(&told, &connection.greeting, &self.state.settings.borrow());
+            self.down.pending.extend_from_slice(&changes);
+            *told = connection.greeting.clone();
         }
     }
 
@@ -148,22 +163,17 @@ impl<'a> Pooled<'a> {
             if let Poll::Ready(end) = self.poll_asides(cx) {
                 return Poll::Ready(Some(end));
             }
-            if !self.requests.is_empty() {
-                return Poll::Ready(None);
-            }
             let mut scratch = self.scratch.borrow_mut();
-            match self.up.poll_read(&mut self.client, self.counters[0], cx, &mut scratch) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(error)) => Poll::Ready(Some(End::ClientLost(error))),
-                Poll::Ready(Ok(None)) => Poll::Ready(Some(End::Server)),
-                Poll::Ready(Ok(Some(bytes))) if self.requests.is_at_boundary() && bytes.first() == Some(&TERMINATE) => {
-                    Poll::Ready(Some(End::Server))
-                }
-                Poll::Ready(Ok(Some(bytes))) => {
-                    self.requests.hold(bytes);
-                    Poll::Ready(None)
+            // Not for an incomplete message: a client that sends no more would keep a connection from others.
+            while !self.requests.has_message() {
+                match ready!(self.up.poll_read(&mut self.client, self.counters[0], cx, &mut scratch)) {
+                    Err(error) => return Poll::Ready(Some(End::ClientLost(error))),
+                    Ok(None) => return Poll::Ready(Some(End::Server)),
+                    Ok(Some(bytes)) => self.requests.hold(bytes),
                 }
             }
+            let is_last = self.requests.is_terminate_next();
+            Poll::Ready(is_last.then_some(End::Server))
         })
         .await
     }
@@ -274,7 +284,7 @@ impl<'a> Pooled<'a> {
             && (!self.flow.owes_reply() || matches!(self.flow.copy(), Copy::In { .. }))
             && self.up.is_empty()
             && self.down.is_empty()
-            && self.requests.is_empty()
+            && !self.requests.has_message()
     }
 
     /// Client to server.
@@ -284,7 +294,7 @@ impl<'a> Pooled<'a> {
         };
         loop {
             ready!(self.up.poll_send(&mut connection.stream, cx)).map_err(End::ServerLost)?;
-            if self.up.stage == Stage::Ended && self.requests.is_empty() {
+            if self.up.stage == Stage::Ended && !self.requests.has_message() {
                 // As with a direct connection: the server answers all requests and then closes.
                 ready!(connection.stream.poll_shutdown(cx)).map_err(End::ServerLost)?;
                 self.up.stage = Stage::Closed;
@@ -292,7 +302,7 @@ impl<'a> Pooled<'a> {
             if self.up.stage != Stage::Open || !self.requests.can_process(&self.flow) {
                 return Poll::Pending;
             }
-            if self.requests.is_empty() {
+            if !self.requests.has_message() {
                 // Once the transaction has ended, the next request belongs to the next one.
                 if self.requests.is_idle(&self.flow) {
                     return Poll::Pending;
@@ -341,6 +351,12 @@ impl<'a> Pooled<'a> {
                 .requests
                 .take_replies(&mut self.flow, statements, bytes, &mut self.down.pending)
                 .map_err(End::ServerDesync)?;
+            if replies.statement == Redescribed::Differs {
+                return Poll::Ready(Err(End::ResultChanged));
+            }
+            if replies.last_value == LastValue::Missing {
+                self.plane.pool.uses_sequences(self.key.kind);
+            }
             if replies.discarded == Discarded::All {
                 self.state.discarded_all();
             }
@@ -357,13 +373,16 @@ fn record(state: &SessionState, customs: &mut BTreeSet<String>, found: Trace) {
         Trace::Custom(name) => {
             customs.insert(name.clone());
             state.customs.borrow_mut().insert(name);
+            if state.customs.borrow().len() > CUSTOMS_MAX {
+                state.hide(Pins::SETTING);
+            }
         }
         Trace::UnknownSetting => state.hide(Pins::SETTING),
         Trace::Seed => state.hide(Pins::SEED),
         Trace::Library => state.hide(Pins::LIBRARY),
         Trace::Sequence => state.hide(Pins::SEQUENCE),
-        Trace::StatementName => state.hide(Pins::STATEMENT),
+        Trace::UnclearDeallocate => state.hide(Pins::STATEMENT),
         Trace::LongText => state.hide(Pins::LONG_TEXT),
-        Trace::StatementList | Trace::Discard => {}
+        Trace::StatementName | Trace::StatementList | Trace::Discard => {}
     }
 }

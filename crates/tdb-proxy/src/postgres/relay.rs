@@ -65,6 +65,8 @@ pub(crate) enum End {
     MayWrite,
     #[error("the end of the session was requested")]
     Requested(EndReason),
+    #[error("a prepared statement has other parameters or columns than the client was told")]
+    ResultChanged,
     /// The session shares server connections.
     #[error("the session got no server connection")]
     NoConnection(#[source] AcquireError),

@@ -427,7 +427,10 @@ async fn start_relay<'p>(
             running.set(Some(dialled.key));
             (&dialled.greeting, dialled.key.pid)
         }
-        OpenedServer::Shared(.., greeting) => (greeting, session_pid(registered.live.id)),
+        OpenedServer::Shared(_, state, greeting) => {
+            *state.told.borrow_mut() = greeting.clone();
+            (greeting, session_pid(registered.live.id))
+        }
     };
     let mut out = Vec::new();
     backend::authentication_ok(&mut out);
@@ -548,6 +551,12 @@ fn log_end(end: End) -> Option<Refused> {
         End::NoConnection(error) => {
             tracing::warn!(%error, "session ended: no server connection");
             Some(no_connection(error))
+        }
+        End::ResultChanged => {
+            tracing::info!(
+                "session ended: a prepared statement has other parameters or columns than the client was told"
+            );
+            Some(Refused::ResultChanged)
         }
         End::Requested(reason) => {
             tracing::info!(?reason, "session ended on request");

@@ -2,6 +2,8 @@
 //! connection is idle; a connection on which one fails is closed.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,7 +23,11 @@ use super::Slot;
 use crate::stream::Stream;
 
 /// The time limit for one of the proxy's own queries.
-const QUERY_TIME_MAX: Duration = Duration::from_secs(5);
+const QUERY_TIME_MAX: Duration = Duration::from_secs(30);
+/// How many prepared statements of clients that have left it a connection keeps.
+const STATEMENTS_MAX: usize = 200;
+/// How long the end of a server process is waited for.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
 /// The maximum length of a message in the reply to the proxy's own queries.
 const MESSAGE_LEN_MAX: u32 = 256 * 1024;
 /// The maximum number of rows of such a reply: PostgreSQL has fewer than 400 settings.
@@ -30,6 +36,8 @@ const ROWS_MAX: usize = 10_000;
 pub(crate) struct Connection {
     pub stream: Stream,
     pub key: Key,
+    /// What the server has reported at login.
+    pub greeting: Rc<[u8]>,
     pub statements: ServerStatements,
     /// The custom settings that exist in the server process. They cannot be removed, only emptied.
     pub customs: BTreeSet<String>,
@@ -56,7 +64,7 @@ pub(crate) enum QueryError {
 pub(crate) struct Answer {
     /// NULL is empty.
     pub rows: Vec<Vec<Vec<u8>>>,
-    /// Notices, notifications and parameters, as frames.
+    /// Notifications and parameters, as frames.
     pub asides: Vec<u8>,
 }
 
@@ -67,6 +75,25 @@ impl Connection {
         self.stream
             .poll_read(&mut Context::from_waker(Waker::noop()), &mut byte)
             .is_pending()
+    }
+
+    /// Whether statements must be removed. Those of clients that have ended remain until then.
+    pub(crate) fn has_too_many_statements(&self) -> bool {
+        self.statements.count() > STATEMENTS_MAX
+    }
+
+    /// Ends the server process, and waits until it has ended: until then it counts.
+    pub(crate) async fn end(mut self) {
+        let ended = async {
+            let mut terminate = Vec::new();
+            frontend::terminate(&mut terminate);
+            self.stream.write_all(&terminate).await?;
+            let mut buffer = [0; 4096];
+            while poll_fn(|cx| self.stream.poll_read(cx, &mut buffer)).await? > 0 {}
+            Ok::<(), std::io::Error>(())
+        };
+        // An error is the end too.
+        let _ = timeout(END_TIME_MAX, ended).await;
     }
 
     /// Runs a text in the simple protocol. No transaction may be open before it or after it. Not cancel safe.
@@ -86,7 +113,7 @@ impl Connection {
         let (mut answer, mut refused) = (Answer::default(), None);
         let mut buffer = [0; 4096];
         loop {
-            let len = std::future::poll_fn(|cx| self.stream.poll_read(cx, &mut buffer)).await?;
+            let len = poll_fn(|cx| self.stream.poll_read(cx, &mut buffer)).await?;
             if len == 0 {
                 return Err(QueryError::Lost(std::io::ErrorKind::UnexpectedEof.into()));
             }
@@ -122,7 +149,9 @@ impl Answer {
                 let row = columns(frame.body()).ok_or(QueryError::Protocol)?;
                 self.rows.push(row);
             }
-            NOTICE | NOTIFICATION | PARAMETER_STATUS => self.asides.extend_from_slice(frame.bytes),
+            // Of the proxy's own query.
+            NOTICE => {}
+            NOTIFICATION | PARAMETER_STATUS => self.asides.extend_from_slice(frame.bytes),
             ROW_DESCRIPTION | COMMAND_COMPLETE | EMPTY_QUERY => {}
             _ => return Err(QueryError::Protocol),
         }

@@ -133,7 +133,8 @@ impl Pool {
 /// Closes idle connections that are more than the limit. What a session has left in one is kept, or the connection stays with it.
 pub(super) async fn shrink(server: &Rc<ServerPool>, share: &Rc<Share>) {
     while share.is_over() {
-        if server.close_oldest_free(Some(share.kind)) {
+        if let Some(connection) = server.take_oldest_free(Some(share.kind)) {
+            connection.end().await;
             continue;
         }
         let Some((key, victim)) = server.victim(None, Some(share.kind)) else {

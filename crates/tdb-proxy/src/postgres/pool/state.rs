@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::task::Waker;
 
 use tokio::sync::Notify;
@@ -45,6 +46,8 @@ pub(crate) struct SessionState {
     pub settings: RefCell<Vec<(String, String)>>,
     /// The names of the custom settings in the client's texts.
     pub customs: RefCell<BTreeSet<String>>,
+    /// The greeting that the client was told, or what it was told since.
+    pub told: RefCell<Rc<[u8]>>,
     /// From the client's texts: what the server does not show. Holds until the session ends.
     pub hidden: Cell<Pins>,
     /// From the server, when another session last asked for the connection.
@@ -77,12 +80,22 @@ UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursor
 UNION ALL SELECT 'statement', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)
 UNION ALL SELECT 'statements', pg_catalog.count(*)::pg_catalog.text, '' FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
 
+/// Independent of the session's defaults: a deferrable transaction can wait for others.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;";
+
 /// Removes everything that a session can leave, except prepared statements. The last row says whether the process has ever had
 /// temporary objects (`temp_buffers` can then no longer be changed), and the number of prepared statements.
 const CLEAN: &str = "\
 CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;
 SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0,
   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements)";
+
+/// They can be set outside of a transaction, without an effect on the next one.
+const OF_TRANSACTION: [&str; 3] = [
+    "transaction_deferrable",
+    "transaction_isolation",
+    "transaction_read_only",
+];
 
 /// What the server reports about a session.
 #[derive(Debug, Default)]
@@ -106,14 +119,15 @@ pub(crate) async fn probe(
     role: &str,
     asides: &mut Vec<u8>,
 ) -> Result<Found, QueryError> {
-    let mut text = PROBE.to_owned();
+    let mut text = format!("{BEGIN} {PROBE}");
     for name in customs {
         let name = literal(name);
         text.push_str(&format!(
             " UNION ALL SELECT 'setting', {name}, pg_catalog.current_setting({name}, true)
-              WHERE pg_catalog.current_setting({name}, true) OPERATOR(pg_catalog.<>) ''"
+              WHERE pg_catalog.current_setting({name}, true) IS NOT NULL"
         ));
     }
+    text.push_str("; COMMIT");
     let answer = connection.query(&text).await?;
     asides.extend_from_slice(&answer.asides);
     let mut found = Found::default();
@@ -123,9 +137,18 @@ pub(crate) async fn probe(
     Ok(found)
 }
 
-/// Removes what a session has left in the connection. Not cancel safe.
+/// Removes what a session has left in the connection, and all prepared statements if there are too many. Not cancel safe.
 pub(crate) async fn clean(connection: &mut Connection) -> Result<Cleaned, QueryError> {
-    let answer = connection.query(CLEAN).await?;
+    let deallocate = match connection.has_too_many_statements() {
+        true => "DEALLOCATE ALL;",
+        false => "",
+    };
+    if !deallocate.is_empty() {
+        connection.statements.forget_all();
+    }
+    let answer = connection
+        .query(&format!("{BEGIN} {deallocate} {CLEAN}; COMMIT"))
+        .await?;
     let expected = connection.statements.count().to_string();
     match answer.rows.as_slice() {
         [row] => match row.as_slice() {
@@ -155,7 +178,7 @@ pub(crate) async fn restore(connection: &mut Connection, settings: &[(String, St
             connection.customs.insert(name.clone());
         }
     }
-    connection.query(&text).await.map(drop)
+    connection.query(&format!("{BEGIN} {text}; COMMIT")).await.map(drop)
 }
 
 impl Found {
@@ -182,9 +205,11 @@ impl Found {
         Some(())
     }
 
-    /// Values are sent in the client's encoding; only those that are the same in each can be restored.
+    /// The settings of the current transaction end with it, although the server reports them as the session's. Values are sent in
+    /// the client's encoding; only those that are the same in each can be restored.
     fn take_setting(&mut self, name: &str, value: &[u8]) {
         match std::str::from_utf8(value) {
+            _ if OF_TRANSACTION.contains(&name) => {}
             Ok(value) if value.is_ascii() => self.settings.push((name.to_owned(), value.to_owned())),
             _ => self.pin(Pins::SETTING),
         }

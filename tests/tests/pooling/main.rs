@@ -2,14 +2,15 @@
 //! connection, and no client sees what another one left. With a single server connection, every statement of another client
 //! takes the connection away, if that is allowed.
 
+mod statements;
+
 use std::sync::OnceLock;
-use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
-use tdb_tests::{Frame, Instance, InstanceOptions, Session, Wire, column, connect, psql, sqlstate};
+use tdb_tests::{Frame, Instance, InstanceOptions, Session, column, connect, psql, sqlstate};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -69,7 +70,7 @@ async fn value(client: &Session, sql: &str) -> String {
 async fn settings_follow_their_client_to_another_connection() {
     let _turn = TURN.lock().await;
     let pooled = pooled();
-    let cases: [(&[&str], &str, &str, &str); 14] = [
+    let cases: [(&[&str], &str, &str, &str); 17] = [
         (
             &["SET search_path = a, public"],
             "SHOW search_path",
@@ -146,8 +147,21 @@ async fn settings_follow_their_client_to_another_connection() {
             "\"$user\", public",
         ),
         (
+            &["SET transaction_deferrable = on"],
+            "SHOW transaction_deferrable",
+            "off",
+            "off",
+        ),
+        (&["SET app.empty = ''"], "SHOW app.empty", "", ""),
+        (
+            &["BEGIN; SET LOCAL app.gone = 'a'; COMMIT"],
+            "SELECT current_setting('app.gone')",
+            "",
+            "",
+        ),
+        (
             &["SET app.tenant = 'it''s \\ acme'"],
-            "SELECT current_setting('app.tenant', true)",
+            "SELECT current_setting('app.tenant')",
             "it's \\ acme",
             "",
         ),
@@ -167,15 +181,15 @@ async fn settings_follow_their_client_to_another_connection() {
         }
         for _ in 0..2 {
             assert_eq!(value(&one, look).await, own, "{statements:?}");
-            let seen = value(
-                &other,
-                &look.replace(
-                    "SELECT current_setting('app.tenant', true)",
-                    "SELECT coalesce(current_setting('app.tenant', true), '')",
-                ),
-            )
-            .await;
-            if !others.is_empty() || look.contains("app.tenant") {
+            if look.contains("app.") {
+                let undefined = other.batch_execute(look).await.map_err(|error| sqlstate(&error));
+                assert_eq!(
+                    undefined,
+                    Err("42704".to_owned()),
+                    "another client after {statements:?}"
+                );
+            } else if !others.is_empty() {
+                let seen = value(&other, look).await;
                 assert_eq!(seen, others, "another client after {statements:?}");
             }
         }
@@ -362,8 +376,9 @@ fn run_prepared(out: &mut BytesMut, name: &str) {
     frontend::execute("", 0, out).expect("execute");
 }
 
-/// The tags of the messages, with the rows' text and the errors' SQLSTATE and message.
+/// The tags of the messages, with the rows' text and the errors' SQLSTATE and message, without ParameterStatus.
 fn told(frames: &[Frame]) -> Vec<String> {
+    let frames = frames.iter().filter(|frame| frame.tag != b'S');
     let tell = |frame: &Frame| match frame.tag {
         b'D' => String::from_utf8_lossy(&frame.body[6..]).into_owned(),
         b'E' => format!(
@@ -374,77 +389,26 @@ fn told(frames: &[Frame]) -> Vec<String> {
         b'Z' => String::from_utf8_lossy(&frame.body).into_owned(),
         tag => char::from(tag).to_string(),
     };
-    frames.iter().map(tell).collect()
+    frames.map(tell).collect()
 }
 
-#[test]
-fn prepared_statements_of_clients_do_not_mix() {
-    let _turn = TURN.blocking_lock();
+/// The first waits for a snapshot that no other transaction can disturb, as long as one is open.
+#[tokio::test]
+async fn a_sessions_transaction_defaults_do_not_delay_others() {
+    let _turn = TURN.lock().await;
     let pooled = pooled();
-    let [mut one, mut two, mut three] = [(); 3].map(|()| Wire::login(&pooled.url).expect("log in"));
-    let prepare = |client: &mut Wire, name: &str, sql: &str| {
-        client.send(|out| {
-            parse(out, name, sql);
-            frontend::sync(out);
-        });
-        told(&client.read_until_ready())
-    };
-    let run = |client: &mut Wire, name: &str| {
-        client.send(|out| {
-            run_prepared(out, name);
-            frontend::sync(out);
-        });
-        told(&client.read_until_ready())
-    };
-    assert_eq!(prepare(&mut one, "s", "SELECT 'one'"), ["1", "I"]);
-    assert_eq!(prepare(&mut two, "s", "SELECT 'two'"), ["1", "I"]);
-    assert_eq!(prepare(&mut one, "", "SELECT 'unnamed one'"), ["1", "I"]);
-    assert_eq!(prepare(&mut two, "", "SELECT 'unnamed two'"), ["1", "I"]);
-    let missing = ["26000 prepared statement \"s\" does not exist", "I"];
-    for _ in 0..3 {
-        assert_eq!(run(&mut one, "s"), ["2", "one", "C", "I"]);
-        assert_eq!(run(&mut two, "s"), ["2", "two", "C", "I"]);
-        assert_eq!(run(&mut three, "s"), missing);
-        assert_eq!(run(&mut one, ""), ["2", "unnamed one", "C", "I"]);
-        assert_eq!(run(&mut two, ""), ["2", "unnamed two", "C", "I"]);
-        assert_eq!(
-            run(&mut three, ""),
-            ["26000 unnamed prepared statement does not exist", "I"]
-        );
-    }
-    let exists = ["42P05 prepared statement \"s\" already exists", "I"];
-    assert_eq!(prepare(&mut one, "s", "SELECT 'other'"), exists);
-    assert_eq!(prepare(&mut two, "s", "SELECT 'other'"), exists);
-    assert_eq!(run(&mut one, "s"), ["2", "one", "C", "I"]);
-    // A failed Parse in a pipeline: the messages after it are discarded, and those after the Sync see the old state.
-    one.send(|out| {
-        parse(out, "u", "SELEC");
-        parse(out, "v", "SELECT 'v'");
-        frontend::sync(out);
-        run_prepared(out, "v");
-        frontend::sync(out);
-        run_prepared(out, "s");
-        frontend::sync(out);
-    });
-    assert_eq!(told(&one.read_until_ready())[1], "I");
-    assert_eq!(
-        told(&one.read_until_ready()),
-        ["26000 prepared statement \"v\" does not exist", "I"]
-    );
-    assert_eq!(told(&one.read_until_ready()), ["2", "one", "C", "I"]);
-    two.send(|out| {
-        frontend::close(b'S', "s", out).expect("close");
-        frontend::sync(out);
-    });
-    assert_eq!(told(&two.read_until_ready()), ["3", "I"]);
-    assert_eq!(run(&mut two, "s"), missing);
-    assert_eq!(run(&mut one, "s"), ["2", "one", "C", "I"]);
-    assert_eq!(prepare(&mut two, "s", "SELECT 'again'"), ["1", "I"]);
-    assert_eq!(run(&mut two, "s"), ["2", "again", "C", "I"]);
-    // The SQL commands see the names of the client's statements, and no others.
-    assert_eq!(told(&one.query("EXECUTE s")), ["T", "one", "C", "I"]);
-    assert_eq!(told(&one.query("DEALLOCATE ALL")), ["C", "I"]);
-    assert_eq!(run(&mut one, "s"), missing);
+    let [one, other] = clients(&pooled.url).await;
+    let administrator = connect(&pooled.server).await.expect("the server");
+    let open = "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM t; INSERT INTO t (a) VALUES ('open')";
+    administrator.batch_execute(open).await.expect("a transaction");
+    one.batch_execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE")
+        .await
+        .expect("a setting");
+    let served = timeout(SOON, other.batch_execute("SELECT 1")).await;
+    served.expect("soon").expect("a connection");
+    administrator.batch_execute("ROLLBACK").await.expect("the end");
+    let kept = "SELECT current_setting('transaction_read_only') || current_setting('default_transaction_deferrable')";
+    assert_eq!(value(&one, kept).await, "onon");
 }
 
 /// As after a restart of the server.
@@ -461,31 +425,6 @@ async fn a_connection_that_the_server_has_closed_is_not_given_to_a_client() {
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
         value(&administrator, end).await;
     }
-}
-
-#[test]
-fn a_pipeline_keeps_its_connection_until_its_sync() {
-    let _turn = TURN.blocking_lock();
-    let pooled = pooled();
-    let [mut one, mut other] = [(); 2].map(|()| Wire::login(&pooled.url).expect("log in"));
-    one.send(|out| {
-        parse(out, "", "SELECT generate_series(1, 3)");
-        let no_values: [i32; 0] = [];
-        let bound = frontend::bind("", "", [], no_values, |_, _| Ok(IsNull::Yes), [], out);
-        assert!(bound.is_ok(), "bind");
-        frontend::execute("", 2, out).expect("execute");
-        frontend::flush(out);
-    });
-    let begun = [(); 5].map(|()| one.read());
-    assert_eq!(told(&begun), ["1", "2", "1", "2", "s"]);
-    other.send(|out| frontend::query("SELECT 'other'", out).expect("query"));
-    thread::sleep(WAITS);
-    one.send(|out| {
-        frontend::execute("", 0, out).expect("execute");
-        frontend::sync(out);
-    });
-    assert_eq!(told(&one.read_until_ready()), ["3", "C", "I"]);
-    assert_eq!(told(&other.read_until_ready()), ["T", "other", "C", "I"]);
 }
 
 #[tokio::test]
