@@ -61,7 +61,7 @@ async fn forged_rows_of_applied_changes_are_shown_and_repaired() {
     let reader = api.with_key(reader["api_key"].as_str());
     let body = json!({"tenant_id": "acme", "blueprint": "app"});
     assert_eq!(reader.post("/drift/repair", body).problem(403)["code"], "forbidden");
-    let unknown = json!({"tenant_id": "nobody", "blueprint": "app"});
+    let unknown = json!({"tenant_id": "unknown", "blueprint": "app"});
     api.post("/drift/repair", unknown).problem(404);
     let repair = |tenant: &str| {
         instance

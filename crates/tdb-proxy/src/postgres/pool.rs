@@ -71,7 +71,7 @@ struct Kept {
 
 enum Holder {
     /// Clean; any session of the key can have it.
-    Nobody(Box<Connection>),
+    Free(Box<Connection>),
     /// In the session's state, or in use by the session.
     Session(Rc<SessionState>),
 }
@@ -309,7 +309,7 @@ impl Pool {
             server
                 .kept
                 .borrow_mut()
-                .retain(|kept| !(matches!(kept.holder, Holder::Nobody(_)) && kept.key.kind == closed));
+                .retain(|kept| !(matches!(kept.holder, Holder::Free(_)) && kept.key.kind == closed));
         }
     }
 
@@ -317,7 +317,7 @@ impl Pool {
     pub(crate) fn close_idle(&self, idle_max: Duration) {
         for server in self.servers.borrow().values() {
             server.kept.borrow_mut().retain(|kept| match &kept.holder {
-                Holder::Nobody(connection) => connection.used_at.elapsed() < idle_max,
+                Holder::Free(connection) => connection.used_at.elapsed() < idle_max,
                 Holder::Session(_) => true,
             });
         }
@@ -378,10 +378,10 @@ impl ServerPool {
         let customs = state.customs.borrow();
         loop {
             let position = kept.iter().rposition(|kept| match &kept.holder {
-                Holder::Nobody(connection) => kept.key == *key && connection.customs.is_subset(&customs),
+                Holder::Free(connection) => kept.key == *key && connection.customs.is_subset(&customs),
                 Holder::Session(_) => false,
             })?;
-            if let Holder::Nobody(mut connection) = kept.swap_remove(position).holder
+            if let Holder::Free(mut connection) = kept.swap_remove(position).holder
                 && connection.is_quiet()
             {
                 return Some(*connection);
@@ -393,12 +393,12 @@ impl ServerPool {
     fn take_oldest_free(&self, only: Option<RouteKind>) -> Option<Connection> {
         let mut kept = self.kept.borrow_mut();
         let free = kept.iter().enumerate().filter_map(|(at, kept)| match &kept.holder {
-            Holder::Nobody(connection) if kept.is_of(only) => Some((connection.used_at, at)),
-            Holder::Nobody(_) | Holder::Session(_) => None,
+            Holder::Free(connection) if kept.is_of(only) => Some((connection.used_at, at)),
+            Holder::Free(_) | Holder::Session(_) => None,
         });
         let (_, oldest) = free.min()?;
         match kept.swap_remove(oldest).holder {
-            Holder::Nobody(connection) => Some(*connection),
+            Holder::Free(connection) => Some(*connection),
             Holder::Session(_) => None,
         }
     }
@@ -413,7 +413,7 @@ impl ServerPool {
                 let used_at = state.connection.borrow().as_ref()?.used_at;
                 Some(((Some(&kept.key) != key, used_at), kept.key.clone(), state.clone()))
             }
-            Holder::Session(_) | Holder::Nobody(_) => None,
+            Holder::Session(_) | Holder::Free(_) => None,
         });
         idle.min_by_key(|(order, ..)| *order)
             .map(|(_, key, state)| (key, state))
@@ -423,7 +423,7 @@ impl ServerPool {
     fn forget(&self, state: &Rc<SessionState>) {
         self.kept.borrow_mut().retain(|kept| match &kept.holder {
             Holder::Session(held) => !Rc::ptr_eq(held, state),
-            Holder::Nobody(_) => true,
+            Holder::Free(_) => true,
         });
     }
 
@@ -439,7 +439,7 @@ impl ServerPool {
         let database = key.kind;
         self.kept.borrow_mut().push(Kept {
             key,
-            holder: Holder::Nobody(Box::new(connection)),
+            holder: Holder::Free(Box::new(connection)),
         });
         self.changed(database);
     }
