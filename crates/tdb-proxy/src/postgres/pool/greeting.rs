@@ -53,11 +53,11 @@ mod tests {
 
     #[test]
     fn a_client_is_told_what_differs_and_was_not_set_by_it() {
-        let told = greeting(&[("TimeZone", "UTC"), ("DateStyle", "ISO"), ("application_name", "a")]);
+        let told = greeting(&[("TimeZone", "UTC"), ("DateStyle", "ISO"), ("IntervalStyle", "postgres")]);
         let now = greeting(&[
             ("TimeZone", "Asia/Tokyo"),
             ("DateStyle", "SQL"),
-            ("application_name", ""),
+            ("IntervalStyle", "postgres"),
         ]);
         let set = [("datestyle".to_owned(), "German".to_owned())];
         assert_eq!(changes(&told, &now, &set), greeting(&[("TimeZone", "Asia/Tokyo")]));
