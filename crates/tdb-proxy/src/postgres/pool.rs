@@ -173,7 +173,7 @@ impl Pool {
             }
             let is_turn = turn.is_some() || !server.is_waited_for(key.kind);
             let mut is_limited = false;
-            if is_turn || state.is_pinned() {
+            if is_turn || !state.is_available() {
                 let own = state.connection.borrow_mut().take();
                 let found = match own {
                     Some(own) => Some(own),
@@ -409,7 +409,7 @@ impl ServerPool {
         let kept = self.kept.borrow();
         let idle = kept.iter().filter(|kept| kept.is_of(only));
         let idle = idle.filter_map(|kept| match &kept.holder {
-            Holder::Session(state) if !state.is_pinned() && !state.examined.get() && state.between_messages.get() => {
+            Holder::Session(state) if state.is_available() => {
                 let used_at = state.connection.borrow().as_ref()?.used_at;
                 Some(((Some(&kept.key) != key, used_at), kept.key.clone(), state.clone()))
             }
@@ -462,8 +462,17 @@ async fn prepare(
     Ok(connection)
 }
 
-/// Finds out what a session has left in its idle connection. Without anything that pins it, the connection becomes free.
+/// Finds out what a session has left in its idle connection. Without anything that pins it, the connection becomes free. It
+/// continues when the caller is dropped: the examined session would lose its state.
 async fn examine(server: &Rc<ServerPool>, key: &Rc<PoolKey>, victim: Rc<SessionState>) {
+    let (server, key) = (server.clone(), key.clone());
+    let examination = tokio::task::spawn_local(async move { run_examination(&server, &key, victim).await });
+    if let Err(error) = examination.await {
+        tracing::error!(%error, "the examination of a server connection has failed");
+    }
+}
+
+async fn run_examination(server: &Rc<ServerPool>, key: &Rc<PoolKey>, victim: Rc<SessionState>) {
     let Some(mut connection) = victim.connection.borrow_mut().take() else {
         return;
     };

@@ -221,6 +221,13 @@ impl Found {
 }
 
 impl SessionState {
+    /// Whether another session may examine the connection now. What arrived at the last examination must have been sent to the
+    /// client, so that it cannot grow without limit.
+    pub(crate) fn is_available(&self) -> bool {
+        let is_quiet = self.between_messages.get() && self.asides.borrow().is_empty();
+        is_quiet && !self.is_pinned() && !self.examined.get()
+    }
+
     /// Whether the connection must stay with the session.
     pub(crate) fn is_pinned(&self) -> bool {
         self.hidden.get().with(self.shown.get()) != Pins::NONE
