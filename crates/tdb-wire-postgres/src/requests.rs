@@ -22,6 +22,9 @@ use crate::traces::{self, Trace, deallocated};
 /// The number of bytes to send from which on no more requests are processed until they are sent.
 const PENDING_MAX: usize = 64 * 1024;
 
+/// The length of a client's prepared statements. The proxy keeps them, so that it can prepare them again.
+pub const STATEMENTS_LEN_MAX: usize = 64 * 1024 * 1024;
+
 /// The state of a client's requests.
 #[derive(Debug)]
 pub struct ClientRequests {
@@ -57,6 +60,8 @@ pub enum Client {
     Continues,
     /// It has sent Terminate; the bytes after it are dropped.
     Terminates,
+    /// Its prepared statements are longer than [`STATEMENTS_LEN_MAX`]. The session must end.
+    HasTooManyStatements,
 }
 
 /// What the server's bytes become.
@@ -223,7 +228,7 @@ impl ClientRequests {
                 self.boundary = Boundary::Answering;
                 break;
             }
-            self.is_settled = self.statements.is_settled() && server.is_settled();
+            self.is_settled = self.statements.names.is_settled() && server.names.is_settled();
             let settled = self.is_settled;
             let read =
                 |tag| matches!(tag, QUERY | PARSE | BIND | DESCRIBE | CLOSE | TERMINATE) || (tag == SYNC && !settled);
@@ -273,11 +278,14 @@ impl ClientRequests {
                     let renamed = take_request(&mut self.statements, server, &frame, send, out);
                     self.renamed.extend(renamed);
                     if let (Some(id), Some(name)) = (sent, &effect.removes) {
-                        self.statements.removed(id, name);
-                        server.removed(id, name);
+                        self.statements.names.removed(id, name);
+                        server.names.removed(id, name);
                     }
                     if effect.needs != Needs::Nothing && frame.tag() == QUERY {
                         self.boundary = Boundary::Answering;
+                    }
+                    if self.statements.names.len() > STATEMENTS_LEN_MAX {
+                        client = Client::HasTooManyStatements;
                     }
                     if effect.leaves == Leaves::Hidden {
                         self.last_trace = sent.or(self.last_trace);
@@ -393,8 +401,8 @@ impl ClientRequests {
         match (tag, id) {
             (READY_FOR_QUERY, id) => {
                 let first_owed = flow.first_owed();
-                self.statements.answered(first_owed);
-                server.answered(first_owed);
+                self.statements.names.answered(first_owed);
+                server.names.answered(first_owed);
                 // Requests before it that were not answered have been discarded after an error.
                 self.own.retain(|own| first_owed.is_some_and(|first| *own >= first));
                 self.renamed
@@ -410,12 +418,12 @@ impl ClientRequests {
             }
             // After an error of Query, FunctionCall or Sync, the server discards nothing.
             (ERROR, Some(id)) if flow.first_owed() != Some(id) => {
-                self.statements.failed(id, flow.first_owed());
-                server.failed(id, flow.first_owed());
+                self.statements.names.failed(id, flow.first_owed());
+                server.names.failed(id, flow.first_owed());
             }
             (ERROR, Some(id)) => {
-                self.statements.query_failed(id);
-                server.query_failed(id);
+                self.statements.names.query_failed(id);
+                server.names.query_failed(id);
             }
             (PARSE_COMPLETE | CLOSE_COMPLETE | ROW_DESCRIPTION | NO_DATA, Some(id))
                 if self.own.front() == Some(&id) =>
@@ -424,14 +432,14 @@ impl ClientRequests {
             }
             _ => {}
         }
-        self.is_settled = self.statements.is_settled() && server.is_settled();
+        self.is_settled = self.statements.names.is_settled() && server.names.is_settled();
     }
 
     fn take_tag(&mut self, tag: &[u8], id: RequestId, server: &mut ServerStatements) -> Discarded {
         let discards_all = tag == b"DISCARD ALL\0";
         if discards_all || tag == b"DEALLOCATE ALL\0" {
-            self.statements.cleared(id);
-            server.cleared(id);
+            self.statements.names.cleared(id);
+            server.names.cleared(id);
         }
         if discards_all && self.last_trace.is_none_or(|last| last < id) {
             return Discarded::All;
@@ -455,20 +463,13 @@ fn uses_names(bytes: &[u8]) -> bool {
     }
     let text = bytes.get(5..).and_then(|body| body.split(|byte| *byte == 0).next());
     let mut uses = false;
-    let mut take = |trace| uses |= needs_names(&trace);
+    let mut take = |trace: Trace| uses |= trace.uses_names();
     traces::examine(
         text.unwrap_or_default(),
         std::iter::once(ScanSettings::USUAL),
         &mut take,
     );
     uses
-}
-
-fn needs_names(trace: &Trace) -> bool {
-    matches!(
-        trace,
-        Trace::StatementName | Trace::UnclearDeallocate | Trace::StatementList
-    )
 }
 
 impl Pipeline {
@@ -540,19 +541,6 @@ struct Effect {
     removes: Option<Vec<u8>>,
 }
 
-/// Whether the server does not report what the text leaves.
-fn is_hidden(trace: &Trace) -> bool {
-    match trace {
-        Trace::UnknownSetting
-        | Trace::Seed
-        | Trace::Library
-        | Trace::Sequence
-        | Trace::UnclearDeallocate
-        | Trace::LongText => true,
-        Trace::Custom(_) | Trace::StatementName | Trace::StatementList | Trace::Discard => false,
-    }
-}
-
 /// Examines the text of a Query or Parse.
 fn examine(frame: &Frame<'_>, found: &mut impl FnMut(Trace)) -> Effect {
     let mut effect = Effect {
@@ -569,11 +557,11 @@ fn examine(frame: &Frame<'_>, found: &mut impl FnMut(Trace)) -> Effect {
     let text = text.unwrap_or_default();
     let mut take = |trace: Trace| {
         match &trace {
-            _ if needs_names(&trace) => effect.needs = Needs::Names,
+            _ if trace.uses_names() => effect.needs = Needs::Names,
             Trace::Discard if effect.needs == Needs::Nothing => effect.needs = Needs::Tags,
             _ => {}
         }
-        if is_hidden(&trace) {
+        if trace.is_hidden() {
             effect.leaves = Leaves::Hidden;
         }
         found(trace);

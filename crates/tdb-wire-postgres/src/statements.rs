@@ -10,7 +10,7 @@
 //! A Parse of a client is always executed: as with a direct connection, it finds the current definition of the tables.
 //!
 //! What a request changes is assumed until its reply arrives, and taken back after an error. Until then the requests after the
-//! next Sync must wait ([`ClientStatements::is_settled`]).
+//! next Sync must wait (`Names::is_settled`).
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -29,6 +29,9 @@ const ABSENT: &[u8] = b"tdb_absent";
 /// The byte in Describe and Close that selects a statement; other values select a portal.
 const STATEMENT: u8 = b'S';
 
+/// What a statement occupies besides its name and text.
+const ENTRY_LEN: usize = 200;
+
 /// A statement that a client has prepared. It depends on the client's settings: two clients never use the same one, even if
 /// their texts are the same. So statements are compared by identity.
 #[derive(Debug)]
@@ -42,25 +45,25 @@ struct Statement {
 /// The statements that a client has prepared.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    names: Names,
-    /// The client's requests for descriptions.
-    describing: Describing<Statement>,
+    pub(crate) names: Names,
 }
 
 /// The statements that are prepared on a server connection.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    names: Names,
-    /// The proxy's requests for descriptions, to compare them with what the clients were told.
-    describing: Describing<Statement>,
+    pub(crate) names: Names,
 }
 
 /// Statements by name; the unnamed one has the empty name.
 #[derive(Debug, Default)]
-struct Names {
+pub(crate) struct Names {
     current: HashMap<Box<[u8]>, Rc<Statement>>,
+    /// The length of the current names and statements.
+    len: usize,
     /// The former values of names that unanswered requests have changed, oldest first.
     former: Vec<Former>,
+    /// The unanswered requests for descriptions: the client's, or the proxy's, which compares them with what the client was told.
+    describing: Describing<Statement>,
 }
 
 #[derive(Debug)]
@@ -120,8 +123,7 @@ impl Renamed {
 
 /// Appends to `out` what to send for a request of the client on the connection of `server`; the rest of the body of a long
 /// request follows unchanged. `send` is called for each message in `out`, in order, with its tag; it returns the message's id,
-/// or `None` if the server will discard the message. Replies are reported to [`ClientStatements::answered`] and
-/// [`ClientStatements::failed`], and to those of [`ServerStatements`].
+/// or `None` if the server will discard the message. Replies are reported to the names of both.
 pub fn take_request(
     client: &mut ClientStatements,
     server: &mut ServerStatements,
@@ -241,7 +243,7 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
                 let statement = split_name(body).and_then(|(name, _)| self.client.names.get(truncated(name)));
                 let id = self.use_name(1);
                 if let (Some(id), Some(statement)) = (id, statement) {
-                    self.client.describing.begin(id, statement);
+                    self.client.names.describing.begin(id, statement);
                 }
             }
             _ => {
@@ -344,86 +346,24 @@ impl<S: FnMut(u8, Sender) -> Option<RequestId>> Use<'_, '_, S> {
 }
 
 impl ClientStatements {
-    /// Whether all changes are confirmed. A request after a Sync can be processed only if this holds for both.
-    pub fn is_settled(&self) -> bool {
-        self.names.former.is_empty()
-    }
-
     /// Whether replies with descriptions are awaited.
     pub(crate) fn is_describing(&self) -> bool {
-        !self.describing.is_empty()
+        !self.names.describing.is_empty()
     }
 
     /// Takes a reply with a description that the client has requested.
     pub(crate) fn described(&mut self, id: RequestId, reply: &Frame<'_>) {
-        if let Some((statement, description)) = self.describing.take(id, reply) {
+        if let Some((statement, description)) = self.names.describing.take(id, reply) {
             statement.described.set(Some(description));
         }
-    }
-
-    /// The requests before `first_owed` are answered; `None`: all requests.
-    pub fn answered(&mut self, first_owed: Option<RequestId>) {
-        self.names.answered(first_owed);
-        self.describing.answered(first_owed);
-    }
-
-    /// The request `id` failed, and those after it, up to `first_owed`, were discarded.
-    pub fn failed(&mut self, id: RequestId, first_owed: Option<RequestId>) {
-        self.names.failed(id, first_owed);
-    }
-
-    /// The request `id` removes one statement.
-    pub fn removed(&mut self, id: RequestId, name: &[u8]) {
-        self.names.set(id, truncated(name), None);
-    }
-
-    /// The request `id`, a Query, failed.
-    pub fn query_failed(&mut self, id: RequestId) {
-        self.names.undo(|former| former.changed_by == id);
-    }
-
-    /// The request `id` has removed the statements (DEALLOCATE ALL, DISCARD ALL).
-    pub fn cleared(&mut self, id: RequestId) {
-        self.names.cleared(id);
     }
 }
 
 impl ServerStatements {
-    /// Whether all changes are confirmed.
-    pub fn is_settled(&self) -> bool {
-        self.names.former.is_empty()
-    }
-
     /// Takes a reply with a description that the proxy has requested. False if it is not what the client was told.
     pub(crate) fn is_as_described(&mut self, id: RequestId, reply: &Frame<'_>) -> bool {
-        let found = self.describing.take(id, reply);
+        let found = self.names.describing.take(id, reply);
         found.is_none_or(|(statement, description)| statement.described.get() == Some(description))
-    }
-
-    /// The requests before `first_owed` are answered; `None`: all requests.
-    pub fn answered(&mut self, first_owed: Option<RequestId>) {
-        self.names.answered(first_owed);
-        self.describing.answered(first_owed);
-    }
-
-    /// The request `id` failed, and those after it, up to `first_owed`, were discarded.
-    pub fn failed(&mut self, id: RequestId, first_owed: Option<RequestId>) {
-        self.names.failed(id, first_owed);
-    }
-
-    /// The request `id` removes one statement.
-    pub fn removed(&mut self, id: RequestId, name: &[u8]) {
-        self.names.set(id, truncated(name), None);
-    }
-
-    /// The request `id`, a Query, failed.
-    pub fn query_failed(&mut self, id: RequestId) {
-        self.names.undo(|former| former.changed_by == id);
-    }
-
-    /// The request `id` has removed the statements (DEALLOCATE ALL, DISCARD ALL).
-    pub fn cleared(&mut self, id: RequestId) {
-        self.names.cleared(id);
     }
 
     /// The name of a client's statement on the connection; a name that does not exist if it is not there.
@@ -443,11 +383,12 @@ impl ServerStatements {
     /// All statements were removed by a query of the proxy.
     pub fn forget_all(&mut self) {
         self.names.current.clear();
+        self.names.len = 0;
     }
 
     /// The unnamed statement was removed by a query of the proxy.
     pub fn forget_unnamed(&mut self) {
-        self.names.current.remove([].as_slice());
+        self.names.put([].into(), None);
     }
 
     /// The number of statements with a name.
@@ -477,7 +418,7 @@ impl ServerStatements {
                 out.push(0);
             });
             if let Some(id) = send(DESCRIBE, Sender::Proxy) {
-                self.describing.begin(id, statement.clone());
+                self.names.describing.begin(id, statement.clone());
             }
         }
     }
@@ -509,35 +450,49 @@ impl Statement {
 }
 
 impl Names {
-    fn get(&self, name: &[u8]) -> Option<Rc<Statement>> {
-        self.current.get(name).cloned()
+    /// Whether all changes are confirmed. A request after a Sync can be processed only if this holds for the client's and the
+    /// connection's.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.former.is_empty()
     }
 
-    fn set(&mut self, changed_by: RequestId, name: &[u8], statement: Option<Rc<Statement>>) {
-        if statement.is_none() && !self.current.contains_key(name) {
-            return;
-        }
-        let former = match statement {
-            Some(statement) => self.current.insert(name.into(), statement),
-            None => self.current.remove(name),
-        };
-        self.former.push(Former {
-            changed_by,
-            name: name.into(),
-            statement: former,
-        });
+    /// The length of the names and statements, which is the memory that they use.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
-    fn answered(&mut self, first_owed: Option<RequestId>) {
+    /// The requests before `first_owed` are answered; `None`: all requests.
+    pub(crate) fn answered(&mut self, first_owed: Option<RequestId>) {
         self.former
             .retain(|former| first_owed.is_some_and(|first| former.changed_by >= first));
+        self.describing.answered(first_owed);
     }
 
-    /// Only what later requests have set remains.
-    fn cleared(&mut self, id: RequestId) {
+    /// The request `id` failed, and those after it, up to `first_owed`, were discarded.
+    pub(crate) fn failed(&mut self, id: RequestId, first_owed: Option<RequestId>) {
+        self.undo(|former| former.changed_by >= id && first_owed.is_none_or(|first| former.changed_by < first));
+    }
+
+    /// The request `id`, a Query, failed.
+    pub(crate) fn query_failed(&mut self, id: RequestId) {
+        self.undo(|former| former.changed_by == id);
+    }
+
+    /// The request `id` removes one statement.
+    pub(crate) fn removed(&mut self, id: RequestId, name: &[u8]) {
+        self.set(id, truncated(name), None);
+    }
+
+    /// The request `id` has removed the statements (DEALLOCATE ALL, DISCARD ALL). Only what later requests have set remains.
+    pub(crate) fn cleared(&mut self, id: RequestId) {
         self.former.retain(|former| former.changed_by > id);
         let later: HashSet<Box<[u8]>> = self.former.iter().map(|former| former.name.clone()).collect();
         self.current.retain(|name, _| later.contains(name));
+        self.len = self
+            .current
+            .iter()
+            .map(|(name, statement)| entry_len(name.len(), statement))
+            .sum();
         let mut first = later;
         for former in &mut self.former {
             if first.remove(&former.name) {
@@ -546,19 +501,46 @@ impl Names {
         }
     }
 
-    fn failed(&mut self, id: RequestId, first_owed: Option<RequestId>) {
-        self.undo(|former| former.changed_by >= id && first_owed.is_none_or(|first| former.changed_by < first));
+    fn get(&self, name: &[u8]) -> Option<Rc<Statement>> {
+        self.current.get(name).cloned()
+    }
+
+    fn set(&mut self, changed_by: RequestId, name: &[u8], statement: Option<Rc<Statement>>) {
+        if statement.is_none() && !self.current.contains_key(name) {
+            return;
+        }
+        let former = self.put(name.into(), statement);
+        self.former.push(Former {
+            changed_by,
+            name: name.into(),
+            statement: former,
+        });
     }
 
     /// Requests after a Sync are only processed if those before it have changed nothing, so the changes to undo are the last.
     fn undo(&mut self, is_undone: impl Fn(&Former) -> bool) {
         while let Some(former) = self.former.pop_if(|former| is_undone(former)) {
-            match former.statement {
-                Some(statement) => self.current.insert(former.name, statement),
-                None => self.current.remove(&former.name),
-            };
+            self.put(former.name, former.statement);
         }
     }
+
+    fn put(&mut self, name: Box<[u8]>, statement: Option<Rc<Statement>>) -> Option<Rc<Statement>> {
+        let added = statement
+            .as_ref()
+            .map_or(0, |statement| entry_len(name.len(), statement));
+        let name_len = name.len();
+        let former = match statement {
+            Some(statement) => self.current.insert(name, statement),
+            None => self.current.remove(&name),
+        };
+        let removed = former.as_ref().map_or(0, |former| entry_len(name_len, former));
+        self.len = (self.len + added).saturating_sub(removed);
+        former
+    }
+}
+
+fn entry_len(name_len: usize, statement: &Statement) -> usize {
+    name_len + statement.body.len() + ENTRY_LEN
 }
 
 /// Adds to the length of the frame that begins at byte `start` the part of its body that follows separately.

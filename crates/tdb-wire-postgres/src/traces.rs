@@ -30,6 +30,29 @@ pub enum Trace {
     Discard,
 }
 
+impl Trace {
+    /// Whether the client's prepared statements must have their names on the connection.
+    pub(crate) fn uses_names(&self) -> bool {
+        matches!(
+            self,
+            Trace::StatementName | Trace::UnclearDeallocate | Trace::StatementList
+        )
+    }
+
+    /// Whether the server does not report what the text leaves.
+    pub(crate) fn is_hidden(&self) -> bool {
+        match self {
+            Trace::UnknownSetting
+            | Trace::Seed
+            | Trace::Library
+            | Trace::Sequence
+            | Trace::UnclearDeallocate
+            | Trace::LongText => true,
+            Trace::Custom(_) | Trace::StatementName | Trace::StatementList | Trace::Discard => false,
+        }
+    }
+}
+
 /// Calls `found` with everything that a text may leave behind, for each of the settings.
 pub fn examine(text: &[u8], all_settings: impl Iterator<Item = ScanSettings>, found: &mut impl FnMut(Trace)) {
     for settings in all_settings {

@@ -230,3 +230,28 @@ fn an_incomplete_message_takes_no_connection() {
     }
     assert_eq!(told(&slow.read_until_ready()), ["T", "slow", "C", "I"]);
 }
+
+/// The proxy keeps them, so they must have a limit.
+#[test]
+fn the_prepared_statements_of_a_client_have_a_limit() {
+    let _turn = TURN.blocking_lock();
+    let pooled = pooled();
+    let mut client = Wire::login(&pooled.url).expect("log in");
+    let text = format!("SELECT '{}'", "x".repeat(2_000_000));
+    let ended = (0..40).find_map(|number| {
+        client.send(|out| {
+            parse(out, &format!("s{number}"), &text);
+            frontend::sync(out);
+        });
+        let reply = client.read();
+        if reply.tag == b'1' {
+            client.read_until_ready();
+        }
+        (reply.tag == b'E').then(|| (number, told(&[reply])))
+    });
+    let (number, report) = ended.expect("an error");
+    assert_eq!(report, ["54000 too many prepared statements"]);
+    assert!(number > 30, "after {number}");
+    let mut other = Wire::login(&pooled.url).expect("log in");
+    assert_eq!(told(&other.query("SELECT 'other'")), ["T", "other", "C", "I"]);
+}

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -13,15 +12,14 @@ use tdb_contract::PostgresPlace;
 use tdb_wire_postgres::flow::{Copy, Flow};
 use tdb_wire_postgres::requests::{Client, ClientRequests, Discarded, LastValue, Redescribed};
 use tdb_wire_postgres::traces::Trace;
-use tokio::time::{Sleep, sleep};
 
 use super::cancel::Running;
 use super::pipe::{Pipe, Stage};
 use super::pool::{self, Connection, Pins, PoolKey, SessionState};
 use super::read_only::TEXT_LEN_MAX;
-use super::relay::{End, TRANSACTION_TIME_MAX};
+use super::relay::{End, Grace};
 use crate::Plane;
-use crate::sessions::{EndReason, LiveSession};
+use crate::sessions::LiveSession;
 use crate::stream::Stream;
 
 /// The number of custom settings that are restored on another connection.
@@ -218,21 +216,15 @@ impl<'a> Pooled<'a> {
 
     /// Relays until the transaction has ended.
     async fn relay(&mut self) -> Outcome {
-        let mut grace: Option<Pin<Box<Sleep>>> = None;
+        let mut grace = Grace::default();
         poll_fn(|cx| {
             let requested = self.live.poll_end(cx);
             if let Poll::Ready(outcome) = self.poll_relay(cx) {
                 return Poll::Ready(outcome);
             }
             match requested {
-                None | Some(EndReason::Shutdown) => Poll::Pending,
-                Some(EndReason::Now) => Poll::Ready(Outcome::End(End::Requested(EndReason::Now))),
-                Some(
-                    reason @ (EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired),
-                ) => {
-                    let grace = grace.get_or_insert_with(|| Box::pin(sleep(TRANSACTION_TIME_MAX)));
-                    grace.as_mut().poll(cx).map(|()| Outcome::End(End::Requested(reason)))
-                }
+                None => Poll::Pending,
+                Some(reason) => grace.poll(reason, cx).map(Outcome::End),
             }
         })
         .await
@@ -324,8 +316,10 @@ impl<'a> Pooled<'a> {
                 .requests
                 .process(&mut self.flow, statements, &mut found, &mut self.up.pending)
                 .map_err(End::ClientDesync)?;
-            if client == Client::Terminates {
-                self.up.stage = Stage::Terminated;
+            match client {
+                Client::Continues => {}
+                Client::Terminates => self.up.stage = Stage::Terminated,
+                Client::HasTooManyStatements => return Poll::Ready(Err(End::TooManyStatements)),
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::sessions::{EndReason, LiveSession};
 use crate::stream::Stream;
 
 /// How long a running transaction may continue after its session was asked to end, except on shutdown.
-pub(crate) const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
+const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Relay<'a> {
     pub client: Stream,
@@ -65,11 +65,32 @@ pub(crate) enum End {
     MayWrite,
     #[error("the end of the session was requested")]
     Requested(EndReason),
+    #[error("the client's prepared statements are too long")]
+    TooManyStatements,
     #[error("a prepared statement has other parameters or columns than the client was told")]
     ResultChanged,
     /// The session shares server connections.
     #[error("the session got no server connection")]
     NoConnection(#[source] AcquireError),
+}
+
+/// How long a transaction may continue after its session was asked to end.
+#[derive(Default)]
+pub(crate) struct Grace(Option<Pin<Box<Sleep>>>);
+
+impl Grace {
+    /// Ready when the transaction has no more time. The listener enforces the time limit of a shutdown.
+    pub(crate) fn poll(&mut self, reason: EndReason, cx: &mut Context<'_>) -> Poll<End> {
+        match reason {
+            EndReason::Shutdown => return Poll::Pending,
+            EndReason::Now => {}
+            EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired => {
+                let timer = self.0.get_or_insert_with(|| Box::pin(sleep(TRANSACTION_TIME_MAX)));
+                ready!(timer.as_mut().poll(cx));
+            }
+        }
+        Poll::Ready(End::Requested(reason))
+    }
 }
 
 impl<'a> Relay<'a> {
@@ -103,7 +124,7 @@ impl<'a> Relay<'a> {
     /// Relays until the session ends. Not cancel safe: bytes are lost when the future is dropped, so both sockets must be
     /// closed.
     pub(crate) async fn run(&mut self) -> End {
-        let mut grace: Option<Pin<Box<Sleep>>> = None;
+        let mut grace = Grace::default();
         poll_fn(|cx| {
             let requested = self.live.poll_end(cx);
             if let Poll::Ready(end) = self.poll_relay(cx) {
@@ -111,16 +132,8 @@ impl<'a> Relay<'a> {
             }
             match requested {
                 None => Poll::Pending,
-                Some(EndReason::Now) => Poll::Ready(End::Requested(EndReason::Now)),
                 Some(reason) if self.is_idle() => Poll::Ready(End::Requested(reason)),
-                // The listener enforces the time limit of a shutdown.
-                Some(EndReason::Shutdown) => Poll::Pending,
-                Some(
-                    reason @ (EndReason::DatabaseClosed | EndReason::CredentialRevoked | EndReason::CredentialExpired),
-                ) => {
-                    let grace = grace.get_or_insert_with(|| Box::pin(sleep(TRANSACTION_TIME_MAX)));
-                    grace.as_mut().poll(cx).map(|()| End::Requested(reason))
-                }
+                Some(reason) => grace.poll(reason, cx),
             }
         })
         .await

@@ -8,6 +8,7 @@ use tdb_names::{DATABASE_GRAMMAR, DatabaseName, DatabaseNameError};
 use tdb_wire_postgres::frame::FrameError;
 use tdb_wire_postgres::reading::Writing;
 use tdb_wire_postgres::report::{Report, SqlState};
+use tdb_wire_postgres::requests::STATEMENTS_LEN_MAX;
 use tdb_wire_postgres::scram::ScramError;
 use tdb_wire_postgres::startup::OpeningError;
 
@@ -66,6 +67,8 @@ pub(crate) enum Refused {
         limit: ConnectionLimit,
         waited: Duration,
     },
+    /// The client's prepared statements use too much of the proxy's memory.
+    TooManyStatements,
     /// A prepared statement that was prepared again has other parameters or columns than the client was told.
     ResultChanged,
     /// What the session had left in its shared server connection was lost.
@@ -143,6 +146,7 @@ impl Refused {
             Refused::MayWrite => SqlState::ReadOnly,
             Refused::NoRandom | Refused::Scram(ScramError::NoRandom(_)) => SqlState::InternalError,
             Refused::Ended(_) => SqlState::AdminShutdown,
+            Refused::TooManyStatements => SqlState::ProgramLimitExceeded,
         }
     }
 
@@ -177,6 +181,7 @@ impl Refused {
             Refused::ServerUnreachable => "could not connect to the database server".to_owned(),
             Refused::ServerLost => "the connection to the database server was lost".to_owned(),
             Refused::NoServerConnection { .. } => "no connection to the database server is free".to_owned(),
+            Refused::TooManyStatements => "too many prepared statements".to_owned(),
             Refused::ResultChanged => "cached plan must not change result type".to_owned(),
             Refused::StateLost => "the state of the session was lost".to_owned(),
             Refused::NotReadOnly => "the database server did not confirm that this session is read-only".to_owned(),
@@ -215,6 +220,10 @@ impl Refused {
                 let waited = waited.as_secs();
                 Some(format!("All connections that the {limit} allows were in use for {waited} s."))
             }
+            Refused::TooManyStatements => Some(format!(
+                "Those of one client have at most {} MB together.",
+                STATEMENTS_LEN_MAX / 1024 / 1024
+            )),
             Refused::ResultChanged => Some(
                 "A table of a prepared statement has changed. It is not known whether the statement was executed.".to_owned(),
             ),
@@ -267,6 +276,7 @@ impl Refused {
             Refused::NotReadOnly => Some("Report this to the operator of the proxy."),
             Refused::MayWrite => Some(WRITER_HINT),
             Refused::NoServerConnection { .. } => Some("End transactions that are idle, or raise the limit."),
+            Refused::TooManyStatements => Some("Close statements that are not needed (DEALLOCATE)."),
             Refused::StateLost | Refused::ResultChanged => Some("Connect again."),
             Refused::Ended(reason) => Some(match reason {
                 EndReason::DatabaseClosed => "Resume or restore the tenant to connect again.",

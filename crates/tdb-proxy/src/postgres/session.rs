@@ -552,6 +552,10 @@ fn log_end(end: End) -> Option<Refused> {
             tracing::warn!(%error, "session ended: no server connection");
             Some(no_connection(error))
         }
+        End::TooManyStatements => {
+            tracing::info!("session ended: the client's prepared statements are too long");
+            Some(Refused::TooManyStatements)
+        }
         End::ResultChanged => {
             tracing::info!(
                 "session ended: a prepared statement has other parameters or columns than the client was told"

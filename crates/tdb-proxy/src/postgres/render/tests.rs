@@ -6,7 +6,7 @@ use tdb_auth::NoRandom;
 
 use super::*;
 
-const VARIANTS: usize = 30;
+const VARIANTS: usize = 31;
 
 /// Each variant needs a number here and a row in the table; the test checks that every number has a row.
 fn number(refused: &Refused) -> usize {
@@ -41,6 +41,7 @@ fn number(refused: &Refused) -> usize {
         Refused::NoServerConnection { .. } => 27,
         Refused::StateLost => 28,
         Refused::ResultChanged => 29,
+        Refused::TooManyStatements => 30,
     }
 }
 
@@ -228,6 +229,11 @@ fn table() -> Vec<(Refused, &'static str, &'static str)> {
             },
             "53300",
             "no connection to the database server is free | All connections that the tenant's limit server_connections_max (2) allows were in use for 5 s. | End transactions that are idle, or raise the limit.",
+        ),
+        (
+            Refused::TooManyStatements,
+            "54000",
+            "too many prepared statements | Those of one client have at most 64 MB together. | Close statements that are not needed (DEALLOCATE).",
         ),
         (
             Refused::ResultChanged,
