@@ -234,7 +234,9 @@ impl ClientRequests {
                 |tag| matches!(tag, QUERY | PARSE | BIND | DESCRIBE | CLOSE | TERMINATE) || (tag == SYNC && !settled);
             let pipeline = &mut self.pipeline;
             let piece = self.reader.next(&mut rest, read, |header| {
-                *pipeline = pipeline.after(header.tag);
+                if !is_copying {
+                    *pipeline = pipeline.after(header.tag);
+                }
                 flow.sent(header.tag);
             })?;
             match piece {
@@ -244,11 +246,11 @@ impl ClientRequests {
                 Piece::Frame(frame) if frame.tag() == SYNC => {
                     flow.sent(SYNC);
                     out.extend_from_slice(frame.bytes);
-                    // They can have been settled since the first byte of this message arrived.
-                    if !settled {
-                        self.boundary = Boundary::Settling;
+                    // During COPY, the server ignores it. The statements can have been settled since its first byte arrived.
+                    if !is_copying {
+                        self.boundary = if settled { Boundary::Open } else { Boundary::Settling };
+                        self.pipeline = Pipeline::Closed;
                     }
-                    self.pipeline = Pipeline::Closed;
                 }
                 Piece::Frame(frame) => {
                     let effect = examine(&frame, found);

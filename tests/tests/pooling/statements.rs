@@ -231,6 +231,37 @@ fn an_incomplete_message_takes_no_connection() {
     assert_eq!(told(&slow.read_until_ready()), ["T", "slow", "C", "I"]);
 }
 
+/// During COPY, the server ignores a Sync; the next one ends the pipeline.
+#[test]
+fn a_sync_during_copy_does_not_end_the_pipeline() {
+    let _turn = TURN.blocking_lock();
+    let pooled = pooled();
+    let [mut one, mut other] = [(); 2].map(|()| Wire::login(&pooled.url).expect("log in"));
+    let row = |out: &mut BytesMut| {
+        let data = frontend::CopyData::new(&b"copied\n"[..]).expect("a row");
+        data.write(out);
+    };
+    one.send(|out| {
+        parse(out, "", "COPY s (a) FROM STDIN");
+        run_prepared(out, "");
+        frontend::flush(out);
+    });
+    assert_eq!(told(&[(); 3].map(|()| one.read())), ["1", "2", "G"]);
+    one.send(|out| {
+        row(out);
+        frontend::sync(out);
+        row(out);
+        frontend::copy_done(out);
+        frontend::flush(out);
+    });
+    assert_eq!(told(&[one.read()]), ["C"]);
+    other.send(|out| frontend::query("SELECT 'other'", out).expect("query"));
+    thread::sleep(WAITS);
+    one.send(frontend::sync);
+    assert_eq!(told(&one.read_until_ready()), ["I"]);
+    assert_eq!(told(&other.read_until_ready()), ["T", "other", "C", "I"]);
+}
+
 /// The proxy keeps them, so they must have a limit.
 #[test]
 fn the_prepared_statements_of_a_client_have_a_limit() {

@@ -110,9 +110,10 @@ impl Connection {
     async fn exchange(&mut self, message: &[u8]) -> Result<Answer, QueryError> {
         self.stream.write_all(message).await?;
         let mut reader = Reader::with_read_len(MESSAGE_LEN_MAX);
-        let (mut answer, mut refused) = (Answer::default(), None);
+        let (mut answer, mut refused, mut transaction) = (Answer::default(), None, None);
         let mut buffer = [0; 4096];
-        loop {
+        // Notifications can follow ReadyForQuery; the last one must be whole.
+        while transaction.is_none() || !reader.is_at_boundary() {
             let len = poll_fn(|cx| self.stream.poll_read(cx, &mut buffer)).await?;
             if len == 0 {
                 return Err(QueryError::Lost(std::io::ErrorKind::UnexpectedEof.into()));
@@ -124,12 +125,7 @@ impl Connection {
                     .map_err(|_| QueryError::Protocol)?
                 {
                     Piece::Frame(frame) if frame.tag() == READY_FOR_QUERY => {
-                        let is_clean = bytes.is_empty() && Transaction::of(&frame) == Transaction::Idle;
-                        return match refused {
-                            Some(refused) => Err(QueryError::Refused(refused)),
-                            None if is_clean => Ok(answer),
-                            None => Err(QueryError::Protocol),
-                        };
+                        transaction = Some(Transaction::of(&frame))
                     }
                     Piece::Frame(frame) if frame.tag() == ERROR => refused = Some(report::parse(frame.body())),
                     Piece::Frame(frame) => answer.take(&frame)?,
@@ -137,6 +133,11 @@ impl Connection {
                     Piece::Spent => break,
                 }
             }
+        }
+        match (refused, transaction) {
+            (Some(refused), _) => Err(QueryError::Refused(refused)),
+            (None, Some(Transaction::Idle)) => Ok(answer),
+            (None, _) => Err(QueryError::Protocol),
         }
     }
 }
